@@ -1,0 +1,24 @@
+"""The Celery application: how tasks travel. What they are is the worker's affair; their names are telemetry's."""
+
+from celery import Celery
+
+from config.env import Ingest, Queue, read
+
+app = Celery("poolhouse")
+app.conf.update(
+    broker_url=read(Queue).url,
+    broker_connection_retry_on_startup=True,
+    # A task that outlived the visibility timeout would be delivered a second time while it still runs.
+    broker_transport_options={"visibility_timeout": 2 * read(Ingest).ingest_time_limit_s},
+    task_time_limit=read(Ingest).ingest_time_limit_s,
+    # The batch's row is the ledger: nothing is acknowledged before it says done, nothing is fetched in advance.
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    worker_prefetch_multiplier=1,
+    worker_concurrency=read(Queue).worker_processes,
+    task_ignore_result=True,
+    task_serializer="json",
+    accept_content=["json"],
+    task_default_queue="default",
+    worker_hijack_root_logger=False,
+)

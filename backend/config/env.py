@@ -1,0 +1,226 @@
+"""The environment, read once: every variable has a type, a default and a reader.
+
+Each section names who reads it; `.env.example` lists the same variables in the same order, and a test holds the two
+together. A value comes from, in this order: a file in /run/secrets, the process environment, the `.env` file.
+"""
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import Field, PostgresDsn, RedisDsn, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SECRETS_DIR = Path("/run/secrets")
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Count = Annotated[int, Field(ge=0, le=10_000)]
+AtLeastOne = Annotated[int, Field(ge=1, le=10_000)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class BadEnvironment(Exception):
+    """The environment cannot be used; the text names each variable, its value and what is allowed."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n  ".join(["The environment cannot be used (see .env.example):", *problems]))
+        self.problems = problems
+
+
+class Section(BaseSettings):
+    """Variables with one reader."""
+
+    model_config = SettingsConfigDict(
+        env_file=os.environ.get("ENV_FILE", CHECKOUT / ".env"),
+        env_ignore_empty=True,
+        secrets_dir=SECRETS_DIR if SECRETS_DIR.is_dir() else None,
+        extra="ignore",
+        frozen=True,
+    )
+    read_by: ClassVar[str]
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put mounted secrets first: a container that mounts one means it."""
+        return init_settings, file_secret_settings, env_settings, dotenv_settings
+
+
+class Deployment(Section):
+    """The Django project."""
+
+    read_by = "config/settings.py"
+
+    secret_key: SecretStr = Field(min_length=32, description="signs sessions and tokens; made by scripts/env")
+    django_env: Literal["development", "production"] = Field(
+        "development", description="development takes the _DEV variant of a pool variable where one is set"
+    )
+    debug: bool = Field(False, description="Django's debug pages and query log")
+    allowed_hosts: Annotated[list[str], NoDecode] = Field(
+        ["localhost", "127.0.0.1"], description="host names the web answers to, separated by commas"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    service_name: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9_.-]{0,24}$",
+        description="the first part of application_name; empty: web, worker, beat or manage by how it was started",
+    )
+    celery_worker_running: bool = Field(
+        False, description="set for worker and beat, which then use Django's standard database backend"
+    )
+    poolhouse_publish_interval_s: Seconds = Field(1.0, gt=0, description="how often each process reports its pools")
+    poolhouse_report_ttl_s: Seconds = Field(5.0, gt=0, description="how long a report outlives its process")
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: Any) -> Any:
+        return [host.strip() for host in value.split(",") if host.strip()] if isinstance(value, str) else value
+
+
+class Database(Section):
+    """PostgreSQL as the application sees it."""
+
+    read_by = "config/database.py"
+
+    database_url: PostgresDsn | None = Field(
+        None, description="postgresql://user:password@host:port/name of a server that already runs; replaces DB_*"
+    )
+    db_host: str = "127.0.0.1"
+    db_port: Port = 15432
+    db_name: str = "poolhouse"
+    db_user: str = "poolhouse"
+    db_pass: SecretStr = Field(SecretStr(""), description="made by scripts/env")
+    db_max_conns: AtLeastOne = Field(20, description="POOL_SIZE: connections that each web process keeps")
+    db_max_overflow: Count = Field(10, description="MAX_OVERFLOW: connections above that, closed on return")
+    db_min_conns: Count = Field(2, description="connections that each web process opens at its start")
+    db_pool_recycle: Annotated[int, Field(ge=-1)] = Field(
+        3600, description="RECYCLE: seconds after which a connection is replaced at its next use; -1: never"
+    )
+    db_pool_timeout: Seconds = Field(30.0, description="TIMEOUT: seconds to wait for a free connection")
+    db_max_conns_dev: AtLeastOne | None = Field(5, description="in development, instead of DB_MAX_CONNS")
+    db_max_overflow_dev: Count | None = Field(5, description="in development, instead of DB_MAX_OVERFLOW")
+    db_min_conns_dev: Count | None = Field(None, description="in development, instead of DB_MIN_CONNS")
+    db_pool_recycle_dev: Annotated[int, Field(ge=-1)] | None = Field(
+        None, description="in development, instead of DB_POOL_RECYCLE"
+    )
+    db_pool_timeout_dev: Seconds | None = Field(None, description="in development, instead of DB_POOL_TIMEOUT")
+    db_conn_max_age: Count = Field(60, description="seconds a connection of the standard backend is kept")
+    db_conn_health_checks: bool = Field(True, description="test a connection before it is used again")
+    db_connect_timeout: AtLeastOne = Field(10, description="seconds to wait for the server when connecting")
+    db_statement_timeout: Annotated[int, Field(ge=0)] = Field(
+        30_000, description="milliseconds after which the server ends a statement; 0: never"
+    )
+
+    @model_validator(mode="after")
+    def _require_a_password(self) -> Self:
+        if self.database_url is None and not self.db_pass.get_secret_value():
+            raise ValueError("DB_PASS is not set; allowed: any non-empty text. Run scripts/env to generate it")
+        return self
+
+    @field_validator("database_url")
+    @classmethod
+    def _require_one_named_database(cls, url: PostgresDsn | None) -> PostgresDsn | None:
+        if url is not None and (len(url.hosts()) != 1 or not (url.path or "").strip("/")):
+            raise ValueError("it must name one host and a database, as in postgresql://user:password@host:5432/name")
+        return url
+
+
+class Queue(Section):
+    """Celery: its broker Redis, in which processes also report their pools, and its worker."""
+
+    read_by = "config/celery.py"
+
+    celery_broker_url: RedisDsn | None = Field(
+        None, description="redis://:password@host:port/0 of a server that already runs; replaces REDIS_*"
+    )
+    redis_host: str = "127.0.0.1"
+    redis_port: Port = 16379
+    redis_password: SecretStr = Field(SecretStr(""), description="made by scripts/env")
+    worker_processes: AtLeastOne = Field(2, description="processes of the Celery worker")
+
+    @model_validator(mode="after")
+    def _require_a_password(self) -> Self:
+        if self.celery_broker_url is None and not self.redis_password.get_secret_value():
+            raise ValueError("REDIS_PASSWORD is not set; allowed: any non-empty text. Run scripts/env to generate it")
+        return self
+
+    @property
+    def url(self) -> str:
+        """The broker's URL, password included."""
+        if self.celery_broker_url is not None:
+            return str(self.celery_broker_url)
+        return f"redis://:{self.redis_password.get_secret_value()}@{self.redis_host}:{self.redis_port}/0"
+
+
+class Ingest(Section):
+    """Time series and their intake."""
+
+    read_by = "telemetry and worker, through Django's settings"
+
+    reading_chunk_interval_hours: AtLeastOne = Field(24, description="span of a hypertable chunk; applied by migrate")
+    ingest_batch_rows: Annotated[int, Field(ge=1, le=10_000_000)] = Field(100_000, description="input rows in a batch")
+    ingest_resend_after_s: AtLeastOne = Field(300, description="a batch queued for longer than this is sent again")
+    ingest_time_limit_s: AtLeastOne = Field(600, description="a batch that runs for longer than this is killed")
+
+
+class Web(Section):
+    """The web server."""
+
+    read_by = "gunicorn.conf.py"
+
+    web_bind: str = Field("127.0.0.1", description="address to listen on")
+    web_port: Port = 8000
+    web_processes: AtLeastOne = 2
+    web_threads: AtLeastOne = Field(8, description="threads of each process: requests it serves at once")
+
+
+class Servers(Section):
+    """What only the scripts that start the servers need."""
+
+    read_by = "sandbox (scripts/services, up and demo) and docker-compose.dev.yml"
+
+    postgres_password: SecretStr = Field(
+        SecretStr(""), description="of the superuser postgres, who sets up the database; made by scripts/env"
+    )
+    pgbouncer_port: Port = 16432
+
+
+S = TypeVar("S", bound="Section")
+
+SECTIONS: tuple[type[Section], ...] = (Deployment, Database, Queue, Ingest, Web, Servers)
+
+
+@cache
+def read(section: type[S]) -> S:
+    """Read one section of the environment.
+
+    Raises:
+        BadEnvironment: a variable is missing or has a value that is not allowed.
+
+    """
+    try:
+        return section()
+    except ValidationError as error:
+        raise BadEnvironment([_describe(problem) for problem in error.errors()]) from None
+
+
+def _describe(problem: ErrorDetails) -> str:
+    """Say which variable is wrong, its value unless it is a secret, and what is allowed."""
+    message = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        return message
+    name = str(problem["loc"][0]).upper()
+    if problem["type"] == "missing":
+        return f"{name} is not set. Run scripts/env to generate it."
+    secret = any(word in name for word in ("SECRET", "PASS", "URL"))
+    value = "(a secret, not shown)" if secret else repr(problem["input"])
+    return f"{name}={value}: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,91 @@
+"""Django's settings for the sandbox. Every value that may differ between deployments comes from `config.env`."""
+
+from pathlib import Path
+
+from config.database import get_database_settings
+from config.env import Database, Deployment, Ingest, Queue, read
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+deployment = read(Deployment)
+ingest = read(Ingest)
+
+SECRET_KEY = deployment.secret_key.get_secret_value()
+DEBUG = deployment.debug
+ALLOWED_HOSTS = deployment.allowed_hosts
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "poolhouse",
+    "telemetry",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+
+DATABASES = get_database_settings(
+    read(Database),
+    development=deployment.django_env == "development",
+    celery_worker_running=deployment.celery_worker_running,
+)
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+STATIC_URL = "static/"
+# gunicorn serves the admin's files from where they are installed, so there is no collectstatic step to forget.
+WHITENOISE_USE_FINDERS = True
+
+POOLHOUSE = {
+    "SERVICE": deployment.service_name or ("worker" if deployment.celery_worker_running else "manage"),
+    "REDIS_URL": read(Queue).url,
+    "PUBLISH_INTERVAL_S": deployment.poolhouse_publish_interval_s,
+    "REPORT_TTL_S": deployment.poolhouse_report_ttl_s,
+}
+
+CELERY_APP = "config.celery.app"
+CELERY_WORKER_RUNNING = deployment.celery_worker_running
+READING_CHUNK_INTERVAL_HOURS = ingest.reading_chunk_interval_hours
+INGEST_BATCH_ROWS = ingest.ingest_batch_rows
+INGEST_RESEND_AFTER_S = ingest.ingest_resend_after_s
+INGEST_TIME_LIMIT_S = ingest.ingest_time_limit_s
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": deployment.log_level},
+}

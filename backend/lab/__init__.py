@@ -1,0 +1,1 @@
+"""Experiments: scenarios, load, comparison, reports."""

@@ -1,0 +1,12 @@
+#!/usr/bin/env python
+"""Django's commands, in this deployment."""
+
+import sys
+
+from config.start import start
+
+if __name__ == "__main__":
+    start("manage")
+    from django.core.management import execute_from_command_line
+
+    execute_from_command_line(sys.argv)

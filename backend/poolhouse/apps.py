@@ -1,0 +1,20 @@
+"""The app's start in a process."""
+
+from django.apps import AppConfig
+from django.db.backends.signals import connection_created
+
+from poolhouse import pools
+
+
+class PoolhouseConfig(AppConfig):
+    """Labels connections and reports pools from the moment Django is set up."""
+
+    name = "poolhouse"
+    verbose_name = "Connection pools"
+
+    def ready(self) -> None:
+        """Listen for connections, and start to report."""
+        from poolhouse import publisher
+
+        connection_created.connect(pools.remember_wrapper, dispatch_uid="poolhouse.remember_wrapper")
+        publisher.begin()

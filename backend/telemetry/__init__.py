@@ -1,0 +1,1 @@
+"""The time series: their schema, their intake, and the questions asked of them."""

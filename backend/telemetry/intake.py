@@ -1,0 +1,66 @@
+"""From files to batches: check everything, record the job and its batches at once, then tell the queue."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+from django.db import transaction
+from django.utils import timezone
+
+from telemetry import formats
+from telemetry.formats import BadInput, Columns
+from telemetry.models import IngestBatch, IngestJob
+from telemetry.queue import send_batches
+
+
+def create_job(paths: Sequence[Path], columns: Columns, *, batch_rows: int) -> IngestJob:
+    """Record a job and its batches, and enqueue the batches' ids after commit.
+
+    Args:
+        paths: files of one format; each is read where the worker runs, so they are recorded as absolute paths.
+        columns: which columns make readings.
+        batch_rows: input rows in a batch.
+
+    Raises:
+        BadInput: a file cannot be loaded. Then nothing is recorded.
+        kombu.exceptions.OperationalError: the broker is away. The job is recorded all the same, and beat sends it.
+
+    """
+    paths = [path.resolve() for path in paths]
+    format_ = formats.by_path(paths[0])
+    for path in paths:
+        if formats.by_path(path) is not format_:
+            raise BadInput(path, f"a job has one format, and {paths[0].name} made this one's {format_.name}")
+        format_.check(path, columns)
+    with transaction.atomic():
+        now = timezone.now()
+        job = IngestJob.objects.create(
+            format=format_.name,
+            time_column=columns.time,
+            label_columns=list(columns.labels),
+            value_columns=list(columns.values),
+            null_values=list(columns.null_values),
+            created_at=now,
+        )
+        slices = chain.from_iterable(_batches_of(job, path, format_, batch_rows) for path in paths)
+        created = IngestBatch.objects.bulk_create(slices, batch_size=1000)
+        transaction.on_commit(partial(send_batches, [batch.pk for batch in created]))
+    return job
+
+
+def _batches_of(job: IngestJob, path: Path, format_: formats.Format, batch_rows: int) -> Iterator[IngestBatch]:
+    for part in format_.cut(path, batch_rows):
+        yield IngestBatch(
+            job=job, path=str(path), slice=part.place, row_count=part.row_count, enqueued_at=job.created_at
+        )
+
+
+def columns_of(job: IngestJob) -> Columns:
+    """Say how a job's files are to be read."""
+    return Columns(
+        time=job.time_column,
+        labels=tuple(job.label_columns),
+        values=tuple(job.value_columns),
+        null_values=tuple(job.null_values),
+    )

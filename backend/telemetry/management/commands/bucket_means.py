@@ -1,0 +1,51 @@
+"""`manage.py bucket_means`: a question that the hypertable answers."""
+
+import json
+from argparse import ArgumentParser
+from dataclasses import asdict
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DataError
+from rich.table import Table
+
+from poolhouse.console import console_for, table
+from telemetry.queries import BucketMean, bucket_means
+
+
+class Command(BaseCommand):
+    """Average a metric by time and by a label."""
+
+    help = "Show the mean of a metric per span of time (by time_bucket), a column for each value of a label."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the arguments."""
+        parser.add_argument("metric")
+        parser.add_argument("--by", required=True, metavar="LABEL")
+        parser.add_argument("--width", default="1 month", metavar="INTERVAL", help="default: %(default)s")
+        parser.add_argument("--json", action="store_true", help="as JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Ask, and print a table."""
+        try:
+            means = bucket_means(options["metric"], options["by"], options["width"])
+        except DataError as error:
+            raise CommandError(f"--width {options['width']!r}: {str(error).splitlines()[0]}", returncode=2) from None
+        if not means:
+            raise CommandError(f"there is no reading of {options['metric']!r} with a label {options['by']!r}")
+        if options["json"]:
+            self.stdout.write(json.dumps([asdict(mean) for mean in means], indent=2, default=str))
+        else:
+            console = console_for(self.stdout, no_color=options["no_color"])
+            console.print(f"Mean {options['metric']} by {options['by']}, per {options['width']}", style="bold")
+            console.print(_table(means))
+
+
+def _table(means: list[BucketMean]) -> Table:
+    labels = sorted({mean.label for mean in means})
+    cells = {(mean.bucket, mean.label): f"{mean.mean:.1f}" for mean in means}
+    made = table("from", *(f"{label}#" for label in labels))
+    for bucket in sorted({mean.bucket for mean in means}):
+        begin = f"{bucket:%Y-%m-%d %H:%M}".removesuffix(" 00:00")
+        made.add_row(begin, *(cells.get((bucket, label), "–") for label in labels))
+    return made

@@ -1,0 +1,69 @@
+"""`manage.py enqueue_ingest`: cut files into batches, record them, and enqueue their ids."""
+
+import shlex
+from argparse import ArgumentParser, ArgumentTypeError
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from poolhouse.console import console_for
+from telemetry.formats import BadInput, Columns
+from telemetry.intake import create_job
+from telemetry.queries import job_progress
+from telemetry.watch import watch_job
+
+EMPTY_CELLS = ("", "NA", "N/A", "null", "NULL")
+MISUSE = 2
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
+class Command(BaseCommand):
+    """Enqueue, and with --wait stay until the last batch is over."""
+
+    help = "Load CSV or Parquet files into the hypertable: one reading for each value cell that is not empty."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the arguments."""
+        parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="CSV or Parquet, all of one format")
+        parser.add_argument("--time", required=True, metavar="COLUMN", help="ISO 8601 with a zone")
+        parser.add_argument(
+            "--labels", nargs="*", default=[], metavar="COLUMN", help="they tell one source from another"
+        )
+        parser.add_argument("--values", nargs="+", required=True, metavar="COLUMN", help="each becomes a metric")
+        parser.add_argument(
+            "--empty",
+            nargs="*",
+            default=EMPTY_CELLS,
+            metavar="TEXT",
+            help=f"texts of an empty cell (default: {shlex.join(EMPTY_CELLS)})",
+        )
+        parser.add_argument(
+            "--batch-rows",
+            type=_positive,
+            default=settings.INGEST_BATCH_ROWS,
+            metavar="N",
+            help="input rows in a batch (default: %(default)s)",
+        )
+        parser.add_argument("--wait", action="store_true", help="show progress, and exit 1 if a batch fails")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Create the job, then wait for it if asked to."""
+        columns = Columns(options["time"], tuple(options["labels"]), tuple(options["values"]), tuple(options["empty"]))
+        if len(set(columns.all)) != len(columns.all):
+            raise CommandError(f"a column is named twice: {' '.join(columns.all)}", returncode=MISUSE)
+        console = console_for(self.stdout, no_color=options["no_color"])
+        try:
+            job_id = create_job(options["paths"], columns, batch_rows=options["batch_rows"]).pk
+        except BadInput as error:
+            raise CommandError(str(error), returncode=MISUSE) from None
+        if progress := job_progress(job_id):
+            console.print(f"job {job_id}: {progress.batches} batches, {progress.rows:,} rows enqueued")
+        if options["wait"] and not watch_job(job_id, console):
+            raise CommandError(f"job {job_id} failed; see manage.py ingest_status {job_id}", returncode=1)

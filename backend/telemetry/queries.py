@@ -1,0 +1,106 @@
+"""What is asked of the time series and of their ledger; nothing here writes."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import connection
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is. Rows are input rows, readings are cells; all are of finished batches but `rows`."""
+
+    job_id: int
+    created_at: datetime
+    batches: int
+    done: int
+    failed: int
+    rows: int
+    rows_done: int
+    inserted: int
+    skipped: int
+    rejected: int
+    finished_at: datetime | None
+
+    @property
+    def state(self) -> str:
+        """queued, running, done, or failed if any batch has."""
+        if self.done + self.failed < self.batches:
+            return "running" if self.done + self.failed else "queued"
+        return "failed" if self.failed else "done"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every batch is done or has failed."""
+        return self.state in ("done", "failed")
+
+    @property
+    def elapsed_s(self) -> float | None:
+        """From the job's record to its last batch; None while it is not over."""
+        return (self.finished_at - self.created_at).total_seconds() if self.is_over and self.finished_at else None
+
+
+def all_progress() -> list[Progress]:
+    """Every job, the newest first."""
+    return _progress("true", None)
+
+
+def job_progress(job_id: int) -> Progress | None:
+    """One job, or None if there is none of that number."""
+    return next(iter(_progress("job.id = %s", [job_id])), None)
+
+
+def _progress(condition: str, parameters: list[int] | None) -> list[Progress]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            SELECT job.id, job.created_at,
+                   count(batch.id),
+                   count(*) FILTER (WHERE state = 'done'),
+                   count(*) FILTER (WHERE state = 'failed'),
+                   coalesce(sum(row_count), 0)::bigint,
+                   coalesce(sum(row_count) FILTER (WHERE state <> 'queued'), 0)::bigint,
+                   coalesce(sum(inserted_count), 0)::bigint,
+                   coalesce(sum(skipped_count), 0)::bigint,
+                   coalesce(sum(rejected_count), 0)::bigint,
+                   max(finished_at)
+            FROM ingest_job job LEFT JOIN ingest_batch batch ON batch.job_id = job.id
+            WHERE {condition}
+            GROUP BY job.id
+            ORDER BY job.id DESC
+            """,  # noqa: S608 - the condition is one of the two above
+            parameters,
+        )
+        return [Progress(*row) for row in cursor.fetchall()]
+
+
+@dataclass(frozen=True)
+class BucketMean:
+    """The mean of a metric over a span of time, for one value of a label."""
+
+    bucket: datetime
+    label: str
+    mean: float
+    readings: int
+
+
+def bucket_means(metric: str, label: str, width: str) -> list[BucketMean]:
+    """Average a metric by time and by label.
+
+    Args:
+        metric: the metric's name.
+        label: the label whose values are told apart.
+        width: the span of a bucket, as PostgreSQL reads an interval: '1 month', '15 minutes'.
+
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT time_bucket(%(width)s::interval, time) AS bucket, labels ->> %(label)s, avg(value), count(*)
+            FROM reading JOIN series ON series.id = series_id
+            WHERE metric = %(metric)s AND labels ? %(label)s
+            GROUP BY 1, 2 ORDER BY 1, 2
+            """,
+            {"width": width, "label": label, "metric": metric},
+        )
+        return [BucketMean(*row) for row in cursor.fetchall()]

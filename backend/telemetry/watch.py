@@ -1,0 +1,76 @@
+"""A job's progress, as it happens, for people."""
+
+import time
+
+from django.core.management.base import CommandError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from telemetry.queries import Progress as JobProgress
+from telemetry.queries import job_progress
+
+POLL_INTERVAL_S = 0.2
+LINE_INTERVAL_S = 5.0
+
+
+def watch_job(job_id: int, console: Console) -> bool:
+    """Show a job's progress until it is over, then a summary; True if every batch was loaded.
+
+    On a terminal it draws a bar; elsewhere it prints a line every few seconds.
+    """
+    progress = (_draw_bar if console.is_terminal else _print_lines)(job_id, console)
+    console.print(summarise(progress))
+    return progress.state == "done"
+
+
+def summarise(progress: JobProgress) -> str:
+    """Say in a line what became of a job that is over."""
+    elapsed_s = progress.elapsed_s or 0.0
+    rate = f", {progress.inserted / elapsed_s:,.0f} readings/s" if elapsed_s else ""
+    return (
+        f"job {progress.job_id} {progress.state} in {elapsed_s:.1f} s: {progress.inserted:,} readings inserted{rate}, "
+        f"{progress.skipped:,} skipped (already there); {progress.rejected:,} of {progress.rows:,} rows rejected, "
+        f"{progress.failed} of {progress.batches} batches failed"
+    )
+
+
+def _progress_of(job_id: int) -> JobProgress:
+    progress = job_progress(job_id)
+    if progress is None:
+        raise CommandError(f"job {job_id} was deleted while it was being watched")
+    return progress
+
+
+def _draw_bar(job_id: int, console: Console) -> JobProgress:
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("rows  {task.fields[rate]:>9,.0f} rows/s"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    begun = time.monotonic()
+    with bar:
+        task = bar.add_task(f"job {job_id}", total=None, rate=0)
+        while True:
+            progress = _progress_of(job_id)
+            rate = progress.rows_done / max(time.monotonic() - begun, POLL_INTERVAL_S)
+            bar.update(task, total=progress.rows, completed=progress.rows_done, rate=rate)
+            if progress.is_over:
+                return progress
+            time.sleep(POLL_INTERVAL_S)
+
+
+def _print_lines(job_id: int, console: Console) -> JobProgress:
+    begun = printed = time.monotonic()
+    while not (progress := _progress_of(job_id)).is_over:
+        now = time.monotonic()
+        if now - printed >= LINE_INTERVAL_S:
+            printed = now
+            console.print(
+                f"job {job_id}: {progress.rows_done:,} of {progress.rows:,} rows, "
+                f"{progress.rows_done / (now - begun):,.0f} rows/s"
+            )
+        time.sleep(POLL_INTERVAL_S)
+    return progress

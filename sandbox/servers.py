@@ -1,0 +1,256 @@
+"""The servers as processes: PostgreSQL with TimescaleDB, Redis and PgBouncer, with the containers' configuration."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg2
+
+import redis
+from config.env import CHECKOUT, Database, Queue, Servers
+from sandbox.debian import RootFolder
+from sandbox.errors import SandboxError
+from sandbox.processes import is_listening, stop_process
+
+HOST = "127.0.0.1"
+POSTGRES_BIN = "/usr/lib/postgresql/17/bin"
+START_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 30
+BINDS = {CHECKOUT / "timescale": "/etc/timescale", CHECKOUT / "redis": "/etc/redis"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where servers keep their data, and how they are bound to the process that starts them."""
+
+    root: RootFolder
+    data: Path
+    """each server has a folder of its own in it; they see it as /data"""
+    die_with_parent: bool = False
+
+    def command(self, argv: list[str]) -> list[str]:
+        """Wrap a command so that it runs in the root folder on this data."""
+        return self.root.command(argv, binds=BINDS, data=self.data, die_with_parent=self.die_with_parent)
+
+    def run(self, argv: list[str], *, env: Mapping[str, str] | None = None, stdin: str = "") -> None:
+        """Run a command to its end.
+
+        Raises:
+            SandboxError: it failed; the text has what it said.
+
+        """
+        answer = subprocess.run(
+            self.command(argv), env=env and {**os.environ, **env}, input=stdin, capture_output=True, text=True
+        )
+        if answer.returncode != 0:
+            raise SandboxError(f"{Path(argv[0]).name} failed:\n{(answer.stderr or answer.stdout).strip()}")
+
+
+@dataclass(frozen=True)
+class Server:
+    """One server: how it is started, found and stopped."""
+
+    name: str
+    program: str
+    """what its process is called, by which a left-over pid file is told from a live one"""
+    place: Place
+    port: int
+    port_variable: str
+    argv: list[str]
+    pid_file: str
+    """in the data folder; its first line is the pid"""
+    answers: Callable[[], bool]
+    prepare: Callable[[], None] = lambda: None
+    complete: Callable[[], None] = lambda: None
+    env: Mapping[str, str] = field(default_factory=dict)
+    stdin: str = ""
+    stop_signal: signal.Signals = signal.SIGTERM
+
+    @property
+    def log(self) -> Path:
+        """What it prints."""
+        return self.place.data / "log" / f"{self.name}.log"
+
+    @property
+    def pid(self) -> int | None:
+        """The pid of the running server, or None."""
+        try:
+            pid = int((self.place.data / self.pid_file).read_text().split()[0])
+            command = Path(f"/proc/{pid}/cmdline").read_text()
+        except (OSError, ValueError, IndexError):
+            return None
+        # After a restart of the machine the number in a left-over file may be another program's.
+        return pid if self.program in command else None
+
+    def start(self) -> None:
+        """Start it unless it runs, and wait until it answers.
+
+        Raises:
+            SandboxError: the port is taken, or the server did not start; the text says which, and where its log is.
+
+        """
+        if self.pid is not None:
+            return
+        if is_listening(self.port):
+            raise SandboxError(
+                f"port {self.port} is taken by another program; set {self.port_variable} in .env to a free one"
+            )
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.prepare()
+        with self.log.open("a") as log:
+            process = subprocess.Popen(
+                self.place.command(self.argv),
+                env={**os.environ, **self.env},
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        if process.stdin is not None:
+            process.stdin.write(self.stdin.encode())
+            process.stdin.close()
+        self._wait_until_it_answers(process)
+        self.complete()
+
+    def _wait_until_it_answers(self, process: "subprocess.Popen[bytes]") -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self.answers():
+            if process.poll() is not None or time.monotonic() > deadline:
+                tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-5:])
+                raise SandboxError(f"{self.name} did not start; the end of {self.log}:\n{tail}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop it in good order, and wait for its end."""
+        if (pid := self.pid) is not None:
+            stop_process(pid, self.stop_signal, STOP_TIMEOUT_S)
+
+
+def timescale(place: Place, database: Database, servers: Servers) -> Server:
+    """PostgreSQL with TimescaleDB, on DB_PORT."""
+    cluster = place.data / "timescale"
+    ready = cluster / "poolhouse-ready"
+    superuser = {
+        "PGHOST": HOST,
+        "PGPORT": str(database.db_port),
+        "PGUSER": "postgres",
+        "PGPASSWORD": servers.postgres_password.get_secret_value(),
+    }
+
+    def make_cluster() -> None:
+        if ready.exists():
+            return
+        if cluster.exists():  # a first start that was cut short: nothing was ever kept in it
+            place.run(["/bin/rm", "-r", "/data/timescale"])
+        authentication = ["--auth-local=scram-sha-256", "--auth-host=scram-sha-256", "--pwfile=/dev/stdin"]
+        place.run(
+            [f"{POSTGRES_BIN}/initdb", "-D", "/data/timescale", "-U", "postgres", "-E", "UTF8", *authentication],
+            env={"LC_ALL": "C.UTF-8"},
+            stdin=superuser["PGPASSWORD"] + "\n",
+        )
+
+    def make_database() -> None:
+        if ready.exists():
+            return
+        application = {
+            "DB_NAME": database.db_name,
+            "DB_USER": database.db_user,
+            "DB_PASS": database.db_pass.get_secret_value(),
+        }
+        place.run(["/bin/sh", "/etc/timescale/init.sh"], env={**superuser, **application})
+        ready.touch()
+
+    def answers() -> bool:
+        try:
+            psycopg2.connect(
+                host=HOST, port=database.db_port, user="postgres", password=superuser["PGPASSWORD"], dbname="postgres"
+            ).close()
+        except psycopg2.OperationalError:
+            return False
+        return True
+
+    options = {
+        "config_file": "/etc/timescale/postgresql.conf",
+        "port": str(database.db_port),
+        "listen_addresses": HOST,
+        "unix_socket_directories": "/data/run",
+    }
+    (place.data / "run").mkdir(parents=True, exist_ok=True)
+    return Server(
+        name="timescale",
+        program="postgres",
+        place=place,
+        port=database.db_port,
+        port_variable="DB_PORT",
+        argv=[
+            f"{POSTGRES_BIN}/postgres",
+            "-D",
+            "/data/timescale",
+            *(argument for name, value in options.items() for argument in ("-c", f"{name}={value}")),
+        ],
+        pid_file="timescale/postmaster.pid",
+        answers=answers,
+        prepare=make_cluster,
+        complete=make_database,
+        env={"LC_ALL": "C.UTF-8"},
+        stop_signal=signal.SIGINT,  # fast: sessions are ended, not waited for
+    )
+
+
+def broker(place: Place, queue: Queue) -> Server:
+    """Redis, on REDIS_PORT."""
+    password = queue.redis_password.get_secret_value()
+
+    def answers() -> bool:
+        client = redis.Redis(host=HOST, port=queue.redis_port, password=password)
+        try:
+            return bool(client.ping())
+        except redis.ConnectionError:
+            return False
+        finally:
+            client.close()
+
+    # The password goes in through standard input, where no list of processes shows it.
+    private = f'port {queue.redis_port}\ndir /data/redis\npidfile /data/redis/redis.pid\nrequirepass "{password}"\n'
+    return Server(
+        name="redis",
+        program="redis-server",
+        place=place,
+        port=queue.redis_port,
+        port_variable="REDIS_PORT",
+        argv=["/usr/bin/redis-server", "/etc/redis/redis.conf", "-"],
+        pid_file="redis/redis.pid",
+        answers=answers,
+        prepare=lambda: (place.data / "redis").mkdir(parents=True, exist_ok=True),
+        stdin=private,
+    )
+
+
+def pgbouncer(place: Place, database: Database, servers: Servers) -> Server:
+    """PgBouncer in front of the database, on PGBOUNCER_PORT."""
+    return Server(
+        name="pgbouncer",
+        program="pgbouncer",
+        place=place,
+        port=servers.pgbouncer_port,
+        port_variable="PGBOUNCER_PORT",
+        argv=["/bin/sh", "/etc/timescale/pgbouncer.sh"],
+        pid_file="pgbouncer/pgbouncer.pid",
+        answers=lambda: is_listening(servers.pgbouncer_port),
+        prepare=lambda: (place.data / "pgbouncer").mkdir(parents=True, exist_ok=True),
+        env={
+            "PATH": "/usr/sbin:/usr/bin:/bin",
+            "DB_HOST": HOST,
+            "DB_PORT": str(database.db_port),
+            "DB_NAME": database.db_name,
+            "DB_USER": database.db_user,
+            "DB_PASS": database.db_pass.get_secret_value(),
+            "PGBOUNCER_LISTEN": HOST,
+            "PGBOUNCER_PORT": str(servers.pgbouncer_port),
+            "PGBOUNCER_DIR": "/data/pgbouncer",
+        },
+    )

@@ -1,0 +1,80 @@
+"""The sandbox's own servers: those that no URL in the environment replaces."""
+
+from config.env import CHECKOUT, Database, Queue, Servers, read
+from sandbox import debian
+from sandbox.errors import SandboxError
+from sandbox.processes import is_listening
+from sandbox.servers import Place, Server, broker, pgbouncer, timescale
+from sandbox.steps import step
+
+VAR = CHECKOUT / "var"
+
+
+def own_servers(*, with_pgbouncer: bool = False) -> list[Server]:
+    """The servers to start: DATABASE_URL and CELERY_BROKER_URL each stand for one that already runs."""
+    database, queue, servers = read(Database), read(Queue), read(Servers)
+    place = Place(debian.cached_root(), VAR)
+    wanted = []
+    if database.database_url is None:
+        if not servers.postgres_password.get_secret_value():
+            raise SandboxError("POSTGRES_PASSWORD is not set. Run scripts/env to generate it.")
+        wanted.append(timescale(place, database, servers))
+    if queue.celery_broker_url is None:
+        wanted.append(broker(place, queue))
+    if with_pgbouncer and database.database_url is None:
+        wanted.append(pgbouncer(place, database, servers))
+    return wanted
+
+
+def start(*, with_pgbouncer: bool = False) -> None:
+    """Start what does not run, installing what it needs; a line for each step."""
+    wanted = own_servers(with_pgbouncer=with_pgbouncer)
+    root = debian.cached_root()
+    if wanted and not root.path.exists():
+        with step("tools that make and enter a Debian root folder"):
+            debian.ensure_tools()
+        with step(f"PostgreSQL, TimescaleDB, Redis, PgBouncer from {debian.RELEASE}"):
+            debian.make(root)
+    elif wanted:
+        debian.ensure_tools()
+    for server in wanted:
+        with step(f"{server.name} on 127.0.0.1:{server.port}"):
+            server.start()
+    for name, host, port in _servers_of_others():
+        with step(f"{name} at {host}:{port}, which runs already"):
+            if not is_listening(port, host):
+                raise SandboxError(f"nothing answers at {host}:{port}, which {name} names")
+
+
+def stop() -> None:
+    """Stop those that run."""
+    for server in reversed(own_servers(with_pgbouncer=True)):
+        if server.pid is not None:
+            with step(f"stop {server.name}"):
+                server.stop()
+
+
+def print_status() -> bool:
+    """Print a line for each server; True if all but PgBouncer, which is optional, run."""
+    complete = True
+    for server in own_servers(with_pgbouncer=True):
+        pid = server.pid
+        state = f"runs, pid {pid}" if pid else "stopped"
+        print(f"  {server.name:<10} 127.0.0.1:{server.port:<6} {state}")
+        complete &= pid is not None or server.name == "pgbouncer"
+    for name, host, port in _servers_of_others():
+        answers = is_listening(port, host)
+        print(f"  {name:<10} {host}:{port:<6} {'answers' if answers else 'does not answer'}")
+        complete &= answers
+    return complete
+
+
+def _servers_of_others() -> list[tuple[str, str, int]]:
+    database_url, broker_url = read(Database).database_url, read(Queue).celery_broker_url
+    others = []
+    if database_url is not None:
+        (host,) = database_url.hosts()
+        others.append(("DATABASE_URL", host["host"] or "127.0.0.1", host["port"] or 5432))
+    if broker_url is not None:
+        others.append(("CELERY_BROKER_URL", broker_url.host or "127.0.0.1", broker_url.port or 6379))
+    return others

@@ -1,0 +1,1 @@
+"""The Celery service: from the queue to the hypertable."""

@@ -1,0 +1,19 @@
+"""The worker's and beat's entry point: `celery -A worker.app worker` or `beat`."""
+
+from config.start import start
+
+start("worker")
+
+from django.conf import settings  # noqa: E402
+from django.core.exceptions import ImproperlyConfigured  # noqa: E402
+
+from config.celery import app  # noqa: E402
+from worker.schedule import beat_schedule  # noqa: E402
+
+if not settings.CELERY_WORKER_RUNNING:
+    raise ImproperlyConfigured(
+        "CELERY_WORKER_RUNNING is not set: this process would fork with the web's connection pool. "
+        "Set it to 1 for the worker and for beat."
+    )
+
+app.conf.update(beat_schedule=beat_schedule(), include=["worker.tasks"])

@@ -1,0 +1,160 @@
+"""One batch: read its slice, make readings of it, COPY them, and say so in the ledger, in one transaction."""
+
+import io
+import logging
+from pathlib import Path
+
+import numpy as np
+import pgpq
+import psycopg2.errors
+import pyarrow as pa
+from django.db import connection, transaction
+from django.db.utils import IntegrityError
+from django.utils import timezone
+
+from telemetry import formats
+from telemetry.formats import BadInput, Columns, Parsed
+from telemetry.formats.base import TIME_TYPE
+from telemetry.intake import columns_of
+from telemetry.models import IngestBatch, IngestReject
+from worker.series import key_of, series_ids
+
+logger = logging.getLogger(__name__)
+
+READINGS = pa.schema([("time", TIME_TYPE), ("series_id", pa.int32()), ("value", pa.float64())])
+
+
+def load(batch_id: int) -> None:
+    """Load a batch that is queued; one that is not, or that another worker is loading, is left alone.
+
+    A slice that cannot be read fails the batch.
+
+    Raises:
+        django.db.OperationalError: the server is away; the batch is as it was.
+
+    """
+    batch = IngestBatch.objects.select_related("job").get(pk=batch_id)
+    if batch.state != IngestBatch.State.QUEUED:
+        return
+    columns = columns_of(batch.job)
+    try:
+        parsed = formats.by_name(batch.job.format).read(Path(batch.path), batch.slice, columns)
+    except BadInput as error:
+        fail_batch(batch_id, error)
+        return
+    readings = make_readings(parsed.table, columns)
+    with transaction.atomic():
+        if not _claim(batch_id):
+            return
+        inserted = copy_readings(readings)
+        _finish(batch, parsed, inserted=inserted, skipped=readings.num_rows - inserted)
+    logger.info(
+        "%s: %d readings inserted, %d skipped, %d rows rejected",
+        batch,
+        inserted,
+        batch.skipped_count,
+        batch.rejected_count,
+    )
+
+
+def fail_batch(batch_id: int, error: Exception) -> None:
+    """Record why a batch cannot be loaded."""
+    logger.error("batch %d failed: %s", batch_id, error)
+    IngestBatch.objects.filter(pk=batch_id, state=IngestBatch.State.QUEUED).update(
+        state=IngestBatch.State.FAILED, error=str(error) or type(error).__name__, finished_at=timezone.now()
+    )
+
+
+def _claim(batch_id: int) -> bool:
+    """Lock the batch for this transaction, unless it is not queued any more or another worker has it."""
+    queued = IngestBatch.objects.select_for_update(skip_locked=True).filter(pk=batch_id, state=IngestBatch.State.QUEUED)
+    return queued.first() is not None
+
+
+def _finish(batch: IngestBatch, parsed: Parsed, *, inserted: int, skipped: int) -> None:
+    IngestReject.objects.bulk_create(
+        (
+            IngestReject(batch=batch, line=reject.line, column_name=reject.column, reason=reject.reason, raw=reject.raw)
+            for reject in parsed.rejects
+        ),
+        batch_size=5000,
+    )
+    batch.state = IngestBatch.State.DONE
+    batch.row_count = parsed.table.num_rows + len(parsed.rejects)
+    batch.inserted_count, batch.skipped_count, batch.rejected_count = inserted, skipped, len(parsed.rejects)
+    batch.finished_at = timezone.now()
+    batch.save()
+
+
+def make_readings(table: pa.Table, columns: Columns) -> pa.RecordBatch:
+    """Melt a parsed table: a reading for each value cell that is not empty, sorted by series and time.
+
+    Sorting first spares the unique index from being touched at random, which is what a COPY into it costs.
+    """
+    combinations, which = _label_combinations(table, columns.labels)
+    keys = [key_of(metric, labels) for metric in columns.values for labels in combinations]
+    ids_by_metric = np.array(series_ids(keys), dtype=np.int32).reshape(len(columns.values), len(combinations))
+    times = table[columns.time].combine_chunks().cast(pa.int64()).to_numpy(zero_copy_only=False)
+    parts = []
+    for metric, ids in zip(columns.values, ids_by_metric, strict=True):
+        cells = table[metric].combine_chunks()
+        present = cells.is_valid().to_numpy(zero_copy_only=False)
+        values = cells.drop_null().to_numpy(zero_copy_only=False)
+        parts.append((times[present], ids[which[present]], values))
+    time, series_id, value = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.lexsort((time, series_id))
+    arrays = [pa.array(time[order]).cast(TIME_TYPE), pa.array(series_id[order]), pa.array(value[order])]
+    return pa.RecordBatch.from_arrays(arrays, schema=READINGS)
+
+
+def _label_combinations(table: pa.Table, labels: tuple[str, ...]) -> tuple[list[dict[str, str]], np.ndarray]:
+    """Give the distinct combinations of labels, and for each row which of them it has."""
+    code = np.zeros(table.num_rows, dtype=np.int64)
+    texts: list[list[str]] = []
+    for name in labels:
+        encoded = table[name].combine_chunks().dictionary_encode()
+        texts.append(encoded.dictionary.to_pylist())
+        code = code * max(1, len(texts[-1])) + encoded.indices.to_numpy(zero_copy_only=False)
+    distinct, which = np.unique(code, return_inverse=True)
+    combinations = []
+    for combined in distinct.tolist():
+        positions, rest = [], combined
+        for values in reversed(texts):
+            rest, position = divmod(rest, len(values))
+            positions.append(position)
+        combinations.append(
+            {name: texts[i][p] for i, (name, p) in enumerate(zip(labels, reversed(positions), strict=True))}
+        )
+    return combinations, which
+
+
+def copy_readings(readings: pa.RecordBatch) -> int:
+    """COPY readings through Django's own connection, in its transaction; give how many were new.
+
+    COPY knows no ON CONFLICT, so readings that are there already cost a second way, through a temporary table.
+    """
+    encoder = pgpq.ArrowToPostgresBinaryEncoder(READINGS)
+    data = encoder.write_header() + encoder.write_batch(readings) + encoder.finish()
+    try:
+        with transaction.atomic():
+            _copy("reading", data)
+        return int(readings.num_rows)
+    except IntegrityError as error:
+        if not isinstance(error.__cause__, psycopg2.errors.UniqueViolation):
+            raise
+    return _merge(data)
+
+
+def _merge(data: bytes) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TEMPORARY TABLE reading_batch (LIKE reading) ON COMMIT DROP")
+        _copy("reading_batch", data)
+        cursor.execute(
+            "INSERT INTO reading SELECT * FROM reading_batch ORDER BY series_id, time ON CONFLICT DO NOTHING"
+        )
+        return int(cursor.rowcount)
+
+
+def _copy(table: str, data: bytes) -> None:
+    with connection.cursor() as cursor:
+        cursor.copy_expert(f"COPY {table} (time, series_id, value) FROM STDIN (FORMAT binary)", io.BytesIO(data))

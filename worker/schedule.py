@@ -1,0 +1,19 @@
+"""What beat asks for, and how often."""
+
+from typing import Any
+
+from django.conf import settings
+
+from telemetry.queue import INGEST_QUEUE, RESEND_UNFINISHED
+
+
+def beat_schedule() -> dict[str, Any]:
+    """Look for forgotten batches several times in the span after which one counts as forgotten."""
+    every_s = max(1.0, settings.INGEST_RESEND_AFTER_S / 5)
+    return {
+        "resend unfinished batches": {
+            "task": RESEND_UNFINISHED,
+            "schedule": every_s,
+            "options": {"queue": INGEST_QUEUE, "expires": every_s},
+        }
+    }
