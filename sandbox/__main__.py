@@ -4,27 +4,28 @@ import argparse
 import sys
 
 from config.env import BadEnvironment
-from sandbox import demo, services, stack
+from sandbox import demo, services
 from sandbox.errors import SandboxError
+from sandbox.stack import checkout_stack
 from sandbox.steps import say, step
 
 
 def up() -> int:
     """Bring the sandbox up in the foreground; Ctrl-C stops all of it."""
     services.start()
+    stack = checkout_stack()
     try:
         with step("database schema"):
             stack.manage("migrate", "--verbosity", "0")
-        status = stack.run(services.own_servers())
+        return stack.run(services.own_servers())
     finally:
         services.stop()
-    return status
 
 
 def down() -> None:
     """Stop a sandbox that was left behind."""
     with step("stop web, worker and beat"):
-        count = stack.stop_left_behind()
+        count = checkout_stack().stop_left_behind()
     services.stop()
     say("  nothing was running" if not count else f"  {count} processes stopped")
 
@@ -38,7 +39,7 @@ def parse() -> argparse.Namespace:
     verbs.add_parser("down")
     verbs.add_parser("processes", help="web, worker and beat alone, on servers that run")
     action = verbs.add_parser("services")
-    action.add_argument("action", choices=("start", "stop", "status"))
+    action.add_argument("action", choices=("prepare", "start", "stop", "status"))
     action.add_argument("--with-pgbouncer", action="store_true", help="start PgBouncer too")
     return parser.parse_args()
 
@@ -54,9 +55,11 @@ def main() -> int:
         case "down":
             down()
         case "processes":
-            return stack.run([])
+            return checkout_stack().run([])
         case "services":
             match arguments.action:
+                case "prepare":
+                    services.prepare()
                 case "start":
                     services.start(with_pgbouncer=arguments.with_pgbouncer)
                 case "stop":

@@ -6,9 +6,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.request import urlopen
 
-from config.env import Database, Queue, Web, read
-from sandbox import services, stack
+from config.env import Database, Queue, read
+from sandbox import services
 from sandbox.errors import SandboxError
+from sandbox.stack import Stack, checkout_stack
 from sandbox.steps import say, step
 
 MEASURES = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
@@ -27,12 +28,13 @@ def weather_csv() -> Path:
 def demo(*, keep: bool) -> None:
     """Do the main job; then stop what was started, or print where it stays up."""
     services.start()
+    stack = checkout_stack()
     with step("database schema"):
         stack.manage("migrate", "--verbosity", "0")
     with step("web, worker and beat"):
-        process = stack.start_background()
+        manager = stack.start()
     try:
-        _main_job()
+        _main_job(stack)
     except BaseException:
         keep = False
         raise
@@ -40,44 +42,44 @@ def demo(*, keep: bool) -> None:
         if not keep:
             say("")
             with step("stop web, worker and beat"):
-                stack.stop_background(process)
+                stack.stop(manager)
             services.stop()
     if keep:
-        _print_addresses()
+        _print_addresses(stack)
 
 
-def _main_job() -> None:
+def _main_job(stack: Stack) -> None:
     ingest = ["enqueue_ingest", str(weather_csv()), "--time", "time_hour", "--labels", "origin"]
     ingest += ["--values", *MEASURES, "--batch-rows", str(BATCH_ROWS), "--wait"]
-    _show(*ingest)
+    _show(stack, *ingest)
     with step(f"{CONCURRENT_REQUESTS * 5} requests to the web, {CONCURRENT_REQUESTS} at once"):
-        _visit()
-    _show("db_pool_status", "--detailed")
-    _show("bucket_means", "temp", "--by", "origin", "--width", "1 month")
+        _visit(stack)
+    _show(stack, "db_pool_status", "--detailed")
+    _show(stack, "bucket_means", "temp", "--by", "origin", "--width", "1 month")
 
 
-def _show(*command: str) -> None:
+def _show(stack: Stack, *command: str) -> None:
     say(f"\n$ manage.py {shlex.join(command)}\n")
     stack.manage(*command)
 
 
-def _visit() -> None:
+def _visit(stack: Stack) -> None:
     def visit(_: int) -> int:
-        with urlopen(f"http://127.0.0.1:{read(Web).web_port}/", timeout=30) as answer:
+        with urlopen(stack.address, timeout=30) as answer:
             return int(answer.status)
 
     with ThreadPoolExecutor(CONCURRENT_REQUESTS) as visitors:
         statuses = list(visitors.map(visit, range(CONCURRENT_REQUESTS * 5)))
     if set(statuses) != {200}:
-        raise SandboxError(f"the web answered with {sorted(set(statuses))}; see {stack.LOG}")
+        raise SandboxError(f"the web answered with {sorted(set(statuses))}; see {stack.log}")
 
 
-def _print_addresses() -> None:
-    database, queue, web = read(Database), read(Queue), read(Web)
+def _print_addresses(stack: Stack) -> None:
+    database, queue = read(Database), read(Queue)
     say(f"""
 It stays up; scripts/down stops it.
-  web         http://127.0.0.1:{web.web_port}/ (and /readyz, /admin/)
+  web         {stack.address} (and /readyz, /admin/)
   database    {database.db_host}:{database.db_port}, database {database.db_name}, role {database.db_user}
   broker      {queue.redis_host}:{queue.redis_port}
-  logs        {stack.LOG}
+  logs        {stack.log}
   commands    scripts/manage db_pool_status --detailed""")

@@ -29,14 +29,8 @@ def own_servers(*, with_pgbouncer: bool = False) -> list[Server]:
 def start(*, with_pgbouncer: bool = False) -> None:
     """Start what does not run, installing what it needs; a line for each step."""
     wanted = own_servers(with_pgbouncer=with_pgbouncer)
-    root = debian.cached_root()
-    if wanted and not root.path.exists():
-        with step("tools that make and enter a Debian root folder"):
-            debian.ensure_tools()
-        with step(f"PostgreSQL, TimescaleDB, Redis, PgBouncer from {debian.RELEASE}"):
-            debian.make(root)
-    elif wanted:
-        debian.ensure_tools()
+    if wanted:
+        prepare()
     for server in wanted:
         with step(f"{server.name} on 127.0.0.1:{server.port}"):
             server.start()
@@ -44,6 +38,18 @@ def start(*, with_pgbouncer: bool = False) -> None:
         with step(f"{name} at {host}:{port}, which runs already"):
             if not is_listening(port, host):
                 raise SandboxError(f"nothing answers at {host}:{port}, which {name} names")
+
+
+def prepare() -> None:
+    """Install what the servers run from; where nothing is missing it says nothing."""
+    root = debian.cached_root()
+    if root.path.exists():
+        debian.ensure_tools()
+        return
+    with step("tools that make and enter a Debian root folder"):
+        debian.ensure_tools()
+    with step(f"PostgreSQL, TimescaleDB, Redis, PgBouncer from {debian.RELEASE}"):
+        debian.make(root)
 
 
 def stop() -> None:

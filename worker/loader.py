@@ -61,7 +61,9 @@ def fail_batch(batch_id: int, error: Exception) -> None:
     """Record why a batch cannot be loaded."""
     logger.error("batch %d failed: %s", batch_id, error)
     IngestBatch.objects.filter(pk=batch_id, state=IngestBatch.State.QUEUED).update(
-        state=IngestBatch.State.FAILED, error=str(error) or type(error).__name__, finished_at=timezone.now()
+        state=IngestBatch.State.FAILED,
+        error=" ".join(str(error).split()) or type(error).__name__,
+        finished_at=timezone.now(),
     )
 
 
@@ -156,5 +158,6 @@ def _merge(data: bytes) -> int:
 
 
 def _copy(table: str, data: bytes) -> None:
-    with connection.cursor() as cursor:
+    # Django wraps the errors of what it knows; of COPY it does not know.
+    with connection.wrap_database_errors, connection.cursor() as cursor:
         cursor.copy_expert(f"COPY {table} (time, series_id, value) FROM STDIN (FORMAT binary)", io.BytesIO(data))

@@ -1,4 +1,4 @@
-"""`python -m config.alive`: exit 0 if this host's service reports its pools, for services that nothing else can probe."""
+"""`python -m config.alive`: exit 0 if this host's service reports its pools; for what nothing else can probe."""
 
 import socket
 import sys

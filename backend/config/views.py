@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from django.conf import settings
 from django.db import Error, connection
 from django.http import HttpRequest, JsonResponse
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -30,7 +29,7 @@ def index(request: HttpRequest) -> JsonResponse:
             "version": __version__,
             "process": current().name,
             "connection": {
-                "engine": settings.DATABASES[connection.alias]["ENGINE"],
+                "engine": pool.engine,
                 "backend_pid": backend_pid,
                 "application_name": application_name,
                 "server_version": server_version,

@@ -66,7 +66,7 @@ def _queuepool_state(alias: str, database: dict[str, Any]) -> PoolState:
         in_use, idle, overflow = pool.checkedout(), pool.checkedin(), max(0, pool.overflow())
     return PoolState(
         alias=alias,
-        engine=database["ENGINE"],
+        engine=_engine_in_use(alias),
         kind="queuepool",
         size=size,
         max=None if max_overflow < 0 else size + max_overflow,
@@ -81,7 +81,7 @@ def _per_thread_state(alias: str) -> PoolState:
         held = [wrapper for wrapper in _wrappers if wrapper.alias == alias and wrapper.connection is not None]
     return PoolState(
         alias=alias,
-        engine=connections.settings[alias]["ENGINE"],
+        engine=_engine_in_use(alias),
         kind="per-thread",
         size=None,
         max=None,
@@ -89,6 +89,11 @@ def _per_thread_state(alias: str) -> PoolState:
         idle=0,
         overflow=0,
     )
+
+
+def _engine_in_use(alias: str) -> str:
+    """Name the engine that this process really has, whatever its settings say."""
+    return type(connections[alias]).__module__.removesuffix(".base")
 
 
 def remember_wrapper(*, connection: BaseDatabaseWrapper, **_: Any) -> None:

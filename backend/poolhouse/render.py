@@ -65,6 +65,8 @@ def _service_table(status: Status) -> Table:
             _total_max(pools),
             _on_server(status, processes),
         )
+    if status.unexplained:
+        made.add_row("(unexplained)", *[""] * 5, str(len(status.unexplained)))
     return made
 
 

@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.db import connection
+from django.db.models import F
+
+from telemetry.models import IngestBatch, IngestReject
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,21 @@ def _progress(condition: str, parameters: list[int] | None) -> list[Progress]:
             parameters,
         )
         return [Progress(*row) for row in cursor.fetchall()]
+
+
+def failed_batches(job_id: int) -> list[dict[str, Any]]:
+    """The batches of a job that have failed, with their errors."""
+    failed = IngestBatch.objects.filter(job_id=job_id, state=IngestBatch.State.FAILED)
+    return [dict(batch) for batch in failed.order_by("pk").values("id", "path", "slice", "error")]
+
+
+def rejected_rows(job_id: int) -> list[dict[str, Any]]:
+    """The rows of a job that could not be read, in the order of its files."""
+    rejects = IngestReject.objects.filter(batch__job_id=job_id).order_by("batch__path", "line")
+    return [
+        dict(reject)
+        for reject in rejects.values("line", "reason", "raw", path=F("batch__path"), column=F("column_name"))
+    ]
 
 
 @dataclass(frozen=True)

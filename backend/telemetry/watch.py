@@ -26,7 +26,7 @@ def watch_job(job_id: int, console: Console) -> bool:
 def summarise(progress: JobProgress) -> str:
     """Say in a line what became of a job that is over."""
     elapsed_s = progress.elapsed_s or 0.0
-    rate = f", {progress.inserted / elapsed_s:,.0f} readings/s" if elapsed_s else ""
+    rate = f", {progress.inserted / elapsed_s:,.0f} readings/s" if progress.inserted and elapsed_s else ""
     return (
         f"job {progress.job_id} {progress.state} in {elapsed_s:.1f} s: {progress.inserted:,} readings inserted{rate}, "
         f"{progress.skipped:,} skipped (already there); {progress.rejected:,} of {progress.rows:,} rows rejected, "

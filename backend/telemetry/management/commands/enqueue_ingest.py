@@ -7,11 +7,12 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from kombu.exceptions import OperationalError as BrokerError
 
 from poolhouse.console import console_for
 from telemetry.formats import BadInput, Columns
 from telemetry.intake import create_job
-from telemetry.queries import job_progress
+from telemetry.queries import failed_batches, job_progress
 from telemetry.watch import watch_job
 
 EMPTY_CELLS = ("", "NA", "N/A", "null", "NULL")
@@ -63,7 +64,13 @@ class Command(BaseCommand):
             job_id = create_job(options["paths"], columns, batch_rows=options["batch_rows"]).pk
         except BadInput as error:
             raise CommandError(str(error), returncode=MISUSE) from None
+        except BrokerError as error:
+            raise CommandError(
+                f"the broker cannot be reached: {error}. The job is recorded; beat enqueues it when the broker is back",
+                returncode=1,
+            ) from None
         if progress := job_progress(job_id):
             console.print(f"job {job_id}: {progress.batches} batches, {progress.rows:,} rows enqueued")
         if options["wait"] and not watch_job(job_id, console):
-            raise CommandError(f"job {job_id} failed; see manage.py ingest_status {job_id}", returncode=1)
+            first = failed_batches(job_id)[0]["error"]
+            raise CommandError(f"{first}\nmanage.py ingest_status {job_id} lists every batch that failed", returncode=1)

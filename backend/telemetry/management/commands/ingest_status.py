@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from poolhouse.console import console_for, table
-from telemetry.models import IngestBatch, IngestReject
-from telemetry.queries import Progress, all_progress, job_progress
+from telemetry.queries import Progress, all_progress, failed_batches, job_progress, rejected_rows
 from telemetry.watch import summarise
 
 REJECTS_SHOWN = 20
@@ -37,10 +36,13 @@ class Command(BaseCommand):
             else:
                 console.print(_job_table(jobs) if jobs else "No job has been enqueued.")
             return
-        if (progress := job_progress(options["job"])) is None:
-            raise CommandError(f"there is no job {options['job']}", returncode=2)
+        job_id: int = options["job"]
+        if (progress := job_progress(job_id)) is None:
+            raise CommandError(f"there is no job {job_id}", returncode=2)
         if options["json"]:
-            self._print_json({**_as_data(progress), "failures": _failures(progress), "rejects": _rejects(progress)})
+            self._print_json(
+                {**_as_data(progress), "failures": failed_batches(job_id), "rejects": rejected_rows(job_id)}
+            )
         else:
             _print_job(progress, console)
 
@@ -50,16 +52,6 @@ class Command(BaseCommand):
 
 def _as_data(progress: Progress) -> dict[str, Any]:
     return {"state": progress.state, **asdict(progress), "elapsed_s": progress.elapsed_s}
-
-
-def _failures(progress: Progress) -> list[dict[str, Any]]:
-    failed = IngestBatch.objects.filter(job_id=progress.job_id, state=IngestBatch.State.FAILED)
-    return [dict(batch) for batch in failed.order_by("pk").values("id", "path", "slice", "error")]
-
-
-def _rejects(progress: Progress) -> list[dict[str, Any]]:
-    rejects = IngestReject.objects.filter(batch__job_id=progress.job_id).order_by("batch__path", "line")
-    return [dict(reject) for reject in rejects.values("batch__path", "line", "column_name", "reason", "raw")]
 
 
 def _job_table(jobs: list[Progress]) -> Table:
@@ -77,12 +69,11 @@ def _job_table(jobs: list[Progress]) -> Table:
 
 def _print_job(progress: Progress, console: Console) -> None:
     console.print(summarise(progress) if progress.is_over else _job_table([progress]))
-    for failure in _failures(progress):
+    for failure in failed_batches(progress.job_id):
         console.print(f"batch {failure['id']} failed: {failure['error']}", markup=False)
-    rejects = _rejects(progress)
+    rejects = rejected_rows(progress.job_id)
     for reject in rejects[:REJECTS_SHOWN]:
-        where = f"{reject['batch__path']}:{reject['line']}"
-        column = f" column {reject['column_name']!r}" if reject["column_name"] else ""
-        console.print(f"{where}:{column} {reject['reason']}", markup=False, soft_wrap=True)
+        column = f" column {reject['column']!r}:" if reject["column"] else ""
+        console.print(f"{reject['path']}:{reject['line']}:{column} {reject['reason']}", markup=False, soft_wrap=True)
     if len(rejects) > REJECTS_SHOWN:
         console.print(f"… and {len(rejects) - REJECTS_SHOWN:,} more; --json has all of them with their raw text")
