@@ -69,6 +69,8 @@ class Server:
     env: Mapping[str, str] = field(default_factory=dict)
     stdin: str = ""
     stop_signal: signal.Signals = signal.SIGTERM
+    children: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
+    """what this process started, to be waited for"""
 
     @property
     def log(self) -> Path:
@@ -110,6 +112,7 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
+        self.children.append(process)
         if process.stdin is not None:
             process.stdin.write(self.stdin.encode())
             process.stdin.close()
@@ -128,6 +131,8 @@ class Server:
         """Stop it in good order, and wait for its end."""
         if (pid := self.pid) is not None:
             stop_process(pid, self.stop_signal, STOP_TIMEOUT_S)
+        while self.children:
+            self.children.pop().wait()
 
 
 def timescale(place: Place, database: Database, servers: Servers) -> Server:

@@ -5,7 +5,6 @@ together. A value comes from, in this order: a file in /run/secrets, the process
 """
 
 import os
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -199,7 +198,6 @@ S = TypeVar("S", bound="Section")
 SECTIONS: tuple[type[Section], ...] = (Deployment, Database, Queue, Ingest, Web, Servers)
 
 
-@cache
 def read(section: type[S]) -> S:
     """Read one section of the environment.
 

@@ -68,9 +68,11 @@ STATIC_URL = "static/"
 # gunicorn serves the admin's files from where they are installed, so there is no collectstatic step to forget.
 WHITENOISE_USE_FINDERS = True
 
+BROKER_URL = read(Queue).url
+
 POOLHOUSE = {
     "SERVICE": deployment.service_name or ("worker" if deployment.celery_worker_running else "manage"),
-    "REDIS_URL": read(Queue).url,
+    "REDIS_URL": BROKER_URL,
     "PUBLISH_INTERVAL_S": deployment.poolhouse_publish_interval_s,
     "REPORT_TTL_S": deployment.poolhouse_report_ttl_s,
 }

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
+from django.conf import settings
 from django.db import Error, connection
 from django.http import HttpRequest, JsonResponse
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 import redis
-from config.env import Queue, read
 from poolhouse import __version__
 from poolhouse.identity import current
 from poolhouse.pools import pool_states
@@ -62,7 +62,7 @@ def _probe_database() -> str | None:
 
 def _probe_broker() -> str | None:
     broker = redis.Redis.from_url(
-        read(Queue).url, socket_timeout=PROBE_TIMEOUT_S, socket_connect_timeout=PROBE_TIMEOUT_S
+        settings.BROKER_URL, socket_timeout=PROBE_TIMEOUT_S, socket_connect_timeout=PROBE_TIMEOUT_S
     )
     try:
         broker.ping()

@@ -50,7 +50,7 @@ def _print_table(console: Console, title: str, content: Table) -> None:
 
 
 def _service_table(status: Status) -> Table:
-    made = table("service", "processes#", "in use#", "idle#", "overflow#", "max#", "on server#")
+    made = table("service", "processes#", "in use#", "idle#", "overflow#", "max#", "server#")
     services: dict[str, list[ProcessReport]] = defaultdict(list)
     for process in status.processes:
         services[process.service].append(process)
@@ -80,26 +80,28 @@ def _on_server(status: Status, processes: list[ProcessReport]) -> str:
 
 
 def _process_table(status: Status) -> Table:
-    made = table("process", "alias", "pool", "in use#", "idle#", "overflow#", "size#", "max#", "on server#", "seen#")
+    several_aliases = len({pool.alias for process in status.processes for pool in process.pools}) > 1
+    made = table("process", "pool", "in use#", "idle#", "overflow#", "size#", "server#", "seen#")
     for process in status.processes:
         for pool in process.pools:
             made.add_row(
                 process.name,
-                pool.alias,
-                pool.kind,
+                f"{pool.kind} ({pool.alias})" if several_aliases else pool.kind,
                 str(pool.in_use),
                 str(pool.idle),
                 str(pool.overflow),
-                _bound(pool.size),
-                _bound(pool.max),
+                _size(pool),
                 _on_server(status, [process]),
-                f"{max(0.0, status.taken_at - process.reported_at):.1f} s ago",
+                f"{max(0.0, status.taken_at - process.reported_at):.1f} s",
             )
     return made
 
 
-def _bound(number: int | None) -> str:
-    return UNBOUNDED if number is None else str(number)
+def _size(pool: PoolState) -> str:
+    """Write a pool's size and what it may open above it: 5+5."""
+    if pool.size is None:
+        return UNBOUNDED
+    return f"{pool.size}+{'any' if pool.max is None else pool.max - pool.size}"
 
 
 def _connection_table(status: Status) -> Table:

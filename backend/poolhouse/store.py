@@ -4,6 +4,9 @@ import time
 from functools import cache
 from typing import cast
 
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
 import redis
 from poolhouse.conf import options
 from poolhouse.report import ProcessReport
@@ -16,7 +19,10 @@ class ReportStore:
     """
 
     def __init__(self, url: str, *, prefix: str, ttl_s: float, timeout_s: float) -> None:
-        self._redis = redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+        # No retries: the next report, or the next look, is the retry.
+        self._redis = redis.Redis.from_url(
+            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
+        )
         self._prefix = prefix
         self._index = f"{prefix}:processes"
         self._ttl_s = ttl_s

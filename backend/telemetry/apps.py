@@ -18,7 +18,7 @@ class TelemetryConfig(AppConfig):
         post_migrate.connect(_set_chunk_interval, sender=self, dispatch_uid="telemetry.set_chunk_interval")
 
 
-def _set_chunk_interval(*, using: str, plan: list[Any], **_: Any) -> None:
+def _set_chunk_interval(*, using: str, **_: Any) -> None:
     """Apply READING_CHUNK_INTERVAL_HOURS to chunks made from now on; those that exist keep their span."""
     with connections[using].cursor() as cursor:
         cursor.execute("SELECT to_regclass('reading') IS NOT NULL")

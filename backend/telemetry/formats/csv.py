@@ -128,8 +128,7 @@ class _Header:
 def _read_header(path: Path) -> _Header:
     with path.open("rb") as file:
         head = file.read(SAMPLE_BYTES)
-    ends = next((found for found, _ in _record_borders(path, 0, len(head), 1)), np.array([]))
-    length = int(ends[0]) if len(ends) else len(head)
+    length = next((int(ends[0]) for ends, _ in _record_borders(path, 0, len(head), 1) if len(ends)), len(head))
     text = head[:length].decode("utf-8", "replace")
     return _Header(next(csv.reader(text.splitlines(keepends=True)), []), length, max(1, text.count("\n")))
 

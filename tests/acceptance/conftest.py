@@ -1,0 +1,103 @@
+"""The real web, worker and beat, as the Procfile starts them, on a database of their own."""
+
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from config.env import CHECKOUT, Queue, read
+from sandbox.servers import Place
+from sandbox.stack import Stack
+from tests.plugin import free_ports, superuser_sql
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A stack that runs, and its manager."""
+
+    stack: Stack
+    manager: "subprocess.Popen[bytes]"
+
+    def manage(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        """Run a management command in the stack's environment."""
+        return manage(self.stack, *arguments, check=check)
+
+    def status(self) -> dict[str, Any]:
+        """What `db_pool_status --json` says."""
+        document: dict[str, Any] = json.loads(self.manage("db_pool_status", "--json").stdout)
+        return document
+
+    def get(self, path: str) -> dict[str, Any]:
+        """Ask the web."""
+        with urlopen(f"{self.stack.address}{path}", timeout=30) as answer:
+            document: dict[str, Any] = json.load(answer)
+            return document
+
+
+def manage(stack: Stack, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+    """Run a management command as a process of its own; its output is kept apart."""
+    command = [sys.executable, str(CHECKOUT / "backend/manage.py"), *arguments]
+    answer = subprocess.run(command, env=stack.environment, capture_output=True, text=True, timeout=120)
+    if check:
+        assert answer.returncode == 0, answer.stderr
+    return answer
+
+
+@pytest.fixture(scope="session")
+def template_database(servers: Place, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A migrated database; each stack gets a copy of it, which takes a moment where a migration takes seconds."""
+    name = "stack_template"
+    superuser_sql(f"CREATE DATABASE {name} OWNER poolhouse")
+    stack = Stack(tmp_path_factory.mktemp(name), 0, read(Queue).url, {"DB_NAME": name})
+    manage(stack, "migrate", "--verbosity", "0")
+    # A template can be copied while nobody is connected, TimescaleDB's own background workers included.
+    superuser_sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    superuser_sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    return name
+
+
+@pytest.fixture(scope="module")
+def make_stack(template_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Stack]]:
+    """Make a stack, not started yet, with a database and a broker of its own."""
+    names = []
+
+    def make(**variables: str) -> Stack:
+        number = next(_numbers)
+        names.append(f"stack_{number}")
+        superuser_sql(f"CREATE DATABASE {names[-1]} TEMPLATE {template_database} OWNER poolhouse")
+        (port,) = free_ports(1)
+        broker_url = read(Queue).url.removesuffix("/0") + f"/{number}"
+        settings = {
+            "DB_NAME": names[-1],
+            "WEB_PORT": str(port),
+            "CELERY_BROKER_URL": broker_url,
+            "CELERY_WORKER_RUNNING": "",
+            "SERVICE_NAME": "",
+            "POOLHOUSE_PUBLISH_INTERVAL_S": "0.2",
+            "POOLHOUSE_REPORT_TTL_S": "2",
+            **variables,
+        }
+        return Stack(tmp_path_factory.mktemp(names[-1]), port, broker_url, settings)
+
+    yield make
+    for name in names:
+        superuser_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+def running(make_stack: Callable[..., Stack]) -> Iterator[Running]:
+    """A stack with the default settings, ready."""
+    stack = make_stack()
+    manager = stack.start()
+    try:
+        yield Running(stack, manager)
+    finally:
+        stack.stop(manager)

@@ -1,0 +1,39 @@
+"""What the integration tests share."""
+
+from pathlib import Path
+
+import pytest
+
+from telemetry.formats import Columns
+from telemetry.intake import create_job
+from telemetry.models import IngestBatch
+from worker import series
+
+COLUMNS = Columns(time="time", labels=("device",), values=("load", "heat"), null_values=("",))
+
+
+@pytest.fixture(autouse=True)
+def forget_series() -> None:
+    """A test's rollback takes the series away, so the process must not remember their ids."""
+    series._ids.clear()
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The ids that were given to the queue, which nobody reads here."""
+    ids: list[int] = []
+    monkeypatch.setattr("telemetry.intake.send_batches", ids.extend)
+    return ids
+
+
+@pytest.fixture
+def batches_of(tmp_path: Path, sent: list[int]):  # type: ignore[no-untyped-def]
+    """Record a job of one CSV file with these lines, and give its batches."""
+
+    def make(*lines: str, batch_rows: int = 100) -> list[IngestBatch]:
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.csv"
+        path.write_text("\n".join(["time,device,load,heat", *lines, ""]))
+        job = create_job([path], COLUMNS, batch_rows=batch_rows)
+        return list(job.batches.order_by("pk"))
+
+    return make

@@ -1,0 +1,118 @@
+"""The commands: what they print, and how they refuse misuse."""
+
+import io
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from telemetry.models import IngestBatch, IngestJob
+from worker.loader import load
+from worker.tasks import resend_unfinished
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+COLUMNS = ("--time", "time", "--labels", "device", "--values", "load", "heat")
+
+
+def run(*arguments: str) -> str:
+    out = io.StringIO()
+    call_command(*arguments, stdout=out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "no such file"),
+        ("", "the file is empty"),
+        ("time,device,load\n", "no column 'heat'"),
+        ("time,device,load,heat\nsoon,a,1,2\n", ":2: column 'time': 'soon' is no time"),
+    ],
+)
+def test_bad_input_is_misuse_and_records_nothing(tmp_path: Path, content: str | None, problem: str) -> None:
+    path = tmp_path / "input.csv"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(CommandError, match=problem) as refused:
+        run("enqueue_ingest", str(path), *COLUMNS)
+    assert refused.value.returncode == 2
+    assert IngestJob.objects.count() == 0
+
+
+def test_one_bad_file_among_several_records_nothing(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.csv", tmp_path / "bad.csv"
+    good.write_text("time,device,load,heat\n2024-05-01T00:00Z,a,1,2\n")
+    bad.write_text("time,device,load\n")
+    with pytest.raises(CommandError, match=r"bad\.csv:1"):
+        run("enqueue_ingest", str(good), str(bad), *COLUMNS)
+    assert IngestJob.objects.count() == 0
+
+
+@pytest.mark.parametrize("rows", ["0", "-1", "many"])
+def test_a_batch_has_at_least_a_row(rows: str) -> None:
+    with pytest.raises(CommandError, match="no whole number of at least 1"):
+        run("enqueue_ingest", "x.csv", *COLUMNS, "--batch-rows", rows)
+
+
+def test_a_column_serves_once(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="a column is named twice") as refused:
+        run("enqueue_ingest", str(tmp_path), "--time", "time", "--values", "load", "load")
+    assert refused.value.returncode == 2
+
+
+def test_ingest_status_shows_jobs_and_what_went_wrong(batches_of: Callable[..., list[IngestBatch]]) -> None:
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2", "soon,a,3,4")
+    assert "queued" in run("ingest_status")
+    load(batch.pk)
+    assert f"{batch.path}:3: column 'time': 'soon' is no time" in run("ingest_status", str(batch.job_id))
+    document = json.loads(run("ingest_status", str(batch.job_id), "--json"))
+    assert (document["state"], document["inserted"], document["rejected"]) == ("done", 2, 1)
+    assert document["rejects"] == [
+        {
+            "line": 3,
+            "reason": "'soon' is no time; allowed: 2013-01-31T06:00:00Z (ISO 8601)",
+            "raw": "soon,a,3,4",
+            "path": batch.path,
+            "column": "time",
+        }
+    ]
+    assert [job["job_id"] for job in json.loads(run("ingest_status", "--json"))] == [batch.job_id]
+
+
+def test_a_job_that_does_not_exist_is_misuse() -> None:
+    with pytest.raises(CommandError, match="there is no job 4711") as refused:
+        run("ingest_status", "4711")
+    assert refused.value.returncode == 2
+
+
+def test_bucket_means(batches_of: Callable[..., list[IngestBatch]]) -> None:
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,", "2024-05-20T00:00Z,a,3,", "2024-06-01T00:00Z,b,7,")
+    load(batch.pk)
+    means = json.loads(run("bucket_means", "load", "--by", "device", "--json"))
+    assert [(mean["bucket"][:10], mean["label"], mean["mean"], mean["readings"]) for mean in means] == [
+        ("2024-05-01", "a", 2.0, 2),
+        ("2024-06-01", "b", 7.0, 1),
+    ]
+    with pytest.raises(CommandError, match="--width 'long'") as refused:
+        run("bucket_means", "load", "--by", "device", "--width", "long")
+    assert refused.value.returncode == 2
+
+
+def test_beat_sends_again_what_the_broker_may_have_lost(
+    batches_of: Callable[..., list[IngestBatch]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh, forgotten, done = batches_of(*["2024-05-01T00:00Z,a,1,2"] * 3, batch_rows=1)
+    long_ago = timezone.now() - timedelta(days=1)
+    IngestBatch.objects.filter(pk__in=[forgotten.pk, done.pk]).update(enqueued_at=long_ago)
+    load(done.pk)
+    sent: list[int] = []
+    monkeypatch.setattr("worker.tasks.send_batches", sent.extend)
+    resend_unfinished()
+    resend_unfinished()
+    assert sent == [forgotten.pk], "once, and not again before it is overdue again"
+    assert fresh.pk not in sent

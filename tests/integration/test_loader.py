@@ -1,0 +1,143 @@
+"""From a recorded batch to readings, on the real server."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from django.db import OperationalError, connection, connections, transaction
+
+from telemetry.models import IngestBatch, IngestReject, Reading, Series
+from telemetry.queries import job_progress
+from worker import loader
+from worker.loader import load
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+MakeBatches = Callable[..., list[IngestBatch]]
+
+
+def readings() -> dict[tuple[str, str, str], float]:
+    rows = Reading.objects.values_list("series__metric", "series__labels__device", "time", "value")
+    return {(metric, device, f"{time:%d %H:%M}"): value for metric, device, time, value in rows}
+
+
+def test_a_wide_row_becomes_a_reading_for_each_cell_that_is_not_empty(batches_of: MakeBatches) -> None:
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1.5,20", "2024-05-01T01:00Z,b,,21", "2024-05-02T00:00+01:00,a,2.5,")
+    load(batch.pk)
+    assert readings() == {
+        ("load", "a", "01 00:00"): 1.5,
+        ("heat", "a", "01 00:00"): 20,
+        ("heat", "b", "01 01:00"): 21,
+        ("load", "a", "01 23:00"): 2.5,
+    }
+    batch.refresh_from_db()
+    assert (batch.state, batch.row_count, batch.inserted_count, batch.skipped_count) == ("done", 3, 4, 0)
+
+
+def test_a_batch_that_is_delivered_twice_is_loaded_once(batches_of: MakeBatches) -> None:
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    load(batch.pk)
+    finished_at = IngestBatch.objects.get(pk=batch.pk).finished_at
+    load(batch.pk)
+    assert Reading.objects.count() == 2
+    assert IngestBatch.objects.get(pk=batch.pk).finished_at == finished_at
+
+
+def test_readings_that_are_there_already_are_skipped_and_the_first_value_stays(batches_of: MakeBatches) -> None:
+    (first,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    load(first.pk)
+    (second,) = batches_of("2024-05-01T00:00Z,a,9,9", "2024-05-01T01:00Z,a,3,4", "2024-05-01T01:00Z,a,5,6")
+    load(second.pk)
+    second.refresh_from_db()
+    assert (second.inserted_count, second.skipped_count) == (2, 4)
+    assert readings()["load", "a", "01 00:00"] == 1
+
+
+def test_a_bad_row_is_kept_and_the_rest_of_its_batch_is_loaded(batches_of: MakeBatches) -> None:
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2", "never,a,3,4", "2024-05-01T01:00Z,a,x,6")
+    load(batch.pk)
+    batch.refresh_from_db()
+    assert (batch.state, batch.row_count, batch.inserted_count, batch.rejected_count) == ("done", 3, 2, 2)
+    assert list(IngestReject.objects.order_by("line").values_list("line", "column_name", "raw")) == [
+        (3, "time", "never,a,3,4"),
+        (4, "load", "2024-05-01T01:00Z,a,x,6"),
+    ]
+
+
+def test_a_file_that_is_gone_fails_the_batch_with_the_reason(batches_of: MakeBatches) -> None:
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    Path(batch.path).unlink()
+    load(batch.pk)
+    batch.refresh_from_db()
+    assert batch.state == "failed"
+    assert "no such file or directory" in batch.error
+    progress = job_progress(batch.job_id)
+    assert progress is not None
+    assert (progress.state, progress.failed) == ("failed", 1)
+
+
+def test_a_batch_that_another_worker_is_loading_is_left_alone(batches_of: MakeBatches) -> None:
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    other = connections.create_connection("default")
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute("SELECT FROM ingest_batch WHERE id = %s FOR UPDATE", [batch.pk])
+        load(batch.pk)
+        assert Reading.objects.count() == 0
+    finally:
+        other.close()
+    load(batch.pk)
+    assert Reading.objects.count() == 2
+
+
+def test_nothing_is_loaded_and_the_batch_stays_queued_when_the_server_ends_the_session_in_mid_copy(
+    batches_of: MakeBatches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    whole = loader._copy
+
+    def copy_then_die(table: str, data: bytes) -> None:
+        whole(table, data)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    monkeypatch.setattr(loader, "_copy", copy_then_die)
+    with pytest.raises(OperationalError):
+        load(batch.pk)
+    connection.close()
+    assert Reading.objects.count() == 0
+    batch.refresh_from_db()
+    assert batch.state == "queued"
+    monkeypatch.setattr(loader, "_copy", whole)
+    load(batch.pk)
+    assert Reading.objects.count() == 2
+
+
+def test_batches_of_every_size_load_the_same(batches_of: MakeBatches) -> None:
+    lines = [f"2024-05-{day:02d}T{hour:02d}:00Z,d{hour % 3},{day},{hour}" for day in range(1, 4) for hour in range(24)]
+    for batch in batches_of(*lines, batch_rows=1000):
+        load(batch.pk)
+    expected = readings()
+    assert len(expected) == 2 * len(lines)
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE reading")
+    for batch in batches_of(*lines, batch_rows=7):
+        load(batch.pk)
+    assert readings() == expected
+
+
+def test_series_are_made_once_and_found_again(batches_of: MakeBatches) -> None:
+    for batch in batches_of("2024-05-01T00:00Z,a,1,2", "2024-05-01T01:00Z,a,1,2", batch_rows=1):
+        load(batch.pk)
+    assert Series.objects.count() == 2
+
+
+def test_a_job_is_recorded_whole_or_not_at_all(batches_of: MakeBatches, sent: list[int]) -> None:
+    with transaction.atomic():
+        batches_of("2024-05-01T00:00Z,a,1,2")
+        transaction.set_rollback(True)
+    assert IngestBatch.objects.count() == 0
+    assert sent == [], "a batch that was not committed must not be enqueued"
+    batches = batches_of("2024-05-01T00:00Z,a,1,2")
+    assert sent == [batch.pk for batch in batches]

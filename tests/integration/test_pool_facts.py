@@ -1,0 +1,107 @@
+"""The sources of the status: the store, the server, and the pools of a process."""
+
+import time
+
+import psycopg2
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connection, connections
+from pytest_django import Settings
+
+import redis
+from config.env import Queue, read
+from poolhouse import pools
+from poolhouse.conf import options
+from poolhouse.report import ProcessReport
+from poolhouse.server import capacity, client_connections, monitor_cursor
+from poolhouse.status import take_status
+from poolhouse.store import ReportStore
+from sandbox.servers import Place
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def store(servers: Place) -> ReportStore:
+    return ReportStore(read(Queue).url, prefix=f"test-{time.monotonic_ns()}", ttl_s=0.2, timeout_s=2)
+
+
+def report(pid: int) -> ProcessReport:
+    return ProcessReport(f"web@box:{pid}", "web", "box", pid, 1.0, 2.0, ())
+
+
+def test_reports_are_read_until_they_are_withdrawn(store: ReportStore) -> None:
+    store.publish(report(2))
+    store.publish(report(1))
+    assert store.read_all() == [report(1), report(2)]
+    store.withdraw("web@box:2")
+    assert store.read_all() == [report(1)]
+
+
+def test_a_process_that_stops_reporting_disappears_by_itself(store: ReportStore) -> None:
+    store.publish(report(1))
+    client = redis.Redis.from_url(read(Queue).url)
+    assert 0 < client.pttl(store._key("web@box:1")) <= 200
+    deadline = time.monotonic() + 5
+    while store.read_all() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    client.close()
+    assert store.read_all() == []
+
+
+def test_the_monitor_sees_the_server_s_room_and_not_itself() -> None:
+    connection.ensure_connection()
+    with monitor_cursor("default") as cursor:
+        room, open_connections = capacity(cursor), client_connections(cursor)
+    assert room.max_connections == 40
+    assert room.used == len(open_connections)
+    assert room.room_left == 40 - 3 - room.used
+    mine = [one for one in open_connections if one.application.startswith("tests@")]
+    assert len(mine) == 1
+    assert not [one for one in open_connections if one.application.startswith("monitor@")]
+
+
+def test_the_standard_backend_s_connections_are_counted_over_all_threads() -> None:
+    connection.ensure_connection()
+    (state,) = pools.pool_states()
+    assert (state.kind, state.engine, state.in_use) == ("per-thread", "django.db.backends.postgresql", 1)
+
+
+def test_a_source_that_is_away_is_named_and_the_other_still_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection.ensure_connection()
+    monkeypatch.setitem(connections.settings["default"], "PORT", "1")
+    monkeypatch.setattr("poolhouse.status.store", lambda: None)
+    status = take_status()
+    assert status.server is None
+    assert [source.source for source in status.unreachable] == ["process reports", "database server (default)"]
+    assert "refused" in status.unreachable[1].reason
+
+
+def test_a_full_server_is_named_as_the_reason(servers: Place) -> None:
+    connection.ensure_connection()
+    held = []
+    params = connection.get_connection_params()
+    try:
+        room = 40 - 3 - 1  # this test has one connection
+        held += [psycopg2.connect(**{**params, "application_name": "hog"}) for _ in range(room)]
+        status = take_status()
+        assert status.server is None
+        assert "remaining connection slots are reserved" in status.unreachable[-1].reason
+        assert status.verdict[0] == "warning"
+    finally:
+        for one in held:
+            one.close()
+
+
+def test_settings_that_make_no_sense_are_refused(settings: Settings) -> None:
+    options.cache_clear()
+    try:
+        for given, problem in (
+            ({"SERVCE": "web"}, r"unknown keys \['SERVCE'\]; allowed: "),
+            ({"REPORT_TTL_S": 1.0, "PUBLISH_INTERVAL_S": 2.0}, "REPORT_TTL_S=1.0 must be more than"),
+        ):
+            settings.POOLHOUSE = given
+            with pytest.raises(ImproperlyConfigured, match=problem):
+                options()
+    finally:
+        options.cache_clear()

@@ -1,0 +1,98 @@
+"""The servers as processes: started, found, stopped."""
+
+import os
+import socket
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from config.env import Database, Queue, Servers, read
+from sandbox.errors import SandboxError
+from sandbox.servers import Place, broker, pgbouncer
+from tests.plugin import free_ports
+
+
+@pytest.fixture
+def queue() -> Queue:
+    (port,) = free_ports(1)
+    return read(Queue).model_copy(update={"redis_port": port})
+
+
+@pytest.fixture
+def place(servers: Place, tmp_path: Path) -> Place:
+    return Place(servers.root, tmp_path, die_with_parent=True)
+
+
+def test_a_server_is_started_once_found_by_its_pid_and_stopped(place: Place, queue: Queue) -> None:
+    server = broker(place, queue)
+    assert server.pid is None
+    server.start()
+    try:
+        pid = server.pid
+        assert pid
+        assert server.answers()
+        server.start()
+        assert server.pid == pid, "a second start leaves the first alone"
+    finally:
+        server.stop()
+    assert server.pid is None
+    assert not Path(f"/proc/{pid}").exists()
+    assert not server.answers()
+
+
+def test_a_pid_file_left_by_another_program_does_not_pass_for_a_server(place: Place, queue: Queue) -> None:
+    (place.data / "redis").mkdir()
+    (place.data / "redis/redis.pid").write_text(str(os.getpid()))
+    assert broker(place, queue).pid is None
+
+
+def test_a_port_that_is_taken_is_named_with_its_variable(place: Place, queue: Queue) -> None:
+    with socket.create_server(("127.0.0.1", queue.redis_port)), pytest.raises(SandboxError) as refused:
+        broker(place, queue).start()
+    assert f"port {queue.redis_port} is taken by another program; set REDIS_PORT in .env" in str(refused.value)
+
+
+def test_what_a_server_said_is_shown_when_it_does_not_start(place: Place, queue: Queue) -> None:
+    (place.data / "redis").mkdir(parents=True)
+    (place.data / "redis/appendonlydir").write_text("in the way of Redis's own folder")
+    with pytest.raises(SandboxError, match=r"(?s)redis did not start; the end of .*redis\.log:.*append"):
+        broker(place, queue).start()
+
+
+def test_a_server_listens_on_loopback_alone(servers: Place) -> None:
+    ports = {read(Database).db_port, read(Queue).redis_port}
+    listening = [
+        line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if line.split()[3] == "0A"
+    ]
+    addresses = {address for address, port in (entry.split(":") for entry in listening) if int(port, 16) in ports}
+    assert addresses == {"0100007F"}
+
+
+def test_pgbouncer_passes_a_session_on_with_its_name(servers: Place) -> None:
+    database, ports = read(Database), read(Servers)
+    server = pgbouncer(servers, database, ports)
+    server.start()
+    try:
+        connection = psycopg2.connect(
+            host="127.0.0.1",
+            port=ports.pgbouncer_port,
+            user=database.db_user,
+            password=database.db_pass.get_secret_value(),
+            dbname=database.db_name,
+            application_name="through the pooler",
+        )
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting('application_name'), inet_server_port()")
+            assert cursor.fetchone() == ("through the pooler", database.db_port)
+        connection.close()
+        with pytest.raises(psycopg2.OperationalError, match="authentication failed"):
+            psycopg2.connect(
+                host="127.0.0.1",
+                port=ports.pgbouncer_port,
+                user=database.db_user,
+                password="wrong",
+                dbname=database.db_name,
+            )
+    finally:
+        server.stop()

@@ -1,0 +1,48 @@
+"""What the web says of itself."""
+
+import pytest
+from django.db import connections
+from django.test import Client
+from pytest_django import DjangoAssertNumQueries, Settings
+
+pytestmark = pytest.mark.django_db
+
+
+def test_index_tells_service_version_and_connection(client: Client) -> None:
+    document = client.get("/").json()
+    assert document["service"] == "tests"
+    assert document["connection"]["application_name"].startswith("tests@")
+    assert document["connection"]["backend_pid"] > 0
+
+
+def test_healthz_asks_nobody(client: Client, django_assert_num_queries: DjangoAssertNumQueries) -> None:
+    with django_assert_num_queries(0):
+        assert client.get("/healthz").json() == {"status": "ok"}
+
+
+def test_readyz_is_ok_when_database_and_broker_answer(client: Client) -> None:
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()) == (200, {"database": "ok", "broker": "ok"})
+
+
+def test_readyz_gives_the_reason_when_the_broker_is_away(client: Client, settings: Settings) -> None:
+    settings.BROKER_URL = "redis://127.0.0.1:1/0"
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["database"] == "ok"
+    assert "refused" in answer.json()["broker"]
+
+
+def test_readyz_gives_the_reason_when_the_database_is_away(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = connections.create_connection("default")
+    elsewhere.settings_dict = {**elsewhere.settings_dict, "PORT": "1"}
+    monkeypatch.setattr("config.views.connection", elsewhere)
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["broker"] == "ok"
+    assert "OperationalError" in answer.json()["database"]
+
+
+@pytest.mark.parametrize("model", ["series", "ingestjob", "ingestbatch"])
+def test_the_admin_shows_series_jobs_and_batches(admin_client: Client, model: str) -> None:
+    assert admin_client.get(f"/admin/telemetry/{model}/").status_code == 200

@@ -1,0 +1,154 @@
+"""CSV: where it is cut, what is read, and how a row with a fault is told from the others."""
+
+from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from telemetry.formats import BadInput, Columns, Parsed, by_path
+from telemetry.formats import csv as csv_format
+from telemetry.formats.csv import FORMAT
+
+COLUMNS = Columns(time="time", labels=("device",), values=("load", "heat"), null_values=("", "NA"))
+HEADER = b"time,device,load,heat\n"
+GOOD = b"2024-05-01T00:00:00Z,a,1.5,20\n"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "readings.csv"
+
+
+def read_all(path: Path, batch_rows: int) -> list[Parsed]:
+    return [FORMAT.read(path, part.place, COLUMNS) for part in FORMAT.cut(path, batch_rows)]
+
+
+def rows_of(parsed: list[Parsed]) -> list[dict[str, object]]:
+    return list(chain.from_iterable(part.table.to_pylist() for part in parsed))
+
+
+def rejects_of(parsed: list[Parsed]) -> list[tuple[int, str, str]]:
+    return [(reject.line, reject.column, reject.reason) for part in parsed for reject in part.rejects]
+
+
+@pytest.mark.parametrize("batch_rows", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize("scan_bytes", [1, 5, 64, 1 << 20])
+def test_slices_hold_every_row_once_and_in_order_wherever_they_are_cut(
+    file: Path, monkeypatch: pytest.MonkeyPatch, batch_rows: int, scan_bytes: int
+) -> None:
+    monkeypatch.setattr(csv_format, "SCAN_BYTES", scan_bytes)
+    lines = [b'2024-05-01T00:00:%02dZ,"dev\nice ""%d"", x",%d,NA\n' % (i, i, i) for i in range(11)]
+    file.write_bytes(HEADER + b"".join(lines).rstrip(b"\n"))  # the last line has no newline
+    slices = list(FORMAT.cut(file, batch_rows))
+    assert sum(part.row_count for part in slices) == 11
+    assert all(part.row_count <= batch_rows for part in slices)
+    parsed = read_all(file, batch_rows)
+    assert [row["load"] for row in rows_of(parsed)] == list(range(11))
+    assert rows_of(parsed)[3]["device"] == 'dev\nice "3", x'
+    assert rejects_of(parsed) == []
+
+
+def test_cells_are_typed_and_empty_ones_are_null(file: Path) -> None:
+    file.write_bytes(HEADER + b"2024-05-01T02:00:00+02:00,NA,NA,\n")
+    (row,) = rows_of(read_all(file, 10))
+    assert row == {"time": datetime(2024, 5, 1, tzinfo=UTC), "device": "NA", "load": None, "heat": None}
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "reason"),
+    [
+        (b"yesterday,a,1,2\n", "time", "'yesterday' is no time"),
+        (b"2024-02-30T00:00:00Z,a,1,2\n", "time", "is no time"),
+        (b"2024-05-01T00:00:00,a,1,2\n", "time", "has no zone"),
+        (b",a,1,2\n", "time", "'' is no time"),
+        (b"2024-05-01T00:00:00Z,,1,2\n", "device", "the label is missing"),
+        (b"2024-05-01T00:00:00Z,a,one,2\n", "load", "'one' is no number"),
+        (b"2024-05-01T00:00:00Z,a,1_0,2\n", "load", "'1_0' is no number"),
+        (b"2024-05-01T00:00:00Z,a,1\n", "", "3 cells, the header has 4"),
+        (b"2024-05-01T00:00:00Z,a,1,2,3\n", "", "5 cells, the header has 4"),
+        (b"2024-05-01T00:00:00Z,\xff,1,2\n", "device", "'\\\\xff' is not text in UTF-8"),
+        (b"2024-05-01T00:00:00Z,a\0b,1,2\n", "device", "NUL"),
+    ],
+)
+def test_a_row_with_a_fault_is_set_aside_and_the_others_are_read(
+    file: Path, line: bytes, column: str, reason: str
+) -> None:
+    file.write_bytes(HEADER + GOOD + line + GOOD)
+    parsed = read_all(file, 100)
+    assert len(rows_of(parsed)) == 2
+    ((at, where, why),) = rejects_of(parsed)
+    assert (at, where) == (3, column)
+    assert reason in why
+    (raw,) = (reject.raw for part in parsed for reject in part.rejects)
+    assert "\0" not in raw, "PostgreSQL keeps no NUL"
+
+
+def test_lines_are_counted_in_the_file_not_in_the_slice(file: Path) -> None:
+    file.write_bytes(HEADER + b'2024-05-01T00:00:00Z,"two\nlines",1,2\n' + GOOD * 3 + b"bad,a,1,2\n")
+    assert [line for line, *_ in rejects_of(read_all(file, 2))] == [7]
+
+
+def test_careful_reading_agrees_with_fast_reading(file: Path) -> None:
+    rows = b"2024-05-01 00:00:00.123456Z,a,-1e-3,\n2024-05-01T00:00Z,b,inf,nan\n2024-05-01T00:00:00+0530,c,7,0.1\n"
+    file.write_bytes(HEADER + rows)
+    fast = rows_of(read_all(file, 100))
+    file.write_bytes(HEADER + rows + b"bad,row,1,2\n")
+    careful = read_all(file, 100)
+    assert len(rejects_of(careful)) == 1
+    assert repr(rows_of(careful)) == repr(fast)  # by text: a nan equals nothing
+
+
+def test_windows_line_ends_and_blank_lines(file: Path) -> None:
+    file.write_bytes((HEADER + GOOD + b"\n" + b"bad,a,1,2\n" + GOOD).replace(b"\n", b"\r\n"))
+    parsed = read_all(file, 100)
+    assert len(rows_of(parsed)) == 2
+    assert [line for line, *_ in rejects_of(parsed)] == [4]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "the file is empty"),
+        (HEADER, "no row below the header"),
+        (b"time,device,load\n2024-05-01T00:00:00Z,a,1\n", r":1: no column 'heat'; its columns: time, device, load"),
+        (b"time,device,load,heat,load\n", r":1: column 'load' stands in the header more than once"),
+        (b"\x89PNG\r\n\x1a\n", "no CSV file in UTF-8: byte 0 of its header is 0x89"),
+        (b"PAR1\0\0\0", "no CSV file: byte 4 is NUL"),
+        (HEADER + b"01/05/2024,a,1,2\n02/05/2024,a,1,2\n", r":2: column 'time': '01/05/2024' is no time"),
+        (HEADER + b"2024-05-01T00:00:00,a,1,2\n", r":2: column 'time': .* has no zone"),
+    ],
+)
+def test_a_file_that_cannot_be_loaded_is_refused_with_file_line_and_column(
+    file: Path, content: bytes, problem: str
+) -> None:
+    file.write_bytes(content)
+    with pytest.raises(BadInput, match=problem) as refused:
+        FORMAT.check(file, COLUMNS)
+    assert str(refused.value).startswith(str(file))
+
+
+def test_one_bad_row_does_not_refuse_a_file(file: Path) -> None:
+    file.write_bytes(HEADER + b"bad,a,1,2\n" + GOOD)
+    FORMAT.check(file, COLUMNS)
+
+
+def test_a_file_that_is_not_there_or_is_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"nowhere\.csv: no such file"):
+        FORMAT.check(tmp_path / "nowhere.csv", COLUMNS)
+    with pytest.raises(BadInput, match="is a directory"):
+        FORMAT.check(tmp_path, COLUMNS)
+
+
+def test_a_file_that_changed_after_it_was_cut_is_refused(file: Path) -> None:
+    file.write_bytes(HEADER + GOOD)
+    (part,) = FORMAT.cut(file, 10)
+    file.write_bytes(HEADER + GOOD + GOOD)
+    with pytest.raises(BadInput, match="the file has changed"):
+        FORMAT.read(file, part.place, COLUMNS)
+
+
+def test_the_ending_tells_the_format(tmp_path: Path) -> None:
+    assert by_path(tmp_path / "A.CSV") is FORMAT
+    with pytest.raises(BadInput, match=r"'\.xlsx' is no known format; allowed: \.csv, \.parquet"):
+        by_path(tmp_path / "a.xlsx")

@@ -1,0 +1,93 @@
+"""The environment: what is read, what is refused, and that .env.example tells of all of it."""
+
+import re
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from pydantic_core import PydanticUndefined
+
+from config.env import CHECKOUT, SECTIONS, BadEnvironment, Database, Deployment, Queue, Section, Web, read
+
+
+def as_written(default: Any) -> str:
+    """The form that a default has in .env.example."""
+    match default:
+        case None | SecretStr():
+            return ""
+        case bool():
+            return str(default).lower()
+        case list():
+            return ",".join(default)
+        case float() if default == int(default):
+            return str(int(default))
+        case _:
+            return "" if default is PydanticUndefined else str(default)
+
+
+def test_env_example_lists_every_variable_with_its_default_in_the_order_of_the_sections() -> None:
+    listed = dict(re.findall(r"^([A-Z_]+)=(.*)$", (CHECKOUT / ".env.example").read_text(), re.MULTILINE))
+    expected = {
+        name.upper(): as_written(field.default) for section in SECTIONS for name, field in section.model_fields.items()
+    }
+    assert listed == expected, "mend .env.example: it must have the variables and defaults of config/env.py"
+    assert list(listed) == list(expected), "mend .env.example: it must have the order of config/env.py"
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_env_example_names_each_section_s_reader(section: type[Section]) -> None:
+    assert f"read by {section.read_by}" in (CHECKOUT / ".env.example").read_text()
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value", "allowed"),
+    [
+        (Database, "DB_MAX_CONNS", "many", "integer"),
+        (Database, "DB_MAX_CONNS", "0", "greater than or equal to 1"),
+        (Database, "DB_PORT", "65536", "less than or equal to 65535"),
+        (Database, "DB_POOL_TIMEOUT", "-1", "greater than or equal to 0"),
+        (Database, "DB_CONN_HEALTH_CHECKS", "perhaps", "boolean"),
+        (Deployment, "DJANGO_ENV", "staging", "'development' or 'production'"),
+        (Deployment, "SERVICE_NAME", "web/1", "pattern"),
+        (Web, "WEB_THREADS", "1.5", "integer"),
+    ],
+)
+def test_a_bad_value_is_refused_with_its_variable_its_value_and_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, section: type[Section], name: str, value: str, allowed: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(BadEnvironment) as refused:
+        read(section)
+    assert f"{name}={value!r}" in str(refused.value)
+    assert allowed in str(refused.value)
+
+
+def test_every_bad_value_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_MAX_CONNS", "many")
+    monkeypatch.setenv("DB_MAX_OVERFLOW", "-2")
+    with pytest.raises(BadEnvironment, match=r"(?s)DB_MAX_CONNS.*DB_MAX_OVERFLOW"):
+        read(Database)
+
+
+@pytest.mark.parametrize(
+    ("section", "name"), [(Database, "DB_PASS"), (Queue, "REDIS_PASSWORD"), (Deployment, "SECRET_KEY")]
+)
+def test_no_secret_has_a_usable_default(monkeypatch: pytest.MonkeyPatch, section: type[Section], name: str) -> None:
+    monkeypatch.delenv(name)
+    with pytest.raises(BadEnvironment, match=rf"{name} is not set.*scripts/env"):
+        read(section)
+
+
+def test_a_refusal_never_shows_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_KEY", "too-short")
+    monkeypatch.setenv("DATABASE_URL", "mysql://user:sesame@host/name")
+    for section in (Deployment, Database):
+        with pytest.raises(BadEnvironment) as refused:
+            read(section)
+        assert "too-short" not in str(refused.value)
+        assert "sesame" not in str(refused.value)
+
+
+def test_an_empty_value_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_MAX_CONNS", "")
+    assert read(Database).db_max_conns == 20

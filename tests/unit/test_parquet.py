@@ -1,0 +1,74 @@
+"""Parquet: where it is cut, what is read, what is refused."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from telemetry.formats import BadInput, Columns
+from telemetry.formats.parquet import FORMAT
+
+COLUMNS = Columns(time="time", labels=("device",), values=("load",))
+NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
+
+
+def write(
+    path: Path, *, times: pa.Array | None = None, devices: list[str | None], loads: pa.Array | None = None
+) -> Path:
+    count = len(devices)
+    table = pa.table(
+        {
+            "device": devices,
+            "load": loads if loads is not None else pa.array(range(count), pa.int32()),
+            "time": times if times is not None else pa.array([NOON] * count, pa.timestamp("ms", tz="Europe/Berlin")),
+        }
+    )
+    pq.write_table(table, path, row_group_size=3)
+    return path
+
+
+def test_row_groups_are_gathered_up_to_a_batch(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", devices=["a"] * 10)
+    slices = list(FORMAT.cut(path, 7))
+    assert [(part.row_count, part.place["row_groups"], part.place["first_row"]) for part in slices] == [
+        (6, [0, 1], 0),
+        (4, [2, 3], 6),
+    ]
+
+
+def test_a_slice_is_read_with_the_types_of_a_parsed_table(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", devices=["a", "b"])
+    (part,) = FORMAT.cut(path, 100)
+    parsed = FORMAT.read(path, part.place, COLUMNS)
+    assert parsed.table.column_names == ["time", "device", "load"]
+    assert parsed.table.to_pylist()[1] == {"time": NOON, "device": "b", "load": 1.0}
+    assert parsed.rejects == []
+
+
+def test_a_row_without_time_or_label_is_set_aside_with_its_number_in_the_file(tmp_path: Path) -> None:
+    times = pa.array([NOON, None, NOON, NOON, NOON], pa.timestamp("us", tz="UTC"))
+    path = write(tmp_path / "a.parquet", devices=["a", "a", "a", None, ""], times=times)
+    parsed = [FORMAT.read(path, part.place, COLUMNS) for part in FORMAT.cut(path, 3)]
+    assert sum(part.table.num_rows for part in parsed) == 2
+    assert [(reject.line, reject.column) for part in parsed for reject in part.rejects] == [
+        (2, "time"),
+        (4, "device"),
+        (5, "device"),
+    ]
+
+
+def test_a_file_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
+    naive = pa.array([datetime(2024, 5, 1)], pa.timestamp("us"))  # noqa: DTZ001 - naive on purpose
+    with pytest.raises(BadInput, match=r"column 'time' is timestamp\[us\]; allowed: a timestamp with a time zone"):
+        FORMAT.check(write(tmp_path / "naive.parquet", devices=["a"], times=naive), COLUMNS)
+    with pytest.raises(BadInput, match="column 'load' is string; allowed: integers"):
+        FORMAT.check(write(tmp_path / "text.parquet", devices=["a"], loads=pa.array(["1"])), COLUMNS)
+    with pytest.raises(BadInput, match="no column 'heat'; its columns: device, load, time"):
+        FORMAT.check(write(tmp_path / "less.parquet", devices=["a"]), Columns("time", (), ("heat",)))
+    with pytest.raises(BadInput, match="no row in the file"):
+        FORMAT.check(write(tmp_path / "none.parquet", devices=[]), COLUMNS)
+    (tmp_path / "fake.parquet").write_bytes(b"time,device\n" * 5)
+    with pytest.raises(BadInput, match="this is no Parquet file"):
+        FORMAT.check(tmp_path / "fake.parquet", COLUMNS)
