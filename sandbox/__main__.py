@@ -2,18 +2,19 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from config.env import BadEnvironment
 from sandbox import demo, services
 from sandbox.errors import SandboxError
-from sandbox.stack import checkout_stack
+from sandbox.stack import stack_of_environment
 from sandbox.steps import say, step
 
 
 def up() -> int:
     """Bring the sandbox up in the foreground; Ctrl-C stops all of it."""
     services.start()
-    stack = checkout_stack()
+    stack = stack_of_environment()
     try:
         with step("database schema"):
             stack.manage("migrate", "--verbosity", "0")
@@ -25,7 +26,7 @@ def up() -> int:
 def down() -> None:
     """Stop a sandbox that was left behind."""
     with step("stop web, worker and beat"):
-        count = checkout_stack().stop_left_behind()
+        count = stack_of_environment().stop_left_behind()
     services.stop()
     say("  nothing was running" if not count else f"  {count} processes stopped")
 
@@ -37,7 +38,8 @@ def parse() -> argparse.Namespace:
     verbs.add_parser("demo").add_argument("--keep", action="store_true", help="stay up, and print the addresses")
     verbs.add_parser("up")
     verbs.add_parser("down")
-    verbs.add_parser("processes", help="web, worker and beat alone, on servers that run")
+    processes = verbs.add_parser("processes", help="web, worker and beat alone, on servers that run")
+    processes.add_argument("--folder", type=Path, required=True, help="for beat's schedule")
     action = verbs.add_parser("services")
     action.add_argument("action", choices=("prepare", "start", "stop", "status"))
     action.add_argument("--with-pgbouncer", action="store_true", help="start PgBouncer too")
@@ -55,7 +57,7 @@ def main() -> int:
         case "down":
             down()
         case "processes":
-            return checkout_stack().run([])
+            return stack_of_environment(arguments.folder).run([])
         case "services":
             match arguments.action:
                 case "prepare":

@@ -9,7 +9,7 @@ from urllib.request import urlopen
 from config.env import Database, Queue, read
 from sandbox import services
 from sandbox.errors import SandboxError
-from sandbox.stack import Stack, checkout_stack
+from sandbox.stack import Stack, stack_of_environment
 from sandbox.steps import say, step
 
 MEASURES = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
@@ -28,7 +28,7 @@ def weather_csv() -> Path:
 def demo(*, keep: bool) -> None:
     """Do the main job; then stop what was started, or print where it stays up."""
     services.start()
-    stack = checkout_stack()
+    stack = stack_of_environment()
     with step("database schema"):
         stack.manage("migrate", "--verbosity", "0")
     with step("web, worker and beat"):
@@ -54,6 +54,7 @@ def _main_job(stack: Stack) -> None:
     _show(stack, *ingest)
     with step(f"{CONCURRENT_REQUESTS * 5} requests to the web, {CONCURRENT_REQUESTS} at once"):
         _visit(stack)
+        stack.await_fresh_reports()
     _show(stack, "db_pool_status", "--detailed")
     _show(stack, "bucket_means", "temp", "--by", "origin", "--width", "1 month")
 

@@ -14,6 +14,7 @@ import honcho.manager
 from honcho.environ import parse_procfile
 
 from config.env import CHECKOUT, Queue, Web, read
+from poolhouse.report import ProcessReport
 from poolhouse.store import ReportStore
 from sandbox.errors import SandboxError
 from sandbox.processes import is_listening, stop_process
@@ -96,7 +97,7 @@ class Stack:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("w") as log:
             manager = subprocess.Popen(
-                [sys.executable, "-m", "sandbox", "processes"],
+                [sys.executable, "-m", "sandbox", "processes", "--folder", str(self.folder)],
                 cwd=CHECKOUT,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -123,15 +124,29 @@ class Stack:
             stop_process(pid, signal.SIGTERM, STOP_TIMEOUT_S)
         return len(left)
 
+    def reports(self) -> list[ProcessReport]:
+        """What its processes report of their pools now."""
+        store = ReportStore(self.broker_url, prefix="poolhouse", ttl_s=5, timeout_s=2)
+        try:
+            return store.read_all()
+        finally:
+            store.close()
+
+    def await_fresh_reports(self) -> None:
+        """Wait until every process has reported what is true now or later."""
+        now, deadline = time.time(), time.monotonic() + START_TIMEOUT_S
+        while any(report.reported_at < now for report in self.reports()):
+            if time.monotonic() > deadline:
+                raise SandboxError(f"the processes report no more; see {self.log}")
+            time.sleep(0.05)
+
     def _wait_until_ready(self, manager: "subprocess.Popen[bytes]") -> None:
-        reports = ReportStore(self.broker_url, prefix="poolhouse", ttl_s=5, timeout_s=2)
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not (self._web_is_ready() and {"web", "worker", "beat"} <= {r.service for r in reports.read_all()}):
+        while not (self._web_is_ready() and {"web", "worker", "beat"} <= {r.service for r in self.reports()}):
             if manager.poll() is not None or time.monotonic() > deadline:
                 tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
                 raise SandboxError(f"web, worker and beat did not start; the end of {self.log}:\n{tail}")
             time.sleep(0.1)
-        reports.close()
 
     def _web_is_ready(self) -> bool:
         try:
@@ -141,9 +156,9 @@ class Stack:
             return False
 
 
-def checkout_stack() -> Stack:
-    """The stack of this checkout, as its .env has it."""
-    return Stack(VAR, read(Web).web_port, read(Queue).url)
+def stack_of_environment(folder: Path = VAR) -> Stack:
+    """The stack as the environment and .env have it; by default the checkout's own."""
+    return Stack(folder, read(Web).web_port, read(Queue).url)
 
 
 def _processes_marked(mark: str) -> list[int]:
