@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from config.env import BadEnvironment
 from sandbox import demo, services
@@ -13,8 +12,9 @@ from sandbox.steps import say, step
 
 def up() -> int:
     """Bring the sandbox up in the foreground; Ctrl-C stops all of it."""
-    services.start()
     stack = stack_of_environment()
+    stack.require_free_port()
+    services.start()
     try:
         with step("database schema"):
             stack.manage("migrate", "--verbosity", "0")
@@ -38,8 +38,7 @@ def parse() -> argparse.Namespace:
     verbs.add_parser("demo").add_argument("--keep", action="store_true", help="stay up, and print the addresses")
     verbs.add_parser("up")
     verbs.add_parser("down")
-    processes = verbs.add_parser("processes", help="web, worker and beat alone, on servers that run")
-    processes.add_argument("--folder", type=Path, required=True, help="for beat's schedule")
+    verbs.add_parser("processes", help="web, worker and beat alone, on servers that run")
     action = verbs.add_parser("services")
     action.add_argument("action", choices=("prepare", "start", "stop", "status"))
     action.add_argument("--with-pgbouncer", action="store_true", help="start PgBouncer too")
@@ -57,7 +56,7 @@ def main() -> int:
         case "down":
             down()
         case "processes":
-            return stack_of_environment(arguments.folder).run([])
+            return stack_of_environment().run([])
         case "services":
             match arguments.action:
                 case "prepare":

@@ -27,8 +27,9 @@ def weather_csv() -> Path:
 
 def demo(*, keep: bool) -> None:
     """Do the main job; then stop what was started, or print where it stays up."""
-    services.start()
     stack = stack_of_environment()
+    stack.require_free_port()
+    services.start()
     with step("database schema"):
         stack.manage("migrate", "--verbosity", "0")
     with step("web, worker and beat"):

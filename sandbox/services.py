@@ -1,5 +1,7 @@
 """The sandbox's own servers: those that no URL in the environment replaces."""
 
+from pathlib import Path
+
 from config.env import CHECKOUT, Database, Queue, Servers, read
 from sandbox import debian
 from sandbox.errors import SandboxError
@@ -7,13 +9,16 @@ from sandbox.processes import is_listening
 from sandbox.servers import Place, Server, broker, pgbouncer, timescale
 from sandbox.steps import step
 
-VAR = CHECKOUT / "var"
+
+def sandbox_dir() -> Path:
+    """Give the folder of the servers' data and of the logs."""
+    return CHECKOUT / read(Servers).sandbox_dir
 
 
 def own_servers(*, with_pgbouncer: bool = False) -> list[Server]:
     """The servers to start: DATABASE_URL and CELERY_BROKER_URL each stand for one that already runs."""
     database, queue, servers = read(Database), read(Queue), read(Servers)
-    place = Place(debian.cached_root(), VAR)
+    place = Place(debian.cached_root(), sandbox_dir())
     wanted = []
     if database.database_url is None:
         if not servers.postgres_password.get_secret_value():

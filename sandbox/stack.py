@@ -19,7 +19,7 @@ from poolhouse.store import ReportStore
 from sandbox.errors import SandboxError
 from sandbox.processes import is_listening, stop_process
 from sandbox.servers import Server
-from sandbox.services import VAR
+from sandbox.services import sandbox_dir
 
 # Every process of a stack carries this variable with the stack's folder: one that lost its manager is still found.
 MARK = "POOLHOUSE_STACK"
@@ -82,22 +82,29 @@ class Stack:
         asked_for = manager.returncode in (128 + signal.SIGINT, 128 + signal.SIGTERM)
         return 0 if asked_for else manager.returncode or 0
 
-    def start(self) -> "subprocess.Popen[bytes]":
-        """Start in the background, and wait until the web is ready and each service has reported its pools.
+    def require_free_port(self) -> None:
+        """Refuse to start beside another stack, before anything is started.
 
         Raises:
-            SandboxError: the web's port is taken, or a process did not start.
-
+            SandboxError: the web's port is taken.
         """
         if is_listening(self.web_port):
             raise SandboxError(
                 f"port {self.web_port} is taken. Is the sandbox up? scripts/down stops it; "
                 "or set WEB_PORT in .env to a free one."
             )
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        """Start in the background, and wait until the web is ready and each service has reported its pools.
+
+        Raises:
+            SandboxError: a process did not start.
+
+        """
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("w") as log:
             manager = subprocess.Popen(
-                [sys.executable, "-m", "sandbox", "processes", "--folder", str(self.folder)],
+                [sys.executable, "-m", "sandbox", "processes"],
                 cwd=CHECKOUT,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -156,9 +163,9 @@ class Stack:
             return False
 
 
-def stack_of_environment(folder: Path = VAR) -> Stack:
-    """The stack as the environment and .env have it; by default the checkout's own."""
-    return Stack(folder, read(Web).web_port, read(Queue).url)
+def stack_of_environment() -> Stack:
+    """The stack as the environment and .env have it."""
+    return Stack(sandbox_dir(), read(Web).web_port, read(Queue).url)
 
 
 def _processes_marked(mark: str) -> list[int]:

@@ -191,6 +191,7 @@ class Servers(Section):
         SecretStr(""), description="of the superuser postgres, who sets up the database; made by scripts/env"
     )
     pgbouncer_port: Port = 16432
+    sandbox_dir: Path = Field(Path("var"), description="folder of the servers' data and of the logs, in the checkout")
 
 
 S = TypeVar("S", bound="Section")

@@ -1,22 +1,23 @@
 """Where commands print for people."""
 
-from typing import Any, TextIO
+import io
+from typing import TextIO, cast
 
+from django.core.management.base import OutputWrapper
 from rich.console import Console
 from rich.table import Table
 
 WIDTH_WITHOUT_TERMINAL = 200
 
 
-def console_for(file: TextIO | Any, *, no_color: bool = False) -> Console:
+def console_for(out: OutputWrapper | TextIO, *, no_color: bool = False) -> Console:
     """Make a console on a command's output: colour on a terminal alone, and lines whole where there is none.
 
     Rich itself honours NO_COLOR.
     """
-    console = Console(file=file, highlight=False, no_color=no_color or None)
-    if not console.is_terminal:
-        console = Console(file=file, highlight=False, width=WIDTH_WITHOUT_TERMINAL)
-    return console
+    file = cast(TextIO, _Verbatim(out)) if isinstance(out, OutputWrapper) else out
+    width = None if file.isatty() else WIDTH_WITHOUT_TERMINAL
+    return Console(file=file, highlight=False, no_color=no_color or None, width=width)
 
 
 def table(*columns: str) -> Table:
@@ -25,3 +26,20 @@ def table(*columns: str) -> Table:
     for column in columns:
         made.add_column(column.rstrip("#"), justify="right" if column.endswith("#") else "left", overflow="fold")
     return made
+
+
+class _Verbatim(io.TextIOBase):
+    """Django's wrapper ends every write with a newline, which tears apart what redraws itself in place."""
+
+    def __init__(self, out: OutputWrapper) -> None:
+        self._out = out
+
+    def write(self, text: str) -> int:
+        self._out.write(text, ending="")
+        return len(text)
+
+    def flush(self) -> None:
+        self._out.flush()
+
+    def isatty(self) -> bool:
+        return self._out.isatty()

@@ -1,6 +1,7 @@
 """A job's progress, as it happens, for people."""
 
 import time
+from collections.abc import Iterator
 
 from django.core.management.base import CommandError
 from rich.console import Console
@@ -11,6 +12,7 @@ from telemetry.queries import job_progress
 
 POLL_INTERVAL_S = 0.2
 LINE_INTERVAL_S = 5.0
+STALLED_S = 10.0
 
 
 def watch_job(job_id: int, console: Console) -> bool:
@@ -34,11 +36,24 @@ def summarise(progress: JobProgress) -> str:
     )
 
 
-def _progress_of(job_id: int) -> JobProgress:
-    progress = job_progress(job_id)
-    if progress is None:
-        raise CommandError(f"job {job_id} was deleted while it was being watched")
-    return progress
+def _follow(job_id: int, console: Console) -> Iterator[JobProgress]:
+    """Look at a job again and again until it is over; say so once if nothing comes of it."""
+    seen, moved_at = -1, time.monotonic()
+    while True:
+        progress = job_progress(job_id)
+        if progress is None:
+            raise CommandError(f"job {job_id} was deleted while it was being watched")
+        yield progress
+        if progress.is_over:
+            return
+        if progress.rows_done != seen:
+            seen, moved_at = progress.rows_done, time.monotonic()
+        elif moved_at and time.monotonic() - moved_at > STALLED_S:
+            console.print(
+                f"No batch was finished for {STALLED_S:.0f} s. Is a worker running? manage.py db_pool_status shows."
+            )
+            moved_at = 0.0
+        time.sleep(POLL_INTERVAL_S)
 
 
 def _draw_bar(job_id: int, console: Console) -> JobProgress:
@@ -53,18 +68,15 @@ def _draw_bar(job_id: int, console: Console) -> JobProgress:
     begun = time.monotonic()
     with bar:
         task = bar.add_task(f"job {job_id}", total=None, rate=0)
-        while True:
-            progress = _progress_of(job_id)
+        for progress in _follow(job_id, console):
             rate = progress.rows_done / max(time.monotonic() - begun, POLL_INTERVAL_S)
             bar.update(task, total=progress.rows, completed=progress.rows_done, rate=rate)
-            if progress.is_over:
-                return progress
-            time.sleep(POLL_INTERVAL_S)
+    return progress
 
 
 def _print_lines(job_id: int, console: Console) -> JobProgress:
     begun = printed = time.monotonic()
-    while not (progress := _progress_of(job_id)).is_over:
+    for progress in _follow(job_id, console):
         now = time.monotonic()
         if now - printed >= LINE_INTERVAL_S:
             printed = now
@@ -72,5 +84,4 @@ def _print_lines(job_id: int, console: Console) -> JobProgress:
                 f"job {job_id}: {progress.rows_done:,} of {progress.rows:,} rows, "
                 f"{progress.rows_done / (now - begun):,.0f} rows/s"
             )
-        time.sleep(POLL_INTERVAL_S)
     return progress

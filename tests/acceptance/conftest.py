@@ -75,7 +75,9 @@ def make_stack(template_database: str, tmp_path_factory: pytest.TempPathFactory)
         superuser_sql(f"CREATE DATABASE {names[-1]} TEMPLATE {template_database} OWNER poolhouse")
         (port,) = free_ports(1)
         broker_url = read(Queue).url.removesuffix("/0") + f"/{number}"
+        folder = tmp_path_factory.mktemp(names[-1])
         settings = {
+            "SANDBOX_DIR": str(folder),
             "DB_NAME": names[-1],
             "WEB_PORT": str(port),
             "CELERY_BROKER_URL": broker_url,
@@ -85,7 +87,7 @@ def make_stack(template_database: str, tmp_path_factory: pytest.TempPathFactory)
             "POOLHOUSE_REPORT_TTL_S": "2",
             **variables,
         }
-        return Stack(tmp_path_factory.mktemp(names[-1]), port, broker_url, settings)
+        return Stack(folder, port, broker_url, settings)
 
     yield make
     for name in names:

@@ -1,13 +1,18 @@
 """From a recorded batch to readings, on the real server."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from django.db import OperationalError, connection, connections, transaction
 
+from telemetry.intake import create_job
 from telemetry.models import IngestBatch, IngestReject, Reading, Series
 from telemetry.queries import job_progress
+from tests.integration.conftest import COLUMNS
 from worker import loader
 from worker.loader import load
 
@@ -141,3 +146,31 @@ def test_a_job_is_recorded_whole_or_not_at_all(batches_of: MakeBatches, sent: li
     assert sent == [], "a batch that was not committed must not be enqueued"
     batches = batches_of("2024-05-01T00:00Z,a,1,2")
     assert sent == [batch.pk for batch in batches]
+
+
+def test_parquet_is_loaded_like_csv(batches_of: MakeBatches, tmp_path: Path, sent: list[int]) -> None:
+    (from_csv,) = batches_of("2024-05-01T00:00Z,a,1.5,20", "2024-05-01T01:00Z,b,,21")
+    load(from_csv.pk)
+    expected = readings()
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE reading")
+    path = tmp_path / "same.parquet"
+    pq.write_table(
+        pa.table(
+            {
+                "time": pa.array(
+                    [datetime(2024, 5, 1, hour, tzinfo=UTC) for hour in (0, 1)], pa.timestamp("ns", tz="UTC")
+                ),
+                "device": ["a", "b"],
+                "load": [1.5, None],
+                "heat": [20, 21],
+            }
+        ),
+        path,
+        row_group_size=1,
+    )
+    job = create_job([path], COLUMNS, batch_rows=1)
+    assert job.batches.count() == 2
+    for batch in job.batches.all():
+        load(batch.pk)
+    assert readings() == expected

@@ -8,6 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from kombu.exceptions import OperationalError as BrokerError
+from rich.console import Console
 
 from poolhouse.console import console_for
 from telemetry.formats import BadInput, Columns
@@ -71,6 +72,12 @@ class Command(BaseCommand):
             ) from None
         if progress := job_progress(job_id):
             console.print(f"job {job_id}: {progress.batches} batches, {progress.rows:,} rows enqueued")
-        if options["wait"] and not watch_job(job_id, console):
+        if options["wait"] and not self._wait(job_id, console):
             first = failed_batches(job_id)[0]["error"]
             raise CommandError(f"{first}\nmanage.py ingest_status {job_id} lists every batch that failed", returncode=1)
+
+    def _wait(self, job_id: int, console: Console) -> bool:
+        try:
+            return watch_job(job_id, console)
+        except KeyboardInterrupt:
+            raise CommandError(f"the job goes on; see manage.py ingest_status {job_id}", returncode=130) from None

@@ -1,0 +1,110 @@
+"""scripts/demo and its sisters, on servers that run already: DATABASE_URL and CELERY_BROKER_URL name them."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from config.env import CHECKOUT, Database, read
+from sandbox.processes import is_listening
+from sandbox.stack import Stack
+
+
+@pytest.fixture(scope="module")
+def elsewhere(make_stack: Callable[..., Stack], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment in which both servers are somebody else's, and no root folder may be made."""
+    stack, database = make_stack(), read(Database)
+    password = database.db_pass.get_secret_value()
+    server = f"127.0.0.1:{database.db_port}/{stack.variables['DB_NAME']}"
+    return {
+        **stack.environment,
+        "DATABASE_URL": f"postgresql://{database.db_user}:{password}@{server}",
+        "DB_PORT": "1",
+        "REDIS_PORT": "1",
+        "POSTGRES_PASSWORD": "",
+        "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache")),
+    }
+
+
+def sandbox(environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "sandbox", *arguments]
+    return subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_the_demo_does_the_main_job_and_stops_what_it_started(elsewhere: dict[str, str]) -> None:
+    answer = sandbox(elsewhere, "demo")
+    assert answer.returncode == 0, answer.stderr
+    assert "211,061 readings inserted" in answer.stdout
+    assert "queuepool" in answer.stdout, "the status was taken while the web was alive"
+    assert "2013-07-01  80.7  78.7  80.8" in answer.stdout
+    assert not is_listening(int(elsewhere["WEB_PORT"]))
+    assert list(Path(elsewhere["XDG_CACHE_HOME"]).iterdir()) == [], "servers that run need nothing installed"
+
+
+def test_a_stack_that_was_kept_is_refused_a_second_start_and_stopped_by_down(elsewhere: dict[str, str]) -> None:
+    kept = sandbox(elsewhere, "demo", "--keep")
+    try:
+        assert kept.returncode == 0, kept.stderr
+        assert f"web         http://127.0.0.1:{elsewhere['WEB_PORT']}" in kept.stdout
+        second = sandbox(elsewhere, "up")
+        assert second.returncode == 1
+        assert f"port {elsewhere['WEB_PORT']} is taken. Is the sandbox up? scripts/down stops it" in second.stderr
+        assert is_listening(int(elsewhere["WEB_PORT"])), "the second start must not stop the first"
+    finally:
+        down = sandbox(elsewhere, "down")
+    assert down.returncode == 0
+    assert not is_listening(int(elsewhere["WEB_PORT"]))
+    assert processes_of(elsewhere) == []
+
+
+def test_up_runs_in_the_foreground_until_ctrl_c_stops_all_of_it(elsewhere: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "sandbox", "up"]
+    with subprocess.Popen(
+        command, cwd=CHECKOUT, env=elsewhere, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as up:
+        try:
+            assert up.stdout
+            seen = read_until(up.stdout, "ready.")  # the worker's last word before it waits for work
+            os.killpg(up.pid, signal.SIGINT)
+            rest = up.stdout.read()
+            assert up.wait(timeout=40) == 0, seen + rest
+        finally:
+            up.kill()
+    for service in ("web", "worker", "beat"):
+        assert f"{service} started" in seen
+        assert f"{service} stopped (rc=0)" in rest
+    assert processes_of(elsewhere) == []
+
+
+def read_until(stream: IO[str], word: str) -> str:
+    """Read lines until one has a word; the end of the stream before that fails the test."""
+    lines = []
+    for line in stream:
+        lines.append(line)
+        if word in line:
+            return "".join(lines)
+    pytest.fail("it ended early:\n" + "".join(lines))
+
+
+def test_servers_that_do_not_answer_are_named(elsewhere: dict[str, str]) -> None:
+    answer = sandbox({**elsewhere, "CELERY_BROKER_URL": "redis://127.0.0.1:1/0"}, "services", "start")
+    assert answer.returncode == 1
+    assert "nothing answers at 127.0.0.1:1, which CELERY_BROKER_URL names" in answer.stderr
+    assert sandbox(elsewhere, "services", "status").returncode == 0
+
+
+def processes_of(environment: dict[str, str]) -> list[Any]:
+    mark = f"POOLHOUSE_STACK={environment['SANDBOX_DIR']}".encode()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (folder / "environ").read_bytes().split(b"\0"):
+                found.append((folder / "cmdline").read_bytes())
+        except OSError:
+            continue
+    return found
