@@ -12,6 +12,7 @@ from django.db import connection, transaction
 from django.db.utils import IntegrityError
 from django.utils import timezone
 
+from poolhouse.identity import current
 from telemetry import formats
 from telemetry.formats import BadInput, Columns, Parsed
 from telemetry.formats.base import TIME_TYPE
@@ -40,7 +41,7 @@ def load(batch_id: int) -> None:
     try:
         parsed = formats.by_name(batch.job.format).read(Path(batch.path), batch.slice, columns)
     except BadInput as error:
-        fail_batch(batch_id, error)
+        fail_batch(batch_id, f"{error} (read by {current().name}; files must be where the workers see them)")
         return
     readings = make_readings(parsed.table, columns)
     with transaction.atomic():
@@ -57,12 +58,12 @@ def load(batch_id: int) -> None:
     )
 
 
-def fail_batch(batch_id: int, error: Exception) -> None:
+def fail_batch(batch_id: int, reason: str) -> None:
     """Record why a batch cannot be loaded."""
-    logger.error("batch %d failed: %s", batch_id, error)
+    logger.error("batch %d failed: %s", batch_id, reason)
     IngestBatch.objects.filter(pk=batch_id, state=IngestBatch.State.QUEUED).update(
         state=IngestBatch.State.FAILED,
-        error=" ".join(str(error).split()) or type(error).__name__,
+        error=" ".join(reason.split()),
         finished_at=timezone.now(),
     )
 

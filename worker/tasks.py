@@ -23,11 +23,11 @@ def load_batch(self: "Task[Any, Any]", batch_id: int) -> None:
         load(batch_id)
     except TRANSIENT as error:
         if self.request.retries >= MAX_RETRIES:
-            fail_batch(batch_id, error)
+            fail_batch(batch_id, f"{type(error).__name__}: {error}")
             raise
         raise self.retry(exc=error, countdown=min(60, 2**self.request.retries)) from error
     except Exception as error:
-        fail_batch(batch_id, error)
+        fail_batch(batch_id, f"{type(error).__name__}: {error}")
         raise
 
 
