@@ -14,21 +14,25 @@ def up() -> int:
     """Bring the sandbox up in the foreground; Ctrl-C stops all of it."""
     stack = stack_of_environment()
     stack.require_free_port()
-    services.start()
+    started = services.start()
     try:
         with step("database schema"):
             stack.manage("migrate", "--verbosity", "0")
         return stack.run(services.own_servers())
     finally:
-        services.stop()
+        services.stop(started)
 
 
 def down() -> None:
     """Stop a sandbox that was left behind."""
-    with step("stop web, worker and beat"):
-        count = stack_of_environment().stop_left_behind()
-    services.stop()
-    say("  nothing was running" if not count else f"  {count} processes stopped")
+    processes = stack_of_environment().stop_left_behind()
+    say(
+        f"  {processes} processes of web, worker and beat stopped"
+        if processes
+        else "  web, worker and beat did not run"
+    )
+    if not services.stop_all():
+        say("  no server ran")
 
 
 def parse() -> argparse.Namespace:
@@ -64,7 +68,7 @@ def main() -> int:
                 case "start":
                     services.start(with_pgbouncer=arguments.with_pgbouncer)
                 case "stop":
-                    services.stop()
+                    services.stop_all()
                 case "status":
                     return 0 if services.print_status() else 1
     return 0

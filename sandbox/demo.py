@@ -1,7 +1,9 @@
 """The main job, once, for real: servers, services, a year of weather into the hypertable, and what the pools did."""
 
 import shlex
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.request import urlopen
@@ -29,24 +31,24 @@ def demo(*, keep: bool) -> None:
     """Do the main job; then stop what was started, or print where it stays up."""
     stack = stack_of_environment()
     stack.require_free_port()
-    services.start()
-    with step("database schema"):
-        stack.manage("migrate", "--verbosity", "0")
-    with step("web, worker and beat"):
-        manager = stack.start()
-    try:
+    with ExitStack() as started:
+        servers = services.start()
+        started.callback(services.stop, servers)
+        with step("database schema"):
+            stack.manage("migrate", "--verbosity", "0")
+        with step("web, worker and beat"):
+            manager = stack.start()
+        started.callback(_stop, stack, manager)
         _main_job(stack)
-    except BaseException:
-        keep = False
-        raise
-    finally:
-        if not keep:
-            say("")
-            with step("stop web, worker and beat"):
-                stack.stop(manager)
-            services.stop()
-    if keep:
-        _print_addresses(stack)
+        if keep:
+            started.pop_all()
+            _print_addresses(stack)
+
+
+def _stop(stack: Stack, manager: "subprocess.Popen[bytes]") -> None:
+    say("")
+    with step("stop web, worker and beat"):
+        stack.stop(manager)
 
 
 def _main_job(stack: Stack) -> None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg2
-
 import redis
+
 from config.env import CHECKOUT, Database, Queue, Servers
 from sandbox.debian import RootFolder
 from sandbox.errors import SandboxError
@@ -20,7 +20,7 @@ HOST = "127.0.0.1"
 POSTGRES_BIN = "/usr/lib/postgresql/17/bin"
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 30
-BINDS = {CHECKOUT / "timescale": "/etc/timescale", CHECKOUT / "redis": "/etc/redis"}
+BINDS = {CHECKOUT / "timescale": "/etc/timescale", CHECKOUT / "broker": "/etc/redis"}
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,12 @@ class Server:
         if process.stdin is not None:
             process.stdin.write(self.stdin.encode())
             process.stdin.close()
-        self._wait_until_it_answers(process)
-        self.complete()
+        try:
+            self._wait_until_it_answers(process)
+            self.complete()
+        except BaseException:
+            self.stop()
+            raise
 
     def _wait_until_it_answers(self, process: "subprocess.Popen[bytes]") -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -132,7 +136,9 @@ class Server:
         if (pid := self.pid) is not None:
             stop_process(pid, self.stop_signal, STOP_TIMEOUT_S)
         while self.children:
-            self.children.pop().wait()
+            child = self.children.pop()
+            child.terminate()  # where the server itself never came up
+            child.wait()
 
 
 def timescale(place: Place, database: Database, servers: Servers) -> Server:
@@ -147,6 +153,7 @@ def timescale(place: Place, database: Database, servers: Servers) -> Server:
     }
 
     def make_cluster() -> None:
+        (place.data / "run").mkdir(parents=True, exist_ok=True)
         if ready.exists():
             return
         if cluster.exists():  # a first start that was cut short: nothing was ever kept in it
@@ -174,7 +181,12 @@ def timescale(place: Place, database: Database, servers: Servers) -> Server:
             psycopg2.connect(
                 host=HOST, port=database.db_port, user="postgres", password=superuser["PGPASSWORD"], dbname="postgres"
             ).close()
-        except psycopg2.OperationalError:
+        except psycopg2.OperationalError as error:
+            if "authentication failed" in str(error):
+                raise SandboxError(
+                    f"the data in {cluster} was made with another POSTGRES_PASSWORD than .env has now: "
+                    "put the old .env back, or remove the folder to start afresh"
+                ) from None
             return False
         return True
 
@@ -184,7 +196,6 @@ def timescale(place: Place, database: Database, servers: Servers) -> Server:
         "listen_addresses": HOST,
         "unix_socket_directories": "/data/run",
     }
-    (place.data / "run").mkdir(parents=True, exist_ok=True)
     return Server(
         name="timescale",
         program="postgres",

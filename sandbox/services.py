@@ -31,18 +31,30 @@ def own_servers(*, with_pgbouncer: bool = False) -> list[Server]:
     return wanted
 
 
-def start(*, with_pgbouncer: bool = False) -> None:
-    """Start what does not run, installing what it needs; a line for each step."""
+def start(*, with_pgbouncer: bool = False) -> list[Server]:
+    """Start what does not run, installing what it needs, a line for each step; give what was started.
+
+    Raises:
+        SandboxError: a server did not start; those before it are stopped again.
+    """
     wanted = own_servers(with_pgbouncer=with_pgbouncer)
     if wanted:
         prepare()
-    for server in wanted:
-        with step(f"{server.name} on 127.0.0.1:{server.port}"):
-            server.start()
-    for name, host, port in _servers_of_others():
-        with step(f"{name} at {host}:{port}, which runs already"):
-            if not is_listening(port, host):
-                raise SandboxError(f"nothing answers at {host}:{port}, which {name} names")
+    started: list[Server] = []
+    try:
+        for server in wanted:
+            if server.pid is None:
+                with step(f"{server.name} on 127.0.0.1:{server.port}"):
+                    server.start()
+                started.append(server)
+        for name, host, port in _servers_of_others():
+            with step(f"{name} at {host}:{port}, which runs already"):
+                if not is_listening(port, host):
+                    raise SandboxError(f"nothing answers at {host}:{port}, which {name} names")
+    except BaseException:
+        stop(started)
+        raise
+    return started
 
 
 def prepare() -> None:
@@ -57,12 +69,18 @@ def prepare() -> None:
         debian.make(root)
 
 
-def stop() -> None:
-    """Stop those that run."""
-    for server in reversed(own_servers(with_pgbouncer=True)):
-        if server.pid is not None:
-            with step(f"stop {server.name}"):
-                server.stop()
+def stop(servers: list[Server]) -> int:
+    """Stop those that run, the last first; give how many there were."""
+    running = [server for server in reversed(servers) if server.pid is not None]
+    for server in running:
+        with step(f"stop {server.name}"):
+            server.stop()
+    return len(running)
+
+
+def stop_all() -> int:
+    """Stop every server of this checkout; give how many ran."""
+    return stop(own_servers(with_pgbouncer=True))
 
 
 def print_status() -> bool:

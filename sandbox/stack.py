@@ -128,7 +128,7 @@ class Stack:
         """End every process of this stack, whoever started it; give how many there were."""
         left = [pid for pid in _processes_marked(f"{MARK}={self.folder}") if pid != os.getpid()]
         for pid in left:
-            stop_process(pid, signal.SIGTERM, STOP_TIMEOUT_S)
+            stop_process(pid, signal.SIGTERM, STOP_TIMEOUT_S + 5)  # a manager gives its children so long
         return len(left)
 
     def reports(self) -> list[ProcessReport]:
@@ -174,7 +174,8 @@ def _processes_marked(mark: str) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
+                started = int((folder / "stat").read_text().rpartition(")")[2].split()[19])
+                found.append((started, int(folder.name)))
         except OSError:
             continue  # it has ended, or is another user's
-    return sorted(found)
+    return [pid for _, pid in sorted(found)]

@@ -1,19 +1,23 @@
 """The worker's and beat's entry point: `celery -A worker.app worker` or `beat`."""
 
+import sys
+
 from config.start import start
 
 start("worker")
 
 from django.conf import settings  # noqa: E402
-from django.core.exceptions import ImproperlyConfigured  # noqa: E402
 
 from config.celery import app  # noqa: E402
+from worker.connections import follow_conn_max_age  # noqa: E402
 from worker.schedule import beat_schedule  # noqa: E402
 
 if not settings.CELERY_WORKER_RUNNING:
-    raise ImproperlyConfigured(
+    sys.stderr.write(
         "CELERY_WORKER_RUNNING is not set: this process would fork with the web's connection pool. "
-        "Set it to 1 for the worker and for beat."
+        "Set it to 1 for the worker and for beat.\n"
     )
+    raise SystemExit(2)
 
+follow_conn_max_age()
 app.conf.update(beat_schedule=beat_schedule(), include=["worker.tasks"])

@@ -8,8 +8,8 @@ import numpy as np
 import pgpq
 import psycopg2.errors
 import pyarrow as pa
-from django.db import connection, transaction
-from django.db.utils import IntegrityError
+import pyarrow.compute as pc
+from django.db import IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from poolhouse.identity import current
@@ -18,9 +18,12 @@ from telemetry.formats import BadInput, Columns, Parsed
 from telemetry.formats.base import TIME_TYPE
 from telemetry.intake import columns_of
 from telemetry.models import IngestBatch, IngestReject
-from worker.series import key_of, series_ids
+from worker.series import forget_series, key_of, series_ids
 
 logger = logging.getLogger(__name__)
+
+# Any bound between the square of the largest batch and the largest 64-bit integer.
+CODES_MAX = 1 << 62
 
 READINGS = pa.schema([("time", TIME_TYPE), ("series_id", pa.int32()), ("value", pa.float64())])
 
@@ -47,6 +50,9 @@ def load(batch_id: int) -> None:
     with transaction.atomic():
         if not _claim(batch_id):
             return
+        with connection.cursor() as cursor:  # the task's time limit bounds it; a large COPY may take its time
+            cursor.execute("SET LOCAL statement_timeout = 0")
+        _require_series(readings)
         inserted = copy_readings(readings)
         _finish(batch, parsed, inserted=inserted, skipped=readings.num_rows - inserted)
     logger.info(
@@ -72,6 +78,20 @@ def _claim(batch_id: int) -> bool:
     """Lock the batch for this transaction, unless it is not queued any more or another worker has it."""
     queued = IngestBatch.objects.select_for_update(skip_locked=True).filter(pk=batch_id, state=IngestBatch.State.QUEUED)
     return queued.first() is not None
+
+
+def _require_series(readings: pa.RecordBatch) -> None:
+    """Refuse readings of a series that has been deleted since this process learnt its id; the next try asks again.
+
+    Raises:
+        django.db.OperationalError: a series is gone.
+    """
+    ids = pc.unique(readings["series_id"]).to_pylist()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM series WHERE id = ANY(%s)", [ids])
+        if cursor.fetchone() != (len(ids),):
+            forget_series()
+            raise OperationalError("a series was deleted while its readings were being loaded")
 
 
 def _finish(batch: IngestBatch, parsed: Parsed, *, inserted: int, skipped: int) -> None:
@@ -113,22 +133,16 @@ def make_readings(table: pa.Table, columns: Columns) -> pa.RecordBatch:
 def _label_combinations(table: pa.Table, labels: tuple[str, ...]) -> tuple[list[dict[str, str]], np.ndarray]:
     """Give the distinct combinations of labels, and for each row which of them it has."""
     code = np.zeros(table.num_rows, dtype=np.int64)
-    texts: list[list[str]] = []
+    size = 1
     for name in labels:
         encoded = table[name].combine_chunks().dictionary_encode()
-        texts.append(encoded.dictionary.to_pylist())
-        code = code * max(1, len(texts[-1])) + encoded.indices.to_numpy(zero_copy_only=False)
-    distinct, which = np.unique(code, return_inverse=True)
-    combinations = []
-    for combined in distinct.tolist():
-        positions, rest = [], combined
-        for values in reversed(texts):
-            rest, position = divmod(rest, len(values))
-            positions.append(position)
-        combinations.append(
-            {name: texts[i][p] for i, (name, p) in enumerate(zip(labels, reversed(positions), strict=True))}
-        )
-    return combinations, which
+        if size * len(encoded.dictionary) > CODES_MAX:  # more than there are rows: close the gaps before they overflow
+            distinct, code = np.unique(code, return_inverse=True)
+            size = len(distinct)
+        code = code * len(encoded.dictionary) + encoded.indices.to_numpy(zero_copy_only=False)
+        size *= len(encoded.dictionary)
+    _, first_row, which = np.unique(code, return_index=True, return_inverse=True)
+    return table.select(labels).take(pa.array(first_row)).to_pylist(), which
 
 
 def copy_readings(readings: pa.RecordBatch) -> int:

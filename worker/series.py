@@ -45,6 +45,11 @@ def series_ids(keys: Sequence[Key]) -> list[int]:
     return [_ids[key] for key in keys]
 
 
+def forget_series() -> None:
+    """Forget every id, so that the database is asked again."""
+    _ids.clear()
+
+
 def _fetch(keys: Sequence[Key]) -> dict[Key, int]:
     """Create what is missing, then read all; sorted, so that two workers lock in the same order."""
     metrics, labels = [key[0] for key in keys], [key[1] for key in keys]

@@ -5,7 +5,7 @@ from typing import Any
 
 from celery import Task, shared_task
 from django.conf import settings
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
 from telemetry.models import IngestBatch
@@ -38,6 +38,7 @@ def resend_unfinished() -> None:
     forgotten = IngestBatch.objects.filter(
         state=IngestBatch.State.QUEUED, enqueued_at__lt=now - timedelta(seconds=settings.INGEST_RESEND_AFTER_S)
     )
-    batch_ids = list(forgotten.order_by("pk").values_list("pk", flat=True))
-    IngestBatch.objects.filter(pk__in=batch_ids).update(enqueued_at=now)
+    with transaction.atomic():  # a batch that is locked is being loaded
+        batch_ids = [batch.pk for batch in forgotten.select_for_update(skip_locked=True).order_by("pk").only("pk")]
+        IngestBatch.objects.filter(pk__in=batch_ids).update(enqueued_at=now)
     send_batches(batch_ids)

@@ -1,15 +1,23 @@
 """The Celery application: how tasks travel. What they are is the worker's affair; their names are telemetry's."""
 
+import sys
+
 from celery import Celery
 
 from config.env import Ingest, Queue, read
+
+BROKER_TIMEOUT_S = 10
 
 app = Celery("poolhouse")
 app.conf.update(
     broker_url=read(Queue).url,
     broker_connection_retry_on_startup=True,
     # A task that outlived the visibility timeout would be delivered a second time while it still runs.
-    broker_transport_options={"visibility_timeout": 2 * read(Ingest).ingest_time_limit_s},
+    broker_transport_options={
+        "visibility_timeout": 2 * read(Ingest).ingest_time_limit_s,
+        "socket_connect_timeout": BROKER_TIMEOUT_S,
+        "socket_timeout": BROKER_TIMEOUT_S,
+    },
     task_time_limit=read(Ingest).ingest_time_limit_s,
     # The batch's row is the ledger: nothing is acknowledged before it says done, nothing is fetched in advance.
     task_acks_late=True,
@@ -17,6 +25,8 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     worker_concurrency=read(Queue).worker_processes,
     task_ignore_result=True,
+    # Celery would close the database connection before and after each task; worker.connections follows CONN_MAX_AGE.
+    CELERY_DB_REUSE_MAX=sys.maxsize,
     task_serializer="json",
     accept_content=["json"],
     task_default_queue="default",

@@ -22,10 +22,11 @@ def get_database_settings(database: Database, *, development: bool, celery_worke
 
     """
     server = _server_from_url(database.database_url) if database.database_url else _server_from_variables(database)
+    given = server.pop("OPTIONS", {})
     server["OPTIONS"] = {
         "connect_timeout": database.db_connect_timeout,
-        "options": f"-c statement_timeout={database.db_statement_timeout}",
-        **server.get("OPTIONS", {}),
+        **given,
+        "options": f"-c statement_timeout={database.db_statement_timeout} {given.get('options', '')}".strip(),
     }
     strategy = _standard(database) if celery_worker_running else _pooled(database, development=development)
     return {"default": {**server, **strategy}}
@@ -44,7 +45,7 @@ def _server_from_variables(database: Database) -> dict[str, Any]:
 def _server_from_url(url: PostgresDsn) -> dict[str, Any]:
     (host,) = url.hosts()
     return {
-        "HOST": unquote(host["host"] or ""),
+        "HOST": unquote(host["host"] or "").strip("[]"),  # an IPv6 address has brackets in a URL alone
         "PORT": host["port"] or 5432,
         "NAME": unquote((url.path or "").lstrip("/")),
         "USER": unquote(host["username"] or ""),

@@ -5,10 +5,21 @@ together. A value comes from, in this order: a file in /run/secrets, the process
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from urllib.parse import quote
 
-from pydantic import Field, PostgresDsn, RedisDsn, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PostgresDsn,
+    RedisDsn,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -18,7 +29,18 @@ SECRETS_DIR = Path("/run/secrets")
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=0, le=10_000)]
 AtLeastOne = Annotated[int, Field(ge=1, le=10_000)]
-Seconds = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+WholeSeconds = Annotated[int, Field(ge=0)]
+
+
+def _require_plain(secret: SecretStr) -> SecretStr:
+    """Refuse what would end a quoted word: passwords are written into the servers' configuration."""
+    if re.search(r"""["'\\\s]""", secret.get_secret_value()):
+        raise ValueError("quotes, backslashes and spaces are not allowed")
+    return secret
+
+
+Password = Annotated[SecretStr, AfterValidator(_require_plain)]
 
 
 class BadEnvironment(Exception):
@@ -79,6 +101,15 @@ class Deployment(Section):
     poolhouse_publish_interval_s: Seconds = Field(1.0, gt=0, description="how often each process reports its pools")
     poolhouse_report_ttl_s: Seconds = Field(5.0, gt=0, description="how long a report outlives its process")
 
+    @model_validator(mode="after")
+    def _outlive_an_interval(self) -> Self:
+        interval_s, ttl_s = self.poolhouse_publish_interval_s, self.poolhouse_report_ttl_s
+        if ttl_s <= interval_s:
+            raise ValueError(
+                f"POOLHOUSE_REPORT_TTL_S={ttl_s:g}: it must be more than {interval_s:g} (POOLHOUSE_PUBLISH_INTERVAL_S)"
+            )
+        return self
+
     @field_validator("allowed_hosts", mode="before")
     @classmethod
     def _split_at_commas(cls, value: Any) -> Any:
@@ -97,7 +128,7 @@ class Database(Section):
     db_port: Port = 15432
     db_name: str = "poolhouse"
     db_user: str = "poolhouse"
-    db_pass: SecretStr = Field(SecretStr(""), description="made by scripts/env")
+    db_pass: Password = Field(SecretStr(""), description="made by scripts/env")
     db_max_conns: AtLeastOne = Field(20, description="POOL_SIZE: connections that each web process keeps")
     db_max_overflow: Count = Field(10, description="MAX_OVERFLOW: connections above that, closed on return")
     db_min_conns: Count = Field(2, description="connections that each web process opens at its start")
@@ -112,7 +143,7 @@ class Database(Section):
         None, description="in development, instead of DB_POOL_RECYCLE"
     )
     db_pool_timeout_dev: Seconds | None = Field(None, description="in development, instead of DB_POOL_TIMEOUT")
-    db_conn_max_age: Count = Field(60, description="seconds a connection of the standard backend is kept")
+    db_conn_max_age: WholeSeconds = Field(60, description="seconds a connection of the standard backend is kept")
     db_conn_health_checks: bool = Field(True, description="test a connection before it is used again")
     db_connect_timeout: AtLeastOne = Field(10, description="seconds to wait for the server when connecting")
     db_statement_timeout: Annotated[int, Field(ge=0)] = Field(
@@ -122,7 +153,7 @@ class Database(Section):
     @model_validator(mode="after")
     def _require_a_password(self) -> Self:
         if self.database_url is None and not self.db_pass.get_secret_value():
-            raise ValueError("DB_PASS is not set; allowed: any non-empty text. Run scripts/env to generate it")
+            raise ValueError(_missing("DB_PASS"))
         return self
 
     @field_validator("database_url")
@@ -143,13 +174,13 @@ class Queue(Section):
     )
     redis_host: str = "127.0.0.1"
     redis_port: Port = 16379
-    redis_password: SecretStr = Field(SecretStr(""), description="made by scripts/env")
+    redis_password: Password = Field(SecretStr(""), description="made by scripts/env")
     worker_processes: AtLeastOne = Field(2, description="processes of the Celery worker")
 
     @model_validator(mode="after")
     def _require_a_password(self) -> Self:
         if self.celery_broker_url is None and not self.redis_password.get_secret_value():
-            raise ValueError("REDIS_PASSWORD is not set; allowed: any non-empty text. Run scripts/env to generate it")
+            raise ValueError(_missing("REDIS_PASSWORD"))
         return self
 
     @property
@@ -157,7 +188,8 @@ class Queue(Section):
         """The broker's URL, password included."""
         if self.celery_broker_url is not None:
             return str(self.celery_broker_url)
-        return f"redis://:{self.redis_password.get_secret_value()}@{self.redis_host}:{self.redis_port}/0"
+        password = quote(self.redis_password.get_secret_value(), safe="")
+        return f"redis://:{password}@{self.redis_host}:{self.redis_port}/0"
 
 
 class Ingest(Section):
@@ -187,7 +219,7 @@ class Servers(Section):
 
     read_by = "sandbox (scripts/services, up and demo) and docker-compose.dev.yml"
 
-    postgres_password: SecretStr = Field(
+    postgres_password: Password = Field(
         SecretStr(""), description="of the superuser postgres, who sets up the database; made by scripts/env"
     )
     pgbouncer_port: Port = 16432
@@ -212,6 +244,10 @@ def read(section: type[S]) -> S:
         raise BadEnvironment([_describe(problem) for problem in error.errors()]) from None
 
 
+def _missing(name: str) -> str:
+    return f"{name} is not set. Run scripts/env to generate it."
+
+
 def _describe(problem: ErrorDetails) -> str:
     """Say which variable is wrong, its value unless it is a secret, and what is allowed."""
     message = problem["msg"].removeprefix("Value error, ")
@@ -219,7 +255,7 @@ def _describe(problem: ErrorDetails) -> str:
         return message
     name = str(problem["loc"][0]).upper()
     if problem["type"] == "missing":
-        return f"{name} is not set. Run scripts/env to generate it."
+        return _missing(name)
     secret = any(word in name for word in ("SECRET", "PASS", "URL"))
     value = "(a secret, not shown)" if secret else repr(problem["input"])
     return f"{name}={value}: {message[0].lower()}{message[1:]}"

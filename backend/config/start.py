@@ -3,7 +3,7 @@
 import os
 import sys
 
-from config.env import SECTIONS, BadEnvironment, Servers, read
+from config.env import SECTIONS, BadEnvironment, Deployment, Servers, read
 
 
 def start(service: str) -> None:
@@ -16,16 +16,16 @@ def start(service: str) -> None:
 
     """
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-    if not os.environ.get("SERVICE_NAME"):
-        os.environ["SERVICE_NAME"] = service
     problems: list[str] = []
     for section in SECTIONS:
-        if section is Servers:  # the servers' own secrets are not in an application's environment
+        if section is Servers:  # it is no business of an application
             continue
         try:
             read(section)
         except BadEnvironment as problem:
             problems += problem.problems
+    if not problems and not read(Deployment).service_name:
+        os.environ["SERVICE_NAME"] = service
     if problems:
         sys.stderr.write(f"{BadEnvironment(problems)}\n")
         raise SystemExit(2)

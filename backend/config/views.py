@@ -2,26 +2,31 @@
 
 from collections.abc import Mapping
 
+import redis
 from django.conf import settings
 from django.db import Error, connection
 from django.http import HttpRequest, JsonResponse
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-import redis
 from poolhouse import __version__
+from poolhouse.driver import driver_errors
 from poolhouse.identity import current
 from poolhouse.pools import pool_states
+from poolhouse.server import monitor_cursor
 
 PROBE_TIMEOUT_S = 2
 
 
 def index(request: HttpRequest) -> JsonResponse:
     """Say which service this is, and which connection served this request."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_backend_pid(), current_setting('application_name'), current_setting('server_version')"
-        )
-        backend_pid, application_name, server_version = cursor.fetchone()
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_backend_pid(), current_setting('application_name'), current_setting('server_version')"
+            )
+            backend_pid, application_name, server_version = cursor.fetchone()
+    except (Error, PoolTimeout) as error:  # an exhausted pool raises SQLAlchemy's error, which is none of Django's
+        return _document({"service": current().service, "problem": _one_line(error)}, status=503)
     (pool,) = (state for state in pool_states() if state.alias == connection.alias)
     return _document(
         {
@@ -52,10 +57,14 @@ def readyz(request: HttpRequest) -> JsonResponse:
 
 
 def _probe_database() -> str | None:
+    """Ask over a connection outside the pool: a probe must not wait for what it is to report on."""
+    (pool,) = (state for state in pool_states() if state.alias == connection.alias)
+    if pool.max is not None and pool.in_use >= pool.max:
+        return f"the pool is exhausted: {pool.in_use} of {pool.max} connections in use"
     try:
-        with connection.cursor() as cursor:
+        with monitor_cursor(connection.alias) as cursor:
             cursor.execute("SELECT 1")
-    except (Error, PoolTimeout) as error:  # an exhausted pool raises SQLAlchemy's error, which is none of Django's
+    except driver_errors(connection.alias) as error:
         return _one_line(error)
     return None
 

@@ -1,5 +1,6 @@
 """The app's settings: the dictionary POOLHOUSE in a project's settings, each key with a type and a default."""
 
+import re
 from dataclasses import dataclass, fields
 from functools import cache
 
@@ -37,6 +38,11 @@ def options() -> Options:
     if unknown := sorted(set(given) - known):
         raise ImproperlyConfigured(f"POOLHOUSE has unknown keys {unknown}; allowed: {sorted(known)}.")
     read = Options(**given)
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,24}", read.SERVICE):
+        raise ImproperlyConfigured(
+            f"POOLHOUSE: SERVICE={read.SERVICE!r} must be 1 to 24 letters, digits, dots, dashes or underscores: "
+            "it begins each connection's application_name."
+        )
     if read.REPORT_TTL_S <= read.PUBLISH_INTERVAL_S:
         raise ImproperlyConfigured(
             f"POOLHOUSE: REPORT_TTL_S={read.REPORT_TTL_S} must be more than "

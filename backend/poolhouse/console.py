@@ -6,6 +6,7 @@ from typing import TextIO, cast
 from django.core.management.base import OutputWrapper
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 WIDTH_WITHOUT_TERMINAL = 200
 
@@ -17,14 +18,15 @@ def console_for(out: OutputWrapper | TextIO, *, no_color: bool = False) -> Conso
     """
     file = cast(TextIO, _Verbatim(out)) if isinstance(out, OutputWrapper) else out
     width = None if file.isatty() else WIDTH_WITHOUT_TERMINAL
-    return Console(file=file, highlight=False, no_color=no_color or None, width=width)
+    return Console(file=file, highlight=False, markup=False, no_color=no_color or None, width=width)
 
 
 def table(*columns: str) -> Table:
     """Make a plain table; a column whose name ends in # is a number, set to the right."""
     made = Table(box=None, pad_edge=False, header_style="dim")
     for column in columns:
-        made.add_column(column.rstrip("#"), justify="right" if column.endswith("#") else "left", overflow="fold")
+        name = Text(column.removesuffix("#"))  # not markup: it may come from data
+        made.add_column(name, justify="right" if column.endswith("#") else "left", overflow="fold")
     return made
 
 

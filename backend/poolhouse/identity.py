@@ -24,12 +24,13 @@ class Identity:
     def name(self) -> str:
         """The process's application_name, at most 63 bytes; a long host name is cut, never the pid."""
         room = APPLICATION_NAME_MAX_BYTES - len(f"{self.service}@:{self.pid}")
-        return f"{self.service}@{self.host[:room]}:{self.pid}"
+        return f"{self.service}@{self.host[: max(0, room)]}:{self.pid}"
 
 
 def current(service: str | None = None) -> Identity:
     """Identify this process now; after a fork the answer differs, so it is never cached."""
-    return Identity(service or options().SERVICE, socket.gethostname(), os.getpid())
+    host = socket.gethostname().encode("ascii", "replace").decode()
+    return Identity(service or options().SERVICE, host, os.getpid())
 
 
 def label_connections() -> None:

@@ -51,9 +51,9 @@ class Publisher:
     def _publish(self) -> None:
         try:
             self._store.publish(self._report())
-        except redis.RedisError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next interval tries again, and the log has it
             if self._reachable:
-                logger.warning("pool reports are not getting through: %s", error)
+                logger.warning("pool reports are not getting through: %s: %s", type(error).__name__, error)
             self._reachable = False
         else:
             if not self._reachable:

@@ -14,6 +14,7 @@ from poolhouse.status import Status
 COLOURS = {"ok": "bold green", "warning": "bold yellow", "critical": "bold red"}
 UNBOUNDED = "–"
 UNKNOWN = "?"
+NO_NAME = "(no name)"
 
 
 def print_status(status: Status, console: Console, *, detailed: bool) -> None:
@@ -35,7 +36,7 @@ def _print_verdict(status: Status, console: Console) -> None:
     level, reasons = status.verdict
     console.print(Text(level.upper(), style=COLOURS[level]))
     for reason in reasons:
-        console.print(f"  {reason}", markup=False)
+        console.print(f"  {reason}")
     if server := status.server:
         console.print(
             f"PostgreSQL {server.version}: {server.used} connections open, room for {server.room_left} more "
@@ -107,7 +108,7 @@ def _size(pool: PoolState) -> str:
 def _connection_table(status: Status) -> Table:
     made = table("application", "state", "connections#")
     for (application, state), count in sorted(status.by_application_and_state.items()):
-        made.add_row(_application(application), state, str(count))
+        made.add_row(application or NO_NAME, state, str(count))
     return made
 
 
@@ -116,14 +117,10 @@ def _unexplained_table(status: Status) -> Table:
     for connection in status.unexplained:
         made.add_row(
             str(connection.pid),
-            _application(connection.application),
+            connection.application or NO_NAME,
             connection.user,
             connection.client,
             connection.state,
             f"{connection.age_s:.0f} s",
         )
     return made
-
-
-def _application(name: str) -> Text:
-    return Text(name or "(no name)")

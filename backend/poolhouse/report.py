@@ -28,9 +28,12 @@ class ProcessReport:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self | None:
-        """Decode; None for a report in another version's form, as while a fleet is being upgraded."""
-        document: dict[str, Any] = json.loads(text)
-        if document.pop("version", None) != WIRE_VERSION:
+        """Decode; None for what is no report of this version, as while a fleet is being upgraded."""
+        try:
+            document: dict[str, Any] = json.loads(text)
+            if document.pop("version") != WIRE_VERSION:
+                return None
+            pools = tuple(PoolState(**pool) for pool in document.pop("pools"))
+            return cls(pools=pools, **document)
+        except (ValueError, TypeError, KeyError, AttributeError):
             return None
-        pools = tuple(PoolState(**pool) for pool in document.pop("pools"))
-        return cls(pools=pools, **document)

@@ -15,6 +15,7 @@ from poolhouse.server import Capacity, ServerConnection, capacity, client_connec
 from poolhouse.store import store
 
 SCHEMA_VERSION = 1
+LEVELS = ("ok", "warning", "critical")
 WARNING_SHARE = 0.80
 CRITICAL_SHARE = 0.95
 
@@ -25,6 +26,8 @@ class Unreachable:
 
     source: str
     reason: str
+    level: str = "warning"
+    """what its silence means for the verdict"""
 
 
 @dataclass(frozen=True)
@@ -55,16 +58,15 @@ class Status:
     @property
     def verdict(self) -> tuple[str, list[str]]:
         """Judge: (ok, warning or critical; the reasons for anything but ok)."""
-        level, reasons = "ok", [f"{source.source} is unreachable: {source.reason}" for source in self.unreachable]
-        if reasons:
-            level = "warning"
+        findings = [(one.level, f"{one.source} is unreachable: {one.reason}") for one in self.unreachable]
         if self.server:
             usable = self.server.max_connections - self.server.reserved
             share = self.server.used / usable
             if share >= WARNING_SHARE:
                 level = "critical" if share >= CRITICAL_SHARE else "warning"
-                reasons.insert(0, f"{self.server.used} of the {usable} usable server connections are open")
-        return level, reasons
+                findings.append((level, f"{self.server.used} of the {usable} usable server connections are open"))
+        findings.sort(key=lambda finding: LEVELS.index(finding[0]), reverse=True)
+        return findings[0][0] if findings else "ok", [reason for _, reason in findings]
 
     def as_document(self) -> dict[str, Any]:
         """The status as JSON data; its shape is described in docs/poolhouse.md and numbered by `schema`."""
@@ -113,5 +115,6 @@ def _ask_server(alias: str, unreachable: list[Unreachable]) -> tuple[Capacity | 
         with monitor_cursor(alias) as cursor:
             return capacity(cursor), client_connections(cursor)
     except driver_errors(alias) as error:
-        unreachable.append(Unreachable(f"database server ({alias})", " ".join(str(error).split())))
+        # It refuses the monitor as it refuses everyone: down, or full.
+        unreachable.append(Unreachable(f"database server ({alias})", " ".join(str(error).split()), "critical"))
         return None, []

@@ -1,12 +1,30 @@
-"""Django's admin for series, jobs and batches; the hypertable itself is asked through queries."""
+"""Django's admin for series, jobs and batches, to read: the ledger must say what the loader did, and nothing else."""
+
+from typing import Any
 
 from django.contrib import admin
 
 from telemetry.models import IngestBatch, IngestJob, IngestReject, Series
 
 
+class ReadOnly:
+    """Neither add, change nor delete, whatever the user may."""
+
+    def has_add_permission(self, *_: Any) -> bool:
+        """Refuse."""
+        return False
+
+    def has_change_permission(self, *_: Any) -> bool:
+        """Refuse."""
+        return False
+
+    def has_delete_permission(self, *_: Any) -> bool:
+        """Refuse."""
+        return False
+
+
 @admin.register(Series)
-class SeriesAdmin(admin.ModelAdmin):
+class SeriesAdmin(ReadOnly, admin.ModelAdmin):
     """Series by metric."""
 
     list_display = ("id", "metric", "labels")
@@ -15,19 +33,17 @@ class SeriesAdmin(admin.ModelAdmin):
     show_full_result_count = False
 
 
-class BatchInline(admin.TabularInline):
+class BatchInline(ReadOnly, admin.TabularInline):
     """A job's batches, to read."""
 
     model = IngestBatch
     fields = ("path", "state", "row_count", "inserted_count", "skipped_count", "rejected_count", "error")
-    readonly_fields = fields
     extra = 0
-    can_delete = False
     show_change_link = True
 
 
 @admin.register(IngestJob)
-class IngestJobAdmin(admin.ModelAdmin):
+class IngestJobAdmin(ReadOnly, admin.ModelAdmin):
     """Jobs, newest first."""
 
     list_display = ("id", "created_at", "format", "time_column", "label_columns", "value_columns")
@@ -35,18 +51,16 @@ class IngestJobAdmin(admin.ModelAdmin):
     inlines = (BatchInline,)
 
 
-class RejectInline(admin.TabularInline):
+class RejectInline(ReadOnly, admin.TabularInline):
     """A batch's rejected rows, to read."""
 
     model = IngestReject
     fields = ("line", "column_name", "reason", "raw")
-    readonly_fields = fields
     extra = 0
-    can_delete = False
 
 
 @admin.register(IngestBatch)
-class IngestBatchAdmin(admin.ModelAdmin):
+class IngestBatchAdmin(ReadOnly, admin.ModelAdmin):
     """Batches by state."""
 
     list_display = ("id", "job", "path", "state", "row_count", "inserted_count", "skipped_count", "rejected_count")

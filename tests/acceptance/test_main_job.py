@@ -139,7 +139,7 @@ def test_every_connection_says_service_host_and_process(running: Running) -> Non
     reported = {process["name"] for process in running.status()["processes"]}
     assert names
     assert names <= reported
-    assert all(name.startswith(f"web@{host}:") for name in names)
+    assert {name.rpartition(":")[0] for name in names} <= {f"web@{host}", f"worker@{host}"}
 
 
 def test_each_process_of_the_worker_is_labelled_as_itself_after_the_fork(running: Running) -> None:
@@ -156,6 +156,17 @@ def _pids(processes: list[dict[str, Any]]) -> set[int]:
 
 def _parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[1])
+
+
+def test_a_worker_s_process_keeps_its_connection_from_task_to_task(running: Running, ingested: str) -> None:
+    def backend_pids() -> set[int]:
+        rows = query(running, "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'worker@%'")
+        return {pid for (pid,) in rows}
+
+    before = backend_pids()
+    assert before, "CONN_MAX_AGE is a minute"
+    running.manage(*INGEST, "--batch-rows", "2000", "--wait")
+    assert before <= backend_pids()
 
 
 def test_the_plain_status_is_a_table_by_service(running: Running) -> None:

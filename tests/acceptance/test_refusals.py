@@ -55,6 +55,6 @@ def test_the_status_answers_when_database_and_broker_are_away(stack: Stack) -> N
     away = {"DB_PORT": "1", "CELERY_BROKER_URL": "redis://127.0.0.1:1/0"}
     answer = start(stack, f"exec {sys.executable} backend/manage.py db_pool_status --detailed", **away)
     assert answer.returncode == 0
-    assert answer.stdout.startswith("WARNING\n")
+    assert answer.stdout.startswith("CRITICAL\n")
     assert "process reports is unreachable: Redis: " in answer.stdout
     assert "database server (default) is unreachable: connection to server" in answer.stdout

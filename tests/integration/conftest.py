@@ -15,7 +15,7 @@ COLUMNS = Columns(time="time", labels=("device",), values=("load", "heat"), null
 @pytest.fixture(autouse=True)
 def forget_series() -> None:
     """A test's rollback takes the series away, so the process must not remember their ids."""
-    series._ids.clear()
+    series.forget_series()
 
 
 @pytest.fixture

@@ -116,3 +116,11 @@ def test_beat_sends_again_what_the_broker_may_have_lost(
     resend_unfinished()
     assert sent == [forgotten.pk], "once, and not again before it is overdue again"
     assert fresh.pk not in sent
+
+
+def test_labels_and_metrics_are_text_not_markup(batches_of: Callable[..., list[IngestBatch]]) -> None:
+    (batch,) = batches_of("2024-05-01T00:00Z,[/x],1,", "2024-05-01T00:00Z,[red]y,2,")
+    load(batch.pk)
+    out = run("bucket_means", "load", "--by", "device")
+    assert "[/x]" in out
+    assert "[red]y" in out

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from django.db import OperationalError, connection, connections, transaction
 
+from telemetry.formats import Columns
 from telemetry.intake import create_job
 from telemetry.models import IngestBatch, IngestReject, Reading, Series
 from telemetry.queries import job_progress
@@ -174,3 +175,51 @@ def test_parquet_is_loaded_like_csv(batches_of: MakeBatches, tmp_path: Path, sen
     for batch in job.batches.all():
         load(batch.pk)
     assert readings() == expected
+
+
+def test_many_label_columns_of_many_values_stay_with_their_rows(tmp_path: Path, sent: list[int]) -> None:
+    labels = [f"l{number}" for number in range(6)]  # 2,500 values each: together more than 64 bits hold
+    lines = [",".join(["time", *labels, "load"])]
+    for row in range(2500):
+        lines.append(",".join(["2024-05-01T00:00Z", *(f"{name}-{row}" for name in labels), str(row)]))
+    path = tmp_path / "labels.csv"
+    path.write_text("\n".join(lines))
+    job = create_job([path], Columns("time", tuple(labels), ("load",)), batch_rows=10_000)
+    load(job.batches.get().pk)
+    for found, value in Reading.objects.values_list("series__labels", "value"):
+        assert found == {name: f"{name}-{value:.0f}" for name in labels}
+    assert Reading.objects.count() == 2500
+
+
+def test_a_series_that_was_deleted_is_made_again_instead_of_orphaning_its_readings(batches_of: MakeBatches) -> None:
+    (first,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    load(first.pk)
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE reading, series")
+    (second,) = batches_of("2024-05-01T01:00Z,a,1,2")
+    with pytest.raises(OperationalError, match="a series was deleted"):
+        load(second.pk)
+    load(second.pk)
+    assert readings() == {("load", "a", "01 01:00"): 1, ("heat", "a", "01 01:00"): 2}
+
+
+def test_a_batch_that_is_being_loaded_does_not_hold_up_the_resending_of_others(batches_of: MakeBatches) -> None:
+    from worker.tasks import resend_unfinished
+
+    loading, forgotten = batches_of("2024-05-01T00:00Z,a,1,2", "2024-05-01T01:00Z,a,1,2", batch_rows=1)
+    IngestBatch.objects.update(enqueued_at=datetime(2024, 1, 1, tzinfo=UTC))
+    other = connections.create_connection("default")
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute("SELECT FROM ingest_batch WHERE id = %s FOR UPDATE", [loading.pk])
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '1s'")
+        with pytest.MonkeyPatch.context() as patch:
+            again: list[int] = []
+            patch.setattr("worker.tasks.send_batches", again.extend)
+            resend_unfinished()
+        assert again == [forgotten.pk]
+    finally:
+        other.close()
+        connection.close()

@@ -87,7 +87,7 @@ def test_a_full_server_is_named_as_the_reason(servers: Place) -> None:
         status = take_status()
         assert status.server is None
         assert "remaining connection slots are reserved" in status.unreachable[-1].reason
-        assert status.verdict[0] == "warning"
+        assert status.verdict[0] == "critical"
     finally:
         for one in held:
             one.close()

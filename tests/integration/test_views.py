@@ -34,9 +34,7 @@ def test_readyz_gives_the_reason_when_the_broker_is_away(client: Client, setting
 
 
 def test_readyz_gives_the_reason_when_the_database_is_away(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    elsewhere = connections.create_connection("default")
-    elsewhere.settings_dict = {**elsewhere.settings_dict, "PORT": "1"}
-    monkeypatch.setattr("config.views.connection", elsewhere)
+    monkeypatch.setitem(connections.settings["default"], "PORT", "1")
     answer = client.get("/readyz")
     assert answer.status_code == 503
     assert answer.json()["broker"] == "ok"
@@ -46,3 +44,4 @@ def test_readyz_gives_the_reason_when_the_database_is_away(client: Client, monke
 @pytest.mark.parametrize("model", ["series", "ingestjob", "ingestbatch"])
 def test_the_admin_shows_series_jobs_and_batches(admin_client: Client, model: str) -> None:
     assert admin_client.get(f"/admin/telemetry/{model}/").status_code == 200
+    assert admin_client.get(f"/admin/telemetry/{model}/add/").status_code == 403, "the ledger is not edited by hand"

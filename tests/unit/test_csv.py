@@ -89,14 +89,87 @@ def test_lines_are_counted_in_the_file_not_in_the_slice(file: Path) -> None:
     assert [line for line, *_ in rejects_of(read_all(file, 2))] == [7]
 
 
-def test_careful_reading_agrees_with_fast_reading(file: Path) -> None:
-    rows = b"2024-05-01 00:00:00.123456Z,a,-1e-3,\n2024-05-01T00:00Z,b,inf,nan\n2024-05-01T00:00:00+0530,c,7,0.1\n"
-    file.write_bytes(HEADER + rows)
-    fast = rows_of(read_all(file, 100))
-    file.write_bytes(HEADER + rows + b"bad,row,1,2\n")
-    careful = read_all(file, 100)
-    assert len(rejects_of(careful)) == 1
-    assert repr(rows_of(careful)) == repr(fast)  # by text: a nan equals nothing
+TIMES = (
+    *(
+        b"2024-05-01 00:00:00.123456Z",
+        b"2024-05-01T00:00Z",
+        b"2024-05-01T00:00:00+0530",
+        b"2024-05-01",
+        b"20240501T00Z",
+    ),
+    *(
+        b"2024-05-01T00:00:00.1234567Z",
+        b"2024-05-01T24:00:00Z",
+        b"2024-05-01T00:00:60Z",
+        b" 2024-05-01T00:00Z",
+        b"17145",
+    ),
+    *(b"0000-05-01T00:00Z", b"0001-01-01T00:00:00+05:00", b"9999-12-31T23:59:59-05:00", b"9999-12-31T23:59:59Z"),
+)
+NUMBERS = (
+    *(b"-1e-3", b"inf", b"-Infinity", b"nan", b"nan(1)", b"1e400", b"1e-400", b"0x10", b"1_0", b"+1", b" 1", b"1."),
+    *(b".5", b"1,5", b"NA", b"", b"1e", b"\xd9\xa1", b'"2"', b'2"', b"1\r2"),
+)
+LABELS = (
+    *(b"NA", b" a ", b'"a,b"', b'"a""b"', b'a"b', b"\xc3\xa9", b"\xff", b"a\0b", b'""', b"x" * 2000, b"x" * 2001),
+)
+CELLS = [
+    (column, text)
+    for column, texts in (("time", TIMES), ("load", NUMBERS), ("device", LABELS))
+    for text in texts
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("column", "text"), CELLS)
+def test_whether_and_how_a_row_is_read_does_not_depend_on_its_neighbours(file: Path, column: str, text: bytes) -> None:
+    cells = {"time": b"2024-05-01T00:00:00Z", "device": b"a", "load": b"1", "heat": b"", column: text}
+    row = b",".join(cells.values()) + b"\n"
+    file.write_bytes(HEADER + row)
+    alone = read_all(file, 10)
+    file.write_bytes(HEADER + row + b"bad,row,1,2\n")  # Arrow refuses the slice, and it is read row by row
+    with_neighbour = read_all(file, 10)
+    assert repr(rows_of(with_neighbour)) == repr(rows_of(alone))  # by text: a nan equals nothing
+    assert rejects_of(with_neighbour)[:-1] == rejects_of(alone)
+
+
+def test_a_field_that_is_not_read_may_be_long(file: Path) -> None:
+    header, row = HEADER.replace(b"\n", b",note\n"), GOOD.replace(b"\n", b"," + b"x" * 200_000 + b"\n")
+    file.write_bytes(header + row + row + b"bad,a,1,2,\n")
+    assert len(rows_of(read_all(file, 100))) == 2
+    FORMAT.check(file, COLUMNS)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(file: Path) -> None:
+    file.write_bytes(b"\xef\xbb\xbf" + HEADER + GOOD)
+    FORMAT.check(file, COLUMNS)
+    assert len(rows_of(read_all(file, 100))) == 1
+
+
+@pytest.mark.parametrize("batch_rows", [1, 3, 100])
+def test_a_quote_within_an_unquoted_field_does_not_mislead_the_cutter(file: Path, batch_rows: int) -> None:
+    strays = [b'2024-05-01T00:00:00Z,5" disk,1,2\n', GOOD, b'2024-05-01T00:00:00Z,"two\nlines",1,2\n', GOOD] * 3
+    file.write_bytes(HEADER + b"".join(strays).rstrip(b"\n"))
+    slices = list(FORMAT.cut(file, batch_rows))
+    assert [part.row_count for part in slices] == [batch_rows] * (12 // batch_rows) or [
+        part.row_count for part in slices
+    ] == [12]
+    parsed = read_all(file, batch_rows)
+    assert [row["device"] for row in rows_of(parsed)] == ['5" disk', "a", "two\nlines", "a"] * 3
+    assert rejects_of(parsed) == []
+
+
+def test_a_quote_that_is_never_closed_is_refused_where_it_stands(file: Path) -> None:
+    file.write_bytes(HEADER + GOOD + b'2024-05-01T00:00:00Z,"open,1,2\n' + GOOD * 5)
+    with pytest.raises(BadInput, match=r":3: a quote is opened in this record and not closed"):
+        list(FORMAT.cut(file, 10))
+
+
+def test_a_first_record_longer_than_the_sample_is_not_taken_for_none(file: Path) -> None:
+    file.write_bytes(HEADER + b'2024-05-01T00:00:00Z,"' + b"x" * 300_000 + b'",1,2\n' + GOOD)
+    FORMAT.check(file, COLUMNS)
+    parsed = read_all(file, 10)
+    assert len(rows_of(parsed)) == 1
+    assert [(line, column) for line, column, _ in rejects_of(parsed)] == [(2, "device")]
 
 
 def test_windows_line_ends_and_blank_lines(file: Path) -> None:
@@ -115,6 +188,8 @@ def test_windows_line_ends_and_blank_lines(file: Path) -> None:
         (b"time,device,load,heat,load\n", r":1: column 'load' stands in the header more than once"),
         (b"\x89PNG\r\n\x1a\n", "no CSV file in UTF-8: byte 0 of its header is 0x89"),
         (b"PAR1\0\0\0", "no CSV file: byte 4 is NUL"),
+        ((HEADER + GOOD).replace(b"\n", b"\r"), ":1: its lines end in CR alone"),
+        ("time,device".encode("utf-16"), ":1: this is UTF-16; allowed: UTF-8"),
         (HEADER + b"01/05/2024,a,1,2\n02/05/2024,a,1,2\n", r":2: column 'time': '01/05/2024' is no time"),
         (HEADER + b"2024-05-01T00:00:00,a,1,2\n", r":2: column 'time': .* has no zone"),
     ],
@@ -143,7 +218,7 @@ def test_a_file_that_is_not_there_or_is_a_folder_is_refused(tmp_path: Path) -> N
 def test_a_file_that_changed_after_it_was_cut_is_refused(file: Path) -> None:
     file.write_bytes(HEADER + GOOD)
     (part,) = FORMAT.cut(file, 10)
-    file.write_bytes(HEADER + GOOD + GOOD)
+    file.write_bytes(HEADER + GOOD.replace(b"2024", b"2025"))  # the same size
     with pytest.raises(BadInput, match="the file has changed"):
         FORMAT.read(file, part.place, COLUMNS)
 

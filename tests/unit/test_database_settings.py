@@ -69,3 +69,9 @@ def test_timeouts_reach_the_server() -> None:
     options = settings_of(db_connect_timeout=3, db_statement_timeout=1500)["OPTIONS"]
     assert options["connect_timeout"] == 3
     assert options["options"] == "-c statement_timeout=1500"
+
+
+def test_a_url_s_options_are_added_to_the_timeout_and_an_ipv6_address_loses_its_brackets() -> None:
+    made = settings_of(database_url="postgresql://me@[::1]/shop?options=-c%20search_path%3Dapp", db_statement_timeout=9)
+    assert made["HOST"] == "::1"
+    assert made["OPTIONS"]["options"] == "-c statement_timeout=9 -c search_path=app"

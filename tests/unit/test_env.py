@@ -46,6 +46,7 @@ def test_env_example_names_each_section_s_reader(section: type[Section]) -> None
         (Database, "DB_MAX_CONNS", "0", "greater than or equal to 1"),
         (Database, "DB_PORT", "65536", "less than or equal to 65535"),
         (Database, "DB_POOL_TIMEOUT", "-1", "greater than or equal to 0"),
+        (Database, "DB_POOL_TIMEOUT", "inf", "finite"),
         (Database, "DB_CONN_HEALTH_CHECKS", "perhaps", "boolean"),
         (Deployment, "DJANGO_ENV", "staging", "'development' or 'production'"),
         (Deployment, "SERVICE_NAME", "web/1", "pattern"),
@@ -91,3 +92,20 @@ def test_a_refusal_never_shows_a_secret(monkeypatch: pytest.MonkeyPatch) -> None
 def test_an_empty_value_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DB_MAX_CONNS", "")
     assert read(Database).db_max_conns == 20
+
+
+def test_a_password_may_hold_what_a_url_reserves_but_nothing_that_ends_a_quoted_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REDIS_PASSWORD", "a/b@c#d")
+    assert read(Queue).url.startswith("redis://:a%2Fb%40c%23d@127.0.0.1:")
+    monkeypatch.setenv("REDIS_PASSWORD", 'a"b')
+    with pytest.raises(BadEnvironment, match=r"REDIS_PASSWORD=\(a secret, not shown\): quotes.* are not allowed"):
+        read(Queue)
+
+
+def test_reports_must_outlive_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POOLHOUSE_PUBLISH_INTERVAL_S", "2")
+    monkeypatch.setenv("POOLHOUSE_REPORT_TTL_S", "2")
+    with pytest.raises(BadEnvironment, match=r"POOLHOUSE_REPORT_TTL_S=2: it must be more than 2"):
+        read(Deployment)

@@ -8,6 +8,6 @@ def test_a_name_says_service_host_and_process() -> None:
 
 
 def test_a_long_host_is_cut_so_that_the_pid_survives_postgresql_s_63_bytes() -> None:
-    name = Identity("web", "h" * 200, 4194304).name
+    name = Identity("web", "h" * 200, 4_194_304).name
     assert len(name) == 63
     assert name.endswith("h:4194304")

@@ -72,3 +72,39 @@ def test_a_file_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
     (tmp_path / "fake.parquet").write_bytes(b"time,device\n" * 5)
     with pytest.raises(BadInput, match="this is no Parquet file"):
         FORMAT.check(tmp_path / "fake.parquet", COLUMNS)
+
+
+def test_labels_that_are_no_text_are_refused_and_those_that_cannot_be_kept_are_set_aside(tmp_path: Path) -> None:
+    nested = tmp_path / "nested.parquet"
+    pq.write_table(
+        pa.table({"time": pa.array([NOON], pa.timestamp("us", "UTC")), "device": [["a"]], "load": [1]}), nested
+    )
+    with pytest.raises(BadInput, match=r"column 'device' is list<.*>; allowed: strings, integers and booleans"):
+        FORMAT.check(nested, COLUMNS)
+    path = write(tmp_path / "a.parquet", devices=["a", "b\0c", "x" * 2001])
+    (part,) = FORMAT.cut(path, 100)
+    parsed = FORMAT.read(path, part.place, COLUMNS)
+    assert parsed.table["device"].to_pylist() == ["a"]
+    assert [(reject.line, reject.reason.split()[-1]) for reject in parsed.rejects] == [(2, "it"), (3, "together")]
+    assert not any("\0" in reject.raw for reject in parsed.rejects)
+
+
+def test_a_time_that_python_cannot_hold_is_set_aside(tmp_path: Path) -> None:
+    times = pa.array([0, 4 * 10**17, -(10**17)], pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+    path = write(tmp_path / "a.parquet", devices=["a", "a", "a"], times=times)
+    (part,) = FORMAT.cut(path, 100)
+    parsed = FORMAT.read(path, part.place, COLUMNS)
+    assert parsed.table.num_rows == 1
+    assert [reject.line for reject in parsed.rejects] == [2, 3]
+
+
+def test_a_file_that_is_damaged_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", devices=["a"] * 1000)
+    (part,) = FORMAT.cut(path, 10_000)
+    content = bytearray(path.read_bytes())
+    content[4:60] = b"\xff" * 56
+    path.write_bytes(content)
+    stamp = path.stat()
+    place = {**part.place, "stamp": {"size": stamp.st_size, "mtime_ns": stamp.st_mtime_ns}}
+    with pytest.raises(BadInput, match=r"a\.parquet: row groups"):
+        FORMAT.read(path, place, COLUMNS)

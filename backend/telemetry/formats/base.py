@@ -1,13 +1,20 @@
 """What every format shares: the words for its input, its output and its refusals."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 TIME_TYPE = pa.timestamp("us", tz="UTC")
+# What Python's datetime holds; PostgreSQL holds more, but then no driver could read it back.
+EARLIEST, LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+# An entry of the unique index over metric and labels must fit into a third of a page, 2,704 bytes.
+LABELS_MAX_BYTES = 2000
 
 
 class BadInput(Exception):
@@ -91,31 +98,50 @@ class Format(Protocol):
         """
 
 
-def require_columns(path: Path, present: list[str], wanted: tuple[str, ...]) -> None:
+def times_in_range(times: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Say of each time, of whatever unit, whether Python can hold it: the years 1 to 9999 in UTC."""
+    kind = times.type
+    if kind.unit == "ns":  # 64 bits of them reach from 1677 to 2262
+        return pc.is_valid(times)
+    earliest, latest = (pa.scalar(bound, TIME_TYPE).cast(kind, safe=False) for bound in (EARLIEST, LATEST))
+    return pc.and_(pc.greater_equal(times, earliest), pc.less_equal(times, latest))
+
+
+def require_columns(path: Path, present: list[str], wanted: tuple[str, ...], *, line: int | None = None) -> None:
     """Refuse a file that lacks a column, or has one of them twice.
 
     Raises:
         BadInput: names the columns, and those that are there.
-
     """
     if missing := [name for name in wanted if name not in present]:
-        raise BadInput(path, f"no column {', '.join(map(repr, missing))}; its columns: {', '.join(present)}", line=1)
+        raise BadInput(path, f"no column {', '.join(map(repr, missing))}; its columns: {', '.join(present)}", line=line)
     if twice := [name for name in wanted if present.count(name) > 1]:
-        raise BadInput(path, f"column {', '.join(map(repr, twice))} stands in the header more than once", line=1)
+        raise BadInput(path, f"column {', '.join(map(repr, twice))} stands in the header more than once", line=line)
 
 
-def require_file(path: Path) -> int:
-    """Give the size of a file in bytes.
+def stamp_of(path: Path) -> dict[str, int]:
+    """Tell a file from what it becomes when it is changed: its size and its time of change.
 
     Raises:
         BadInput: there is no such file, it is empty, or it may not be read.
-
     """
     try:
         with path.open("rb") as file:
-            size = file.seek(0, 2)
+            status = os.fstat(file.fileno())
     except OSError as error:
         raise BadInput(path, (error.strerror or str(error)).lower()) from None
-    if size == 0:
+    if status.st_size == 0:
         raise BadInput(path, "the file is empty")
-    return size
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def require_unchanged(path: Path, stamp: dict[str, int]) -> None:
+    """Refuse a file that is not what it was when it was cut.
+
+    Raises:
+        BadInput: it is gone, or has changed.
+    """
+    if (now := stamp_of(path)) != stamp:
+        raise BadInput(
+            path, f"the file has changed since it was enqueued ({stamp['size']} bytes then, {now['size']} now)"
+        )

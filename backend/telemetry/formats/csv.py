@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from telemetry.formats.base import (
+    LABELS_MAX_BYTES,
     TIME_TYPE,
     BadInput,
     Columns,
@@ -21,12 +22,19 @@ from telemetry.formats.base import (
     Reject,
     Slice,
     require_columns,
-    require_file,
+    require_unchanged,
+    stamp_of,
+    times_in_range,
 )
 
-NEWLINE, QUOTE = ord("\n"), ord('"')
+NEWLINE, QUOTE, COMMA = ord("\n"), ord('"'), ord(",")
+BOM = b"\xef\xbb\xbf"
 SCAN_BYTES = 8 << 20
 SAMPLE_BYTES = 256 << 10
+RECORD_MAX_BYTES = 16 << 20
+BORDERS_AT_ONCE = 10_000
+
+csv.field_size_limit(RECORD_MAX_BYTES)  # Python's own, 131,072 characters, is less than Arrow takes
 
 
 class CsvFormat:
@@ -37,16 +45,16 @@ class CsvFormat:
 
     def check(self, path: Path, columns: Columns) -> None:
         """Read the header and a sample of rows."""
-        size = require_file(path)
+        size = stamp_of(path)["size"]
         with path.open("rb") as file:
             head = file.read(SAMPLE_BYTES)
         _require_text(path, head)
         header = _read_header(path)
-        require_columns(path, header.names, columns.all)
+        require_columns(path, header.names, columns.all, line=1)
         body = head[header.length :]
-        if len(head) < size:  # the last record of the sample may be cut off
+        if len(head) < size:  # the last record of the sample may be cut off; a first one that fills it is not judged
             body = body[: body.rfind(b"\n") + 1]
-        if not body.strip():
+        elif not body.strip():
             raise BadInput(path, "there is no row below the header")
         parsed = _parse(body, header.names, columns, first_line=header.lines + 1)
         if parsed.table.num_rows == 0 and parsed.rejects:
@@ -59,27 +67,26 @@ class CsvFormat:
 
     def cut(self, path: Path, batch_rows: int) -> Iterator[Slice]:
         """Cut at record borders, found at the speed of memory."""
-        size = require_file(path)
+        stamp = stamp_of(path)
         header = _read_header(path)
         start, first_line, rows = header.length, header.lines + 1, 0
         end = start
-        for ends, next_lines in _record_borders(path, start, size, first_line):
+        for ends, next_lines in _record_borders(path, start, stamp["size"], first_line):
             taken = 0
             while len(ends) - taken >= batch_rows - rows:
                 last = taken + batch_rows - rows - 1
                 end = int(ends[last])
-                yield _slice(batch_rows, start, end, first_line, size)
+                yield _slice(batch_rows, start, end, first_line, stamp)
                 start, first_line, rows, taken = end, int(next_lines[last]), 0, last + 1
             if len(ends) > taken:
                 rows += len(ends) - taken
                 end = int(ends[-1])
-        if start < size:
-            yield _slice(rows + (end < size), start, size, first_line, size)
+        if start < stamp["size"]:
+            yield _slice(rows + (end < stamp["size"]), start, stamp["size"], first_line, stamp)
 
     def read(self, path: Path, place: dict[str, Any], columns: Columns) -> Parsed:
         """Read a byte range."""
-        if (size := require_file(path)) != place["file_size"]:
-            raise BadInput(path, f"the file has changed: {place['file_size']} bytes when it was enqueued, {size} now")
+        require_unchanged(path, place["stamp"])
         with path.open("rb") as file:
             file.seek(place["offset"])
             data = file.read(place["length"])
@@ -89,18 +96,38 @@ class CsvFormat:
 FORMAT = CsvFormat()
 
 
-def _slice(row_count: int, start: int, end: int, first_line: int, file_size: int) -> Slice:
-    place = {"offset": start, "length": end - start, "first_line": first_line, "file_size": file_size}
-    return Slice(row_count, place)
+def _slice(row_count: int, start: int, end: int, first_line: int, stamp: dict[str, int]) -> Slice:
+    return Slice(row_count, {"offset": start, "length": end - start, "first_line": first_line, "stamp": stamp})
 
 
-def _record_borders(path: Path, start: int, size: int, first_line: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+# For each block of a file: the offsets just behind its records, and the numbers of the lines that begin there.
+Borders = Iterator[tuple[np.ndarray, np.ndarray]]
+
+
+class _StrayQuoteError(Exception):
+    """A quote stands within a field that is not quoted, so counting quotes does not tell where records end."""
+
+
+def _record_borders(path: Path, start: int, size: int, first_line: int) -> Borders:
     """Find where records end.
 
-    Yields, for each block of the file, the offsets just behind its records' last bytes, and the numbers of the lines
-    that begin there. A newline between an odd and an even quote belongs to a field; a doubled quote keeps the parity.
+    Raises:
+        BadInput: a quote is never closed, or not within 16 MiB.
     """
-    offset, line, quotes_before = start, first_line, 0
+    border, line = start, first_line
+    try:
+        for ends, lines in _borders_by_counting(path, start, size, first_line):
+            if len(ends):
+                border, line = int(ends[-1]), int(lines[-1])
+            yield ends, lines
+    except _StrayQuoteError:
+        yield from _borders_by_parsing(path, border, size, line)
+
+
+def _borders_by_counting(path: Path, start: int, size: int, first_line: int) -> Borders:
+    """Find borders a block at a time: a newline between an odd and an even quote belongs to a field."""
+    offset, line, in_quotes, before = start, first_line, 0, NEWLINE
+    border, border_line = start, first_line
     with path.open("rb") as file:
         file.seek(start)
         while block := file.read(min(SCAN_BYTES, size - offset)):
@@ -108,54 +135,110 @@ def _record_borders(path: Path, start: int, size: int, first_line: int) -> Itera
             ends = np.flatnonzero(codes == NEWLINE)
             lines = np.arange(line + 1, line + 1 + len(ends))
             line += len(ends)
-            if quotes_before or QUOTE in block:
-                quotes = np.cumsum(codes == QUOTE, dtype=np.uint8) + np.uint8(quotes_before)  # wraps, parity stays
+            if in_quotes or QUOTE in block:
+                quotes = np.cumsum(codes == QUOTE, dtype=np.uint8) + np.uint8(in_quotes)  # wraps, parity stays
+                _require_quotes_at_field_borders(codes, quotes, before)
                 outside = quotes[ends] & 1 == 0
                 ends, lines = ends[outside], lines[outside]
-                quotes_before = int(quotes[-1]) & 1
+                in_quotes = int(quotes[-1]) & 1
+            before = block[-1]
+            if len(ends):
+                border, border_line = offset + int(ends[-1]) + 1, int(lines[-1])
             yield offset + ends + 1, lines
             offset += len(block)
+            if offset - border > RECORD_MAX_BYTES or (offset == size and in_quotes):
+                raise BadInput(path, "a quote is opened in this record and not closed", line=border_line)
+
+
+def _require_quotes_at_field_borders(codes: np.ndarray, quotes: np.ndarray, before: int) -> None:
+    """Check that each quote that opens follows a comma, a newline, or the quote that it doubles."""
+    opening = np.flatnonzero((codes == QUOTE) & (quotes & 1 == 1))
+    previous = np.where(opening > 0, codes[opening - 1], before)
+    if not np.isin(previous, (COMMA, NEWLINE, QUOTE)).all():
+        raise _StrayQuoteError
+
+
+def _borders_by_parsing(path: Path, start: int, size: int, first_line: int) -> Borders:
+    """Find borders record by record, as Python's csv reads them; slower by two orders."""
+    lengths: list[int] = []
+    with path.open("rb") as file:
+        file.seek(start)
+        reader = csv.reader(_lines_with_lengths(file, size - start, lengths))
+        end, line = start, first_line
+        ends, lines = [], []
+        while True:
+            try:
+                next(reader)
+            except StopIteration:
+                break
+            except csv.Error as error:
+                raise BadInput(path, str(error), line=line) from None
+            end, line = end + sum(lengths), first_line + reader.line_num
+            lengths.clear()
+            ends.append(end)
+            lines.append(line)
+            if len(ends) == BORDERS_AT_ONCE:
+                yield np.array(ends), np.array(lines)
+                ends, lines = [], []
+    yield np.array(ends, dtype=np.int64), np.array(lines, dtype=np.int64)
+
+
+def _lines_with_lengths(file: IO[bytes], size: int, lengths: list[int]) -> Iterator[str]:
+    """Yield lines for csv, noting their lengths in bytes; a lone CR, which csv refuses, is no border here either."""
+    left = size
+    while left and (line := file.readline(left)):
+        left -= len(line)
+        lengths.append(len(line))
+        yield line.replace(b"\r", b" ").decode("latin-1")
 
 
 @dataclass(frozen=True)
 class _Header:
     names: list[str]
     length: int
-    """in bytes, its newline included"""
+    """in bytes, a byte order mark and the newline included"""
     lines: int
 
 
 def _read_header(path: Path) -> _Header:
     with path.open("rb") as file:
         head = file.read(SAMPLE_BYTES)
-    length = next((int(ends[0]) for ends, _ in _record_borders(path, 0, len(head), 1) if len(ends)), len(head))
-    text = head[:length].decode("utf-8", "replace")
+    begin = len(BOM) if head.startswith(BOM) else 0
+    borders = _record_borders(path, begin, len(head), 1)
+    length = next((int(ends[0]) for ends, _ in borders if len(ends)), len(head))
+    text = head[begin:length].decode("utf-8", "replace")
     return _Header(next(csv.reader(text.splitlines(keepends=True)), []), length, max(1, text.count("\n")))
 
 
 def _require_text(path: Path, head: bytes) -> None:
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise BadInput(path, "this is UTF-16; allowed: UTF-8", line=1)
     if b"\0" in head:
-        raise BadInput(
-            path, f"this is no CSV file: byte {head.index(0)} is NUL", line=head.count(b"\n", 0, head.index(0)) + 1
-        )
+        at = head.index(0)
+        raise BadInput(path, f"this is no CSV file: byte {at} is NUL", line=head.count(b"\n", 0, at) + 1)
+    if b"\r" in head and b"\n" not in head:
+        raise BadInput(path, "its lines end in CR alone; allowed: LF, or CR and LF", line=1)
     try:
         head[: head.find(b"\n") + 1 or None].decode("utf-8")
     except UnicodeDecodeError as error:
+        at = error.start
         raise BadInput(
-            path, f"this is no CSV file in UTF-8: byte {error.start} of its header is 0x{head[error.start]:02x}", line=1
+            path, f"this is no CSV file in UTF-8: byte {at} of its header is 0x{head[at]:02x}", line=1
         ) from None
 
 
 def _parse(data: bytes, names: list[str], columns: Columns, *, first_line: int) -> Parsed:
-    """Parse records; line by line only where parsing them at once finds a fault, to tell which and why."""
-    table = None if b"\0" in data else _parse_at_once(data, names, columns)
+    """Parse records; one by one only where parsing them at once finds a fault, to tell which and why."""
+    table = _parse_at_once(data, names, columns)
     if table is not None:
         return Parsed(table, [])
     return _parse_row_by_row(data, names, columns, first_line)
 
 
 def _parse_at_once(data: bytes, names: list[str], columns: Columns) -> pa.Table | None:
-    """Parse with Arrow; None if any row has a fault."""
+    """Parse with Arrow; None if any row has a fault, or has what Arrow and Python may see differently."""
+    if b"\0" in data or data.count(b"\r") != data.count(b"\r\n"):
+        return None
     types: dict[str, pa.DataType] = {
         columns.time: TIME_TYPE,
         **dict.fromkeys(columns.labels, pa.string()),
@@ -173,13 +256,24 @@ def _parse_at_once(data: bytes, names: list[str], columns: Columns) -> pa.Table 
         )
     except pa.ArrowInvalid:
         return None
-    missing = table[columns.time].null_count or any(
-        pc.any(pc.equal(table[name], "")).as_py() for name in columns.labels
+    return table if _is_plain(table, columns) else None
+
+
+def _is_plain(table: pa.Table, columns: Columns) -> bool:
+    """Say whether no cell needs a closer look: times in range, labels present and short, numbers finite."""
+    times = table[columns.time]
+    if times.null_count or table.num_rows == 0:
+        return False
+    label_bytes = [pc.binary_length(table[name]) for name in columns.labels]
+    return (
+        pc.all(times_in_range(times)).as_py()
+        and all(pc.min(lengths).as_py() > 0 for lengths in label_bytes)
+        and sum(pc.max(lengths).as_py() for lengths in label_bytes) <= LABELS_MAX_BYTES
+        and all(pc.all(pc.is_finite(table[name])).as_py() is not False for name in columns.values)
     )
-    return None if missing else table
 
 
-class _BadCell(ValueError):
+class _BadCellError(ValueError):
     def __init__(self, column: str, reason: str) -> None:
         super().__init__(reason)
         self.column = column
@@ -199,8 +293,8 @@ def _parse_row_by_row(data: bytes, names: list[str], columns: Columns, first_lin
                 rows.append(_read_row(cells, names, positions, columns))
         except StopIteration:
             break
-        except (csv.Error, _BadCell) as fault:
-            column = fault.column if isinstance(fault, _BadCell) else ""
+        except (csv.Error, _BadCellError) as fault:
+            column = fault.column if isinstance(fault, _BadCellError) else ""
             raw = "".join(lines[begin : reader.line_num]).rstrip("\r\n")
             rejects.append(Reject(first_line + begin, column, str(fault), _printable(raw)))
     return Parsed(_table_of(rows, columns), rejects)
@@ -208,10 +302,12 @@ def _parse_row_by_row(data: bytes, names: list[str], columns: Columns, first_lin
 
 def _read_row(cells: list[str], names: list[str], positions: dict[str, int], columns: Columns) -> tuple[Any, ...]:
     if len(cells) != len(names):
-        raise _BadCell("", f"{len(cells)} cells, the header has {len(names)}")
+        raise _BadCellError("", f"{len(cells)} cells, the header has {len(names)}")
     cell = {name: cells[position] for name, position in positions.items()}
     time = _read_time(columns.time, cell[columns.time])
     labels = [_read_label(name, cell[name]) for name in columns.labels]
+    if (size := sum(len(label.encode()) for label in labels)) > LABELS_MAX_BYTES:
+        raise _BadCellError(columns.labels[0], f"its labels have {size} bytes; allowed: {LABELS_MAX_BYTES} together")
     values = [_read_value(name, cell[name], columns.null_values) for name in columns.values]
     return (time, *labels, *values)
 
@@ -220,17 +316,22 @@ def _read_time(column: str, text: str) -> datetime:
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        raise _BadCell(column, f"{_printable(text)!r} is no time; allowed: 2013-01-31T06:00:00Z (ISO 8601)") from None
+        raise _BadCellError(
+            column, f"{_printable(text)!r} is no time; allowed: 2013-01-31T06:00:00Z (ISO 8601)"
+        ) from None
     if time.tzinfo is None:
-        raise _BadCell(column, f"{text!r} has no zone; allowed: an offset at its end, as Z or +01:00")
-    return time.astimezone(UTC)
+        raise _BadCellError(column, f"{text!r} has no zone; allowed: an offset at its end, as Z or +01:00")
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise _BadCellError(column, f"{text!r} is out of range; allowed: the years 1 to 9999 in UTC") from None
 
 
 def _read_label(column: str, text: str) -> str:
     if not text:
-        raise _BadCell(column, "the label is missing")
+        raise _BadCellError(column, "the label is missing")
     if "\0" in text or not _is_unicode(text):
-        raise _BadCell(column, f"{_printable(text)!r} is not text in UTF-8, or has a NUL in it")
+        raise _BadCellError(column, f"{_printable(text)!r} is not text in UTF-8, or has a NUL in it")
     return text
 
 
@@ -242,9 +343,9 @@ def _read_value(column: str, text: str, null_values: tuple[str, ...]) -> float |
             raise ValueError
         value = float(text)
     except ValueError:
-        raise _BadCell(column, f"{_printable(text)!r} is no number") from None
+        raise _BadCellError(column, f"{_printable(text)!r} is no number") from None
     if math.isinf(value) and "inf" not in text.lower():
-        raise _BadCell(column, f"{text!r} is out of the range of a double")
+        raise _BadCellError(column, f"{text!r} is out of the range of a double")
     return value
 
 

@@ -70,10 +70,10 @@ def _job_table(jobs: list[Progress]) -> Table:
 def _print_job(progress: Progress, console: Console) -> None:
     console.print(summarise(progress) if progress.is_over else _job_table([progress]))
     for failure in failed_batches(progress.job_id):
-        console.print(f"batch {failure['id']} failed: {failure['error']}", markup=False)
+        console.print(f"batch {failure['id']} failed: {failure['error']}")
     rejects = rejected_rows(progress.job_id)
     for reject in rejects[:REJECTS_SHOWN]:
         column = f" column {reject['column']!r}:" if reject["column"] else ""
-        console.print(f"{reject['path']}:{reject['line']}:{column} {reject['reason']}", markup=False, soft_wrap=True)
+        console.print(f"{reject['path']}:{reject['line']}:{column} {reject['reason']}", soft_wrap=True)
     if len(rejects) > REJECTS_SHOWN:
         console.print(f"… and {len(rejects) - REJECTS_SHOWN:,} more; --json has all of them with their raw text")

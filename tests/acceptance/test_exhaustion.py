@@ -1,0 +1,78 @@
+"""The web with a pool that is used up: what it still answers, and how fast."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import psycopg2
+import pytest
+
+from config.env import Database, read
+from sandbox.stack import Stack
+
+
+@pytest.fixture
+def exhausted(make_stack: Callable[..., Stack]) -> Iterator[Stack]:
+    """A web whose two connections both wait for a lock that the test holds."""
+    stack = make_stack(DB_MAX_CONNS_DEV="2", DB_MAX_OVERFLOW_DEV="0", WEB_PROCESSES="1", DB_POOL_TIMEOUT="1.5")
+    manager = stack.start()
+    database = read(Database)
+    lock = psycopg2.connect(
+        host=database.db_host,
+        port=database.db_port,
+        user=database.db_user,
+        password=database.db_pass.get_secret_value(),
+        dbname=stack.variables["DB_NAME"],
+    )
+    try:
+        with lock.cursor() as cursor:
+            cursor.execute("LOCK TABLE django_session IN ACCESS EXCLUSIVE MODE")
+        with ThreadPoolExecutor(2) as visitors:
+            for _ in range(2):
+                visitors.submit(visit_session, stack)
+            _await_waiters(lock, 2)
+            yield stack
+            lock.rollback()
+    finally:
+        lock.close()
+        stack.stop(manager)
+
+
+def visit_session(stack: Stack) -> int:
+    """Ask for a page that reads the session, and so waits for the lock."""
+    request = Request(f"{stack.address}/admin/", headers={"Cookie": "sessionid=0123456789abcdef0123456789abcdef"})
+    with urlopen(request, timeout=60) as answer:
+        return int(answer.status)
+
+
+def _await_waiters(connection: "psycopg2.extensions.connection", count: int) -> None:
+    deadline = time.monotonic() + 10
+    waiting = -1
+    while waiting != count:
+        assert time.monotonic() < deadline, f"{waiting} wait for the lock, not {count}"
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            (waiting,) = cursor.fetchone()
+        time.sleep(0.02)
+
+
+def answer_of(stack: Stack, path: str) -> tuple[int, str, float]:
+    begun = time.monotonic()
+    try:
+        with urlopen(f"{stack.address}{path}", timeout=20) as answer:
+            return answer.status, answer.read().decode(), time.monotonic() - begun
+    except HTTPError as error:
+        return error.code, error.read().decode(), time.monotonic() - begun
+
+
+def test_probes_answer_at_once_and_say_why_and_a_request_gets_its_timeout(exhausted: Stack) -> None:
+    status, body, seconds = answer_of(exhausted, "/readyz")
+    assert (status, seconds < 1.0) == (503, True), "a probe must not wait for what it is to report on"
+    assert "the pool is exhausted: 2 of 2 connections in use" in body
+    assert answer_of(exhausted, "/healthz")[0] == 200
+    status, body, seconds = answer_of(exhausted, "/")
+    assert status == 503
+    assert "QueuePool limit of size 2 overflow 0 reached" in body
+    assert 1.5 <= seconds < 3
