@@ -27,7 +27,7 @@ def create_job(paths: Sequence[Path], columns: Columns, *, batch_rows: int) -> I
         kombu.exceptions.OperationalError: the broker is away. The job is recorded all the same, and beat sends it.
 
     """
-    paths = [path.resolve() for path in paths]
+    paths = [_recordable(path) for path in paths]
     format_ = formats.by_path(paths[0])
     for path in paths:
         if formats.by_path(path) is not format_:
@@ -47,6 +47,15 @@ def create_job(paths: Sequence[Path], columns: Columns, *, batch_rows: int) -> I
         created = IngestBatch.objects.bulk_create(slices, batch_size=1000)
         transaction.on_commit(partial(send_batches, [batch.pk for batch in created]))
     return job
+
+
+def _recordable(path: Path) -> Path:
+    absolute = path.resolve()
+    try:
+        str(absolute).encode()
+    except UnicodeEncodeError:
+        raise BadInput(Path(repr(str(path))), "its name is not UTF-8; rename it") from None
+    return absolute
 
 
 def _batches_of(job: IngestJob, path: Path, format_: formats.Format, batch_rows: int) -> Iterator[IngestBatch]:

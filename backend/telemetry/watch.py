@@ -31,7 +31,7 @@ def summarise(progress: JobProgress) -> str:
     rate = f", {progress.inserted / elapsed_s:,.0f} readings/s" if progress.inserted and elapsed_s else ""
     return (
         f"job {progress.job_id} {progress.state} in {elapsed_s:.1f} s: {progress.inserted:,} readings inserted{rate}, "
-        f"{progress.skipped:,} skipped (already there); {progress.rejected:,} of {progress.rows:,} rows rejected, "
+        f"{progress.skipped:,} skipped as duplicates; {progress.rejected:,} of {progress.rows:,} rows rejected, "
         f"{progress.failed} of {progress.batches} batches failed"
     )
 
@@ -75,7 +75,8 @@ def _draw_bar(job_id: int, console: Console) -> JobProgress:
 
 
 def _print_lines(job_id: int, console: Console) -> JobProgress:
-    begun = printed = time.monotonic()
+    begun = time.monotonic()
+    printed = begun - LINE_INTERVAL_S + 1  # the first line comes after a second
     for progress in _follow(job_id, console):
         now = time.monotonic()
         if now - printed >= LINE_INTERVAL_S:

@@ -101,7 +101,7 @@ def test_the_question_is_answered_from_the_data(running: Running, ingested: str)
 
 def test_a_second_load_of_the_same_file_inserts_nothing(running: Running, ingested: str) -> None:
     again = running.manage(*INGEST, "--wait").stdout
-    assert "0 readings inserted, 211,061 skipped (already there)" in again
+    assert "0 readings inserted, 211,061 skipped as duplicates" in again
     assert query(running, "SELECT count(*) FROM reading") == [(211_061,)]
 
 

@@ -1,14 +1,16 @@
 """The sources of the status: the store, the server, and the pools of a process."""
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg2
 import pytest
+import redis
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, connections
 from pytest_django import Settings
 
-import redis
 from config.env import Queue, read
 from poolhouse import pools
 from poolhouse.conf import options
@@ -63,8 +65,21 @@ def test_the_monitor_sees_the_server_s_room_and_not_itself() -> None:
 
 def test_the_standard_backend_s_connections_are_counted_over_all_threads() -> None:
     connection.ensure_connection()
-    (state,) = pools.pool_states()
-    assert (state.kind, state.engine, state.in_use) == ("per-thread", "django.db.backends.postgresql", 1)
+    together = threading.Barrier(4)
+
+    def hold() -> None:
+        connection.ensure_connection()  # each thread's own
+        together.wait()
+        together.wait()
+        connection.close()
+
+    with ThreadPoolExecutor(3) as threads:
+        held = [threads.submit(hold) for _ in range(3)]
+        together.wait()
+        (state,) = pools.pool_states()
+        together.wait()
+        assert [future.result() for future in held] == [None] * 3
+    assert (state.kind, state.engine, state.in_use) == ("per-thread", "django.db.backends.postgresql", 4)
 
 
 def test_a_source_that_is_away_is_named_and_the_other_still_answers(monkeypatch: pytest.MonkeyPatch) -> None:

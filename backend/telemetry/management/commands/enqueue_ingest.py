@@ -7,6 +7,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
 from kombu.exceptions import OperationalError as BrokerError
 from rich.console import Console
 
@@ -18,11 +19,12 @@ from telemetry.watch import watch_job
 
 EMPTY_CELLS = ("", "NA", "N/A", "null", "NULL")
 MISUSE = 2
+BATCH_ROWS_MAX = 10_000_000
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+def _batch_rows(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= BATCH_ROWS_MAX:
+        raise ArgumentTypeError(f"{text!r} is no whole number from 1 to {BATCH_ROWS_MAX:,}")
     return int(text)
 
 
@@ -48,7 +50,7 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--batch-rows",
-            type=_positive,
+            type=_batch_rows,
             default=settings.INGEST_BATCH_ROWS,
             metavar="N",
             help="input rows in a batch (default: %(default)s)",
@@ -65,6 +67,8 @@ class Command(BaseCommand):
             job_id = create_job(options["paths"], columns, batch_rows=options["batch_rows"]).pk
         except BadInput as error:
             raise CommandError(str(error), returncode=MISUSE) from None
+        except DatabaseError as error:
+            raise CommandError(f"the database cannot be used: {' '.join(str(error).split())}", returncode=1) from None
         except BrokerError as error:
             raise CommandError(
                 f"the broker cannot be reached: {error}. The job is recorded; beat enqueues it when the broker is back",
