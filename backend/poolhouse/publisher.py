@@ -7,6 +7,7 @@ import threading
 import time
 
 import redis
+
 from poolhouse import pools
 from poolhouse.conf import options
 from poolhouse.identity import current, label_connections

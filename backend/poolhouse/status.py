@@ -5,9 +5,9 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import redis
 from django.db import DEFAULT_DB_ALIAS
 
-import redis
 from poolhouse.driver import driver_errors
 from poolhouse.identity import current
 from poolhouse.report import ProcessReport

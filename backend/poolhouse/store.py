@@ -4,10 +4,10 @@ import time
 from functools import cache
 from typing import cast
 
+import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-import redis
 from poolhouse.conf import options
 from poolhouse.report import ProcessReport
 
