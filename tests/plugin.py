@@ -94,16 +94,4 @@ def superuser_sql(statement: str, database: str = "postgres") -> None:
         connection.close()
 
 
-@pytest.fixture(scope="session")
-def django_db_modify_db_settings(servers: Place) -> None:
-    """Start the servers before pytest-django makes its database."""
-
-
-def weather_csv() -> Path:
-    """The example data, where scripts/setup installs it."""
-    from sandbox.demo import weather_csv as path
-
-    return path()
-
-
-__all__ = ["CHECKOUT", "free_ports", "servers", "superuser_sql", "weather_csv"]
+__all__ = ["CHECKOUT", "free_ports", "servers", "superuser_sql"]

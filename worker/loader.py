@@ -2,6 +2,7 @@
 
 import io
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,13 @@ import psycopg2.errors
 import pyarrow as pa
 import pyarrow.compute as pc
 from django.db import IntegrityError, OperationalError, connection, transaction
-from django.utils import timezone
 
-from poolhouse.identity import current
 from telemetry import formats
-from telemetry.formats import BadInput, Columns, Parsed
+from telemetry.formats import Columns, Parsed
 from telemetry.formats.base import TIME_TYPE
 from telemetry.intake import columns_of
-from telemetry.models import IngestBatch, IngestReject
+from telemetry.models import IngestBatch, IngestJob
+from worker import ledger
 from worker.series import forget_series, key_of, series_ids
 
 logger = logging.getLogger(__name__)
@@ -27,57 +27,77 @@ CODES_MAX = 1 << 62
 
 READINGS = pa.schema([("time", TIME_TYPE), ("series_id", pa.int32()), ("value", pa.float64())])
 
+MERGE = {
+    # In the order of the file, the first of several readings of a series and a time stays.
+    IngestJob.OnConflict.IGNORE: """
+        WITH merged AS (
+            INSERT INTO reading SELECT * FROM reading_batch ORDER BY series_id, time, ctid
+            ON CONFLICT DO NOTHING
+            RETURNING 1
+        )
+        SELECT count(*), 0 FROM merged
+    """,
+    # The last of several stays. A row that an INSERT made has no xmax; one that it updated has.
+    IngestJob.OnConflict.UPDATE: """
+        WITH merged AS (
+            INSERT INTO reading
+            SELECT DISTINCT ON (series_id, time) * FROM reading_batch ORDER BY series_id, time, ctid DESC
+            ON CONFLICT (series_id, time) DO UPDATE SET value = excluded.value
+            RETURNING xmax = 0 AS is_new
+        )
+        SELECT count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new) FROM merged
+    """,
+}
+
+
+class DuplicateReadingError(Exception):
+    """A job that wants every reading to be new has one that is not."""
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What became of readings."""
+
+    inserted: int
+    updated: int = 0
+
 
 def load(batch_id: int) -> None:
     """Load a batch that is queued; one that is not, or that another worker is loading, is left alone.
 
-    A slice that cannot be read fails the batch.
-
     Raises:
-        django.db.OperationalError: the server is away; the batch is as it was.
-
+        BadInput: the slice cannot be read.
+        DuplicateReadingError: the job refuses duplicates, and there is one.
+        django.db.OperationalError: among others, when the server is away; the batch is as it was.
     """
     batch = IngestBatch.objects.select_related("job").get(pk=batch_id)
     if batch.state != IngestBatch.State.QUEUED:
         return
     columns = columns_of(batch.job)
-    try:
-        parsed = formats.by_name(batch.job.format).read(Path(batch.path), batch.slice, columns)
-    except BadInput as error:
-        fail_batch(batch_id, f"{error} (read by {current().name}; files must be where the workers see them)")
-        return
+    parsed = formats.by_name(batch.job.format).read(Path(batch.path), batch.slice, columns)
     readings = make_readings(parsed.table, columns)
     with transaction.atomic():
-        if not _claim(batch_id):
+        if not ledger.claim(batch_id):
             return
         with connection.cursor() as cursor:  # the task's time limit bounds it; a large COPY may take its time
             cursor.execute("SET LOCAL statement_timeout = 0")
         _require_series(readings)
-        inserted = copy_readings(readings)
-        _finish(batch, parsed, inserted=inserted, skipped=readings.num_rows - inserted)
-    logger.info(
-        "%s: %d readings inserted, %d skipped, %d rows rejected",
-        batch,
-        inserted,
-        batch.skipped_count,
-        batch.rejected_count,
+        copied = copy_readings(readings, batch.job.on_conflict)
+        ledger.finish(batch, parsed.rejects, counts=_counts(parsed, columns, readings.num_rows, copied))
+    logger.info("%s: %d readings inserted, %d rows rejected", batch, copied.inserted, len(parsed.rejects))
+
+
+def _counts(parsed: Parsed, columns: Columns, readings: int, copied: Copied) -> ledger.Counts:
+    cells = parsed.table.num_rows * len(columns.values)
+    return ledger.Counts(
+        row_count=parsed.table.num_rows + len(parsed.rejects),
+        rejected_count=len(parsed.rejects),
+        cell_count=cells,
+        empty_count=cells - readings,
+        inserted_count=copied.inserted,
+        updated_count=copied.updated,
+        skipped_count=readings - copied.inserted - copied.updated,
     )
-
-
-def fail_batch(batch_id: int, reason: str) -> None:
-    """Record why a batch cannot be loaded."""
-    logger.error("batch %d failed: %s", batch_id, reason)
-    IngestBatch.objects.filter(pk=batch_id, state=IngestBatch.State.QUEUED).update(
-        state=IngestBatch.State.FAILED,
-        error=" ".join(reason.split()),
-        finished_at=timezone.now(),
-    )
-
-
-def _claim(batch_id: int) -> bool:
-    """Lock the batch for this transaction, unless it is not queued any more or another worker has it."""
-    queued = IngestBatch.objects.select_for_update(skip_locked=True).filter(pk=batch_id, state=IngestBatch.State.QUEUED)
-    return queued.first() is not None
 
 
 def _require_series(readings: pa.RecordBatch) -> None:
@@ -94,25 +114,11 @@ def _require_series(readings: pa.RecordBatch) -> None:
             raise OperationalError("a series was deleted while its readings were being loaded")
 
 
-def _finish(batch: IngestBatch, parsed: Parsed, *, inserted: int, skipped: int) -> None:
-    IngestReject.objects.bulk_create(
-        (
-            IngestReject(batch=batch, line=reject.line, column_name=reject.column, reason=reject.reason, raw=reject.raw)
-            for reject in parsed.rejects
-        ),
-        batch_size=5000,
-    )
-    batch.state = IngestBatch.State.DONE
-    batch.row_count = parsed.table.num_rows + len(parsed.rejects)
-    batch.inserted_count, batch.skipped_count, batch.rejected_count = inserted, skipped, len(parsed.rejects)
-    batch.finished_at = timezone.now()
-    batch.save()
-
-
 def make_readings(table: pa.Table, columns: Columns) -> pa.RecordBatch:
     """Melt a parsed table: a reading for each value cell that is not empty, sorted by series and time.
 
-    Sorting first spares the unique index from being touched at random, which is what a COPY into it costs.
+    Sorting first spares the unique index from being touched at random, which is what a COPY into it costs. Readings of
+    the same series and time keep the order of the file.
     """
     combinations, which = _label_combinations(table, columns.labels)
     keys = [key_of(metric, labels) for metric in columns.values for labels in combinations]
@@ -145,31 +151,34 @@ def _label_combinations(table: pa.Table, labels: tuple[str, ...]) -> tuple[list[
     return table.select(labels).take(pa.array(first_row)).to_pylist(), which
 
 
-def copy_readings(readings: pa.RecordBatch) -> int:
-    """COPY readings through Django's own connection, in its transaction; give how many were new.
+def copy_readings(readings: pa.RecordBatch, on_conflict: str) -> Copied:
+    """COPY readings through Django's own connection, in its transaction.
 
     COPY knows no ON CONFLICT, so readings that are there already cost a second way, through a temporary table.
+
+    Raises:
+        DuplicateReadingError: on_conflict is error, and a reading is there already or comes twice.
     """
     encoder = pgpq.ArrowToPostgresBinaryEncoder(READINGS)
     data = encoder.write_header() + encoder.write_batch(readings) + encoder.finish()
     try:
         with transaction.atomic():
             _copy("reading", data)
-        return int(readings.num_rows)
+        return Copied(int(readings.num_rows))
     except IntegrityError as error:
         if not isinstance(error.__cause__, psycopg2.errors.UniqueViolation):
             raise
-    return _merge(data)
+        if on_conflict == IngestJob.OnConflict.ERROR:
+            raise DuplicateReadingError(f"a reading is there already: {error}") from error
+    return _merge(data, on_conflict)
 
 
-def _merge(data: bytes) -> int:
+def _merge(data: bytes, on_conflict: str) -> Copied:
     with connection.cursor() as cursor:
         cursor.execute("CREATE TEMPORARY TABLE reading_batch (LIKE reading) ON COMMIT DROP")
         _copy("reading_batch", data)
-        cursor.execute(
-            "INSERT INTO reading SELECT * FROM reading_batch ORDER BY series_id, time ON CONFLICT DO NOTHING"
-        )
-        return int(cursor.rowcount)
+        cursor.execute(MERGE[IngestJob.OnConflict(on_conflict)])
+        return Copied(*cursor.fetchone())
 
 
 def _copy(table: str, data: bytes) -> None:

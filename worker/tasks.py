@@ -1,44 +1,75 @@
-"""The tasks: thin doors from the queue to the loader and the ledger."""
+"""The tasks: from the queue to the loader, and what follows when it fails."""
 
-from datetime import timedelta
+import logging
+import random
 from typing import Any
 
 from celery import Task, shared_task
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, transaction
-from django.utils import timezone
+from django.db import InterfaceError, OperationalError, connection
 
-from telemetry.models import IngestBatch
-from telemetry.queue import LOAD_BATCH, RESEND_UNFINISHED, send_batches
-from worker.loader import fail_batch, load
+from poolhouse.identity import current
+from telemetry.formats import BadInput
+from telemetry.queue import LOAD_BATCH, RESEND_UNFINISHED, send_batches, waiting_batches
+from worker import ledger
+from worker.loader import DuplicateReadingError, load
 
-TRANSIENT = (OperationalError, InterfaceError)
-MAX_RETRIES = 8
+logger = logging.getLogger(__name__)
+
+# SQLSTATEs of what passes by itself: connection failures, transaction rollbacks (deadlocks), insufficient resources
+# (too many connections, disk full), the server's shutdown. https://www.postgresql.org/docs/17/errcodes-appendix.html
+TRANSIENT_SQLSTATES = ("08", "40", "53", "57P")
+BACKOFF_MAX_S = 60
 
 
-@shared_task(name=LOAD_BATCH, bind=True, max_retries=MAX_RETRIES)
-def load_batch(self: "Task[Any, Any]", batch_id: int) -> None:
-    """Load one batch, however often it is delivered; a server that is away is tried again, with back-off."""
+@shared_task(name=LOAD_BATCH, bind=True, max_retries=None)
+def load_batch(self: "Task[Any, Any]", batch_id: int, *, is_new_attempt: bool = True) -> None:
+    """Load one batch, however often it is delivered.
+
+    Input that cannot be used parks the batch. What passes by itself is tried again, with back-off, for as long as it
+    takes, and is not counted as the batch's fault. Anything else is, and so is an attempt that takes its process down;
+    INGEST_MAX_ATTEMPTS of them park the batch.
+    """
     try:
-        load(batch_id)
-    except TRANSIENT as error:
-        if self.request.retries >= MAX_RETRIES:
-            fail_batch(batch_id, f"{type(error).__name__}: {error}")
-            raise
-        raise self.retry(exc=error, countdown=min(60, 2**self.request.retries)) from error
+        with ledger.loading(batch_id) as is_mine:
+            if is_mine and _may_begin(batch_id, is_new_attempt=is_new_attempt):
+                load(batch_id)
+    except (BadInput, DuplicateReadingError) as error:
+        ledger.park(batch_id, f"{error} (read by {current().name}; files must be where the workers see them)")
     except Exception as error:
-        fail_batch(batch_id, f"{type(error).__name__}: {error}")
-        raise
+        retries = self.request.retries
+        countdown_s = min(BACKOFF_MAX_S, 2**retries) * random.uniform(0.5, 1)  # noqa: S311 - jitter
+        if is_transient(error):
+            logger.warning("batch %d waits %.1f s: %s", batch_id, countdown_s, error)
+            connection.close()
+            raise self.retry(kwargs={"is_new_attempt": False}, countdown=countdown_s) from error
+        logger.exception("batch %d failed", batch_id)
+        if ledger.note_failure(batch_id, f"{type(error).__name__}: {error}"):
+            raise self.retry(countdown=countdown_s) from error
+
+
+def _may_begin(batch_id: int, *, is_new_attempt: bool) -> bool:
+    """Count the attempt before anything can go wrong; a batch that took too many processes down is parked instead."""
+    if not is_new_attempt:
+        return True
+    attempts = ledger.begin(batch_id)
+    if attempts > settings.INGEST_MAX_ATTEMPTS:
+        ledger.park(
+            batch_id, f"{attempts - 1} attempts ended without a word: its worker was killed, or ran out of memory"
+        )
+        return False
+    return attempts > 0
+
+
+def is_transient(error: Exception) -> bool:
+    """Say whether an error passes by itself: the server or the way to it, not the statement or its data."""
+    if not isinstance(error, OperationalError | InterfaceError):
+        return False
+    sqlstate = getattr(error.__cause__, "pgcode", None)
+    return sqlstate is None or sqlstate.startswith(TRANSIENT_SQLSTATES)
 
 
 @shared_task(name=RESEND_UNFINISHED)
 def resend_unfinished() -> None:
-    """Send again what the ledger has had queued for too long: the broker may have lost it. Loading is idempotent."""
-    now = timezone.now()
-    forgotten = IngestBatch.objects.filter(
-        state=IngestBatch.State.QUEUED, enqueued_at__lt=now - timedelta(seconds=settings.INGEST_RESEND_AFTER_S)
-    )
-    with transaction.atomic():  # a batch that is locked is being loaded
-        batch_ids = [batch.pk for batch in forgotten.select_for_update(skip_locked=True).order_by("pk").only("pk")]
-        IngestBatch.objects.filter(pk__in=batch_ids).update(enqueued_at=now)
-    send_batches(batch_ids)
+    """Send again what the ledger has as unfinished and the broker has lost."""
+    send_batches(ledger.lost_batches(waiting_batches()))

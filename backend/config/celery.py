@@ -7,6 +7,7 @@ from celery import Celery
 from config.env import Ingest, Queue, read
 
 BROKER_TIMEOUT_S = 10
+HARD_LIMIT_GRACE_S = 30
 
 app = Celery("poolhouse")
 app.conf.update(
@@ -14,11 +15,13 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     # A task that outlived the visibility timeout would be delivered a second time while it still runs.
     broker_transport_options={
-        "visibility_timeout": 2 * read(Ingest).ingest_time_limit_s,
+        "visibility_timeout": 2 * (read(Ingest).ingest_time_limit_s + HARD_LIMIT_GRACE_S),
         "socket_connect_timeout": BROKER_TIMEOUT_S,
         "socket_timeout": BROKER_TIMEOUT_S,
     },
-    task_time_limit=read(Ingest).ingest_time_limit_s,
+    # The first raises in the task, which records it; the second ends a process that does not react.
+    task_soft_time_limit=read(Ingest).ingest_time_limit_s,
+    task_time_limit=read(Ingest).ingest_time_limit_s + HARD_LIMIT_GRACE_S,
     # The batch's row is the ledger: nothing is acknowledged before it says done, nothing is fetched in advance.
     task_acks_late=True,
     task_reject_on_worker_lost=True,

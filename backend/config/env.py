@@ -199,8 +199,11 @@ class Ingest(Section):
 
     reading_chunk_interval_hours: AtLeastOne = Field(24, description="span of a hypertable chunk; applied by migrate")
     ingest_batch_rows: Annotated[int, Field(ge=1, le=10_000_000)] = Field(100_000, description="input rows in a batch")
-    ingest_resend_after_s: AtLeastOne = Field(300, description="a batch queued for longer than this is sent again")
-    ingest_time_limit_s: AtLeastOne = Field(600, description="a batch that runs for longer than this is killed")
+    ingest_resend_after_s: AtLeastOne = Field(
+        60, description="a batch queued for longer, which the broker does not have and nobody loads, is sent again"
+    )
+    ingest_time_limit_s: AtLeastOne = Field(600, description="a batch that takes longer has failed")
+    ingest_max_attempts: AtLeastOne = Field(5, description="failures after which a batch is parked")
 
 
 class Web(Section):

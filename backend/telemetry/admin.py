@@ -6,6 +6,8 @@ from django.contrib import admin
 
 from telemetry.models import IngestBatch, IngestJob, IngestReject, Series
 
+COUNTS = ("row_count", "rejected_count", "inserted_count", "updated_count", "skipped_count", "empty_count")
+
 
 class ReadOnly:
     """Neither add, change nor delete, whatever the user may."""
@@ -37,7 +39,7 @@ class BatchInline(ReadOnly, admin.TabularInline):
     """A job's batches, to read."""
 
     model = IngestBatch
-    fields = ("path", "state", "row_count", "inserted_count", "skipped_count", "rejected_count", "error")
+    fields = ("path", "state", "attempts", *COUNTS, "error")
     extra = 0
     show_change_link = True
 
@@ -63,7 +65,7 @@ class RejectInline(ReadOnly, admin.TabularInline):
 class IngestBatchAdmin(ReadOnly, admin.ModelAdmin):
     """Batches by state."""
 
-    list_display = ("id", "job", "path", "state", "row_count", "inserted_count", "skipped_count", "rejected_count")
+    list_display = ("id", "job", "path", "state", "attempts", *COUNTS)
     list_filter = ("state",)
     ordering = ("-id",)
     list_select_related = ("job",)

@@ -14,13 +14,16 @@ from telemetry.models import IngestBatch, IngestJob
 from telemetry.queue import send_batches
 
 
-def create_job(paths: Sequence[Path], columns: Columns, *, batch_rows: int) -> IngestJob:
+def create_job(
+    paths: Sequence[Path], columns: Columns, *, batch_rows: int, on_conflict: str = IngestJob.OnConflict.IGNORE
+) -> IngestJob:
     """Record a job and its batches, and enqueue the batches' ids after commit.
 
     Args:
         paths: files of one format; each is read where the worker runs, so they are recorded as absolute paths.
         columns: which columns make readings.
         batch_rows: input rows in a batch.
+        on_conflict: ignore, update or error: what happens to readings that are there already.
 
     Raises:
         BadInput: a file cannot be loaded. Then nothing is recorded.
@@ -41,6 +44,7 @@ def create_job(paths: Sequence[Path], columns: Columns, *, batch_rows: int) -> I
             label_columns=list(columns.labels),
             value_columns=list(columns.values),
             null_values=list(columns.null_values),
+            on_conflict=on_conflict,
             created_at=now,
         )
         slices = chain.from_iterable(_batches_of(job, path, format_, batch_rows) for path in paths)
@@ -73,3 +77,26 @@ def columns_of(job: IngestJob) -> Columns:
         values=tuple(job.value_columns),
         null_values=tuple(job.null_values),
     )
+
+
+@transaction.atomic
+def retry_job(job_id: int) -> int:
+    """Enqueue a job's parked and cancelled batches again, their attempts forgotten; give how many there were.
+
+    Raises:
+        kombu.exceptions.OperationalError: the broker is away; beat sends them.
+    """
+    state = IngestBatch.State
+    given_up = IngestBatch.objects.filter(job_id=job_id, state__in=(state.PARKED, state.CANCELLED))
+    batch_ids = list(given_up.select_for_update().order_by("pk").values_list("pk", flat=True))
+    IngestBatch.objects.filter(pk__in=batch_ids).update(
+        state=state.QUEUED, attempts=0, error="", finished_at=None, enqueued_at=timezone.now()
+    )
+    transaction.on_commit(partial(send_batches, batch_ids))
+    return len(batch_ids)
+
+
+def cancel_job(job_id: int) -> int:
+    """Cancel a job's queued batches, and give how many; one that is being loaded is waited for, and stays loaded."""
+    queued = IngestBatch.objects.filter(job_id=job_id, state=IngestBatch.State.QUEUED)
+    return queued.update(state=IngestBatch.State.CANCELLED, finished_at=timezone.now())

@@ -36,11 +36,19 @@ class Reading(models.Model):
 class IngestJob(models.Model):
     """A request to load some files: how their columns are to be read."""
 
+    class OnConflict(models.TextChoices):
+        """What is to happen to a reading of a series and a time that have one already."""
+
+        IGNORE = "ignore"
+        UPDATE = "update"
+        ERROR = "error"
+
     format = models.TextField()
     time_column = models.TextField()
     label_columns = ArrayField(models.TextField())
     value_columns = ArrayField(models.TextField())
     null_values = ArrayField(models.TextField())
+    on_conflict = models.TextField(choices=OnConflict.choices, default=OnConflict.IGNORE)
     created_at = models.DateTimeField()
 
     class Meta:
@@ -54,19 +62,26 @@ class IngestBatch(models.Model):
     """A part of a file, and what became of it."""
 
     class State(models.TextChoices):
-        """A batch is queued until it is loaded or has failed for good."""
+        """A batch is queued until it is loaded, has failed for good, or is not wanted any more."""
 
         QUEUED = "queued"
         DONE = "done"
-        FAILED = "failed"
+        PARKED = "parked"
+        CANCELLED = "cancelled"
 
     job = models.ForeignKey(IngestJob, on_delete=models.CASCADE, related_name="batches")
     path = models.TextField()
     slice = models.JSONField(help_text="where in the file it lies; the file's format says how to read this")
     row_count = models.BigIntegerField(help_text="input rows")
     state = models.TextField(choices=State.choices, default=State.QUEUED)
+    attempts = models.IntegerField(
+        default=0, help_text="how often loading was begun and not stopped by the server's absence"
+    )
+    cell_count = models.BigIntegerField(default=0, help_text="value cells of the rows that could be read")
     inserted_count = models.BigIntegerField(default=0, help_text="readings that are new in the hypertable")
-    skipped_count = models.BigIntegerField(default=0, help_text="readings that were there already")
+    updated_count = models.BigIntegerField(default=0, help_text="readings whose value was replaced")
+    skipped_count = models.BigIntegerField(default=0, help_text="readings that were there already, or came twice")
+    empty_count = models.BigIntegerField(default=0, help_text="cells without a value")
     rejected_count = models.BigIntegerField(default=0, help_text="input rows that could not be read")
     error = models.TextField(default="", blank=True)
     enqueued_at = models.DateTimeField()

@@ -12,31 +12,39 @@ from telemetry.models import IngestBatch, IngestReject
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is. Rows are input rows, readings are cells; all are of finished batches but `rows`."""
+    """How far a job is.
+
+    Rows are input rows; inserted, updated, skipped and empty count the value cells of the rows that were not rejected,
+    and add up to them. All but `rows` are of batches that are over.
+    """
 
     job_id: int
     created_at: datetime
     batches: int
     done: int
     failed: int
+    cancelled: int
     rows: int
     rows_done: int
     inserted: int
+    updated: int
     skipped: int
+    empty: int
     rejected: int
     finished_at: datetime | None
 
     @property
     def state(self) -> str:
-        """queued, running, done, or failed if any batch has."""
-        if self.done + self.failed < self.batches:
-            return "running" if self.done + self.failed else "queued"
-        return "failed" if self.failed else "done"
+        """queued, running, done; or failed if any batch is parked, or else cancelled if any is."""
+        over = self.done + self.failed + self.cancelled
+        if over < self.batches:
+            return "running" if over else "queued"
+        return "failed" if self.failed else "cancelled" if self.cancelled else "done"
 
     @property
     def is_over(self) -> bool:
         """Whether every batch is done or has failed."""
-        return self.state in ("done", "failed")
+        return self.state in ("done", "failed", "cancelled")
 
     @property
     def elapsed_s(self) -> float | None:
@@ -61,11 +69,14 @@ def _progress(condition: str, parameters: list[int] | None) -> list[Progress]:
             SELECT job.id, job.created_at,
                    count(batch.id),
                    count(*) FILTER (WHERE state = 'done'),
-                   count(*) FILTER (WHERE state = 'failed'),
+                   count(*) FILTER (WHERE state = 'parked'),
+                   count(*) FILTER (WHERE state = 'cancelled'),
                    coalesce(sum(row_count), 0)::bigint,
                    coalesce(sum(row_count) FILTER (WHERE state <> 'queued'), 0)::bigint,
                    coalesce(sum(inserted_count), 0)::bigint,
+                   coalesce(sum(updated_count), 0)::bigint,
                    coalesce(sum(skipped_count), 0)::bigint,
+                   coalesce(sum(empty_count), 0)::bigint,
                    coalesce(sum(rejected_count), 0)::bigint,
                    max(finished_at)
             FROM ingest_job job LEFT JOIN ingest_batch batch ON batch.job_id = job.id
@@ -80,7 +91,7 @@ def _progress(condition: str, parameters: list[int] | None) -> list[Progress]:
 
 def failed_batches(job_id: int) -> list[dict[str, Any]]:
     """The batches of a job that have failed, with their errors."""
-    failed = IngestBatch.objects.filter(job_id=job_id, state=IngestBatch.State.FAILED)
+    failed = IngestBatch.objects.filter(job_id=job_id, state=IngestBatch.State.PARKED)
     return [dict(batch) for batch in failed.order_by("pk").values("id", "path", "slice", "error")]
 
 

@@ -29,10 +29,12 @@ def summarise(progress: JobProgress) -> str:
     """Say in a line what became of a job that is over."""
     elapsed_s = progress.elapsed_s or 0.0
     rate = f", {progress.inserted / elapsed_s:,.0f} readings/s" if progress.inserted and elapsed_s else ""
+    updated = f"{progress.updated:,} updated, " if progress.updated else ""
+    given_up = progress.failed + progress.cancelled
     return (
         f"job {progress.job_id} {progress.state} in {elapsed_s:.1f} s: {progress.inserted:,} readings inserted{rate}, "
-        f"{progress.skipped:,} skipped as duplicates; {progress.rejected:,} of {progress.rows:,} rows rejected, "
-        f"{progress.failed} of {progress.batches} batches failed"
+        f"{updated}{progress.skipped:,} skipped as duplicates; {progress.rejected:,} of {progress.rows:,} rows "
+        f"rejected, {given_up} of {progress.batches} batches given up"
     )
 
 

@@ -112,6 +112,10 @@ def test_beat_sends_again_what_the_broker_may_have_lost(
     load(done.pk)
     sent: list[int] = []
     monkeypatch.setattr("worker.tasks.send_batches", sent.extend)
+    monkeypatch.setattr("worker.tasks.waiting_batches", lambda: {forgotten.pk})
+    resend_unfinished()
+    assert sent == [], "the broker still has it"
+    monkeypatch.setattr("worker.tasks.waiting_batches", set)
     resend_unfinished()
     resend_unfinished()
     assert sent == [forgotten.pk], "once, and not again before it is overdue again"

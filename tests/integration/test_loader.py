@@ -16,6 +16,7 @@ from telemetry.queries import job_progress
 from tests.integration.conftest import COLUMNS
 from worker import loader
 from worker.loader import load
+from worker.tasks import load_batch, resend_unfinished
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -73,9 +74,9 @@ def test_a_bad_row_is_kept_and_the_rest_of_its_batch_is_loaded(batches_of: MakeB
 def test_a_file_that_is_gone_fails_the_batch_with_the_reason(batches_of: MakeBatches) -> None:
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
     Path(batch.path).unlink()
-    load(batch.pk)
+    load_batch(batch.pk)
     batch.refresh_from_db()
-    assert batch.state == "failed"
+    assert (batch.state, batch.attempts) == ("parked", 1)
     assert "no such file or directory" in batch.error
     progress = job_progress(batch.job_id)
     assert progress is not None
@@ -204,8 +205,6 @@ def test_a_series_that_was_deleted_is_made_again_instead_of_orphaning_its_readin
 
 
 def test_a_batch_that_is_being_loaded_does_not_hold_up_the_resending_of_others(batches_of: MakeBatches) -> None:
-    from worker.tasks import resend_unfinished
-
     loading, forgotten = batches_of("2024-05-01T00:00Z,a,1,2", "2024-05-01T01:00Z,a,1,2", batch_rows=1)
     IngestBatch.objects.update(enqueued_at=datetime(2024, 1, 1, tzinfo=UTC))
     other = connections.create_connection("default")
@@ -218,6 +217,7 @@ def test_a_batch_that_is_being_loaded_does_not_hold_up_the_resending_of_others(b
         with pytest.MonkeyPatch.context() as patch:
             again: list[int] = []
             patch.setattr("worker.tasks.send_batches", again.extend)
+            patch.setattr("worker.tasks.waiting_batches", set)
             resend_unfinished()
         assert again == [forgotten.pk]
     finally:

@@ -14,6 +14,7 @@ from rich.console import Console
 from poolhouse.console import console_for
 from telemetry.formats import BadInput, Columns
 from telemetry.intake import create_job
+from telemetry.models import IngestJob
 from telemetry.queries import failed_batches, job_progress
 from telemetry.watch import watch_job
 
@@ -55,6 +56,12 @@ class Command(BaseCommand):
             metavar="N",
             help="input rows in a batch (default: %(default)s)",
         )
+        parser.add_argument(
+            "--on-conflict",
+            choices=IngestJob.OnConflict.values,
+            default=IngestJob.OnConflict.IGNORE.value,
+            help="what happens to readings that are there already (default: %(default)s)",
+        )
         parser.add_argument("--wait", action="store_true", help="show progress, and exit 1 if a batch fails")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -64,7 +71,9 @@ class Command(BaseCommand):
             raise CommandError(f"a column is named twice: {' '.join(columns.all)}", returncode=MISUSE)
         console = console_for(self.stdout, no_color=options["no_color"])
         try:
-            job_id = create_job(options["paths"], columns, batch_rows=options["batch_rows"]).pk
+            job_id = create_job(
+                options["paths"], columns, batch_rows=options["batch_rows"], on_conflict=options["on_conflict"]
+            ).pk
         except BadInput as error:
             raise CommandError(str(error), returncode=MISUSE) from None
         except DatabaseError as error:

@@ -1,0 +1,212 @@
+"""What becomes of a batch when something goes wrong, and what duplicates do, on the real server."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery.exceptions import Retry
+from django.core.management import CommandError, call_command
+from django.db import IntegrityError, OperationalError, connection, connections, transaction
+from pytest_django import Settings
+
+from telemetry.formats import BadInput, Columns
+from telemetry.intake import cancel_job, create_job, retry_job
+from telemetry.models import IngestBatch, Reading
+from telemetry.queries import job_progress
+from worker import ledger, tasks
+from worker.loader import load
+from worker.tasks import is_transient, load_batch
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+MakeBatches = Callable[..., list[IngestBatch]]
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], None]:
+    """Make loading fail, and a retry be seen instead of sent."""
+
+    def fail_with(error: Exception) -> None:
+        def fail(_: int) -> None:
+            raise error
+
+        def retry(**how: Any) -> Retry:
+            return Retry(str(how.get("kwargs")), when=how["countdown"])
+
+        monkeypatch.setattr(tasks, "load", fail)
+        monkeypatch.setattr(load_batch, "retry", retry)
+
+    return fail_with
+
+
+def fresh(batch: IngestBatch) -> IngestBatch:
+    return IngestBatch.objects.get(pk=batch.pk)
+
+
+def job_of(tmp_path: Path, on_conflict: str, *lines: str) -> IngestBatch:
+    path = tmp_path / f"{on_conflict}-{len(lines)}.csv"
+    path.write_text("\n".join(["time,device,load", *lines, ""]))
+    job = create_job([path], Columns("time", ("device",), ("load",)), batch_rows=100, on_conflict=on_conflict)
+    return job.batches.get()
+
+
+def values() -> dict[str, float]:
+    return {f"{time:%H:%M}": value for time, value in Reading.objects.values_list("time", "value")}
+
+
+THERE = "2024-05-01T00:00Z,a,1"
+AGAIN = ("2024-05-01T00:00Z,a,2", "2024-05-01T00:00Z,a,3", "2024-05-01T01:00Z,a,4", "2024-05-01T01:00Z,a,5")
+
+
+@pytest.mark.parametrize(
+    ("on_conflict", "counts", "expected"),
+    [("ignore", (1, 0, 3), {"00:00": 1, "01:00": 4}), ("update", (1, 1, 2), {"00:00": 3, "01:00": 5})],
+)
+def test_duplicates_of_what_is_there_and_within_a_batch(
+    tmp_path: Path, sent: list[int], on_conflict: str, counts: tuple[int, int, int], expected: dict[str, float]
+) -> None:
+    load(job_of(tmp_path, "ignore", THERE).pk)
+    batch = job_of(tmp_path, on_conflict, *AGAIN)
+    load(batch.pk)
+    batch = fresh(batch)
+    assert (batch.inserted_count, batch.updated_count, batch.skipped_count) == counts
+    assert values() == expected
+
+
+def test_a_job_that_refuses_duplicates_is_parked_and_loads_nothing(tmp_path: Path, sent: list[int]) -> None:
+    load(job_of(tmp_path, "ignore", THERE).pk)
+    batch = job_of(tmp_path, "error", "2024-05-01T05:00Z,a,9", *AGAIN[:1])
+    load_batch(batch.pk)
+    assert fresh(batch).state == "parked"
+    assert "2024-05-01 00:00:00+00) already exists" in fresh(batch).error
+    assert values() == {"00:00": 1}
+
+
+def test_every_cell_is_accounted_for(batches_of: MakeBatches) -> None:
+    (batch,) = batches_of(
+        "2024-05-01T00:00Z,a,1,",
+        "2024-05-01T00:00Z,a,1,2",
+        "never,a,1,2",
+        "2024-05-01T01:00Z,a,,",
+        "2024-05-01T02:00Z,a,x,1",
+    )
+    load(batch.pk)
+    batch = fresh(batch)
+    assert (batch.row_count, batch.rejected_count, batch.cell_count, batch.empty_count) == (5, 2, 6, 3)
+    assert (batch.inserted_count, batch.skipped_count) == (2, 1)
+
+
+def test_the_database_refuses_a_ledger_that_does_not_add_up(batches_of: MakeBatches) -> None:
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    with pytest.raises(IntegrityError, match="ingest_batch_adds_up"):
+        IngestBatch.objects.filter(pk=batch.pk).update(cell_count=3, inserted_count=2)
+
+
+def test_what_passes_by_itself_is_tried_again_and_not_counted(
+    batches_of: MakeBatches, failing: Callable[[Exception], None]
+) -> None:
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    failing(OperationalError("server closed the connection unexpectedly"))
+    for _ in range(20):
+        with pytest.raises(Retry, match="'is_new_attempt': False"):
+            load_batch(batch.pk, is_new_attempt=False)
+    assert (fresh(batch).state, fresh(batch).attempts) == ("queued", 0)
+
+
+def test_a_batch_that_fails_again_and_again_is_parked_with_its_error(
+    batches_of: MakeBatches, failing: Callable[[Exception], None], settings: Settings
+) -> None:
+    settings.INGEST_MAX_ATTEMPTS = 3
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    failing(ValueError("it does not fit"))
+    for attempt in (1, 2):
+        with pytest.raises(Retry):
+            load_batch(batch.pk)
+        assert (fresh(batch).state, fresh(batch).attempts) == ("queued", attempt)
+        assert fresh(batch).error == "ValueError: it does not fit"
+    load_batch(batch.pk)
+    assert fresh(batch).state == "parked"
+    assert fresh(batch).error == "3 attempts failed, the last with ValueError: it does not fit"
+
+
+def test_a_batch_that_takes_its_worker_down_again_and_again_is_parked(
+    batches_of: MakeBatches, settings: Settings
+) -> None:
+    settings.INGEST_MAX_ATTEMPTS = 2
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    assert [ledger.begin(batch.pk), ledger.begin(batch.pk)] == [1, 2]  # and each time its process ended
+    load_batch(batch.pk)
+    assert fresh(batch).state == "parked"
+    assert "2 attempts ended without a word" in fresh(batch).error
+    assert Reading.objects.count() == 0
+
+
+def test_a_parked_batch_is_loaded_when_its_job_is_retried(batches_of: MakeBatches, sent: list[int]) -> None:
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    moved = Path(batch.path).rename(Path(batch.path).with_suffix(".moved"))
+    load_batch(batch.pk)
+    assert fresh(batch).state == "parked"
+    moved.rename(batch.path)
+    sent.clear()
+    assert retry_job(batch.job_id) == 1
+    assert sent == [batch.pk]
+    assert (fresh(batch).state, fresh(batch).attempts, fresh(batch).error) == ("queued", 0, "")
+    load_batch(batch.pk)
+    assert fresh(batch).state == "done"
+    assert retry_job(batch.job_id) == 0, "what is done is not done again"
+
+
+def test_a_cancelled_job_loads_nothing_more_and_can_be_taken_up_again(batches_of: MakeBatches, sent: list[int]) -> None:
+    done, queued = batches_of("2024-05-01T00:00Z,a,1,2", "2024-05-01T01:00Z,a,1,2", batch_rows=1)
+    load_batch(done.pk)
+    assert cancel_job(done.job_id) == 1
+    load_batch(queued.pk)
+    assert Reading.objects.count() == 2
+    progress = job_progress(done.job_id)
+    assert progress is not None
+    assert (progress.state, progress.done, progress.cancelled) == ("cancelled", 1, 1)
+    assert retry_job(done.job_id) == 1
+    load_batch(queued.pk)
+    assert Reading.objects.count() == 4
+
+
+@pytest.mark.parametrize("command", ["retry_ingest", "cancel_ingest"])
+def test_a_job_that_does_not_exist_is_misuse(command: str) -> None:
+    with pytest.raises(CommandError, match="there is no job 4711") as refused:
+        call_command(command, "4711")
+    assert refused.value.returncode == 2
+
+
+def test_two_deliveries_at_once_are_one_load(batches_of: MakeBatches) -> None:
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    other = connections.create_connection("default")
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(%s)", [(ledger.LOADING_LOCK_CLASS << 32) | batch.pk])
+        load_batch(batch.pk)
+        assert (fresh(batch).state, fresh(batch).attempts) == ("queued", 0), "the other delivery has it"
+        IngestBatch.objects.update(enqueued_at="2024-01-01T00:00Z")
+        assert ledger.lost_batches(set()) == [], "what is being loaded is not lost"
+    finally:
+        other.close()
+    assert ledger.lost_batches(set()) == [batch.pk]
+    load_batch(batch.pk)
+    assert fresh(batch).state == "done"
+
+
+def sql(*statements: str) -> None:
+    with transaction.atomic(), connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+def test_a_statement_that_takes_too_long_is_the_batch_s_fault_and_a_deadlock_is_not() -> None:
+    with pytest.raises(OperationalError) as too_long:
+        sql("SET LOCAL statement_timeout = 10", "SELECT pg_sleep(1)")
+    assert not is_transient(too_long.value)
+    with pytest.raises(OperationalError) as deadlock:
+        sql("DO $$ BEGIN RAISE SQLSTATE '40P01'; END $$")
+    assert is_transient(deadlock.value)
+    assert is_transient(OperationalError("server closed the connection unexpectedly"))
+    assert not is_transient(BadInput(Path("x"), "gone"))

@@ -1,0 +1,128 @@
+"""What becomes of a batch: the only writers of its state, and the locks that say who is at it."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import F, QuerySet
+from django.utils import timezone
+
+from telemetry.formats import Reject
+from telemetry.models import IngestBatch, IngestReject
+
+logger = logging.getLogger(__name__)
+
+# The upper half of the keys of advisory locks by which workers say which batch they are loading ("ING" in ASCII).
+LOADING_LOCK_CLASS = 0x494E47
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of a batch's rows, and of the value cells of those that could be read; the database adds them up."""
+
+    row_count: int
+    rejected_count: int
+    cell_count: int
+    empty_count: int
+    inserted_count: int
+    updated_count: int
+    skipped_count: int
+
+
+@contextmanager
+def loading(batch_id: int) -> Iterator[bool]:
+    """Say for the length of a block that this process is loading a batch; False if another one is.
+
+    The lock belongs to the database session: however the process ends, it ends too.
+    """
+    key = (LOADING_LOCK_CLASS << 32) | (batch_id & 0xFFFFFFFF)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", [key])
+        (locked,) = cursor.fetchone()
+    try:
+        yield locked
+    finally:
+        if locked and connection.connection is not None and not connection.connection.closed:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_unlock(%s)", [key])
+
+
+def begin(batch_id: int) -> int:
+    """Count an attempt before anything can go wrong; give how many there were with this one, or 0 if none is due."""
+    _queued(batch_id).update(attempts=F("attempts") + 1)
+    return _queued(batch_id).values_list("attempts", flat=True).first() or 0
+
+
+def claim(batch_id: int) -> bool:
+    """Lock the batch for this transaction, unless it is not queued any more or another worker has it."""
+    return _queued(batch_id).select_for_update(skip_locked=True).first() is not None
+
+
+def finish(batch: IngestBatch, rejects: list[Reject], *, counts: Counts) -> None:
+    """Record that a batch is loaded, in the transaction that loads it."""
+    IngestReject.objects.bulk_create(
+        (
+            IngestReject(batch=batch, line=reject.line, column_name=reject.column, reason=reject.reason, raw=reject.raw)
+            for reject in rejects
+        ),
+        batch_size=5000,
+    )
+    IngestBatch.objects.filter(pk=batch.pk).update(
+        state=IngestBatch.State.DONE, error="", finished_at=timezone.now(), **asdict(counts)
+    )
+
+
+def note_failure(batch_id: int, reason: str) -> bool:
+    """Record what went wrong in an attempt, and park the batch if that was the last; True if there may be another."""
+    attempts = _queued(batch_id).values_list("attempts", flat=True).first()
+    if attempts is None:
+        return False
+    if attempts >= settings.INGEST_MAX_ATTEMPTS:
+        park(batch_id, f"{attempts} attempts failed, the last with {reason}")
+        return False
+    _queued(batch_id).update(error=_one_line(reason))
+    return True
+
+
+def park(batch_id: int, reason: str) -> None:
+    """Record why a batch is given up, until somebody asks for another try."""
+    logger.error("batch %d parked: %s", batch_id, reason)
+    _queued(batch_id).update(state=IngestBatch.State.PARKED, error=_one_line(reason), finished_at=timezone.now())
+
+
+def lost_batches(waiting: set[int]) -> list[int]:
+    """Take note of the batches that are due again: queued for long, not waiting in the broker, and loaded by nobody.
+
+    Args:
+        waiting: the batches that the broker has.
+    """
+    now = timezone.now()
+    overdue = IngestBatch.objects.filter(
+        state=IngestBatch.State.QUEUED, enqueued_at__lt=now - timedelta(seconds=settings.INGEST_RESEND_AFTER_S)
+    )
+    with transaction.atomic():
+        batches = overdue.select_for_update(skip_locked=True).exclude(pk__in=_being_loaded()).order_by("pk").only("pk")
+        lost = [batch.pk for batch in batches if batch.pk not in waiting]
+        IngestBatch.objects.filter(pk__in=lost).update(enqueued_at=now)
+    return lost
+
+
+def _being_loaded() -> list[int]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND granted",
+            [LOADING_LOCK_CLASS],
+        )
+        return [batch_id for (batch_id,) in cursor.fetchall()]
+
+
+def _queued(batch_id: int) -> "QuerySet[IngestBatch]":
+    return IngestBatch.objects.filter(pk=batch_id, state=IngestBatch.State.QUEUED)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
