@@ -1,7 +1,7 @@
 """`manage.py enqueue_ingest`: cut files into batches, record them, and enqueue their ids."""
 
 import shlex
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from rich.console import Console
 
 from poolhouse.console import console_for
+from telemetry.arguments import whole_number
 from telemetry.formats import BadInput, Columns
 from telemetry.intake import create_job
 from telemetry.models import IngestJob
@@ -21,12 +22,6 @@ from telemetry.watch import watch_job
 EMPTY_CELLS = ("", "NA", "N/A", "null", "NULL")
 MISUSE = 2
 BATCH_ROWS_MAX = 10_000_000
-
-
-def _batch_rows(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= BATCH_ROWS_MAX:
-        raise ArgumentTypeError(f"{text!r} is no whole number from 1 to {BATCH_ROWS_MAX:,}")
-    return int(text)
 
 
 class Command(BaseCommand):
@@ -51,7 +46,7 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--batch-rows",
-            type=_batch_rows,
+            type=whole_number(1, BATCH_ROWS_MAX),
             default=settings.INGEST_BATCH_ROWS,
             metavar="N",
             help="input rows in a batch (default: %(default)s)",
