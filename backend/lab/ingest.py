@@ -1,0 +1,210 @@
+r"""How fast is the ingest path? It is compared, in turn and on one server, with three other ways into the same table.
+
+psql       `\copy` of the same rows as CSV, with series ids instead of labels, over two connections
+poolhouse  `enqueue_ingest` of the CSV, through Redis and a worker with two processes, to the last commit
+limit      the same rows sorted and encoded beforehand, COPYed over two connections: what the server can take
+django     `bulk_create` of a tenth of the rows
+"""
+
+import io
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+import numpy as np
+import pgpq
+import psycopg2
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from config.env import CHECKOUT, Database, read
+from sandbox.servers import HOST, POSTGRES_BIN, Place
+from telemetry.generate import SCHEMA, Fleet, write
+
+DEVICES = 1000
+BATCH_ROWS = 200_000
+CONNECTIONS = 2
+MINUTE_US = 60_000_000
+DJANGO_SHARE = 10
+BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
+POLL_INTERVAL_S = 0.005
+READINGS = pa.schema([SCHEMA.field("time"), ("series_id", pa.int32()), ("value", pa.float64())])
+
+
+@dataclass(frozen=True)
+class Material:
+    """The same rows in the form that each way takes."""
+
+    csv: Path
+    halves: list[Path]
+    encoded: list[bytes]
+    row_count: int
+
+
+def fleet_of(rows: int) -> Fleet:
+    """A thousand devices that measure each minute, for as long as it takes to have so many rows."""
+    return Fleet(DEVICES, MINUTE_US, BEGIN, BEGIN + timedelta(minutes=rows // DEVICES), seed=1)
+
+
+def write_csv(folder: Path, rows: int) -> Path:
+    """Write the rows as the CSV that Poolhouse is given."""
+    path = folder / "readings.csv"
+    for _ in write(fleet_of(rows), path):
+        pass
+    return path
+
+
+def prepare(folder: Path, rows: int) -> Material:
+    """Write the CSV, and what the ways beside ours are given ready-made."""
+    batches = list(_batches_with_ids(fleet_of(rows)))
+    halves = [folder / f"half-{number}.csv" for number in range(CONNECTIONS)]
+    share = -(-len(batches) // CONNECTIONS)
+    for number, half in enumerate(halves):
+        part = pa.Table.from_batches(batches[number * share : (number + 1) * share])
+        pa_csv.write_csv(part, half, pa_csv.WriteOptions(include_header=False))
+    return Material(
+        write_csv(folder, rows), halves, [_encode_sorted(batch) for batch in batches], fleet_of(rows).row_count
+    )
+
+
+def _batches_with_ids(fleet: Fleet) -> Iterator[pa.RecordBatch]:
+    for block in fleet.blocks():
+        ids = pa.array(np.tile(np.arange(1, DEVICES + 1, dtype=np.int32), block.num_rows // DEVICES))
+        yield pa.RecordBatch.from_arrays([block["time"], ids, block["value"]], schema=READINGS)
+
+
+def _encode_sorted(batch: pa.RecordBatch) -> bytes:
+    ordered = batch.sort_by([("series_id", "ascending"), ("time", "ascending")])
+    encoder = pgpq.ArrowToPostgresBinaryEncoder(READINGS)
+    return bytes(encoder.write_header() + encoder.write_batch(ordered) + encoder.finish())
+
+
+@dataclass(frozen=True)
+class Ways:
+    """The four ways; each loads into the empty table and gives the rows that it loaded."""
+
+    place: Place
+    material: Material
+
+    def psql(self) -> int:
+        """COPY the halves as CSV, one psql each, at once."""
+        started = [self._start_psql(half) for half in self.material.halves]
+        if sum(process.wait() for process in started):  # wait for each, whatever the others did
+            raise RuntimeError("psql failed")
+        return self.material.row_count
+
+    def _start_psql(self, half: Path) -> "subprocess.Popen[bytes]":
+        database = read(Database)
+        inside = f"/data/{half.relative_to(self.place.data)}"
+        copy = f"\\copy reading (time, series_id, value) from '{inside}' with (format csv)"
+        server = ["-h", HOST, "-p", str(database.db_port), "-U", database.db_user, "-d", database.db_name]
+        command = [f"{POSTGRES_BIN}/psql", "-q", "-v", "ON_ERROR_STOP=1", *server, "-c", copy]
+        environment = {**os.environ, "PGPASSWORD": database.db_pass.get_secret_value()}  # noqa: TID251 - handed on
+        return subprocess.Popen(self.place.command(command), env=environment)
+
+    def poolhouse(self) -> int:
+        """Enqueue the CSV, and wait for the last commit."""
+        return load(self.material.csv)
+
+    def limit(self) -> int:
+        """COPY the encoded batches over two connections, a transaction each."""
+        waiting: SimpleQueue[bytes] = SimpleQueue()
+        for data in self.material.encoded:
+            waiting.put(data)
+        with ThreadPoolExecutor(CONNECTIONS) as threads:
+            for loaded in [threads.submit(_copy_all, waiting) for _ in range(CONNECTIONS)]:
+                loaded.result()
+        return self.material.row_count
+
+    def django(self) -> int:
+        """Save a tenth of the rows as instances of the model."""
+        from telemetry.models import Reading
+
+        fleet = fleet_of(self.material.row_count // DJANGO_SHARE)
+        for batch in _batches_with_ids(fleet):
+            rows = zip(*(batch[name].to_pylist() for name in READINGS.names), strict=True)
+            readings = [Reading(time=at, series_id=series_id, value=value) for at, series_id, value in rows]
+            Reading.objects.bulk_create(readings, batch_size=10_000)
+        return fleet.row_count
+
+
+def load(csv: Path) -> int:
+    """Load a CSV through the queue; give the readings that were inserted once the last batch is committed."""
+    from telemetry.formats import Columns
+    from telemetry.intake import create_job
+    from telemetry.queries import job_progress
+
+    job = create_job([csv], Columns("time", ("device",), ("value",)), batch_rows=BATCH_ROWS)
+    while True:
+        progress = job_progress(job.pk)
+        if progress is not None and progress.is_over:
+            if progress.state != "done":
+                raise RuntimeError(f"the job has {progress.state}")
+            return progress.inserted
+        time.sleep(POLL_INTERVAL_S)
+
+
+def _copy_all(waiting: "SimpleQueue[bytes]") -> None:
+    connection = _connect()
+    try:
+        while True:
+            data = io.BytesIO(waiting.get_nowait())
+            with connection, connection.cursor() as cursor:
+                cursor.copy_expert("COPY reading (time, series_id, value) FROM STDIN (FORMAT binary)", data)
+    except Empty:
+        return
+    finally:
+        connection.close()
+
+
+def _connect() -> "psycopg2.extensions.connection":
+    database = read(Database)
+    return psycopg2.connect(
+        host=HOST,
+        port=database.db_port,
+        user=database.db_user,
+        password=database.db_pass.get_secret_value(),
+        dbname=database.db_name,
+    )
+
+
+@contextmanager
+def worker(log: Path) -> Iterator[None]:
+    """Run the real worker, with two processes, for the length of a block."""
+    command = [
+        str(Path(sys.executable).parent / "celery"),
+        "-A",
+        "worker.app",
+        "worker",
+        "--without-gossip",
+        "--without-mingle",
+    ]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*command, "--queues", "ingest", "--concurrency", str(CONNECTIONS), "--loglevel", "WARNING"],
+            cwd=CHECKOUT,
+            env={**os.environ, "SERVICE_NAME": "worker"},  # noqa: TID251 - handed on
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def empty_table() -> None:
+    """Begin a round as the one before began: no rows, and nothing of theirs left to write."""
+    from sandbox.isolation import superuser_sql
+
+    superuser_sql("TRUNCATE reading", database=read(Database).db_name)
+    superuser_sql("CHECKPOINT")

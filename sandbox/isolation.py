@@ -1,0 +1,98 @@
+"""Servers of one's own for a test run or an experiment: other ports, other passwords, data that is thrown away."""
+
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg2
+
+if TYPE_CHECKING:
+    from sandbox.servers import Place
+
+
+def free_ports(count: int) -> list[int]:
+    """Find ports that nothing listens on, all different."""
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports: list[int] = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def isolate(service: str) -> None:
+    """Give this process an environment of its own, before anything has read it: no .env and no variable leaks in.
+
+    Args:
+        service: this process's SERVICE_NAME. It gets the standard backend, and reports no pools.
+    """
+    os.environ["ENV_FILE"] = os.devnull
+    from config.env import SECTIONS  # not before: a section knows its file when it is defined
+
+    for section in SECTIONS:
+        for name in section.model_fields:
+            os.environ.pop(name.upper(), None)
+    db_port, redis_port, pgbouncer_port = free_ports(3)
+    os.environ |= {
+        "SECRET_KEY": secrets.token_hex(32),
+        "DB_PORT": str(db_port),
+        "DB_PASS": secrets.token_hex(16),
+        "REDIS_PORT": str(redis_port),
+        "REDIS_PASSWORD": secrets.token_hex(16),
+        "POSTGRES_PASSWORD": secrets.token_hex(16),
+        "PGBOUNCER_PORT": str(pgbouncer_port),
+        "CELERY_WORKER_RUNNING": "1",
+        "SERVICE_NAME": service,
+        "POOLHOUSE_PUBLISH_INTERVAL_S": "3600",
+        "POOLHOUSE_REPORT_TTL_S": "7200",
+    }
+
+
+@contextmanager
+def isolated_servers() -> Iterator["Place"]:
+    """Run PostgreSQL with TimescaleDB, and Redis, as the environment has them, for the length of a block.
+
+    Raises:
+        SandboxError: a server did not start.
+    """
+    from config.env import Database, Queue, Servers, read
+    from sandbox import debian
+    from sandbox.servers import Place, broker, timescale
+
+    debian.ensure_tools()
+    debian.make(debian.cached_root())
+    data = Path(tempfile.mkdtemp(prefix="poolhouse-"))
+    place = Place(debian.cached_root(), data, die_with_parent=True)
+    servers = [timescale(place, read(Database), read(Servers)), broker(place, read(Queue))]
+    try:
+        for server in servers:
+            server.start()
+        yield place
+    finally:
+        for server in reversed(servers):
+            server.stop()
+        shutil.rmtree(data)
+
+
+def superuser_sql(statement: str, database: str = "postgres") -> None:
+    """Run a statement as the server's superuser."""
+    from config.env import Database, Servers, read
+
+    connection = psycopg2.connect(
+        host="127.0.0.1",
+        port=read(Database).db_port,
+        user="postgres",
+        password=read(Servers).postgres_password.get_secret_value(),
+        dbname=database,
+    )
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+    finally:
+        connection.close()
