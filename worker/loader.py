@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 # Any bound between the square of the largest batch and the largest 64-bit integer.
 CODES_MAX = 1 << 62
+DENSE_CODES = 1 << 20
 
 READINGS = pa.schema([("time", TIME_TYPE), ("series_id", pa.int32()), ("value", pa.float64())])
 
@@ -127,7 +128,7 @@ def make_readings(table: pa.Table, columns: Columns) -> pa.RecordBatch:
     parts = []
     for metric, ids in zip(columns.values, ids_by_metric, strict=True):
         cells = table[metric].combine_chunks()
-        present = cells.is_valid().to_numpy(zero_copy_only=False)
+        present = cells.is_valid().to_numpy(zero_copy_only=False) if cells.null_count else slice(None)
         values = cells.drop_null().to_numpy(zero_copy_only=False)
         parts.append((times[present], ids[which[present]], values))
     time, series_id, value = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -147,8 +148,21 @@ def _label_combinations(table: pa.Table, labels: tuple[str, ...]) -> tuple[list[
             size = len(distinct)
         code = code * len(encoded.dictionary) + encoded.indices.to_numpy(zero_copy_only=False)
         size *= len(encoded.dictionary)
-    _, first_row, which = np.unique(code, return_index=True, return_inverse=True)
+    first_row, which = _first_occurrences(code, size)
     return table.select(labels).take(pa.array(first_row)).to_pylist(), which
+
+
+def _first_occurrences(code: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Give the first row of each distinct code below `size`, and for each row which of them it has."""
+    if size > DENSE_CODES:
+        _, first_row, which = np.unique(code, return_index=True, return_inverse=True)
+        return first_row, which
+    position = np.full(size, -1, dtype=np.int64)  # a table is quicker than sorting
+    position[code[::-1]] = np.arange(len(code) - 1, -1, -1)
+    distinct = np.flatnonzero(position >= 0)
+    first_row = position[distinct]
+    position[distinct] = np.arange(len(distinct))
+    return first_row, position[code]
 
 
 def copy_readings(readings: pa.RecordBatch, on_conflict: str) -> Copied:

@@ -202,7 +202,9 @@ class _Header:
 
 def _read_header(path: Path) -> _Header:
     with path.open("rb") as file:
-        head = file.read(SAMPLE_BYTES)
+        head = file.readline(SAMPLE_BYTES)
+        if QUOTE in head:  # the record may go on in the next line
+            head += file.read(SAMPLE_BYTES)
     begin = len(BOM) if head.startswith(BOM) else 0
     borders = _record_borders(path, begin, len(head), 1)
     length = next((int(ends[0]) for ends, _ in borders if len(ends)), len(head))
@@ -237,7 +239,7 @@ def _parse(data: bytes, names: list[str], columns: Columns, *, first_line: int) 
 
 def _parse_at_once(data: bytes, names: list[str], columns: Columns) -> pa.Table | None:
     """Parse with Arrow; None if any row has a fault, or has what Arrow and Python may see differently."""
-    if b"\0" in data or data.count(b"\r") != data.count(b"\r\n"):
+    if b"\0" in data or (b"\r" in data and data.count(b"\r") != data.count(b"\r\n")):
         return None
     types: dict[str, pa.DataType] = {
         columns.time: TIME_TYPE,
