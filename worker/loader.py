@@ -2,6 +2,7 @@
 
 import io
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pgpq
 import psycopg2.errors
 import pyarrow as pa
 import pyarrow.compute as pc
-from django.db import IntegrityError, OperationalError, connection, transaction
+from django.db import DataError, IntegrityError, OperationalError, connection, transaction
 
 from telemetry import formats
 from telemetry.formats import Columns, Parsed
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 # Any bound between the square of the largest batch and the largest 64-bit integer.
 CODES_MAX = 1 << 62
 DENSE_CODES = 1 << 20
+# Enough to spare calls, little enough to stay in the processor's cache: 34 bytes a row.
+PIECE_ROWS = 16_384
 
 READINGS = pa.schema([("time", TIME_TYPE), ("series_id", pa.int32()), ("value", pa.float64())])
 
@@ -173,29 +176,49 @@ def copy_readings(readings: pa.RecordBatch, on_conflict: str) -> Copied:
     Raises:
         DuplicateReadingError: on_conflict is error, and a reading is there already or comes twice.
     """
-    encoder = pgpq.ArrowToPostgresBinaryEncoder(READINGS)
-    data = encoder.write_header() + encoder.write_batch(readings) + encoder.finish()
     try:
         with transaction.atomic():
-            _copy("reading", data)
+            _copy("reading", readings)
         return Copied(int(readings.num_rows))
     except IntegrityError as error:
         if not isinstance(error.__cause__, psycopg2.errors.UniqueViolation):
             raise
         if on_conflict == IngestJob.OnConflict.ERROR:
             raise DuplicateReadingError(f"a reading is there already: {error}") from error
-    return _merge(data, on_conflict)
+    return _merge(readings, on_conflict)
 
 
-def _merge(data: bytes, on_conflict: str) -> Copied:
+def _merge(readings: pa.RecordBatch, on_conflict: str) -> Copied:
     with connection.cursor() as cursor:
         cursor.execute("CREATE TEMPORARY TABLE reading_batch (LIKE reading) ON COMMIT DROP")
-        _copy("reading_batch", data)
+        _copy("reading_batch", readings)
         cursor.execute(MERGE[IngestJob.OnConflict(on_conflict)])
         return Copied(*cursor.fetchone())
 
 
-def _copy(table: str, data: bytes) -> None:
+class _Encoder(io.RawIOBase):
+    """Readings as PostgreSQL's binary COPY format, encoded a piece at a time while the server takes in the last one."""
+
+    def __init__(self, readings: pa.RecordBatch) -> None:
+        self._pieces = filter(None, self._encode(readings))  # an empty one would pass for the end
+
+    def read(self, size: int = -1) -> bytes:
+        """Give the next piece, whatever size is asked for: psycopg2 sends what it gets."""
+        return next(self._pieces, b"")
+
+    @staticmethod
+    def _encode(readings: pa.RecordBatch) -> Iterator[bytes]:
+        encoder = pgpq.ArrowToPostgresBinaryEncoder(READINGS)
+        yield encoder.write_header()
+        for first in range(0, readings.num_rows, PIECE_ROWS):
+            yield encoder.write_batch(readings.slice(first, PIECE_ROWS))
+        yield encoder.finish()
+
+
+def _copy(table: str, readings: pa.RecordBatch) -> None:
     # Django wraps the errors of what it knows; of COPY it does not know.
     with connection.wrap_database_errors, connection.cursor() as cursor:
-        cursor.copy_expert(f"COPY {table} (time, series_id, value) FROM STDIN (FORMAT binary)", io.BytesIO(data))
+        statement = f"COPY {table} (time, series_id, value) FROM STDIN (FORMAT binary)"
+        cursor.copy_expert(statement, _Encoder(readings))
+        if cursor.rowcount != readings.num_rows:  # the ledger is about to say that all of them are there
+            raise DataError(f"the server took {cursor.rowcount} of {readings.num_rows} readings")

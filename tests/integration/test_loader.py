@@ -104,8 +104,8 @@ def test_nothing_is_loaded_and_the_batch_stays_queued_when_the_server_ends_the_s
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
     whole = loader._copy
 
-    def copy_then_die(table: str, data: bytes) -> None:
-        whole(table, data)
+    def copy_then_die(table: str, copied: pa.RecordBatch) -> None:
+        whole(table, copied)
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
