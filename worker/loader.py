@@ -15,7 +15,7 @@ from django.db import DataError, IntegrityError, OperationalError, connection, t
 
 from telemetry import formats
 from telemetry.formats import Columns, Parsed
-from telemetry.formats.base import TIME_TYPE
+from telemetry.formats.times import TIME_TYPE
 from telemetry.intake import columns_of
 from telemetry.models import IngestBatch, IngestJob
 from worker import ledger

@@ -1,6 +1,7 @@
 """From files to batches: check everything, record the job and its batches at once, then tell the queue."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -9,7 +10,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from telemetry import formats
-from telemetry.formats import BadInput, Columns
+from telemetry.formats import BadInput, Columns, Slice, TextFormat, TimeFormat
 from telemetry.models import IngestBatch, IngestJob
 from telemetry.queue import send_batches
 
@@ -44,10 +45,11 @@ def create_job(
             label_columns=list(columns.labels),
             value_columns=list(columns.values),
             null_values=list(columns.null_values),
+            options={"times": asdict(columns.times), "text": asdict(columns.text)},
             on_conflict=on_conflict,
             created_at=now,
         )
-        slices = chain.from_iterable(_batches_of(job, path, format_, batch_rows) for path in paths)
+        slices = chain.from_iterable(_batches_of(job, format_.cut(path, batch_rows, columns), path) for path in paths)
         created = IngestBatch.objects.bulk_create(slices, batch_size=1000)
         transaction.on_commit(partial(send_batches, [batch.pk for batch in created]))
     return job
@@ -62,8 +64,8 @@ def _recordable(path: Path) -> Path:
     return absolute
 
 
-def _batches_of(job: IngestJob, path: Path, format_: formats.Format, batch_rows: int) -> Iterator[IngestBatch]:
-    for part in format_.cut(path, batch_rows):
+def _batches_of(job: IngestJob, slices: Iterator[Slice], path: Path) -> Iterator[IngestBatch]:
+    for part in slices:
         yield IngestBatch(
             job=job, path=str(path), slice=part.place, row_count=part.row_count, enqueued_at=job.created_at
         )
@@ -76,6 +78,8 @@ def columns_of(job: IngestJob) -> Columns:
         labels=tuple(job.label_columns),
         values=tuple(job.value_columns),
         null_values=tuple(job.null_values),
+        times=TimeFormat(**job.options.get("times", {})),
+        text=TextFormat(**job.options.get("text", {})),
     )
 
 

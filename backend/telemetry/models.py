@@ -48,6 +48,7 @@ class IngestJob(models.Model):
     label_columns = ArrayField(models.TextField())
     value_columns = ArrayField(models.TextField())
     null_values = ArrayField(models.TextField())
+    options = models.JSONField(default=dict, help_text="how the files are written, where not as usual")
     on_conflict = models.TextField(choices=OnConflict.choices, default=OnConflict.IGNORE)
     created_at = models.DateTimeField()
 

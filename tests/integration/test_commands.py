@@ -128,3 +128,18 @@ def test_labels_and_metrics_are_text_not_markup(batches_of: Callable[..., list[I
     out = run("bucket_means", "load", "--by", "device")
     assert "[/x]" in out
     assert "[red]y" in out
+
+
+def test_a_file_that_is_written_otherwise_is_loaded_by_its_options(
+    tmp_path: Path, sent: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "german.csv"
+    path.write_bytes("time;device;load\n2024-07-15 12:00:00;München;1,5\n".encode("latin-1"))
+    columns = ("--time", "time", "--labels", "device", "--values", "load")
+    how = ("--delimiter", ";", "--decimal", ",", "--encoding", "latin-1", "--timezone", "Europe/Berlin")
+    run("enqueue_ingest", str(path), *columns, *how)
+    load(sent[0])
+    (mean,) = json.loads(run("bucket_means", "load", "--by", "device", "--width", "1 hour", "--json"))
+    assert (mean["bucket"], mean["label"], mean["mean"]) == ("2024-07-15 10:00:00+00:00", "München", 1.5)
+    with pytest.raises(CommandError, match="--delimiter and --decimal are both ','"):
+        run("enqueue_ingest", str(path), *columns, "--decimal", ",")

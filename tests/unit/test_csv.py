@@ -21,7 +21,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def read_all(path: Path, batch_rows: int) -> list[Parsed]:
-    return [FORMAT.read(path, part.place, COLUMNS) for part in FORMAT.cut(path, batch_rows)]
+    return [FORMAT.read(path, part.place, COLUMNS) for part in FORMAT.cut(path, batch_rows, COLUMNS)]
 
 
 def rows_of(parsed: list[Parsed]) -> list[dict[str, object]]:
@@ -40,7 +40,7 @@ def test_slices_hold_every_row_once_and_in_order_wherever_they_are_cut(
     monkeypatch.setattr(csv_format, "SCAN_BYTES", scan_bytes)
     lines = [b'2024-05-01T00:00:%02dZ,"dev\nice ""%d"", x",%d,NA\n' % (i, i, i) for i in range(11)]
     file.write_bytes(HEADER + b"".join(lines).rstrip(b"\n"))  # the last line has no newline
-    slices = list(FORMAT.cut(file, batch_rows))
+    slices = list(FORMAT.cut(file, batch_rows, COLUMNS))
     assert sum(part.row_count for part in slices) == 11
     assert all(part.row_count <= batch_rows for part in slices)
     parsed = read_all(file, batch_rows)
@@ -149,7 +149,7 @@ def test_a_byte_order_mark_is_no_part_of_a_name(file: Path) -> None:
 def test_a_quote_within_an_unquoted_field_does_not_mislead_the_cutter(file: Path, batch_rows: int) -> None:
     strays = [b'2024-05-01T00:00:00Z,5" disk,1,2\n', GOOD, b'2024-05-01T00:00:00Z,"two\nlines",1,2\n', GOOD] * 3
     file.write_bytes(HEADER + b"".join(strays).rstrip(b"\n"))
-    slices = list(FORMAT.cut(file, batch_rows))
+    slices = list(FORMAT.cut(file, batch_rows, COLUMNS))
     assert [part.row_count for part in slices] == [batch_rows] * (12 // batch_rows) or [
         part.row_count for part in slices
     ] == [12]
@@ -161,7 +161,7 @@ def test_a_quote_within_an_unquoted_field_does_not_mislead_the_cutter(file: Path
 def test_a_quote_that_is_never_closed_is_refused_where_it_stands(file: Path) -> None:
     file.write_bytes(HEADER + GOOD + b'2024-05-01T00:00:00Z,"open,1,2\n' + GOOD * 5)
     with pytest.raises(BadInput, match=r":3: a quote is opened in this record and not closed"):
-        list(FORMAT.cut(file, 10))
+        list(FORMAT.cut(file, 10, COLUMNS))
 
 
 def test_a_first_record_longer_than_the_sample_is_not_taken_for_none(file: Path) -> None:
@@ -186,7 +186,7 @@ def test_windows_line_ends_and_blank_lines(file: Path) -> None:
         (HEADER, "no row below the header"),
         (b"time,device,load\n2024-05-01T00:00:00Z,a,1\n", r":1: no column 'heat'; its columns: time, device, load"),
         (b"time,device,load,heat,load\n", r":1: column 'load' stands in the header more than once"),
-        (b"\x89PNG\r\n\x1a\n", "no CSV file in UTF-8: byte 0 of its header is 0x89"),
+        (b"\x89PNG\r\n\x1a\n", "no CSV file in utf-8: byte 0 of its header is 0x89"),
         (b"PAR1\0\0\0", "no CSV file: byte 4 is NUL"),
         ((HEADER + GOOD).replace(b"\n", b"\r"), ":1: its lines end in CR alone"),
         ("time,device".encode("utf-16"), ":1: this is UTF-16; allowed: UTF-8"),
@@ -217,7 +217,7 @@ def test_a_file_that_is_not_there_or_is_a_folder_is_refused(tmp_path: Path) -> N
 
 def test_a_file_that_changed_after_it_was_cut_is_refused(file: Path) -> None:
     file.write_bytes(HEADER + GOOD)
-    (part,) = FORMAT.cut(file, 10)
+    (part,) = FORMAT.cut(file, 10, COLUMNS)
     file.write_bytes(HEADER + GOOD.replace(b"2024", b"2025"))  # the same size
     with pytest.raises(BadInput, match="the file has changed"):
         FORMAT.read(file, part.place, COLUMNS)

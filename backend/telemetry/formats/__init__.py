@@ -3,9 +3,21 @@
 from pathlib import Path
 
 from telemetry.formats import csv, parquet
-from telemetry.formats.base import BadInput, Columns, Format, Parsed, Reject, Slice
+from telemetry.formats.base import BadInput, Columns, Format, Parsed, Reject, Slice, TextFormat
+from telemetry.formats.times import TimeFormat
 
-__all__ = ["BadInput", "Columns", "Format", "Parsed", "Reject", "Slice", "by_name", "by_path"]
+__all__ = [
+    "BadInput",
+    "Columns",
+    "Format",
+    "Parsed",
+    "Reject",
+    "Slice",
+    "TextFormat",
+    "TimeFormat",
+    "by_name",
+    "by_path",
+]
 
 FORMATS: tuple[Format, ...] = (csv.FORMAT, parquet.FORMAT)
 

@@ -2,17 +2,14 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-TIME_TYPE = pa.timestamp("us", tz="UTC")
-# What Python's datetime holds; PostgreSQL holds more, but then no driver could read it back.
-EARLIEST, LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+from telemetry.formats.times import TimeFormat
+
 # An entry of the unique index over metric and labels must fit into a third of a page, 2,704 bytes.
 LABELS_MAX_BYTES = 2000
 
@@ -25,6 +22,16 @@ class BadInput(Exception):
 
 
 @dataclass(frozen=True)
+class TextFormat:
+    """How a text format is written."""
+
+    delimiter: str = ","
+    decimal: str = "."
+    encoding: str = "utf-8"
+    """one in which the first 128 characters are those of ASCII, so that lines can be found before they are decoded"""
+
+
+@dataclass(frozen=True)
 class Columns:
     """Which columns of a table make readings: one for each value column of each row."""
 
@@ -33,6 +40,8 @@ class Columns:
     values: tuple[str, ...]
     null_values: tuple[str, ...] = ("",)
     """texts that stand for an empty cell in a value column of a text format"""
+    times: TimeFormat = field(default_factory=TimeFormat)
+    text: TextFormat = field(default_factory=TextFormat)
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -86,7 +95,7 @@ class Format(Protocol):
 
         """
 
-    def cut(self, path: Path, batch_rows: int) -> Iterator[Slice]:
+    def cut(self, path: Path, batch_rows: int, columns: Columns) -> Iterator[Slice]:
         """Cut a file into slices of at most about `batch_rows` rows, in the order of the file."""
 
     def read(self, path: Path, place: dict[str, Any], columns: Columns) -> Parsed:
@@ -96,15 +105,6 @@ class Format(Protocol):
             BadInput: the file is not there any more, or is not what it was when it was cut.
 
         """
-
-
-def times_in_range(times: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Say of each time, of whatever unit, whether Python can hold it: the years 1 to 9999 in UTC."""
-    kind = times.type
-    if kind.unit == "ns":  # 64 bits of them reach from 1677 to 2262
-        return pc.is_valid(times)
-    earliest, latest = (pa.scalar(bound, TIME_TYPE).cast(kind, safe=False) for bound in (EARLIEST, LATEST))
-    return pc.and_(pc.greater_equal(times, earliest), pc.less_equal(times, latest))
 
 
 def require_columns(path: Path, present: list[str], wanted: tuple[str, ...], *, line: int | None = None) -> None:

@@ -4,7 +4,6 @@ import csv
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,19 +14,19 @@ import pyarrow.csv as pa_csv
 
 from telemetry.formats.base import (
     LABELS_MAX_BYTES,
-    TIME_TYPE,
     BadInput,
     Columns,
     Parsed,
     Reject,
     Slice,
+    TextFormat,
     require_columns,
     require_unchanged,
     stamp_of,
-    times_in_range,
 )
+from telemetry.formats.times import TIME_TYPE, BadTimeError
 
-NEWLINE, QUOTE, COMMA = ord("\n"), ord('"'), ord(",")
+NEWLINE, QUOTE = ord("\n"), ord('"')
 BOM = b"\xef\xbb\xbf"
 SCAN_BYTES = 8 << 20
 SAMPLE_BYTES = 256 << 10
@@ -48,8 +47,8 @@ class CsvFormat:
         size = stamp_of(path)["size"]
         with path.open("rb") as file:
             head = file.read(SAMPLE_BYTES)
-        _require_text(path, head)
-        header = _read_header(path)
+        _require_text(path, head, columns.text)
+        header = _read_header(path, columns.text)
         require_columns(path, header.names, columns.all, line=1)
         body = head[header.length :]
         if len(head) < size:  # the last record of the sample may be cut off; a first one that fills it is not judged
@@ -65,13 +64,13 @@ class CsvFormat:
                 line=first.line,
             )
 
-    def cut(self, path: Path, batch_rows: int) -> Iterator[Slice]:
+    def cut(self, path: Path, batch_rows: int, columns: Columns) -> Iterator[Slice]:
         """Cut at record borders, found at the speed of memory."""
         stamp = stamp_of(path)
-        header = _read_header(path)
+        header = _read_header(path, columns.text)
         start, first_line, rows = header.length, header.lines + 1, 0
         end = start
-        for ends, next_lines in _record_borders(path, start, stamp["size"], first_line):
+        for ends, next_lines in _record_borders(path, start, stamp["size"], first_line, columns.text):
             taken = 0
             while len(ends) - taken >= batch_rows - rows:
                 last = taken + batch_rows - rows - 1
@@ -90,7 +89,7 @@ class CsvFormat:
         with path.open("rb") as file:
             file.seek(place["offset"])
             data = file.read(place["length"])
-        return _parse(data, _read_header(path).names, columns, first_line=place["first_line"])
+        return _parse(data, _read_header(path, columns.text).names, columns, first_line=place["first_line"])
 
 
 FORMAT = CsvFormat()
@@ -108,7 +107,7 @@ class _StrayQuoteError(Exception):
     """A quote stands within a field that is not quoted, so counting quotes does not tell where records end."""
 
 
-def _record_borders(path: Path, start: int, size: int, first_line: int) -> Borders:
+def _record_borders(path: Path, start: int, size: int, first_line: int, text: TextFormat) -> Borders:
     """Find where records end.
 
     Raises:
@@ -116,15 +115,15 @@ def _record_borders(path: Path, start: int, size: int, first_line: int) -> Borde
     """
     border, line = start, first_line
     try:
-        for ends, lines in _borders_by_counting(path, start, size, first_line):
+        for ends, lines in _borders_by_counting(path, start, size, first_line, ord(text.delimiter)):
             if len(ends):
                 border, line = int(ends[-1]), int(lines[-1])
             yield ends, lines
     except _StrayQuoteError:
-        yield from _borders_by_parsing(path, border, size, line)
+        yield from _borders_by_parsing(path, border, size, line, text.delimiter)
 
 
-def _borders_by_counting(path: Path, start: int, size: int, first_line: int) -> Borders:
+def _borders_by_counting(path: Path, start: int, size: int, first_line: int, delimiter: int) -> Borders:
     """Find borders a block at a time: a newline between an odd and an even quote belongs to a field."""
     offset, line, in_quotes, before = start, first_line, 0, NEWLINE
     border, border_line = start, first_line
@@ -137,7 +136,7 @@ def _borders_by_counting(path: Path, start: int, size: int, first_line: int) -> 
             line += len(ends)
             if in_quotes or QUOTE in block:
                 quotes = np.cumsum(codes == QUOTE, dtype=np.uint8) + np.uint8(in_quotes)  # wraps, parity stays
-                _require_quotes_at_field_borders(codes, quotes, before)
+                _require_quotes_at_field_borders(codes, quotes, (before, delimiter))
                 outside = quotes[ends] & 1 == 0
                 ends, lines = ends[outside], lines[outside]
                 in_quotes = int(quotes[-1]) & 1
@@ -150,20 +149,21 @@ def _borders_by_counting(path: Path, start: int, size: int, first_line: int) -> 
                 raise BadInput(path, "a quote is opened in this record and not closed", line=border_line)
 
 
-def _require_quotes_at_field_borders(codes: np.ndarray, quotes: np.ndarray, before: int) -> None:
-    """Check that each quote that opens follows a comma, a newline, or the quote that it doubles."""
+def _require_quotes_at_field_borders(codes: np.ndarray, quotes: np.ndarray, around: tuple[int, int]) -> None:
+    """Check that each quote that opens follows a delimiter, a newline, or the quote that it doubles."""
+    before, delimiter = around
     opening = np.flatnonzero((codes == QUOTE) & (quotes & 1 == 1))
     previous = np.where(opening > 0, codes[opening - 1], before)
-    if not np.isin(previous, (COMMA, NEWLINE, QUOTE)).all():
+    if not np.isin(previous, (delimiter, NEWLINE, QUOTE)).all():
         raise _StrayQuoteError
 
 
-def _borders_by_parsing(path: Path, start: int, size: int, first_line: int) -> Borders:
+def _borders_by_parsing(path: Path, start: int, size: int, first_line: int, delimiter: str) -> Borders:
     """Find borders record by record, as Python's csv reads them; slower by two orders."""
     lengths: list[int] = []
     with path.open("rb") as file:
         file.seek(start)
-        reader = csv.reader(_lines_with_lengths(file, size - start, lengths))
+        reader = csv.reader(_lines_with_lengths(file, size - start, lengths), delimiter=delimiter)
         end, line = start, first_line
         ends, lines = [], []
         while True:
@@ -200,19 +200,20 @@ class _Header:
     lines: int
 
 
-def _read_header(path: Path) -> _Header:
+def _read_header(path: Path, text: TextFormat) -> _Header:
     with path.open("rb") as file:
         head = file.readline(SAMPLE_BYTES)
         if QUOTE in head:  # the record may go on in the next line
             head += file.read(SAMPLE_BYTES)
     begin = len(BOM) if head.startswith(BOM) else 0
-    borders = _record_borders(path, begin, len(head), 1)
+    borders = _record_borders(path, begin, len(head), 1, text)
     length = next((int(ends[0]) for ends, _ in borders if len(ends)), len(head))
-    text = head[begin:length].decode("utf-8", "replace")
-    return _Header(next(csv.reader(text.splitlines(keepends=True)), []), length, max(1, text.count("\n")))
+    line = head[begin:length].decode(text.encoding, "replace")
+    names = next(csv.reader(line.splitlines(keepends=True), delimiter=text.delimiter), [])
+    return _Header(names, length, max(1, line.count("\n")))
 
 
-def _require_text(path: Path, head: bytes) -> None:
+def _require_text(path: Path, head: bytes, text: TextFormat) -> None:
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise BadInput(path, "this is UTF-16; allowed: UTF-8", line=1)
     if b"\0" in head:
@@ -221,11 +222,11 @@ def _require_text(path: Path, head: bytes) -> None:
     if b"\r" in head and b"\n" not in head:
         raise BadInput(path, "its lines end in CR alone; allowed: LF, or CR and LF", line=1)
     try:
-        head[: head.find(b"\n") + 1 or None].decode("utf-8")
+        head[: head.find(b"\n") + 1 or None].decode(text.encoding)
     except UnicodeDecodeError as error:
         at = error.start
         raise BadInput(
-            path, f"this is no CSV file in UTF-8: byte {at} of its header is 0x{head[at]:02x}", line=1
+            path, f"this is no CSV file in {text.encoding}: byte {at} of its header is 0x{head[at]:02x}", line=1
         ) from None
 
 
@@ -242,7 +243,7 @@ def _parse_at_once(data: bytes, names: list[str], columns: Columns) -> pa.Table 
     if b"\0" in data or (b"\r" in data and data.count(b"\r") != data.count(b"\r\n")):
         return None
     types: dict[str, pa.DataType] = {
-        columns.time: TIME_TYPE,
+        columns.time: columns.times.column_type,
         **dict.fromkeys(columns.labels, pa.string()),
         **dict.fromkeys(columns.values, pa.float64()),
     }
@@ -250,26 +251,32 @@ def _parse_at_once(data: bytes, names: list[str], columns: Columns) -> pa.Table 
         table = pa_csv.read_csv(
             pa.BufferReader(data),
             # One block: the slice is in memory already, and a record may span lines.
-            read_options=pa_csv.ReadOptions(column_names=names, use_threads=False, block_size=len(data) + 1),
-            parse_options=pa_csv.ParseOptions(newlines_in_values=QUOTE in data),
+            read_options=pa_csv.ReadOptions(
+                column_names=names, use_threads=False, block_size=len(data) + 1, encoding=columns.text.encoding
+            ),
+            parse_options=pa_csv.ParseOptions(delimiter=columns.text.delimiter, newlines_in_values=QUOTE in data),
             convert_options=pa_csv.ConvertOptions(
-                column_types=types, include_columns=list(columns.all), null_values=list(columns.null_values)
+                column_types=types,
+                include_columns=list(columns.all),
+                null_values=list(columns.null_values),
+                decimal_point=columns.text.decimal,
             ),
         )
     except pa.ArrowInvalid:
         return None
-    return table if _is_plain(table, columns) else None
+    if table.num_rows == 0:
+        return None
+    times, is_time = columns.times.from_column(table[columns.time])
+    if not (pc.all(is_time).as_py() and _is_plain(table, columns)):
+        return None
+    return table.set_column(0, columns.time, times)
 
 
 def _is_plain(table: pa.Table, columns: Columns) -> bool:
-    """Say whether no cell needs a closer look: times in range, labels present and short, numbers finite."""
-    times = table[columns.time]
-    if times.null_count or table.num_rows == 0:
-        return False
+    """Say whether no cell needs a closer look: labels present and short, numbers finite."""
     label_bytes = [pc.binary_length(table[name]) for name in columns.labels]
     return (
-        pc.all(times_in_range(times)).as_py()
-        and all(pc.min(lengths).as_py() > 0 for lengths in label_bytes)
+        all(pc.min(lengths).as_py() > 0 for lengths in label_bytes)
         and sum(pc.max(lengths).as_py() for lengths in label_bytes) <= LABELS_MAX_BYTES
         and all(pc.all(pc.is_finite(table[name])).as_py() is not False for name in columns.values)
     )
@@ -283,8 +290,8 @@ class _BadCellError(ValueError):
 
 def _parse_row_by_row(data: bytes, names: list[str], columns: Columns, first_line: int) -> Parsed:
     """Parse with Python: what Arrow accepts is accepted here too, and a row with a fault is told from the others."""
-    lines = [f"{line}\n" for line in data.decode("utf-8", "surrogateescape").split("\n")]
-    reader = csv.reader(lines)
+    lines = [f"{line}\n" for line in data.decode(columns.text.encoding, "surrogateescape").split("\n")]
+    reader = csv.reader(lines, delimiter=columns.text.delimiter)
     positions = {name: names.index(name) for name in columns.all}
     rows: list[tuple[Any, ...]] = []
     rejects: list[Reject] = []
@@ -306,27 +313,15 @@ def _read_row(cells: list[str], names: list[str], positions: dict[str, int], col
     if len(cells) != len(names):
         raise _BadCellError("", f"{len(cells)} cells, the header has {len(names)}")
     cell = {name: cells[position] for name, position in positions.items()}
-    time = _read_time(columns.time, cell[columns.time])
+    try:
+        time = columns.times.from_text(_printable(cell[columns.time]))
+    except BadTimeError as error:
+        raise _BadCellError(columns.time, str(error)) from None
     labels = [_read_label(name, cell[name]) for name in columns.labels]
     if (size := sum(len(label.encode()) for label in labels)) > LABELS_MAX_BYTES:
         raise _BadCellError(columns.labels[0], f"its labels have {size} bytes; allowed: {LABELS_MAX_BYTES} together")
-    values = [_read_value(name, cell[name], columns.null_values) for name in columns.values]
+    values = [_read_value(name, cell[name], columns) for name in columns.values]
     return (time, *labels, *values)
-
-
-def _read_time(column: str, text: str) -> datetime:
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise _BadCellError(
-            column, f"{_printable(text)!r} is no time; allowed: 2013-01-31T06:00:00Z (ISO 8601)"
-        ) from None
-    if time.tzinfo is None:
-        raise _BadCellError(column, f"{text!r} has no zone; allowed: an offset at its end, as Z or +01:00")
-    try:
-        return time.astimezone(UTC)
-    except OverflowError:
-        raise _BadCellError(column, f"{text!r} is out of range; allowed: the years 1 to 9999 in UTC") from None
 
 
 def _read_label(column: str, text: str) -> str:
@@ -337,13 +332,16 @@ def _read_label(column: str, text: str) -> str:
     return text
 
 
-def _read_value(column: str, text: str, null_values: tuple[str, ...]) -> float | None:
-    if text in null_values:
+def _read_value(column: str, text: str, columns: Columns) -> float | None:
+    if text in columns.null_values:
         return None
+    decimal = columns.text.decimal
     try:
         if "_" in text or not text.isascii():  # Python reads these as numbers, no database does
             raise ValueError
-        value = float(text)
+        if decimal != "." and "." in text:
+            raise ValueError
+        value = float(text.replace(decimal, "."))
     except ValueError:
         raise _BadCellError(column, f"{_printable(text)!r} is no number") from None
     if math.isinf(value) and "inf" not in text.lower():

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 
 from telemetry.formats.base import (
     LABELS_MAX_BYTES,
-    TIME_TYPE,
     BadInput,
     Columns,
     Parsed,
@@ -21,7 +20,6 @@ from telemetry.formats.base import (
     require_columns,
     require_unchanged,
     stamp_of,
-    times_in_range,
 )
 
 
@@ -39,9 +37,7 @@ class ParquetFormat:
             require_columns(path, schema.names, columns.all)
             if file.metadata.num_rows == 0:
                 raise BadInput(path, "there is no row in the file")
-        time = schema.field(columns.time).type
-        if not (pa.types.is_timestamp(time) and time.tz):
-            raise BadInput(path, f"column {columns.time!r} is {time}; allowed: a timestamp with a time zone")
+        _require_time(path, columns, schema.field(columns.time).type)
         for name in columns.labels:
             if not _is_text(kind := schema.field(name).type):
                 raise BadInput(path, f"column {name!r} is {kind}; allowed: strings, integers and booleans")
@@ -49,7 +45,7 @@ class ParquetFormat:
             if not _is_number(kind := schema.field(name).type):
                 raise BadInput(path, f"column {name!r} is {kind}; allowed: integers, floats and decimals")
 
-    def cut(self, path: Path, batch_rows: int) -> Iterator[Slice]:
+    def cut(self, path: Path, batch_rows: int, columns: Columns) -> Iterator[Slice]:
         """Gather neighbouring row groups; one that is larger than a batch stays whole, since it is read whole."""
         stamp = stamp_of(path)
         with _open(path) as file:
@@ -90,6 +86,17 @@ def _slice(row_count: int, row_groups: list[int], first_row: int, stamp: dict[st
     return Slice(row_count, {"row_groups": row_groups, "first_row": first_row, "stamp": stamp})
 
 
+def _require_time(path: Path, columns: Columns, kind: pa.DataType) -> None:
+    wanted = columns.times
+    if wanted.unit != "iso":
+        if not pa.types.is_integer(kind):
+            raise BadInput(path, f"column {columns.time!r} is {kind}; allowed with --time-unit: integers")
+    elif not pa.types.is_timestamp(kind):
+        raise BadInput(path, f"column {columns.time!r} is {kind}; allowed: a timestamp, or with --time-unit an integer")
+    elif kind.tz is None and not wanted.timezone:
+        raise BadInput(path, f"column {columns.time!r} has no time zone; allowed: one that has, or --timezone")
+
+
 def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
@@ -104,9 +111,9 @@ def _is_number(kind: pa.DataType) -> bool:
 def _set_aside_rows_with_faults(table: pa.Table, columns: Columns, first_row: int) -> Parsed:
     """Find the rows with a fault by columns; give the others the types of a parsed table."""
     labels = [table[name].cast(pa.string()) for name in columns.labels]
+    times, is_time = columns.times.from_column(table[columns.time])
     faults = [(columns.time, "the time is missing", pc.is_null(table[columns.time]))]
-    out_of_range = pc.invert(times_in_range(table[columns.time]))
-    faults.append((columns.time, "the time is out of range; allowed: the years 1 to 9999", out_of_range))
+    faults.append((columns.time, "the time is out of range, or skipped or repeated by clocks", pc.invert(is_time)))
     for name, texts in zip(columns.labels, labels, strict=True):
         faults.append((name, "the label is missing", pc.or_kleene(pc.is_null(texts), pc.equal(texts, ""))))
         faults.append((name, "the label has a NUL in it", pc.match_substring(texts, "\0")))
@@ -121,7 +128,6 @@ def _set_aside_rows_with_faults(table: pa.Table, columns: Columns, first_row: in
         good[rows] = False
         for row in rows.tolist():
             rejects.append(Reject(first_row + row + 1, name, reason, _raw(table, row)))
-    times = table[columns.time].cast(TIME_TYPE, safe=False)
     values = [table[name].cast(pa.float64(), safe=False) for name in columns.values]
     parsed = pa.table(dict(zip(columns.all, (times, *labels, *values), strict=True)))
     if rejects:

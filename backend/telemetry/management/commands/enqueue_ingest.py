@@ -12,8 +12,9 @@ from kombu.exceptions import OperationalError as BrokerError
 from rich.console import Console
 
 from poolhouse.console import console_for
-from telemetry.arguments import whole_number
-from telemetry.formats import BadInput, Columns
+from telemetry.arguments import argument, ascii_encoding, one_character, timezone, whole_number
+from telemetry.formats import BadInput, Columns, TextFormat, TimeFormat
+from telemetry.formats.times import UNITS_PER_S
 from telemetry.intake import create_job
 from telemetry.models import IngestJob
 from telemetry.queries import failed_batches, job_progress
@@ -51,6 +52,27 @@ class Command(BaseCommand):
             metavar="N",
             help="input rows in a batch (default: %(default)s)",
         )
+        written = parser.add_argument_group("how the files are written, where not as usual")
+        written.add_argument(
+            "--timezone",
+            type=argument(timezone),
+            metavar="ZONE",
+            help="of times without a zone, as Europe/Berlin",
+        )
+        written.add_argument(
+            "--time-unit", choices=("iso", *UNITS_PER_S), default="iso", help="times are whole numbers of it since 1970"
+        )
+        written.add_argument(
+            "--delimiter",
+            type=argument(one_character),
+            default=",",
+            metavar="C",
+            help="between cells of a CSV; \\t is a tab",
+        )
+        written.add_argument("--decimal", choices=(".", ","), default=".", help="in the numbers of a CSV")
+        written.add_argument(
+            "--encoding", type=argument(ascii_encoding), default="utf-8", metavar="NAME", help="of a CSV, as latin-1"
+        )
         parser.add_argument(
             "--on-conflict",
             choices=IngestJob.OnConflict.values,
@@ -61,7 +83,16 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Create the job, then wait for it if asked to."""
-        columns = Columns(options["time"], tuple(options["labels"]), tuple(options["values"]), tuple(options["empty"]))
+        columns = Columns(
+            options["time"],
+            tuple(options["labels"]),
+            tuple(options["values"]),
+            tuple(options["empty"]),
+            TimeFormat(options["time_unit"], options["timezone"] or ""),
+            TextFormat(options["delimiter"], options["decimal"], options["encoding"]),
+        )
+        if columns.text.delimiter == columns.text.decimal:
+            raise CommandError(f"--delimiter and --decimal are both {options['decimal']!r}", returncode=MISUSE)
         if len(set(columns.all)) != len(columns.all):
             raise CommandError(f"a column is named twice: {' '.join(columns.all)}", returncode=MISUSE)
         console = console_for(self.stdout, no_color=options["no_color"])

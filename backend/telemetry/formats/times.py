@@ -1,0 +1,104 @@
+"""Times as files have them (ISO 8601 with or without a zone, numbers since the epoch) and as readings have them."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+TIME_TYPE = pa.timestamp("us", tz="UTC")
+# What Python's datetime holds; PostgreSQL holds more, but then no driver could read it back.
+EARLIEST, LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+UNITS_PER_S = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+
+
+class BadTimeError(ValueError):
+    """A text that is no time, or one that leaves open which."""
+
+
+@dataclass(frozen=True)
+class TimeFormat:
+    """How a file writes its times."""
+
+    unit: str = "iso"
+    """iso, or s, ms, us, ns: a whole number of them since 1970"""
+    timezone: str = ""
+    """the zone of ISO times that name none, by its IANA name; empty: such a time is refused"""
+
+    @cached_property
+    def zone(self) -> ZoneInfo | None:
+        """The zone of times that name none."""
+        return ZoneInfo(self.timezone) if self.timezone else None
+
+    @property
+    def column_type(self) -> pa.DataType:
+        """The type as which Arrow is to read the column."""
+        if self.unit != "iso":
+            return pa.int64()
+        return pa.timestamp("us") if self.timezone else TIME_TYPE
+
+    def from_column(self, column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+        """Make times of a column of integers or timestamps.
+
+        Returns:
+            The times as TIME_TYPE, and for each row whether it is one: null, out of the years 1 to 9999, or in an hour
+            that a change of clocks skips or repeats, it is none.
+        """
+        if pa.types.is_integer(column.type):
+            column = column.cast(pa.int64()).cast(pa.timestamp(self.unit, tz="UTC"))
+        certain = pc.is_valid(column)
+        if column.type.tz is None:
+            earliest, latest = (
+                pc.assume_timezone(column, self.timezone, ambiguous=which, nonexistent=which)
+                for which in ("earliest", "latest")
+            )
+            certain, column = pc.equal(earliest, latest), earliest
+        good = pc.fill_null(pc.and_kleene(certain, _in_range(column)), False)
+        return pc.if_else(good, column, pa.scalar(None, column.type)).cast(TIME_TYPE, safe=False), good
+
+    def from_text(self, text: str) -> datetime:
+        """Make a time of a cell.
+
+        Raises:
+            BadTimeError: it is none, or the format leaves open which; the text says what is allowed.
+        """
+        return self._from_iso(text) if self.unit == "iso" else self._from_number(text)
+
+    def _from_iso(self, text: str) -> datetime:
+        try:
+            time = datetime.fromisoformat(text)
+        except ValueError:
+            raise BadTimeError(f"{text!r} is no time; allowed: 2013-01-31T06:00:00Z (ISO 8601)") from None
+        if time.tzinfo is None:
+            if self.zone is None:
+                raise BadTimeError(
+                    f"{text!r} has no zone; allowed: an offset at its end, as Z or +01:00, or --timezone"
+                )
+            first, second = (time.replace(tzinfo=self.zone, fold=fold) for fold in (0, 1))
+            if first.utcoffset() != second.utcoffset():
+                raise BadTimeError(f"{text!r} is skipped or repeated by a change of clocks in {self.timezone}")
+            time = first
+        try:
+            return time.astimezone(UTC)
+        except OverflowError:
+            raise BadTimeError(f"{text!r} is out of range; allowed: the years 1 to 9999 in UTC") from None
+
+    def _from_number(self, text: str) -> datetime:
+        if not (text.removeprefix("-").isascii() and text.removeprefix("-").isdecimal()):
+            raise BadTimeError(f"{text!r} is no whole number of {self.unit} since 1970")
+        try:
+            microseconds = abs(int(text)) * 1_000_000 // UNITS_PER_S[self.unit]  # towards zero, as Arrow
+            return EPOCH + timedelta(microseconds=-microseconds if text.startswith("-") else microseconds)
+        except OverflowError:
+            raise BadTimeError(f"{text!r} is out of range; allowed: the years 1 to 9999") from None
+
+
+def _in_range(times: pa.ChunkedArray) -> pa.ChunkedArray:
+    kind = times.type
+    if kind.unit == "ns":  # 64 bits of them reach from 1677 to 2262
+        return pc.is_valid(times)
+    earliest, latest = (pa.scalar(bound, TIME_TYPE).cast(kind, safe=False) for bound in (EARLIEST, LATEST))
+    return pc.and_(pc.greater_equal(times, earliest), pc.less_equal(times, latest))

@@ -1,0 +1,1 @@
+ALTER TABLE ingest_job DROP COLUMN options;

@@ -1,0 +1,127 @@
+"""Files that are written otherwise: times of other kinds, other separators, other encodings; each with its bytes."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from telemetry.arguments import ascii_encoding, one_character, timezone
+from telemetry.formats import BadInput, Columns, TextFormat, TimeFormat, csv, parquet
+
+BAD_NEIGHBOUR = b"bad,a,1\n"  # with it in the slice, the rows are read one by one instead of all at once
+
+
+def read_csv(path: Path, content: bytes, **how: Any) -> tuple[list[dict[str, Any]], list[str]]:
+    path.write_bytes(content)
+    columns = Columns("time", ("device",), ("load",), ("",), **how)
+    (part,) = csv.FORMAT.cut(path, 100, columns)
+    parsed = csv.FORMAT.read(path, part.place, columns)
+    return parsed.table.to_pylist(), [reject.reason for reject in parsed.rejects]
+
+
+@pytest.mark.parametrize("neighbour", [b"", BAD_NEIGHBOUR])
+@pytest.mark.parametrize(
+    ("unit", "text", "expected"),
+    [
+        ("s", b"1714521600", datetime(2024, 5, 1, tzinfo=UTC)),
+        ("s", b"-1", datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)),
+        ("ms", b"1714521600123", datetime(2024, 5, 1, 0, 0, 0, 123_000, tzinfo=UTC)),
+        ("us", b"1714521600123456", datetime(2024, 5, 1, 0, 0, 0, 123_456, tzinfo=UTC)),
+        ("ns", b"1714521600123456789", datetime(2024, 5, 1, 0, 0, 0, 123_456, tzinfo=UTC)),
+        ("ns", b"-1500", datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)),
+    ],
+)
+def test_epoch_times(tmp_path: Path, unit: str, text: bytes, expected: datetime, neighbour: bytes) -> None:
+    content = b"time,device,load\n" + text + b",a,1\n" + neighbour
+    rows, rejects = read_csv(tmp_path / "a.csv", content, times=TimeFormat(unit))
+    assert [row["time"] for row in rows] == [expected]
+    assert len(rejects) == bool(neighbour)
+
+
+@pytest.mark.parametrize(("unit", "text"), [("s", b"1.5"), ("s", b"2024-05-01"), ("ms", b""), ("s", b"99999999999999")])
+def test_what_is_no_epoch_time_is_rejected(tmp_path: Path, unit: str, text: bytes) -> None:
+    rows, rejects = read_csv(tmp_path / "a.csv", b"time,device,load\n" + text + b",a,1\n", times=TimeFormat(unit))
+    assert (rows, len(rejects)) == ([], 1)
+
+
+@pytest.mark.parametrize("neighbour", [b"", BAD_NEIGHBOUR])
+def test_times_without_a_zone_are_read_in_the_zone_that_is_named(tmp_path: Path, neighbour: bytes) -> None:
+    content = b"time,device,load\n2024-01-15T12:00:00,a,1\n2024-07-15 12:00:00,a,1\n" + neighbour
+    rows, _ = read_csv(tmp_path / "a.csv", content, times=TimeFormat(timezone="Europe/Berlin"))
+    assert [row["time"].hour for row in rows] == [11, 10]
+
+
+def test_an_hour_that_clocks_skip_or_repeat_is_rejected(tmp_path: Path) -> None:
+    content = b"time,device,load\n2024-03-31T02:30:00,a,1\n2024-10-27T02:30:00,a,1\n2024-10-27T04:30:00,a,1\n"
+    rows, rejects = read_csv(tmp_path / "a.csv", content, times=TimeFormat(timezone="Europe/Berlin"))
+    assert [row["time"].hour for row in rows] == [3]
+    assert all("is skipped or repeated by a change of clocks in Europe/Berlin" in reason for reason in rejects)
+    assert len(rejects) == 2
+
+
+def test_a_zone_in_the_file_goes_before_the_one_that_is_named(tmp_path: Path) -> None:
+    content = b"time,device,load\n2024-01-15T12:00:00Z,a,1\n2024-01-15T12:00:00,a,1\n"
+    rows, rejects = read_csv(tmp_path / "a.csv", content, times=TimeFormat(timezone="Europe/Berlin"))
+    assert ([row["time"].hour for row in rows], rejects) == ([12, 11], [])
+
+
+@pytest.mark.parametrize("neighbour", [b"", b"bad;a;1\n"])
+def test_decimal_commas_between_semicolons(tmp_path: Path, neighbour: bytes) -> None:
+    content = b'time;device;load\n2024-05-01T00:00Z;"a;b";-1,5\n' + neighbour
+    rows, rejects = read_csv(tmp_path / "a.csv", content, text=TextFormat(delimiter=";", decimal=","))
+    assert [(row["device"], row["load"]) for row in rows] == [("a;b", -1.5)]
+    assert len(rejects) == bool(neighbour)
+
+
+def test_a_decimal_point_among_decimal_commas_is_rejected_not_guessed(tmp_path: Path) -> None:
+    content = b"time;device;load\n2024-05-01T00:00Z;a;1.500\n2024-05-01T00:00Z;a;1,5\n"
+    rows, rejects = read_csv(tmp_path / "a.csv", content, text=TextFormat(delimiter=";", decimal=","))
+    assert ([row["load"] for row in rows], rejects) == ([1.5], ["'1.500' is no number"])
+
+
+@pytest.mark.parametrize("neighbour", [b"", BAD_NEIGHBOUR])
+def test_latin_1(tmp_path: Path, neighbour: bytes) -> None:
+    content = b"time,device,load\n2024-05-01T00:00Z,M\xfcnchen,1\n" + neighbour
+    rows, rejects = read_csv(tmp_path / "a.csv", content, text=TextFormat(encoding="latin-1"))
+    assert [row["device"] for row in rows] == ["München"]
+    assert len(rejects) == bool(neighbour)
+
+
+def test_tabs(tmp_path: Path) -> None:
+    rows, _ = read_csv(tmp_path / "a.csv", b"time\tdevice\tload\n2024-05-01T00:00Z\ta,b\t1\n", text=TextFormat("\t"))
+    assert rows[0]["device"] == "a,b"
+
+
+def test_parquet_with_epoch_times_and_with_times_without_a_zone(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    naive = [datetime(2024, 1, 15, 12), datetime(2024, 3, 31, 2, 30)]  # noqa: DTZ001 - naive on purpose
+    for times, how, hours in (
+        (pa.array([1714521600, None]), TimeFormat("s"), [0]),
+        (pa.array(naive, pa.timestamp("us")), TimeFormat(timezone="Europe/Berlin"), [11]),
+    ):
+        pq.write_table(pa.table({"time": times, "device": ["a", "a"], "load": [1, 2]}), path)
+        columns = Columns("time", ("device",), ("load",), times=how)
+        parquet.FORMAT.check(path, columns)
+        (part,) = parquet.FORMAT.cut(path, 10, columns)
+        parsed = parquet.FORMAT.read(path, part.place, columns)
+        assert [row["time"].hour for row in parsed.table.to_pylist()] == hours
+        assert [reject.line for reject in parsed.rejects] == [2]
+    with pytest.raises(BadInput, match="has no time zone; allowed: one that has, or --timezone"):
+        parquet.FORMAT.check(path, Columns("time", ("device",), ("load",)))
+
+
+def test_arguments_say_what_is_allowed() -> None:
+    assert (timezone("Europe/Berlin"), one_character("\\t"), ascii_encoding("cp1252")) == (
+        "Europe/Berlin",
+        "\t",
+        "cp1252",
+    )
+    for read, text in ((timezone, "Mars/Phobos"), (timezone, "../etc"), (one_character, ""), (one_character, '"')):
+        with pytest.raises(ValueError, match="allowed: "):
+            read(text)
+    for encoding in ("utf-16", "klingon", "cp037"):
+        with pytest.raises(ValueError, match="allowed: one that extends ASCII"):
+            ascii_encoding(encoding)
