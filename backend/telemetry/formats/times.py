@@ -57,7 +57,9 @@ class TimeFormat:
             )
             certain, column = pc.equal(earliest, latest), earliest
         good = pc.fill_null(pc.and_kleene(certain, _in_range(column)), False)
-        return pc.if_else(good, column, pa.scalar(None, column.type)).cast(TIME_TYPE, safe=False), good
+        if not pc.all(good).as_py():
+            column = pc.if_else(good, column, pa.scalar(None, column.type))
+        return column.cast(TIME_TYPE, safe=False), good
 
     def from_text(self, text: str) -> datetime:
         """Make a time of a cell.
