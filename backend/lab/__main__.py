@@ -81,18 +81,21 @@ def measure_parts(rows: int, parts: int) -> dict[str, Any]:
             ingest.load(_first_rows(csv))
             ingest.empty_table()
             ingest.load(csv)
-        times = IngestBatch.objects.filter(path=str(csv)).values_list("enqueued_at", "finished_at")
-        finished = sorted({begun for begun, _ in times} | {end for _, end in times if end is not None})
-        connection.close()
+        rates = _rates_by_part(csv, parts)
+        return {
+            "question": "does the ingest path slow down as the hypertable grows?",
+            **_circumstances(rows),
+            "rows_per_s_by_part": [round(rate) for rate in rates],
+            "ratio_last_to_first_part": round(rates[-1] / rates[0], 3),
+        }
+
+
+def _rates_by_part(csv: Path, parts: int) -> list[float]:
+    times = IngestBatch.objects.filter(path=str(csv)).values_list("enqueued_at", "finished_at")
+    finished = sorted({begun for begun, _ in times} | {end for _, end in times if end is not None})
     share = (len(finished) - 1) // parts
     spans_s = [(finished[share * n + share] - finished[share * n]).total_seconds() for n in range(parts)]
-    rates = [share * ingest.BATCH_ROWS / span_s for span_s in spans_s]
-    return {
-        "question": "does the ingest path slow down as the hypertable grows?",
-        **_circumstances(rows),
-        "rows_per_s_by_part": [round(rate) for rate in rates],
-        "ratio_last_to_first_part": round(rates[-1] / rates[0], 3),
-    }
+    return [share * ingest.BATCH_ROWS / span_s for span_s in spans_s]
 
 
 def _circumstances(rows: int) -> dict[str, Any]:
