@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import psycopg2
 
 if TYPE_CHECKING:
+    from config.env import Database
     from sandbox.servers import Place
 
 
@@ -77,6 +78,22 @@ def isolated_servers() -> Iterator["Place"]:
         for server in reversed(servers):
             server.stop()
         shutil.rmtree(data)
+
+
+def connect(database: "Database", *, name: str = "") -> "psycopg2.extensions.connection":
+    """Open a connection of the application's role, past Django.
+
+    Args:
+        database: the server and the role.
+        name: of the database, if another than the server's own.
+    """
+    return psycopg2.connect(
+        host=database.db_host,
+        port=database.db_port,
+        user=database.db_user,
+        password=database.db_pass.get_secret_value(),
+        dbname=name or database.db_name,
+    )
 
 
 def superuser_sql(statement: str, database: str = "postgres") -> None:

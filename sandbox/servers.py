@@ -141,77 +141,95 @@ class Server:
             child.wait()
 
 
-def timescale(place: Place, database: Database, servers: Servers) -> Server:
-    """PostgreSQL with TimescaleDB, on DB_PORT."""
-    cluster = place.data / "timescale"
-    ready = cluster / "poolhouse-ready"
-    superuser = {
-        "PGHOST": HOST,
-        "PGPORT": str(database.db_port),
-        "PGUSER": "postgres",
-        "PGPASSWORD": servers.postgres_password.get_secret_value(),
-    }
+@dataclass(frozen=True)
+class _Cluster:
+    """A PostgreSQL cluster: its data, made once, and the superuser who made it."""
 
-    def make_cluster() -> None:
-        (place.data / "run").mkdir(parents=True, exist_ok=True)
-        if ready.exists():
+    place: Place
+    database: Database
+    password: str
+
+    @property
+    def folder(self) -> Path:
+        """Where its data is."""
+        return self.place.data / "timescale"
+
+    @property
+    def _ready(self) -> Path:
+        return self.folder / "poolhouse-ready"
+
+    def make(self) -> None:
+        """Run initdb, unless a cluster is there."""
+        (self.place.data / "run").mkdir(parents=True, exist_ok=True)
+        if self._ready.exists():
             return
-        if cluster.exists():  # a first start that was cut short: nothing was ever kept in it
-            place.run(["/bin/rm", "-r", "/data/timescale"])
+        if self.folder.exists():  # a first start that was cut short: nothing was ever kept in it
+            self.place.run(["/bin/rm", "-r", "/data/timescale"])
         authentication = ["--auth-local=scram-sha-256", "--auth-host=scram-sha-256", "--pwfile=/dev/stdin"]
-        place.run(
+        self.place.run(
             [f"{POSTGRES_BIN}/initdb", "-D", "/data/timescale", "-U", "postgres", "-E", "UTF8", *authentication],
             env={"LC_ALL": "C.UTF-8"},
-            stdin=superuser["PGPASSWORD"] + "\n",
+            stdin=f"{self.password}\n",
         )
 
-    def make_database() -> None:
-        if ready.exists():
+    def make_database(self) -> None:
+        """Make the application's role and database, unless they are there; the server runs."""
+        if self._ready.exists():
             return
-        application = {
-            "DB_NAME": database.db_name,
-            "DB_USER": database.db_user,
-            "DB_PASS": database.db_pass.get_secret_value(),
+        superuser = {
+            "PGHOST": HOST,
+            "PGPORT": str(self.database.db_port),
+            "PGUSER": "postgres",
+            "PGPASSWORD": self.password,
         }
-        place.run(["/bin/sh", "/etc/timescale/init.sh"], env={**superuser, **application})
-        ready.touch()
+        application = {
+            "DB_NAME": self.database.db_name,
+            "DB_USER": self.database.db_user,
+            "DB_PASS": self.database.db_pass.get_secret_value(),
+        }
+        self.place.run(["/bin/sh", "/etc/timescale/init.sh"], env={**superuser, **application})
+        self._ready.touch()
 
-    def answers() -> bool:
+    def answers(self) -> bool:
+        """Say whether the superuser can connect.
+
+        Raises:
+            SandboxError: the cluster was made with another password.
+        """
+        port = self.database.db_port
         try:
-            psycopg2.connect(
-                host=HOST, port=database.db_port, user="postgres", password=superuser["PGPASSWORD"], dbname="postgres"
-            ).close()
+            psycopg2.connect(host=HOST, port=port, user="postgres", password=self.password, dbname="postgres").close()
         except psycopg2.OperationalError as error:
             if "authentication failed" in str(error):
                 raise SandboxError(
-                    f"the data in {cluster} was made with another POSTGRES_PASSWORD than .env has now: "
+                    f"the data in {self.folder} was made with another POSTGRES_PASSWORD than .env has now: "
                     "put the old .env back, or remove the folder to start afresh"
                 ) from None
             return False
         return True
 
+
+def timescale(place: Place, database: Database, servers: Servers) -> Server:
+    """PostgreSQL with TimescaleDB, on DB_PORT."""
+    cluster = _Cluster(place, database, servers.postgres_password.get_secret_value())
     options = {
         "config_file": "/etc/timescale/postgresql.conf",
         "port": str(database.db_port),
         "listen_addresses": HOST,
         "unix_socket_directories": "/data/run",
     }
+    settings = [argument for name, value in options.items() for argument in ("-c", f"{name}={value}")]
     return Server(
         name="timescale",
         program="postgres",
         place=place,
         port=database.db_port,
         port_variable="DB_PORT",
-        argv=[
-            f"{POSTGRES_BIN}/postgres",
-            "-D",
-            "/data/timescale",
-            *(argument for name, value in options.items() for argument in ("-c", f"{name}={value}")),
-        ],
+        argv=[f"{POSTGRES_BIN}/postgres", "-D", "/data/timescale", *settings],
         pid_file="timescale/postmaster.pid",
-        answers=answers,
-        prepare=make_cluster,
-        complete=make_database,
+        answers=cluster.answers,
+        prepare=cluster.make,
+        complete=cluster.make_database,
         env={"LC_ALL": "C.UTF-8"},
         stop_signal=signal.SIGINT,  # fast: sessions are ended, not waited for
     )

@@ -21,11 +21,11 @@ from queue import Empty, SimpleQueue
 
 import numpy as np
 import pgpq
-import psycopg2
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from config.env import CHECKOUT, Database, read
+from sandbox.isolation import connect, superuser_sql
 from sandbox.servers import HOST, POSTGRES_BIN, Place
 from telemetry.generate import SCHEMA, Fleet, write
 
@@ -154,7 +154,7 @@ def load(csv: Path) -> int:
 
 
 def _copy_all(waiting: "SimpleQueue[bytes]") -> None:
-    connection = _connect()
+    connection = connect(read(Database))
     try:
         while True:
             data = io.BytesIO(waiting.get_nowait())
@@ -164,17 +164,6 @@ def _copy_all(waiting: "SimpleQueue[bytes]") -> None:
         return
     finally:
         connection.close()
-
-
-def _connect() -> "psycopg2.extensions.connection":
-    database = read(Database)
-    return psycopg2.connect(
-        host=HOST,
-        port=database.db_port,
-        user=database.db_user,
-        password=database.db_pass.get_secret_value(),
-        dbname=database.db_name,
-    )
 
 
 @contextmanager
@@ -205,7 +194,5 @@ def worker(log: Path) -> Iterator[None]:
 
 def empty_table() -> None:
     """Begin a round as the one before began: no rows, and nothing of theirs left to write."""
-    from sandbox.isolation import superuser_sql
-
     superuser_sql("TRUNCATE reading", database=read(Database).db_name)
     superuser_sql("CHECKPOINT")

@@ -13,12 +13,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
 import redis
 
 from config.env import CHECKOUT, Database, Queue, Servers, read
-from sandbox.isolation import free_ports
+from sandbox.isolation import connect, free_ports
 from sandbox.servers import Place, Server, broker, timescale
 from telemetry.generate import Fleet, write
 
@@ -89,13 +88,7 @@ class System:
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Ask the database."""
-        connection = psycopg2.connect(
-            host="127.0.0.1",
-            port=self.database.db_port,
-            user=self.database.db_user,
-            password=self.database.db_pass.get_secret_value(),
-            dbname=self.database.db_name,
-        )
+        connection = connect(self.database)
         try:
             with connection.cursor() as cursor:
                 cursor.execute(sql)

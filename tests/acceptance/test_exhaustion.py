@@ -10,6 +10,7 @@ import psycopg2
 import pytest
 
 from config.env import Database, read
+from sandbox.isolation import connect
 from sandbox.stack import Stack
 
 
@@ -18,14 +19,7 @@ def exhausted(make_stack: Callable[..., Stack]) -> Iterator[Stack]:
     """A web whose two connections both wait for a lock that the test holds."""
     stack = make_stack(DB_MAX_CONNS_DEV="2", DB_MAX_OVERFLOW_DEV="0", WEB_PROCESSES="1", DB_POOL_TIMEOUT="1.5")
     manager = stack.start()
-    database = read(Database)
-    lock = psycopg2.connect(
-        host=database.db_host,
-        port=database.db_port,
-        user=database.db_user,
-        password=database.db_pass.get_secret_value(),
-        dbname=stack.variables["DB_NAME"],
-    )
+    lock = connect(read(Database), name=stack.variables["DB_NAME"])
     try:
         with lock.cursor() as cursor:
             cursor.execute("LOCK TABLE django_session IN ACCESS EXCLUSIVE MODE")

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
 
 from config.env import Database, read
 from sandbox.demo import MEASURES, weather_csv
+from sandbox.isolation import connect
 from tests.acceptance.conftest import Running
 
 INGEST = ("enqueue_ingest", str(weather_csv()), "--time", "time_hour", "--labels", "origin", "--values", *MEASURES)
@@ -22,15 +22,7 @@ POOLED, STANDARD = "dj_db_conn_pool.backends.postgresql", "django.db.backends.po
 
 
 def query(running: Running, sql: str) -> list[tuple[Any, ...]]:
-    database = read(Database)
-    connection = psycopg2.connect(
-        host=database.db_host,
-        port=database.db_port,
-        user=database.db_user,
-        password=database.db_pass.get_secret_value(),
-        dbname=running.stack.variables["DB_NAME"],
-        application_name="tests",
-    )
+    connection = connect(read(Database), name=running.stack.variables["DB_NAME"])
     try:
         with connection.cursor() as cursor:
             cursor.execute(sql)
@@ -133,9 +125,9 @@ def test_every_connection_says_service_host_and_process(running: Running) -> Non
     rows = query(
         running,
         "SELECT application_name FROM pg_stat_activity "
-        "WHERE datname = current_database() AND backend_type = 'client backend'",
+        "WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()",
     )
-    names = {name for (name,) in rows} - {"tests"}
+    names = {name for (name,) in rows}
     reported = {process["name"] for process in running.status()["processes"]}
     assert names
     assert names <= reported

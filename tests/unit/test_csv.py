@@ -206,6 +206,7 @@ def test_a_file_that_cannot_be_loaded_is_refused_with_file_line_and_column(
 def test_one_bad_row_does_not_refuse_a_file(file: Path) -> None:
     file.write_bytes(HEADER + b"bad,a,1,2\n" + GOOD)
     FORMAT.check(file, COLUMNS)
+    assert len(rows_of(read_all(file, 100))) == 1
 
 
 def test_a_file_that_is_not_there_or_is_a_folder_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,27 @@
+"""What the commands that act on one job share."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from telemetry.queries import job_progress
+
+
+class JobCommand(BaseCommand):
+    """A command whose argument is a job that exists."""
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the argument."""
+        parser.add_argument("job", type=int, metavar="JOB")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Act on the job, and say what was done."""
+        job_id: int = options["job"]
+        if job_progress(job_id) is None:
+            raise CommandError(f"there is no job {job_id}", returncode=2)
+        self.stdout.write(f"job {job_id}: {self.act(job_id)}")
+
+    def act(self, job_id: int) -> str:
+        """Do it, and tell what was done."""
+        raise NotImplementedError
