@@ -124,7 +124,11 @@ def lost_batches(waiting: set[int]) -> list[int]:
 def _being_loaded() -> list[int]:
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND granted",
+            """
+            SELECT objid::bigint FROM pg_locks
+            WHERE locktype = 'advisory' AND classid = %s AND granted
+              AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            """,
             [LOADING_LOCK_CLASS],
         )
         return [batch_id for (batch_id,) in cursor.fetchall()]

@@ -10,6 +10,8 @@ from django.core.management import CommandError, call_command
 from django.db import IntegrityError, OperationalError, connection, connections, transaction
 from pytest_django import Settings
 
+from config.env import Database, read
+from sandbox.isolation import connect
 from telemetry.formats import BadInput, Columns
 from telemetry.intake import cancel_job, create_job, retry_job
 from telemetry.models import IngestBatch, Reading
@@ -193,6 +195,18 @@ def test_two_deliveries_at_once_are_one_load(batches_of: MakeBatches) -> None:
     assert ledger.lost_batches(set()) == [batch.pk]
     load_batch(batch.pk)
     assert fresh(batch).state == "done"
+
+
+def test_a_batch_of_the_same_number_in_another_database_does_not_pass_for_this_one(batches_of: MakeBatches) -> None:
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    IngestBatch.objects.update(enqueued_at="2024-01-01T00:00Z")
+    elsewhere = connect(read(Database))  # the server's own database; the test runs in another
+    try:
+        with elsewhere.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(%s)", [(ledger.LOADING_LOCK_CLASS << 32) | batch.pk])
+        assert ledger.lost_batches(set()) == [batch.pk]
+    finally:
+        elsewhere.close()
 
 
 def sql(*statements: str) -> None:

@@ -1,5 +1,6 @@
 """What the commands that act on one job share."""
 
+from abc import ABC, abstractmethod
 from argparse import ArgumentParser
 from typing import Any
 
@@ -8,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from telemetry.queries import job_progress
 
 
-class JobCommand(BaseCommand):
+class JobCommand(BaseCommand, ABC):
     """A command whose argument is a job that exists."""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -22,6 +23,6 @@ class JobCommand(BaseCommand):
             raise CommandError(f"there is no job {job_id}", returncode=2)
         self.stdout.write(f"job {job_id}: {self.act(job_id)}")
 
+    @abstractmethod
     def act(self, job_id: int) -> str:
         """Do it, and tell what was done."""
-        raise NotImplementedError
