@@ -1,5 +1,6 @@
 """Servers of one's own for a test run or an experiment: other ports, other passwords, data that is thrown away."""
 
+import atexit
 import os
 import secrets
 import shutil
@@ -51,7 +52,9 @@ def isolate(service: str) -> None:
         "SERVICE_NAME": service,
         "POOLHOUSE_PUBLISH_INTERVAL_S": "3600",
         "POOLHOUSE_REPORT_TTL_S": "7200",
+        "INGEST_SPOOL": tempfile.mkdtemp(prefix="poolhouse-spool-"),
     }
+    atexit.register(shutil.rmtree, os.environ["INGEST_SPOOL"], ignore_errors=True)
 
 
 @contextmanager

@@ -1,18 +1,19 @@
 """What becomes of a batch: the only writers of its state, and the locks that say who is at it."""
 
 import logging
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import QuerySet
+from django.db.models import QuerySet, Sum
 from django.utils import timezone
 
 from telemetry.formats import Reject
-from telemetry.models import IngestBatch, IngestReject
+from telemetry.models import IngestBatch, IngestJob, IngestRejectCount
 
 logger = logging.getLogger(__name__)
 
@@ -72,18 +73,55 @@ def claim(batch_id: int) -> bool:
     return _queued(batch_id).select_for_update(skip_locked=True).first() is not None
 
 
-def finish(batch: IngestBatch, rejects: list[Reject], *, counts: Counts) -> None:
-    """Record that a batch is loaded, in the transaction that loads it."""
-    IngestReject.objects.bulk_create(
-        (
-            IngestReject(batch=batch, line=reject.line, column_name=reject.column, reason=reject.reason, raw=reject.raw)
-            for reject in rejects
-        ),
-        batch_size=5000,
-    )
+class TooManyRejectsError(Exception):
+    """A batch that brings its job above the number of rows that may be rejected."""
+
+
+def finish(batch: IngestBatch, rejects: Sequence[Reject], *, counts: Counts) -> None:
+    """Record that a batch is loaded, in the transaction that loads it.
+
+    Raises:
+        TooManyRejectsError: its job may not have so many rejects.
+    """
+    if rejects:
+        _require_few_rejects(batch, rejects)
+        _count_rejects(batch.pk, rejects)
     IngestBatch.objects.filter(pk=batch.pk).update(
         state=IngestBatch.State.DONE, error="", finished_at=timezone.now(), **asdict(counts)
     )
+
+
+def _require_few_rejects(batch: IngestBatch, rejects: Sequence[Reject]) -> None:
+    """Add up over the job; its row is locked, so that two batches at once cannot overlook each other."""
+    limit = IngestJob.objects.select_for_update(no_key=True).get(pk=batch.job_id).max_rejected_count
+    if limit is None:
+        return
+    done = IngestBatch.objects.filter(job_id=batch.job_id, state=IngestBatch.State.DONE)
+    rejected = len(rejects) + (done.aggregate(rows=Sum("rejected_count"))["rows"] or 0)
+    if rejected > limit:
+        first = rejects[0]
+        raise TooManyRejectsError(
+            f"{rejected:,} rows cannot be read, allowed: {limit:,}; the first here is "
+            f"{batch.file.name}:{first.line}: {first.column or 'row'}: {first.detail}"
+        )
+
+
+def _count_rejects(batch_id: int, rejects: Sequence[Reject]) -> None:
+    counted = Counter((str(reject.fault), reject.column) for reject in rejects)
+    IngestRejectCount.objects.bulk_create(
+        IngestRejectCount(batch_id=batch_id, reason=reason, column_name=column, row_count=rows)
+        for (reason, column), rows in counted.items()
+    )
+
+
+@transaction.atomic
+def park_job(batch: IngestBatch, rejects: Sequence[Reject], reason: str) -> None:
+    """Give up a batch for its rejects, which are counted, and with it what is queued of its job."""
+    if _queued(batch.pk).update(rejected_count=len(rejects)):
+        _count_rejects(batch.pk, rejects)
+        queued = IngestBatch.objects.filter(job_id=batch.job_id, state=IngestBatch.State.QUEUED)
+        _give_up(queued, reason)
+        logger.error("job %d parked: %s", batch.job_id, reason)
 
 
 def note_failure(batch_id: int, reason: str) -> bool:
@@ -101,7 +139,11 @@ def note_failure(batch_id: int, reason: str) -> bool:
 def park(batch_id: int, reason: str) -> None:
     """Record why a batch is given up, until somebody asks for another try."""
     logger.error("batch %d parked: %s", batch_id, reason)
-    _queued(batch_id).update(state=IngestBatch.State.PARKED, error=_one_line(reason), finished_at=timezone.now())
+    _give_up(_queued(batch_id), reason)
+
+
+def _give_up(queued: "QuerySet[IngestBatch]", reason: str) -> None:
+    queued.update(state=IngestBatch.State.PARKED, error=_one_line(reason), finished_at=timezone.now())
 
 
 def lost_batches(waiting: set[int]) -> list[int]:

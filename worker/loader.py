@@ -4,7 +4,6 @@ import io
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pgpq
@@ -13,11 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from django.db import DataError, IntegrityError, OperationalError, connection, transaction
 
-from telemetry import formats
-from telemetry.formats import Columns, Parsed
+from telemetry import formats, rejects, spool
+from telemetry.formats import Columns, Parsed, Stamp
 from telemetry.formats.times import TIME_TYPE
 from telemetry.intake import columns_of
 from telemetry.models import IngestBatch, IngestJob
+from telemetry.retention import discard_inputs_when_done
 from worker import ledger
 from worker.series import forget_series, key_of, series_ids
 
@@ -74,14 +74,31 @@ def load(batch_id: int) -> None:
         DuplicateReadingError: the job refuses duplicates, and there is one.
         django.db.OperationalError: among others, when the server is away; the batch is as it was.
     """
-    batch = IngestBatch.objects.select_related("job").get(pk=batch_id)
+    batch = IngestBatch.objects.select_related("job", "file").get(pk=batch_id)
     if batch.state != IngestBatch.State.QUEUED:
         return
+    parsed = _read(batch)
+    try:
+        _load(batch, parsed)
+    except ledger.TooManyRejectsError as error:
+        ledger.park_job(batch, parsed.rejects, str(error))
+    if spool.is_spooled(batch.file.location):
+        discard_inputs_when_done(batch.job_id)
+
+
+def _read(batch: IngestBatch) -> Parsed:
+    source = spool.source_of(batch.file.location, batch.file.name)
+    source.require_unchanged(Stamp(batch.file.size_bytes, batch.file.mtime_ns))
+    parsed = formats.by_name(batch.job.format).read(source, batch.slice, columns_of(batch.job))
+    rejects.write(batch, parsed.rejects)
+    return parsed
+
+
+def _load(batch: IngestBatch, parsed: Parsed) -> None:
     columns = columns_of(batch.job)
-    parsed = formats.by_name(batch.job.format).read(Path(batch.path), batch.slice, columns)
     readings = make_readings(parsed.table, columns)
     with transaction.atomic():
-        if not ledger.claim(batch_id):
+        if not ledger.claim(batch.pk):
             return
         with connection.cursor() as cursor:  # the task's time limit bounds it; a large COPY may take its time
             cursor.execute("SET LOCAL statement_timeout = 0")

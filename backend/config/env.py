@@ -204,6 +204,15 @@ class Ingest(Section):
     )
     ingest_time_limit_s: AtLeastOne = Field(600, description="a batch that takes longer has failed")
     ingest_max_attempts: AtLeastOne = Field(5, description="failures after which a batch is parked")
+    ingest_spool: str = Field(
+        "var/spool",
+        description="folder, or URL as s3://bucket/folder, shared by web and workers: uploads, unpacked files, rejects",
+    )
+
+    @field_validator("ingest_spool")
+    @classmethod
+    def _make_absolute(cls, place: str) -> str:
+        return place if "://" in place else str((CHECKOUT / place).resolve())
 
 
 class Web(Section):

@@ -83,6 +83,7 @@ READING_CHUNK_INTERVAL_HOURS = ingest.reading_chunk_interval_hours
 INGEST_BATCH_ROWS = ingest.ingest_batch_rows
 INGEST_RESEND_AFTER_S = ingest.ingest_resend_after_s
 INGEST_MAX_ATTEMPTS = ingest.ingest_max_attempts
+INGEST_SPOOL = ingest.ingest_spool
 
 LOGGING = {
     "version": 1,

@@ -91,7 +91,7 @@ def measure_parts(rows: int, parts: int) -> dict[str, Any]:
 
 
 def _rates_by_part(csv: Path, parts: int) -> list[float]:
-    times = IngestBatch.objects.filter(path=str(csv)).values_list("enqueued_at", "finished_at")
+    times = IngestBatch.objects.filter(file__name=str(csv)).values_list("enqueued_at", "finished_at")
     finished = sorted({begun for begun, _ in times} | {end for _, end in times if end is not None})
     share = (len(finished) - 1) // parts
     spans_s = [(finished[share * n + share] - finished[share * n]).total_seconds() for n in range(parts)]

@@ -140,10 +140,10 @@ class Ways:
 def load(csv: Path) -> int:
     """Load a CSV through the queue; give the readings that were inserted once the last batch is committed."""
     from telemetry.formats import Columns
-    from telemetry.intake import create_job
+    from telemetry.intake import create_job, open_input
     from telemetry.queries import job_progress
 
-    job = create_job([csv], Columns("time", ("device",), ("value",)), batch_rows=BATCH_ROWS)
+    job = create_job([open_input(str(csv))], Columns("time", ("device",), ("value",)), batch_rows=BATCH_ROWS)
     while True:
         progress = job_progress(job.pk)
         if progress is not None and progress.is_over:

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.contrib import admin
 
-from telemetry.models import IngestBatch, IngestJob, IngestReject, Series
+from telemetry.models import IngestBatch, IngestFile, IngestJob, Series
 
 COUNTS = ("row_count", "rejected_count", "inserted_count", "updated_count", "skipped_count", "empty_count")
 
@@ -39,9 +39,17 @@ class BatchInline(ReadOnly, admin.TabularInline):
     """A job's batches, to read."""
 
     model = IngestBatch
-    fields = ("path", "state", "attempts", *COUNTS, "error")
+    fields = ("file", "state", "attempts", *COUNTS, "error")
     extra = 0
     show_change_link = True
+
+
+class FileInline(ReadOnly, admin.TabularInline):
+    """A job's files, to read."""
+
+    model = IngestFile
+    fields = ("name", "location", "size_bytes")
+    extra = 0
 
 
 @admin.register(IngestJob)
@@ -50,23 +58,14 @@ class IngestJobAdmin(ReadOnly, admin.ModelAdmin):
 
     list_display = ("id", "created_at", "format", "time_column", "label_columns", "value_columns")
     ordering = ("-id",)
-    inlines = (BatchInline,)
-
-
-class RejectInline(ReadOnly, admin.TabularInline):
-    """A batch's rejected rows, to read."""
-
-    model = IngestReject
-    fields = ("line", "column_name", "reason", "raw")
-    extra = 0
+    inlines = (FileInline, BatchInline)
 
 
 @admin.register(IngestBatch)
 class IngestBatchAdmin(ReadOnly, admin.ModelAdmin):
     """Batches by state."""
 
-    list_display = ("id", "job", "path", "state", "attempts", *COUNTS)
+    list_display = ("id", "job", "file", "state", "attempts", *COUNTS)
     list_filter = ("state",)
     ordering = ("-id",)
-    list_select_related = ("job",)
-    inlines = (RejectInline,)
+    list_select_related = ("job", "file")

@@ -1,44 +1,119 @@
 """From files to batches: check everything, record the job and its batches at once, then tell the queue."""
 
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import chain
-from pathlib import Path
+from urllib.parse import urlsplit
 
 from django.db import transaction
+from django.db.models import Sum
 from django.utils import timezone
+from kombu.exceptions import OperationalError as BrokerError
 
-from telemetry import formats
-from telemetry.formats import BadInput, Columns, Slice, TextFormat, TimeFormat
-from telemetry.models import IngestBatch, IngestJob
+from telemetry import formats, spool
+from telemetry.formats import BadInput, Columns, Format, Slice, Stamp, TextFormat, TimeFormat
+from telemetry.models import IngestBatch, IngestFile, IngestJob, IngestRejectCount
 from telemetry.queue import send_batches
 
 
-def create_job(
-    paths: Sequence[Path], columns: Columns, *, batch_rows: int, on_conflict: str = IngestJob.OnConflict.IGNORE
-) -> IngestJob:
-    """Record a job and its batches, and enqueue the batches' ids after commit.
+@dataclass(frozen=True)
+class InputFile:
+    """A file that is to be loaded."""
+
+    name: str
+    """as its sender knows it"""
+    location: str
+    """where workers read it: a path, a URL, or a name in the spool"""
+    format: Format
+
+
+@dataclass(frozen=True)
+class RejectLimit:
+    """How many rows of a job may be rejected: so many, or so many of a hundred."""
+
+    count: int | None = None
+    percent: float | None = None
+
+    @classmethod
+    def of(cls, text: str) -> "RejectLimit":
+        """Read a limit: 100, or 2.5%.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        if re.fullmatch(r"\d{1,18}", text):
+            return cls(count=int(text))
+        if (match := re.fullmatch(r"(\d+(?:\.\d+)?)%", text)) and float(match[1]) <= 100:
+            return cls(percent=float(match[1]))
+        raise ValueError(f"{text!r} is no limit; allowed: a number of rows, as 100, or a share of them, as 2.5%")
+
+    def rows(self, row_count: int) -> int | None:
+        """Say how many that is of a job's rows; None: all."""
+        return int(row_count * self.percent / 100) if self.percent is not None else self.count
+
+
+def open_input(text: str, *, into_spool: bool = False) -> InputFile:
+    """Find a file by its path or URL, and tell by its name how it is written.
 
     Args:
-        paths: files of one format; each is read where the worker runs, so they are recorded as absolute paths.
+        text: the path or the URL.
+        into_spool: copy it, so that workers need not see where it is. A compressed one is unpacked there anyway.
+
+    Raises:
+        BadInput: there is no such file, it may not be read, or its ending is no known format's.
+    """
+    written = formats.recognise(urlsplit(text).path if "://" in text else text)
+    location, source = spool.locate(text)
+    source.stamp()
+    if into_spool or written.compression:
+        location = spool.take_in(source, written.format.endings[0], written.compression)
+    return InputFile(source.name, location, written.format)
+
+
+@contextmanager
+def discarding_on_failure(files: Sequence[InputFile]) -> Iterator[None]:
+    """If a block fails, remove those of the files that are in the spool; a job that is recorded keeps them."""
+    try:
+        yield
+    except BrokerError:  # raised after commit
+        raise
+    except BaseException:
+        for file in files:
+            if spool.is_spooled(file.location):
+                spool.discard(file.location)
+        raise
+
+
+def create_job(
+    files: Sequence[InputFile],
+    columns: Columns,
+    *,
+    batch_rows: int,
+    on_conflict: str = IngestJob.OnConflict.IGNORE,
+    reject_limit: RejectLimit = RejectLimit(),
+) -> IngestJob:
+    """Record a job, its files and its batches, and enqueue the batches' ids after commit.
+
+    Args:
+        files: of one format.
         columns: which columns make readings.
         batch_rows: input rows in a batch.
         on_conflict: ignore, update or error: what happens to readings that are there already.
+        reject_limit: how many rows may be rejected before the rest of the job is parked.
 
     Raises:
         BadInput: a file cannot be loaded. Then nothing is recorded.
         kombu.exceptions.OperationalError: the broker is away. The job is recorded all the same, and beat sends it.
 
     """
-    paths = [_recordable(path) for path in paths]
-    format_ = formats.by_path(paths[0])
-    for path in paths:
-        if formats.by_path(path) is not format_:
-            raise BadInput(path, f"a job has one format, and {paths[0].name} made this one's {format_.name}")
-        format_.check(path, columns)
+    format_ = files[0].format
+    for file in files:
+        if file.format is not format_:
+            raise BadInput(file.name, f"a job has one format, and {files[0].name} made this one's {format_.name}")
+    cut = [_cut(file, columns, batch_rows) for file in files]  # before the transaction: it may take its time
     with transaction.atomic():
-        now = timezone.now()
         job = IngestJob.objects.create(
             format=format_.name,
             time_column=columns.time,
@@ -47,28 +122,30 @@ def create_job(
             null_values=list(columns.null_values),
             options={"times": asdict(columns.times), "text": asdict(columns.text)},
             on_conflict=on_conflict,
-            created_at=now,
+            max_rejected_count=reject_limit.rows(sum(part.row_count for _, slices in cut for part in slices)),
+            created_at=timezone.now(),
         )
-        slices = chain.from_iterable(_batches_of(job, format_.cut(path, batch_rows, columns), path) for path in paths)
-        created = IngestBatch.objects.bulk_create(slices, batch_size=1000)
+        batches = [
+            IngestBatch(job=job, file=recorded, slice=part.place, row_count=part.row_count, enqueued_at=job.created_at)
+            for file, (stamp, slices) in zip(files, cut, strict=True)
+            for recorded in [_record_file(job, file, stamp)]
+            for part in slices
+        ]
+        created = IngestBatch.objects.bulk_create(batches, batch_size=1000)
         transaction.on_commit(partial(send_batches, [batch.pk for batch in created]))
     return job
 
 
-def _recordable(path: Path) -> Path:
-    absolute = path.resolve()
-    try:
-        str(absolute).encode()
-    except UnicodeEncodeError:
-        raise BadInput(Path(repr(str(path))), "its name is not UTF-8; rename it") from None
-    return absolute
+def _cut(file: InputFile, columns: Columns, batch_rows: int) -> tuple[Stamp, list[Slice]]:
+    """Check and cut a file; a change to it meanwhile shows when the first batch is loaded."""
+    source = spool.source_of(file.location, file.name)
+    stamp = source.stamp()
+    file.format.check(source, columns)
+    return stamp, list(file.format.cut(source, batch_rows, columns))
 
 
-def _batches_of(job: IngestJob, slices: Iterator[Slice], path: Path) -> Iterator[IngestBatch]:
-    for part in slices:
-        yield IngestBatch(
-            job=job, path=str(path), slice=part.place, row_count=part.row_count, enqueued_at=job.created_at
-        )
+def _record_file(job: IngestJob, file: InputFile, stamp: Stamp) -> IngestFile:
+    return IngestFile.objects.create(job=job, name=file.name, location=file.location, **asdict(stamp))
 
 
 def columns_of(job: IngestJob) -> Columns:
@@ -84,17 +161,25 @@ def columns_of(job: IngestJob) -> Columns:
 
 
 @transaction.atomic
-def retry_job(job_id: int) -> int:
+def retry_job(job_id: int, reject_limit: RejectLimit | None = None) -> int:
     """Enqueue a job's parked and cancelled batches again, their attempts forgotten; give how many there were.
+
+    Args:
+        job_id: the job.
+        reject_limit: how many rows may be rejected from now on; None: as before.
 
     Raises:
         kombu.exceptions.OperationalError: the broker is away; beat sends them.
     """
+    if reject_limit is not None:
+        row_count = IngestBatch.objects.filter(job_id=job_id).aggregate(rows=Sum("row_count"))["rows"] or 0
+        IngestJob.objects.filter(pk=job_id).update(max_rejected_count=reject_limit.rows(row_count))
     state = IngestBatch.State
     given_up = IngestBatch.objects.filter(job_id=job_id, state__in=(state.PARKED, state.CANCELLED))
     batch_ids = list(given_up.select_for_update().order_by("pk").values_list("pk", flat=True))
+    IngestRejectCount.objects.filter(batch_id__in=batch_ids).delete()
     IngestBatch.objects.filter(pk__in=batch_ids).update(
-        state=state.QUEUED, attempts=0, error="", finished_at=None, enqueued_at=timezone.now()
+        state=state.QUEUED, attempts=0, error="", rejected_count=0, finished_at=None, enqueued_at=timezone.now()
     )
     transaction.on_commit(partial(send_batches, batch_ids))
     return len(batch_ids)

@@ -50,6 +50,9 @@ class IngestJob(models.Model):
     null_values = ArrayField(models.TextField())
     options = models.JSONField(default=dict, help_text="how the files are written, where not as usual")
     on_conflict = models.TextField(choices=OnConflict.choices, default=OnConflict.IGNORE)
+    max_rejected_count = models.BigIntegerField(
+        null=True, blank=True, help_text="rows that may be rejected before the rest of the job is parked; none: all"
+    )
     created_at = models.DateTimeField()
 
     class Meta:
@@ -57,6 +60,24 @@ class IngestJob(models.Model):
 
     def __str__(self) -> str:
         return f"job {self.pk}"
+
+
+class IngestFile(models.Model):
+    """A file of a job, as it was when it was cut."""
+
+    job = models.ForeignKey(IngestJob, on_delete=models.CASCADE, related_name="files", db_index=False)
+    name = models.TextField(help_text="as its sender knows it")
+    location = models.TextField(help_text="where workers read it: a path, a URL, or a name in the spool")
+    size_bytes = models.BigIntegerField()
+    mtime_ns = models.BigIntegerField(help_text="when it was changed last, in nanoseconds since 1970")
+
+    class Meta:
+        db_table = "ingest_file"
+        constraints = [models.UniqueConstraint(fields=["job", "id"], name="ingest_file_of_job")]
+        indexes = [models.Index(fields=["location"], name="ingest_file_location")]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class IngestBatch(models.Model):
@@ -71,7 +92,7 @@ class IngestBatch(models.Model):
         CANCELLED = "cancelled"
 
     job = models.ForeignKey(IngestJob, on_delete=models.CASCADE, related_name="batches")
-    path = models.TextField()
+    file = models.ForeignKey(IngestFile, on_delete=models.CASCADE, related_name="batches", db_index=False)
     slice = models.JSONField(help_text="where in the file it lies; the file's format says how to read this")
     row_count = models.BigIntegerField(help_text="input rows")
     state = models.TextField(choices=State.choices, default=State.QUEUED)
@@ -92,24 +113,26 @@ class IngestBatch(models.Model):
         db_table = "ingest_batch"
         verbose_name_plural = "ingest batches"
         indexes = [
-            models.Index(fields=["enqueued_at"], condition=models.Q(state="queued"), name="ingest_batch_unfinished")
+            models.Index(fields=["enqueued_at"], condition=models.Q(state="queued"), name="ingest_batch_unfinished"),
+            models.Index(fields=["file"], name="ingest_batch_of_file"),
         ]
 
     def __str__(self) -> str:
         return f"batch {self.pk} of job {self.job_id}"
 
 
-class IngestReject(models.Model):
-    """An input row that could not be read."""
+class IngestRejectCount(models.Model):
+    """How many rows of a batch could not be read for a reason; the rows themselves are in a file in the spool."""
 
-    batch = models.ForeignKey(IngestBatch, on_delete=models.CASCADE, related_name="rejects")
-    line = models.BigIntegerField(help_text="in the file, counted from 1; in Parquet, the row")
-    column_name = models.TextField()
+    pk = models.CompositePrimaryKey("batch", "reason", "column_name")
+    batch = models.ForeignKey(IngestBatch, on_delete=models.CASCADE, related_name="reject_counts", db_index=False)
     reason = models.TextField()
-    raw = models.TextField(help_text="the row as it stands in the file")
+    column_name = models.TextField(help_text="empty if the fault is the row's")
+    row_count = models.BigIntegerField()
 
     class Meta:
-        db_table = "ingest_reject"
+        db_table = "ingest_reject_count"
+        constraints = [models.CheckConstraint(condition=models.Q(row_count__gt=0), name="ingest_reject_count_some")]
 
     def __str__(self) -> str:
-        return f"line {self.line}, column {self.column_name}: {self.reason}"
+        return f"{self.row_count} rows: {self.reason}"

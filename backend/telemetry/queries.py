@@ -5,9 +5,9 @@ from datetime import datetime
 from typing import Any
 
 from django.db import connection
-from django.db.models import F
+from django.db.models import F, Sum
 
-from telemetry.models import IngestBatch, IngestReject
+from telemetry.models import IngestBatch, IngestRejectCount
 
 
 @dataclass(frozen=True)
@@ -92,16 +92,13 @@ def _progress(condition: str, parameters: list[int] | None) -> list[Progress]:
 def failed_batches(job_id: int) -> list[dict[str, Any]]:
     """The batches of a job that have failed, with their errors."""
     failed = IngestBatch.objects.filter(job_id=job_id, state=IngestBatch.State.PARKED)
-    return [dict(batch) for batch in failed.order_by("pk").values("id", "path", "slice", "error")]
+    return [dict(batch) for batch in failed.order_by("pk").values("id", "slice", "error", path=F("file__name"))]
 
 
-def rejected_rows(job_id: int) -> list[dict[str, Any]]:
-    """The rows of a job that could not be read, in the order of its files."""
-    rejects = IngestReject.objects.filter(batch__job_id=job_id).order_by("batch__path", "line")
-    return [
-        dict(reject)
-        for reject in rejects.values("line", "reason", "raw", path=F("batch__path"), column=F("column_name"))
-    ]
+def reject_counts(job_id: int) -> list[dict[str, Any]]:
+    """How many rows of a job could not be read, by reason and column, the most frequent first."""
+    counts = IngestRejectCount.objects.filter(batch__job_id=job_id).values("reason", column=F("column_name"))
+    return [dict(count) for count in counts.annotate(rows=Sum("row_count")).order_by("-rows", "reason", "column")]
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """A job's progress, as it happens, for people."""
 
 import time
+from collections import deque
 from collections.abc import Iterator
 
 from django.core.management.base import CommandError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from telemetry.queries import Progress as JobProgress
 from telemetry.queries import job_progress
@@ -13,6 +14,7 @@ from telemetry.queries import job_progress
 POLL_INTERVAL_S = 0.2
 LINE_INTERVAL_S = 5.0
 STALLED_S = 10.0
+PACE_WINDOW_S = 5.0
 
 
 def watch_job(job_id: int, console: Console) -> bool:
@@ -58,33 +60,79 @@ def _follow(job_id: int, console: Console) -> Iterator[JobProgress]:
         time.sleep(POLL_INTERVAL_S)
 
 
+class Pace:
+    """How fast a job goes, now and since it was first looked at."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+        self._first: tuple[float, int] | None = None
+
+    def note(self, rows_done: int, now_s: float) -> None:
+        """Take note of how far it is."""
+        self._first = self._first or (now_s, rows_done)
+        self._seen.append((now_s, rows_done))
+        while len(self._seen) > 2 and now_s - self._seen[0][0] > PACE_WINDOW_S:
+            self._seen.popleft()
+
+    @property
+    def rows_per_s_now(self) -> float:
+        """Over the last seconds."""
+        return _rate(self._seen[0], self._seen[-1]) if self._seen else 0.0
+
+    @property
+    def rows_per_s(self) -> float:
+        """Overall."""
+        return _rate(self._first, self._seen[-1]) if self._first else 0.0
+
+    def remaining_s(self, rows_left: int) -> float | None:
+        """How long the rest takes at the overall pace; None while nothing is known of it."""
+        return rows_left / self.rows_per_s if self.rows_per_s else None
+
+
+def _rate(begin: tuple[float, int], end: tuple[float, int]) -> float:
+    seconds = end[0] - begin[0]
+    return (end[1] - begin[1]) / seconds if seconds > 0 else 0.0
+
+
+def describe(progress: JobProgress, pace: Pace) -> str:
+    """Say how far a job is: batches, rates, rejects, and when it will be over."""
+    over = progress.done + progress.failed + progress.cancelled
+    remaining_s = pace.remaining_s(progress.rows - progress.rows_done)
+    eta = f"{remaining_s:,.0f} s left" if remaining_s is not None else "time left unknown"
+    return (
+        f"{over:,} of {progress.batches:,} batches, {pace.rows_per_s_now:,.0f} rows/s now, {pace.rows_per_s:,.0f} "
+        f"overall, {progress.rejected:,} rejected, {eta}"
+    )
+
+
 def _draw_bar(job_id: int, console: Console) -> JobProgress:
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("rows  {task.fields[rate]:>9,.0f} rows/s"),
-        TimeRemainingColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[pace]}"),
         console=console,
     )
-    begun = time.monotonic()
+    pace = Pace()
     with bar:
-        task = bar.add_task(f"job {job_id}", total=None, rate=0)
+        task = bar.add_task(f"job {job_id}", total=None, pace="")
         for progress in _follow(job_id, console):
-            rate = progress.rows_done / max(time.monotonic() - begun, POLL_INTERVAL_S)
-            bar.update(task, total=progress.rows, completed=progress.rows_done, rate=rate)
+            pace.note(progress.rows_done, time.monotonic())
+            described = describe(progress, pace)
+            bar.update(task, total=progress.rows, completed=progress.rows_done, pace=described)
     return progress
 
 
 def _print_lines(job_id: int, console: Console) -> JobProgress:
-    begun = time.monotonic()
-    printed = begun - LINE_INTERVAL_S + 1  # the first line comes after a second
+    pace = Pace()
+    printed = time.monotonic() - LINE_INTERVAL_S + 1  # the first line comes after a second
     for progress in _follow(job_id, console):
         now = time.monotonic()
+        pace.note(progress.rows_done, now)
         if now - printed >= LINE_INTERVAL_S:
             printed = now
             console.print(
-                f"job {job_id}: {progress.rows_done:,} of {progress.rows:,} rows, "
-                f"{progress.rows_done / (now - begun):,.0f} rows/s"
+                f"job {job_id}: {progress.rows_done:,} of {progress.rows:,} rows, {describe(progress, pace)}",
+                soft_wrap=True,
             )
     return progress

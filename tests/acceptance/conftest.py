@@ -78,6 +78,7 @@ def make_stack(template_database: str, tmp_path_factory: pytest.TempPathFactory)
         folder = tmp_path_factory.mktemp(names[-1])
         settings = {
             "SANDBOX_DIR": str(folder),
+            "INGEST_SPOOL": str(folder / "spool"),
             "DB_NAME": names[-1],
             "WEB_PORT": str(port),
             "CELERY_BROKER_URL": broker_url,

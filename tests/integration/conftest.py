@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from telemetry.formats import Columns
-from telemetry.intake import create_job
+from telemetry.intake import create_job, open_input
 from telemetry.models import IngestBatch
 from worker import series
 
@@ -33,7 +33,7 @@ def batches_of(tmp_path: Path, sent: list[int]):  # type: ignore[no-untyped-def]
     def make(*lines: str, batch_rows: int = 100) -> list[IngestBatch]:
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.csv"
         path.write_text("\n".join(["time,device,load,heat", *lines, ""]))
-        job = create_job([path], COLUMNS, batch_rows=batch_rows)
+        job = create_job([open_input(str(path))], COLUMNS, batch_rows=batch_rows)
         return list(job.batches.order_by("pk"))
 
     return make

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from telemetry import intake
 from telemetry.formats import Columns
-from telemetry.intake import create_job
+from telemetry.intake import create_job, open_input
 from telemetry.models import IngestBatch, Reading
 from worker.loader import load
 from worker.series import forget_series
@@ -68,7 +68,7 @@ def test_rows_add_up_and_the_table_is_the_model_s(
         path = Path(folder) / "any.csv"
         path.write_text("\n".join(["time,device,load,heat", *lines, ""]))
         columns = Columns("time", ("device",), ("load", "heat"))
-        job = create_job([path], columns, batch_rows=batch_rows, on_conflict=on_conflict)
+        job = create_job([open_input(str(path))], columns, batch_rows=batch_rows, on_conflict=on_conflict)
         for batch in job.batches.order_by("pk"):
             load(batch.pk)
     expected, rejected = model(rows, on_conflict)

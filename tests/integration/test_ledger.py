@@ -13,7 +13,7 @@ from pytest_django import Settings
 from config.env import Database, read
 from sandbox.isolation import connect
 from telemetry.formats import BadInput, Columns
-from telemetry.intake import cancel_job, create_job, retry_job
+from telemetry.intake import cancel_job, create_job, open_input, retry_job
 from telemetry.models import IngestBatch, Reading
 from telemetry.queries import job_progress
 from worker import ledger, tasks
@@ -49,7 +49,9 @@ def fresh(batch: IngestBatch) -> IngestBatch:
 def job_of(tmp_path: Path, on_conflict: str, *lines: str) -> IngestBatch:
     path = tmp_path / f"{on_conflict}-{len(lines)}.csv"
     path.write_text("\n".join(["time,device,load", *lines, ""]))
-    job = create_job([path], Columns("time", ("device",), ("load",)), batch_rows=100, on_conflict=on_conflict)
+    job = create_job(
+        [open_input(str(path))], Columns("time", ("device",), ("load",)), batch_rows=100, on_conflict=on_conflict
+    )
     return job.batches.get()
 
 
@@ -146,10 +148,10 @@ def test_a_batch_that_takes_its_worker_down_again_and_again_is_parked(
 
 def test_a_parked_batch_is_loaded_when_its_job_is_retried(batches_of: MakeBatches, sent: list[int]) -> None:
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
-    moved = Path(batch.path).rename(Path(batch.path).with_suffix(".moved"))
+    moved = Path(batch.file.location).rename(Path(batch.file.location).with_suffix(".moved"))
     load_batch(batch.pk)
     assert fresh(batch).state == "parked"
-    moved.rename(batch.path)
+    moved.rename(batch.file.location)
     sent.clear()
     assert retry_job(batch.job_id) == 1
     assert sent == [batch.pk]

@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from django.db import OperationalError, connection, connections, transaction
 
+from telemetry import rejects
 from telemetry.formats import Columns
-from telemetry.intake import create_job
-from telemetry.models import IngestBatch, IngestReject, Reading, Series
-from telemetry.queries import job_progress
+from telemetry.intake import create_job, open_input
+from telemetry.models import IngestBatch, Reading, Series
+from telemetry.queries import job_progress, reject_counts
 from tests.integration.conftest import COLUMNS
 from worker import loader
 from worker.loader import load
@@ -65,15 +66,33 @@ def test_a_bad_row_is_kept_and_the_rest_of_its_batch_is_loaded(batches_of: MakeB
     load(batch.pk)
     batch.refresh_from_db()
     assert (batch.state, batch.row_count, batch.inserted_count, batch.rejected_count) == ("done", 3, 2, 2)
-    assert list(IngestReject.objects.order_by("line").values_list("line", "column_name", "raw")) == [
-        (3, "time", "never,a,3,4"),
-        (4, "load", "2024-05-01T01:00Z,a,x,6"),
+    assert list(rejects.read(batch.job_id)) == [
+        {
+            "file": batch.file.name,
+            "line": 3,
+            "column": "time",
+            "reason": "unreadable time",
+            "detail": "'never' is no time; allowed: 2013-01-31T06:00:00Z (ISO 8601)",
+            "raw": "never,a,3,4",
+        },
+        {
+            "file": batch.file.name,
+            "line": 4,
+            "column": "load",
+            "reason": "unreadable number",
+            "detail": "'x' is no number",
+            "raw": "2024-05-01T01:00Z,a,x,6",
+        },
+    ]
+    assert reject_counts(batch.job_id) == [
+        {"rows": 1, "reason": "unreadable number", "column": "load"},
+        {"rows": 1, "reason": "unreadable time", "column": "time"},
     ]
 
 
 def test_a_file_that_is_gone_fails_the_batch_with_the_reason(batches_of: MakeBatches) -> None:
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
-    Path(batch.path).unlink()
+    Path(batch.file.location).unlink()
     load_batch(batch.pk)
     batch.refresh_from_db()
     assert (batch.state, batch.attempts) == ("parked", 1)
@@ -171,7 +190,7 @@ def test_parquet_is_loaded_like_csv(batches_of: MakeBatches, tmp_path: Path, sen
         path,
         row_group_size=1,
     )
-    job = create_job([path], COLUMNS, batch_rows=1)
+    job = create_job([open_input(str(path))], COLUMNS, batch_rows=1)
     assert job.batches.count() == 2
     for batch in job.batches.all():
         load(batch.pk)
@@ -185,7 +204,7 @@ def test_many_label_columns_of_many_values_stay_with_their_rows(tmp_path: Path, 
         lines.append(",".join(["2024-05-01T00:00Z", *(f"{name}-{row}" for name in labels), str(row)]))
     path = tmp_path / "labels.csv"
     path.write_text("\n".join(lines))
-    job = create_job([path], Columns("time", tuple(labels), ("load",)), batch_rows=10_000)
+    job = create_job([open_input(str(path))], Columns("time", tuple(labels), ("load",)), batch_rows=10_000)
     load(job.batches.get().pk)
     for found, value in Reading.objects.values_list("series__labels", "value"):
         assert found == {name: f"{name}-{value:.0f}" for name in labels}

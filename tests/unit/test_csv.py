@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.formats import BadInput, Columns, Parsed, by_path
-from telemetry.formats import csv as csv_format
+from telemetry.formats import BadInput, Columns, Parsed, Source, borders, recognise
 from telemetry.formats.csv import FORMAT
 
 COLUMNS = Columns(time="time", labels=("device",), values=("load", "heat"), null_values=("", "NA"))
@@ -21,7 +20,8 @@ def file(tmp_path: Path) -> Path:
 
 
 def read_all(path: Path, batch_rows: int) -> list[Parsed]:
-    return [FORMAT.read(path, part.place, COLUMNS) for part in FORMAT.cut(path, batch_rows, COLUMNS)]
+    source = Source.local(path)
+    return [FORMAT.read(source, part.place, COLUMNS) for part in FORMAT.cut(source, batch_rows, COLUMNS)]
 
 
 def rows_of(parsed: list[Parsed]) -> list[dict[str, object]]:
@@ -29,7 +29,7 @@ def rows_of(parsed: list[Parsed]) -> list[dict[str, object]]:
 
 
 def rejects_of(parsed: list[Parsed]) -> list[tuple[int, str, str]]:
-    return [(reject.line, reject.column, reject.reason) for part in parsed for reject in part.rejects]
+    return [(reject.line, reject.column, reject.detail) for part in parsed for reject in part.rejects]
 
 
 @pytest.mark.parametrize("batch_rows", [1, 2, 3, 7, 100])
@@ -37,10 +37,10 @@ def rejects_of(parsed: list[Parsed]) -> list[tuple[int, str, str]]:
 def test_slices_hold_every_row_once_and_in_order_wherever_they_are_cut(
     file: Path, monkeypatch: pytest.MonkeyPatch, batch_rows: int, scan_bytes: int
 ) -> None:
-    monkeypatch.setattr(csv_format, "SCAN_BYTES", scan_bytes)
+    monkeypatch.setattr(borders, "SCAN_BYTES", scan_bytes)
     lines = [b'2024-05-01T00:00:%02dZ,"dev\nice ""%d"", x",%d,NA\n' % (i, i, i) for i in range(11)]
     file.write_bytes(HEADER + b"".join(lines).rstrip(b"\n"))  # the last line has no newline
-    slices = list(FORMAT.cut(file, batch_rows, COLUMNS))
+    slices = list(FORMAT.cut(Source.local(file), batch_rows, COLUMNS))
     assert sum(part.row_count for part in slices) == 11
     assert all(part.row_count <= batch_rows for part in slices)
     parsed = read_all(file, batch_rows)
@@ -136,12 +136,12 @@ def test_a_field_that_is_not_read_may_be_long(file: Path) -> None:
     header, row = HEADER.replace(b"\n", b",note\n"), GOOD.replace(b"\n", b"," + b"x" * 200_000 + b"\n")
     file.write_bytes(header + row + row + b"bad,a,1,2,\n")
     assert len(rows_of(read_all(file, 100))) == 2
-    FORMAT.check(file, COLUMNS)
+    FORMAT.check(Source.local(file), COLUMNS)
 
 
 def test_a_byte_order_mark_is_no_part_of_a_name(file: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbf" + HEADER + GOOD)
-    FORMAT.check(file, COLUMNS)
+    FORMAT.check(Source.local(file), COLUMNS)
     assert len(rows_of(read_all(file, 100))) == 1
 
 
@@ -149,7 +149,7 @@ def test_a_byte_order_mark_is_no_part_of_a_name(file: Path) -> None:
 def test_a_quote_within_an_unquoted_field_does_not_mislead_the_cutter(file: Path, batch_rows: int) -> None:
     strays = [b'2024-05-01T00:00:00Z,5" disk,1,2\n', GOOD, b'2024-05-01T00:00:00Z,"two\nlines",1,2\n', GOOD] * 3
     file.write_bytes(HEADER + b"".join(strays).rstrip(b"\n"))
-    slices = list(FORMAT.cut(file, batch_rows, COLUMNS))
+    slices = list(FORMAT.cut(Source.local(file), batch_rows, COLUMNS))
     assert [part.row_count for part in slices] == [batch_rows] * (12 // batch_rows) or [
         part.row_count for part in slices
     ] == [12]
@@ -161,12 +161,12 @@ def test_a_quote_within_an_unquoted_field_does_not_mislead_the_cutter(file: Path
 def test_a_quote_that_is_never_closed_is_refused_where_it_stands(file: Path) -> None:
     file.write_bytes(HEADER + GOOD + b'2024-05-01T00:00:00Z,"open,1,2\n' + GOOD * 5)
     with pytest.raises(BadInput, match=r":3: a quote is opened in this record and not closed"):
-        list(FORMAT.cut(file, 10, COLUMNS))
+        list(FORMAT.cut(Source.local(file), 10, COLUMNS))
 
 
 def test_a_first_record_longer_than_the_sample_is_not_taken_for_none(file: Path) -> None:
     file.write_bytes(HEADER + b'2024-05-01T00:00:00Z,"' + b"x" * 300_000 + b'",1,2\n' + GOOD)
-    FORMAT.check(file, COLUMNS)
+    FORMAT.check(Source.local(file), COLUMNS)
     parsed = read_all(file, 10)
     assert len(rows_of(parsed)) == 1
     assert [(line, column) for line, column, _ in rejects_of(parsed)] == [(2, "device")]
@@ -199,32 +199,50 @@ def test_a_file_that_cannot_be_loaded_is_refused_with_file_line_and_column(
 ) -> None:
     file.write_bytes(content)
     with pytest.raises(BadInput, match=problem) as refused:
-        FORMAT.check(file, COLUMNS)
+        FORMAT.check(Source.local(file), COLUMNS)
     assert str(refused.value).startswith(str(file))
 
 
 def test_one_bad_row_does_not_refuse_a_file(file: Path) -> None:
     file.write_bytes(HEADER + b"bad,a,1,2\n" + GOOD)
-    FORMAT.check(file, COLUMNS)
+    FORMAT.check(Source.local(file), COLUMNS)
     assert len(rows_of(read_all(file, 100))) == 1
 
 
 def test_a_file_that_is_not_there_or_is_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"nowhere\.csv: no such file"):
-        FORMAT.check(tmp_path / "nowhere.csv", COLUMNS)
+        FORMAT.check(Source.local(tmp_path / "nowhere.csv"), COLUMNS)
     with pytest.raises(BadInput, match="is a directory"):
-        FORMAT.check(tmp_path, COLUMNS)
+        FORMAT.check(Source.local(tmp_path), COLUMNS)
 
 
 def test_a_file_that_changed_after_it_was_cut_is_refused(file: Path) -> None:
     file.write_bytes(HEADER + GOOD)
-    (part,) = FORMAT.cut(file, 10, COLUMNS)
+    source = Source.local(file)
+    stamp = source.stamp()
+    source.require_unchanged(stamp)
     file.write_bytes(HEADER + GOOD.replace(b"2024", b"2025"))  # the same size
     with pytest.raises(BadInput, match="the file has changed"):
-        FORMAT.read(file, part.place, COLUMNS)
+        source.require_unchanged(stamp)
 
 
-def test_the_ending_tells_the_format(tmp_path: Path) -> None:
-    assert by_path(tmp_path / "A.CSV") is FORMAT
-    with pytest.raises(BadInput, match=r"'\.xlsx' is no known format; allowed: \.csv, \.parquet"):
-        by_path(tmp_path / "a.xlsx")
+@pytest.mark.parametrize(
+    ("name", "format_", "compression"),
+    [
+        ("A.CSV", "csv", ""),
+        ("a.csv.gz", "csv", "gzip"),
+        ("a.b.jsonl.ZST", "ndjson", "zstd"),
+        ("a.ndjson", "ndjson", ""),
+        ("a.pq", "parquet", ""),
+        ("a.arrows", "arrow", ""),
+    ],
+)
+def test_the_ending_tells_the_format(name: str, format_: str, compression: str) -> None:
+    written = recognise(name)
+    assert (written.format.name, written.compression) == (format_, compression)
+
+
+@pytest.mark.parametrize("name", ["a.xlsx", "csv", "a.gz", ".csv.bz2"])
+def test_an_ending_that_is_no_format_s_is_refused(name: str) -> None:
+    with pytest.raises(BadInput, match=r"no known format; allowed: \.csv, \.ndjson.*with \.gz or \.zst"):
+        recognise(name)

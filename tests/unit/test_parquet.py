@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from telemetry.formats import BadInput, Columns
+from telemetry.formats import BadInput, Columns, Source
 from telemetry.formats.parquet import FORMAT
 
 COLUMNS = Columns(time="time", labels=("device",), values=("load",))
@@ -31,7 +31,7 @@ def write(
 
 def test_row_groups_are_gathered_up_to_a_batch(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", devices=["a"] * 10)
-    slices = list(FORMAT.cut(path, 7, COLUMNS))
+    slices = list(FORMAT.cut(Source.local(path), 7, COLUMNS))
     assert [(part.row_count, part.place["row_groups"], part.place["first_row"]) for part in slices] == [
         (6, [0, 1], 0),
         (4, [2, 3], 6),
@@ -40,8 +40,8 @@ def test_row_groups_are_gathered_up_to_a_batch(tmp_path: Path) -> None:
 
 def test_a_slice_is_read_with_the_types_of_a_parsed_table(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", devices=["a", "b"])
-    (part,) = FORMAT.cut(path, 100, COLUMNS)
-    parsed = FORMAT.read(path, part.place, COLUMNS)
+    (part,) = FORMAT.cut(Source.local(path), 100, COLUMNS)
+    parsed = FORMAT.read(Source.local(path), part.place, COLUMNS)
     assert parsed.table.column_names == ["time", "device", "load"]
     assert parsed.table.to_pylist()[1] == {"time": NOON, "device": "b", "load": 1.0}
     assert parsed.rejects == []
@@ -50,7 +50,8 @@ def test_a_slice_is_read_with_the_types_of_a_parsed_table(tmp_path: Path) -> Non
 def test_a_row_without_time_or_label_is_set_aside_with_its_number_in_the_file(tmp_path: Path) -> None:
     times = pa.array([NOON, None, NOON, NOON, NOON], pa.timestamp("us", tz="UTC"))
     path = write(tmp_path / "a.parquet", devices=["a", "a", "a", None, ""], times=times)
-    parsed = [FORMAT.read(path, part.place, COLUMNS) for part in FORMAT.cut(path, 3, COLUMNS)]
+    source = Source.local(path)
+    parsed = [FORMAT.read(source, part.place, COLUMNS) for part in FORMAT.cut(source, 3, COLUMNS)]
     assert sum(part.table.num_rows for part in parsed) == 2
     assert [(reject.line, reject.column) for part in parsed for reject in part.rejects] == [
         (2, "time"),
@@ -62,16 +63,16 @@ def test_a_row_without_time_or_label_is_set_aside_with_its_number_in_the_file(tm
 def test_a_file_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
     naive = pa.array([datetime(2024, 5, 1)], pa.timestamp("us"))  # noqa: DTZ001 - naive on purpose
     with pytest.raises(BadInput, match=r"column 'time' has no time zone; allowed: one that has, or --timezone"):
-        FORMAT.check(write(tmp_path / "naive.parquet", devices=["a"], times=naive), COLUMNS)
+        FORMAT.check(Source.local(write(tmp_path / "naive.parquet", devices=["a"], times=naive)), COLUMNS)
     with pytest.raises(BadInput, match="column 'load' is string; allowed: integers"):
-        FORMAT.check(write(tmp_path / "text.parquet", devices=["a"], loads=pa.array(["1"])), COLUMNS)
+        FORMAT.check(Source.local(write(tmp_path / "text.parquet", devices=["a"], loads=pa.array(["1"]))), COLUMNS)
     with pytest.raises(BadInput, match="no column 'heat'; its columns: device, load, time"):
-        FORMAT.check(write(tmp_path / "less.parquet", devices=["a"]), Columns("time", (), ("heat",)))
+        FORMAT.check(Source.local(write(tmp_path / "less.parquet", devices=["a"])), Columns("time", (), ("heat",)))
     with pytest.raises(BadInput, match="no row in the file"):
-        FORMAT.check(write(tmp_path / "none.parquet", devices=[]), COLUMNS)
+        FORMAT.check(Source.local(write(tmp_path / "none.parquet", devices=[])), COLUMNS)
     (tmp_path / "fake.parquet").write_bytes(b"time,device\n" * 5)
     with pytest.raises(BadInput, match="this is no Parquet file"):
-        FORMAT.check(tmp_path / "fake.parquet", COLUMNS)
+        FORMAT.check(Source.local(tmp_path / "fake.parquet"), COLUMNS)
 
 
 def test_labels_that_are_no_text_are_refused_and_those_that_cannot_be_kept_are_set_aside(tmp_path: Path) -> None:
@@ -80,31 +81,29 @@ def test_labels_that_are_no_text_are_refused_and_those_that_cannot_be_kept_are_s
         pa.table({"time": pa.array([NOON], pa.timestamp("us", "UTC")), "device": [["a"]], "load": [1]}), nested
     )
     with pytest.raises(BadInput, match=r"column 'device' is list<.*>; allowed: strings, integers and booleans"):
-        FORMAT.check(nested, COLUMNS)
+        FORMAT.check(Source.local(nested), COLUMNS)
     path = write(tmp_path / "a.parquet", devices=["a", "b\0c", "x" * 2001])
-    (part,) = FORMAT.cut(path, 100, COLUMNS)
-    parsed = FORMAT.read(path, part.place, COLUMNS)
+    (part,) = FORMAT.cut(Source.local(path), 100, COLUMNS)
+    parsed = FORMAT.read(Source.local(path), part.place, COLUMNS)
     assert parsed.table["device"].to_pylist() == ["a"]
-    assert [(reject.line, reject.reason.split()[-1]) for reject in parsed.rejects] == [(2, "it"), (3, "together")]
+    assert [(reject.line, reject.detail.split()[-1]) for reject in parsed.rejects] == [(2, "it"), (3, "together")]
     assert not any("\0" in reject.raw for reject in parsed.rejects)
 
 
 def test_a_time_that_python_cannot_hold_is_set_aside(tmp_path: Path) -> None:
     times = pa.array([0, 4 * 10**17, -(10**17)], pa.int64()).cast(pa.timestamp("us", tz="UTC"))
     path = write(tmp_path / "a.parquet", devices=["a", "a", "a"], times=times)
-    (part,) = FORMAT.cut(path, 100, COLUMNS)
-    parsed = FORMAT.read(path, part.place, COLUMNS)
+    (part,) = FORMAT.cut(Source.local(path), 100, COLUMNS)
+    parsed = FORMAT.read(Source.local(path), part.place, COLUMNS)
     assert parsed.table.num_rows == 1
     assert [reject.line for reject in parsed.rejects] == [2, 3]
 
 
 def test_a_file_that_is_damaged_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", devices=["a"] * 1000)
-    (part,) = FORMAT.cut(path, 10_000, COLUMNS)
+    (part,) = FORMAT.cut(Source.local(path), 10_000, COLUMNS)
     content = bytearray(path.read_bytes())
     content[4:60] = b"\xff" * 56
     path.write_bytes(content)
-    stamp = path.stat()
-    place = {**part.place, "stamp": {"size": stamp.st_size, "mtime_ns": stamp.st_mtime_ns}}
     with pytest.raises(BadInput, match=r"a\.parquet: row groups"):
-        FORMAT.read(path, place, COLUMNS)
+        FORMAT.read(Source.local(path), part.place, COLUMNS)

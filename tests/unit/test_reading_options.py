@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from telemetry.arguments import ascii_encoding, one_character, timezone
-from telemetry.formats import BadInput, Columns, TextFormat, TimeFormat, csv, parquet
+from telemetry.formats import BadInput, Columns, Source, TextFormat, TimeFormat, csv, parquet
 
 BAD_NEIGHBOUR = b"bad,a,1\n"  # with it in the slice, the rows are read one by one instead of all at once
 
@@ -17,9 +17,9 @@ BAD_NEIGHBOUR = b"bad,a,1\n"  # with it in the slice, the rows are read one by o
 def read_csv(path: Path, content: bytes, **how: Any) -> tuple[list[dict[str, Any]], list[str]]:
     path.write_bytes(content)
     columns = Columns("time", ("device",), ("load",), ("",), **how)
-    (part,) = csv.FORMAT.cut(path, 100, columns)
-    parsed = csv.FORMAT.read(path, part.place, columns)
-    return parsed.table.to_pylist(), [reject.reason for reject in parsed.rejects]
+    (part,) = csv.FORMAT.cut(Source.local(path), 100, columns)
+    parsed = csv.FORMAT.read(Source.local(path), part.place, columns)
+    return parsed.table.to_pylist(), [reject.detail for reject in parsed.rejects]
 
 
 @pytest.mark.parametrize("neighbour", [b"", BAD_NEIGHBOUR])
@@ -104,13 +104,13 @@ def test_parquet_with_epoch_times_and_with_times_without_a_zone(tmp_path: Path) 
     ):
         pq.write_table(pa.table({"time": times, "device": ["a", "a"], "load": [1, 2]}), path)
         columns = Columns("time", ("device",), ("load",), times=how)
-        parquet.FORMAT.check(path, columns)
-        (part,) = parquet.FORMAT.cut(path, 10, columns)
-        parsed = parquet.FORMAT.read(path, part.place, columns)
+        parquet.FORMAT.check(Source.local(path), columns)
+        (part,) = parquet.FORMAT.cut(Source.local(path), 10, columns)
+        parsed = parquet.FORMAT.read(Source.local(path), part.place, columns)
         assert [row["time"].hour for row in parsed.table.to_pylist()] == hours
         assert [reject.line for reject in parsed.rejects] == [2]
     with pytest.raises(BadInput, match="has no time zone; allowed: one that has, or --timezone"):
-        parquet.FORMAT.check(path, Columns("time", ("device",), ("load",)))
+        parquet.FORMAT.check(Source.local(path), Columns("time", ("device",), ("load",)))
 
 
 def test_arguments_say_what_is_allowed() -> None:

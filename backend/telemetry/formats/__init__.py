@@ -1,25 +1,42 @@
 """The file formats that can be taken in: how each is checked, cut into slices, and read."""
 
-from pathlib import Path
+from dataclasses import dataclass
 
-from telemetry.formats import csv, parquet
-from telemetry.formats.base import BadInput, Columns, Format, Parsed, Reject, Slice, TextFormat
+from telemetry.formats import arrow, csv, ndjson, parquet
+from telemetry.formats.base import Columns, Format, Parsed, Slice, TextFormat
+from telemetry.formats.faults import Fault, Reject
+from telemetry.formats.source import BadInput, Source, Stamp
 from telemetry.formats.times import TimeFormat
 
 __all__ = [
+    "FORMATS",
     "BadInput",
     "Columns",
+    "Fault",
     "Format",
     "Parsed",
     "Reject",
     "Slice",
+    "Source",
+    "Stamp",
     "TextFormat",
     "TimeFormat",
+    "Written",
     "by_name",
-    "by_path",
+    "recognise",
 ]
 
-FORMATS: tuple[Format, ...] = (csv.FORMAT, parquet.FORMAT)
+FORMATS: tuple[Format, ...] = (csv.FORMAT, ndjson.FORMAT, parquet.FORMAT, arrow.FORMAT)
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+
+
+@dataclass(frozen=True)
+class Written:
+    """How a file is written."""
+
+    format: Format
+    compression: str = ""
+    """gzip or zstd, as pyarrow names them; empty: none"""
 
 
 def by_name(name: str) -> Format:
@@ -27,15 +44,19 @@ def by_name(name: str) -> Format:
     return next(known for known in FORMATS if known.name == name)
 
 
-def by_path(path: Path) -> Format:
-    """Give the format that a file's ending stands for.
+def recognise(name: str) -> Written:
+    """Tell by a file's name how it is written.
 
     Raises:
         BadInput: no format has that ending.
 
     """
+    lowered = name.lower()
+    suffix, compression = next((pair for pair in COMPRESSIONS.items() if lowered.endswith(pair[0])), ("", ""))
     for known in FORMATS:
-        if path.suffix.lower() in known.endings:
-            return known
+        if lowered.removesuffix(suffix).endswith(known.endings):
+            return Written(known, compression)
     endings = ", ".join(ending for known in FORMATS for ending in known.endings)
-    raise BadInput(path, f"its ending {path.suffix!r} is no known format; allowed: {endings}")
+    raise BadInput(
+        name, f"its ending is that of no known format; allowed: {endings}, each also with {' or '.join(COMPRESSIONS)}"
+    )

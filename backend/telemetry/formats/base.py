@@ -1,24 +1,18 @@
 """What every format shares: the words for its input, its output and its refusals."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from telemetry.formats.faults import Reject
+from telemetry.formats.source import BadInput, Source
 from telemetry.formats.times import TimeFormat
 
 # An entry of the unique index over metric and labels must fit into a third of a page, 2,704 bytes.
 LABELS_MAX_BYTES = 2000
-
-
-class BadInput(Exception):
-    """A file, or a part of one, that cannot be loaded; the text names the file, and the line and column if known."""
-
-    def __init__(self, path: Path, problem: str, *, line: int | None = None) -> None:
-        super().__init__(f"{path}{f':{line}' if line else ''}: {problem}")
 
 
 @dataclass(frozen=True)
@@ -59,17 +53,6 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Reject:
-    """A row that cannot be loaded."""
-
-    line: int
-    """in the file, counted from 1; in Parquet, the row"""
-    column: str
-    reason: str
-    raw: str
-
-
-@dataclass(frozen=True)
 class Parsed:
     """A slice, read.
 
@@ -87,7 +70,7 @@ class Format(Protocol):
     name: str
     endings: tuple[str, ...]
 
-    def check(self, path: Path, columns: Columns) -> None:
+    def check(self, source: Source, columns: Columns) -> None:
         """Look at the beginning of a file.
 
         Raises:
@@ -95,53 +78,58 @@ class Format(Protocol):
 
         """
 
-    def cut(self, path: Path, batch_rows: int, columns: Columns) -> Iterator[Slice]:
+    def cut(self, source: Source, batch_rows: int, columns: Columns) -> Iterator[Slice]:
         """Cut a file into slices of at most about `batch_rows` rows, in the order of the file."""
 
-    def read(self, path: Path, place: dict[str, Any], columns: Columns) -> Parsed:
+    def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Parsed:
         """Read one slice.
 
         Raises:
-            BadInput: the file is not there any more, or is not what it was when it was cut.
+            BadInput: it cannot be read.
 
         """
 
 
-def require_columns(path: Path, present: list[str], wanted: tuple[str, ...], *, line: int | None = None) -> None:
+def is_plain(table: pa.Table, columns: Columns) -> bool:
+    """Say whether no label and no number needs a closer look: labels present and short, numbers finite."""
+    label_bytes = [pc.binary_length(table[name]) for name in columns.labels]
+    return (
+        all(lengths.null_count == 0 and pc.min(lengths).as_py() > 0 for lengths in label_bytes)
+        and sum(pc.max(lengths).as_py() for lengths in label_bytes) <= LABELS_MAX_BYTES
+        and all(pc.all(pc.is_finite(table[name])).as_py() is not False for name in columns.values)
+    )
+
+
+def require_columns(source: Source, present: list[str], wanted: tuple[str, ...], *, line: int | None = None) -> None:
     """Refuse a file that lacks a column, or has one of them twice.
 
     Raises:
         BadInput: names the columns, and those that are there.
     """
     if missing := [name for name in wanted if name not in present]:
-        raise BadInput(path, f"no column {', '.join(map(repr, missing))}; its columns: {', '.join(present)}", line=line)
+        columns = ", ".join(present)
+        raise BadInput(source, f"no column {', '.join(map(repr, missing))}; its columns: {columns}", line=line)
     if twice := [name for name in wanted if present.count(name) > 1]:
-        raise BadInput(path, f"column {', '.join(map(repr, twice))} stands in the header more than once", line=line)
+        raise BadInput(source, f"column {', '.join(map(repr, twice))} stands in the header more than once", line=line)
 
 
-def stamp_of(path: Path) -> dict[str, int]:
-    """Tell a file from what it becomes when it is changed: its size and its time of change.
-
-    Raises:
-        BadInput: there is no such file, it is empty, or it may not be read.
-    """
-    try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-    except OSError as error:
-        raise BadInput(path, (error.strerror or str(error)).lower()) from None
-    if status.st_size == 0:
-        raise BadInput(path, "the file is empty")
-    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-
-
-def require_unchanged(path: Path, stamp: dict[str, int]) -> None:
-    """Refuse a file that is not what it was when it was cut.
+def require_default_text(source: Source, columns: Columns) -> None:
+    """Refuse options that mean nothing in this format, rather than leave them unheeded.
 
     Raises:
-        BadInput: it is gone, or has changed.
+        BadInput: a delimiter, a decimal mark or an encoding is given.
     """
-    if (now := stamp_of(path)) != stamp:
-        raise BadInput(
-            path, f"the file has changed since it was enqueued ({stamp['size']} bytes then, {now['size']} now)"
-        )
+    if columns.text != TextFormat():
+        raise BadInput(source, "a delimiter, a decimal mark and an encoding can be given for CSV alone")
+
+
+def require_some_row(source: Source, sample: Parsed) -> None:
+    """Refuse a file whose beginning holds nothing but rejects.
+
+    Raises:
+        BadInput: tells of the first of them.
+    """
+    if sample.table.num_rows == 0 and sample.rejects:
+        first = sample.rejects[0]
+        column = f"column {first.column!r}: " if first.column else ""
+        raise BadInput(source, f"{column}{first.detail} (and none of the rows after it can be read)", line=first.line)

@@ -8,15 +8,13 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from telemetry.formats.faults import Fault, FaultError
+
 TIME_TYPE = pa.timestamp("us", tz="UTC")
 # What Python's datetime holds; PostgreSQL holds more, but then no driver could read it back.
 EARLIEST, LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UNITS_PER_S = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-
-
-class BadTimeError(ValueError):
-    """A text that is no time, or one that leaves open which."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class TimeFormat:
         """Make a time of a cell.
 
         Raises:
-            BadTimeError: it is none, or the format leaves open which; the text says what is allowed.
+            FaultError: it is none, or the format leaves open which; the text says what is allowed.
         """
         return self._from_iso(text) if self.unit == "iso" else self._from_number(text)
 
@@ -73,29 +71,38 @@ class TimeFormat:
         try:
             time = datetime.fromisoformat(text)
         except ValueError:
-            raise BadTimeError(f"{text!r} is no time; allowed: 2013-01-31T06:00:00Z (ISO 8601)") from None
+            raise FaultError(
+                Fault.UNREADABLE_TIME, f"{text!r} is no time; allowed: 2013-01-31T06:00:00Z (ISO 8601)"
+            ) from None
         if time.tzinfo is None:
             if self.zone is None:
-                raise BadTimeError(
-                    f"{text!r} has no zone; allowed: an offset at its end, as Z or +01:00, or --timezone"
+                raise FaultError(
+                    Fault.TIME_WITHOUT_ZONE,
+                    f"{text!r} has no zone; allowed: an offset at its end, as Z or +01:00, or --timezone",
                 )
             first, second = (time.replace(tzinfo=self.zone, fold=fold) for fold in (0, 1))
             if first.utcoffset() != second.utcoffset():
-                raise BadTimeError(f"{text!r} is skipped or repeated by a change of clocks in {self.timezone}")
+                raise FaultError(
+                    Fault.AMBIGUOUS_TIME, f"{text!r} is skipped or repeated by a change of clocks in {self.timezone}"
+                )
             time = first
         try:
             return time.astimezone(UTC)
         except OverflowError:
-            raise BadTimeError(f"{text!r} is out of range; allowed: the years 1 to 9999 in UTC") from None
+            raise FaultError(
+                Fault.TIME_OUT_OF_RANGE, f"{text!r} is out of range; allowed: the years 1 to 9999 in UTC"
+            ) from None
 
     def _from_number(self, text: str) -> datetime:
         if not (text.removeprefix("-").isascii() and text.removeprefix("-").isdecimal()):
-            raise BadTimeError(f"{text!r} is no whole number of {self.unit} since 1970")
+            raise FaultError(Fault.UNREADABLE_TIME, f"{text!r} is no whole number of {self.unit} since 1970")
         try:
             microseconds = abs(int(text)) * 1_000_000 // UNITS_PER_S[self.unit]  # towards zero, as Arrow
             return EPOCH + timedelta(microseconds=-microseconds if text.startswith("-") else microseconds)
         except OverflowError:
-            raise BadTimeError(f"{text!r} is out of range; allowed: the years 1 to 9999") from None
+            raise FaultError(
+                Fault.TIME_OUT_OF_RANGE, f"{text!r} is out of range; allowed: the years 1 to 9999"
+            ) from None
 
 
 def _in_range(times: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -21,8 +21,8 @@ class JobCommand(BaseCommand, ABC):
         job_id: int = options["job"]
         if job_progress(job_id) is None:
             raise CommandError(f"there is no job {job_id}", returncode=2)
-        self.stdout.write(f"job {job_id}: {self.act(job_id)}")
+        self.stdout.write(f"job {job_id}: {self.act(job_id, options)}")
 
     @abstractmethod
-    def act(self, job_id: int) -> str:
+    def act(self, job_id: int, options: dict[str, Any]) -> str:
         """Do it, and tell what was done."""

@@ -2,7 +2,6 @@
 
 import shlex
 from argparse import ArgumentParser
-from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -15,7 +14,7 @@ from poolhouse.console import console_for
 from telemetry.arguments import argument, ascii_encoding, one_character, timezone, whole_number
 from telemetry.formats import BadInput, Columns, TextFormat, TimeFormat
 from telemetry.formats.times import UNITS_PER_S
-from telemetry.intake import create_job
+from telemetry.intake import InputFile, RejectLimit, create_job, discarding_on_failure, open_input
 from telemetry.models import IngestJob
 from telemetry.queries import failed_batches, job_progress
 from telemetry.watch import watch_job
@@ -28,11 +27,14 @@ BATCH_ROWS_MAX = 10_000_000
 class Command(BaseCommand):
     """Enqueue, and with --wait stay until the last batch is over."""
 
-    help = "Load CSV or Parquet files into the hypertable: one reading for each value cell that is not empty."
+    help = (
+        "Load CSV, NDJSON, Parquet or Arrow files into the hypertable: one reading for each value cell that is not "
+        "empty. A file ending in .gz or .zst is unpacked into the spool."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the arguments."""
-        parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="CSV or Parquet, all of one format")
+        parser.add_argument("paths", nargs="+", metavar="PATH", help="of files, or their URLs; all of one format")
         parser.add_argument("--time", required=True, metavar="COLUMN", help="ISO 8601 with a zone")
         parser.add_argument(
             "--labels", nargs="*", default=[], metavar="COLUMN", help="they tell one source from another"
@@ -79,6 +81,15 @@ class Command(BaseCommand):
             default=IngestJob.OnConflict.IGNORE.value,
             help="what happens to readings that are there already (default: %(default)s)",
         )
+        parser.add_argument(
+            "--max-rejects",
+            type=argument(RejectLimit.of),
+            metavar="N|P%",
+            help="park the job when more rows than that, or than that share, cannot be read (default: never)",
+        )
+        parser.add_argument(
+            "--spool", action="store_true", help="copy the files to where workers on other machines see them"
+        )
         parser.add_argument("--wait", action="store_true", help="show progress, and exit 1 if a batch fails")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -97,11 +108,11 @@ class Command(BaseCommand):
             raise CommandError(f"a column is named twice: {' '.join(columns.all)}", returncode=MISUSE)
         console = console_for(self.stdout, no_color=options["no_color"])
         try:
-            job_id = create_job(
-                options["paths"], columns, batch_rows=options["batch_rows"], on_conflict=options["on_conflict"]
-            ).pk
+            job_id = self._create(columns, options, console)
         except BadInput as error:
             raise CommandError(str(error), returncode=MISUSE) from None
+        except OSError as error:
+            raise CommandError(f"the spool cannot be used: {error}", returncode=1) from None
         except DatabaseError as error:
             raise CommandError(f"the database cannot be used: {' '.join(str(error).split())}", returncode=1) from None
         except BrokerError as error:
@@ -114,6 +125,19 @@ class Command(BaseCommand):
         if options["wait"] and not self._wait(job_id, console):
             first = failed_batches(job_id)[0]["error"]
             raise CommandError(f"{first}\nmanage.py ingest_status {job_id} lists every batch that failed", returncode=1)
+
+    def _create(self, columns: Columns, options: dict[str, Any], console: Console) -> int:
+        files: list[InputFile] = []
+        with console.status("cutting into batches"), discarding_on_failure(files):
+            for path in options["paths"]:
+                files.append(open_input(path, into_spool=options["spool"]))
+            return create_job(
+                files,
+                columns,
+                batch_rows=options["batch_rows"],
+                on_conflict=options["on_conflict"],
+                reject_limit=options["max_rejects"] or RejectLimit(),
+            ).pk
 
     def _wait(self, job_id: int, console: Console) -> bool:
         try:

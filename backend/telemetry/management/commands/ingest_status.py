@@ -10,10 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from poolhouse.console import console_for, table
-from telemetry.queries import Progress, all_progress, failed_batches, job_progress, rejected_rows
+from telemetry import rejects
+from telemetry.queries import Progress, all_progress, failed_batches, job_progress, reject_counts
 from telemetry.watch import summarise
-
-REJECTS_SHOWN = 20
 
 
 class Command(BaseCommand):
@@ -24,11 +23,14 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the arguments."""
         parser.add_argument("job", nargs="?", type=int, metavar="JOB")
-        parser.add_argument("--json", action="store_true", help="as JSON")
+        parser.add_argument("--rejects", action="store_true", help="list the job's rows that could not be read")
+        parser.add_argument("--json", action="store_true", help="as JSON; the rejects as an object a line")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print one job or all."""
         console = console_for(self.stdout, no_color=options["no_color"])
+        if options["job"] is None and options["rejects"]:
+            raise CommandError("--rejects needs the number of a job", returncode=2)
         if options["job"] is None:
             jobs = all_progress()
             if options["json"]:
@@ -39,12 +41,20 @@ class Command(BaseCommand):
         job_id: int = options["job"]
         if (progress := job_progress(job_id)) is None:
             raise CommandError(f"there is no job {job_id}", returncode=2)
-        if options["json"]:
-            self._print_json(
-                {**_as_data(progress), "failures": failed_batches(job_id), "rejects": rejected_rows(job_id)}
-            )
+        if options["rejects"]:
+            self._list_rejects(job_id, as_json=options["json"])
+        elif options["json"]:
+            failures, counts = failed_batches(job_id), reject_counts(job_id)
+            self._print_json({**_as_data(progress), "failures": failures, "rejects": counts})
         else:
             _print_job(progress, console)
+
+    def _list_rejects(self, job_id: int, *, as_json: bool) -> None:
+        try:
+            for reject in rejects.read(job_id):
+                self.stdout.write(json.dumps(reject, ensure_ascii=False) if as_json else _reject_line(reject))
+        except OSError as error:
+            raise CommandError(f"the rejects cannot be read from the spool: {error}", returncode=1) from None
 
     def _print_json(self, data: object) -> None:
         self.stdout.write(json.dumps(data, indent=2, default=str))
@@ -71,9 +81,14 @@ def _print_job(progress: Progress, console: Console) -> None:
     console.print(summarise(progress) if progress.is_over else _job_table([progress]))
     for failure in failed_batches(progress.job_id):
         console.print(f"batch {failure['id']} failed: {failure['error']}")
-    rejects = rejected_rows(progress.job_id)
-    for reject in rejects[:REJECTS_SHOWN]:
-        column = f" column {reject['column']!r}:" if reject["column"] else ""
-        console.print(f"{reject['path']}:{reject['line']}:{column} {reject['reason']}", soft_wrap=True)
-    if len(rejects) > REJECTS_SHOWN:
-        console.print(f"… and {len(rejects) - REJECTS_SHOWN:,} more; --json has all of them with their raw text")
+    counts = reject_counts(progress.job_id)
+    for count in counts:
+        column = f" in column {count['column']!r}" if count["column"] else ""
+        console.print(f"{count['rows']:,} rows rejected: {count['reason']}{column}")
+    if counts:
+        console.print(f"manage.py ingest_status {progress.job_id} --rejects lists them; with --json also as they stand")
+
+
+def _reject_line(reject: dict[str, Any]) -> str:
+    column = f" column {reject['column']!r}:" if reject["column"] else ""
+    return f"{reject['file']}:{reject['line']}:{column} {reject['detail']}"

@@ -1,6 +1,10 @@
 """`manage.py retry_ingest`: give a job's parked and cancelled batches another try."""
 
-from telemetry.intake import retry_job
+from argparse import ArgumentParser
+from typing import Any
+
+from telemetry.arguments import argument
+from telemetry.intake import RejectLimit, retry_job
 from telemetry.management.job_command import JobCommand
 
 
@@ -9,6 +13,16 @@ class Command(JobCommand):
 
     help = "Enqueue a job's parked and cancelled batches again."
 
-    def act(self, job_id: int) -> str:
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the arguments."""
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--max-rejects",
+            type=argument(RejectLimit.of),
+            metavar="N|P%",
+            help="how many rows, or which share of them, may be rejected from now on (default: as before)",
+        )
+
+    def act(self, job_id: int, options: dict[str, Any]) -> str:
         """Do it, and say to how many."""
-        return f"{retry_job(job_id)} batches enqueued again"
+        return f"{retry_job(job_id, options['max_rejects'])} batches enqueued again"

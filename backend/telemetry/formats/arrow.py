@@ -1,0 +1,120 @@
+"""Arrow IPC, stream or file: cut between record batches, or within those that are larger than a batch.
+
+A file is a stream between a magic word and a footer, https://arrow.apache.org/docs/format/Columnar.html#ipc-file-format,
+so one reading does for both. A slice is read as a stream of its own: the schema, the dictionaries so far, its batches.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import ipc
+
+from telemetry.formats.base import Columns, Parsed, Slice
+from telemetry.formats.source import BadInput, Source
+from telemetry.formats.typed import check_schema, parse_table
+
+MAGIC = b"ARROW1"
+STREAM_OFFSET = 8  # of the stream in a file: the magic word, and padding
+
+# An offset and a length in bytes.
+Range = tuple[int, int]
+
+
+class ArrowFormat:
+    """Arrow's own format, with the same types as Parquet."""
+
+    name = "arrow"
+    endings: tuple[str, ...] = (".arrow", ".arrows", ".feather")
+
+    def check(self, source: Source, columns: Columns) -> None:
+        """Read the schema."""
+        source.stamp()
+        try:
+            with source.open() as file:
+                _seek_stream(file)
+                check_schema(source, ipc.open_stream(file).schema, columns)
+        except (pa.ArrowException, OSError) as error:
+            raise BadInput(source, f"this is no Arrow stream or file: {error}") from None
+
+    def cut(self, source: Source, batch_rows: int, columns: Columns) -> Iterator[Slice]:
+        """Gather neighbouring record batches; divide one that is larger than a batch."""
+        head: dict[str, Any] = {}
+        gathered: list[Range] = []
+        first_row = rows = 0
+        try:
+            for kind, place, count in _messages(source, columns):
+                if gathered and (kind == "dictionary" or rows + count > batch_rows):
+                    yield _slice(head, gathered, first_row, rows)
+                    first_row, rows, gathered = first_row + rows, 0, []
+                if kind == "schema":
+                    head = {"schema": place, "dictionaries": []}
+                elif kind == "dictionary":
+                    head = {**head, "dictionaries": [*head["dictionaries"], place]}
+                elif count > batch_rows:
+                    for skip in range(0, count, batch_rows):
+                        taken = min(batch_rows, count - skip)
+                        yield _slice(head, [place], first_row, taken, skip)
+                        first_row += taken
+                else:
+                    gathered.append(place)
+                    rows += count
+        except (pa.ArrowException, OSError) as error:
+            raise BadInput(source, f"after row {first_row + rows}: {error}") from None
+        if rows:
+            yield _slice(head, gathered, first_row, rows)
+        elif not first_row:
+            raise BadInput(source, "there is no row in the file")
+
+    def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Parsed:
+        """Read record batches, or a part of one."""
+        with source.naming_damage(f"rows from {place['first_row'] + 1}"):
+            with source.open() as file:
+                parts = [_read(file, part) for part in (place["schema"], *place["dictionaries"], *place["batches"])]
+            stream = pa.BufferReader(b"".join(parts))
+            names = ipc.read_schema(pa.py_buffer(parts[0])).names
+            options = ipc.IpcReadOptions(included_fields=[names.index(name) for name in columns.all])
+            table = ipc.open_stream(stream, options=options).read_all().slice(place["skip"], place["rows"])
+            return parse_table(table.select(columns.all), columns, place["first_row"])
+
+
+FORMAT = ArrowFormat()
+
+
+def _slice(head: dict[str, Any], batches: list[Range], first_row: int, rows: int, skip: int = 0) -> Slice:
+    return Slice(rows, {**head, "batches": batches, "first_row": first_row, "rows": rows, "skip": skip})
+
+
+def _seek_stream(file: pa.NativeFile) -> None:
+    file.seek(STREAM_OFFSET if file.read(len(MAGIC)) == MAGIC else 0)
+
+
+def _messages(source: Source, columns: Columns) -> Iterator[tuple[str, Range, int]]:
+    """Give the messages of a stream in turn: what each is, where it lies, and how many rows it has.
+
+    A message does not tell its rows, so a second reader, of the time alone, goes along.
+    """
+    with source.open() as file, source.open() as counted:
+        _seek_stream(file)
+        _seek_stream(counted)
+        times = _batches(counted, columns.time)
+        reader = ipc.MessageReader.open_stream(file)
+        begin = file.tell()
+        for message in reader:
+            end = file.tell()
+            rows = next(times).num_rows if message.type == "record batch" else 0
+            yield message.type, (begin, end - begin), rows
+            begin = end
+
+
+def _batches(file: pa.NativeFile, column: str) -> Iterator[pa.RecordBatch]:
+    schema_end = file.tell()
+    field = ipc.open_stream(file).schema.names.index(column)
+    file.seek(schema_end)
+    yield from ipc.open_stream(file, options=ipc.IpcReadOptions(included_fields=[field]))
+
+
+def _read(file: pa.NativeFile, part: Range) -> bytes:
+    offset, length = part
+    file.seek(offset)
+    return bytes(file.read(length))

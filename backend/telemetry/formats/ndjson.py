@@ -1,0 +1,199 @@
+"""NDJSON: an object a line; cut between lines by byte offsets, read by Arrow, and one by one where that finds a fault.
+
+The format: https://github.com/ndjson/ndjson-spec. As in CSV, NaN and Infinity are numbers where they stand as such.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pa_json
+
+from telemetry.formats.base import (
+    Columns,
+    Parsed,
+    Slice,
+    is_plain,
+    require_columns,
+    require_default_text,
+    require_some_row,
+)
+from telemetry.formats.borders import line_borders, read_slice, slices
+from telemetry.formats.faults import Fault, FaultError, Reject
+from telemetry.formats.rows import Row, make_row, printable, table_of
+from telemetry.formats.source import BadInput, Source
+
+SAMPLE_BYTES = 256 << 10
+BOM = "\ufeff"
+TRAILING_COMMA = re.compile(r",\s*\}\s*$")
+
+
+class _Number(str):
+    """A number as it stands in the file, which a float might not hold."""
+
+
+class _Object(dict[str, Any]):
+    """An object, and which of its names stand in it more than once."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        names = [name for name, _ in pairs] if len(self) != len(pairs) else []
+        self.twice = {name for name in names if names.count(name) > 1}
+
+
+class NdjsonFormat:
+    """JSON objects, one a line, in UTF-8."""
+
+    name = "ndjson"
+    endings: tuple[str, ...] = (".ndjson", ".jsonl")
+
+    def check(self, source: Source, columns: Columns) -> None:
+        """Read a sample of lines."""
+        require_default_text(source, columns)
+        size = source.stamp().size_bytes
+        with source.open() as file:
+            head = file.read(SAMPLE_BYTES)
+        if len(head) < size:  # its last line may be cut off
+            head = head[: head.rfind(b"\n") + 1]
+        try:
+            names = list(_object_of(head.decode("utf-8", "replace").lstrip().partition("\n")[0]))
+        except FaultError as error:
+            raise BadInput(source, f"this is no NDJSON file: {error}", line=1) from None
+        require_columns(source, names, (columns.time, *columns.labels), line=1)
+        parsed = _parse(head, columns, first_line=1)
+        require_some_row(source, parsed)
+
+    def cut(self, source: Source, batch_rows: int, columns: Columns) -> Iterator[Slice]:
+        """Cut between lines, found at the speed of memory."""
+        size = source.stamp().size_bytes
+        yield from slices(line_borders(source, 0, size, 1), 0, size, 1, batch_rows)
+
+    def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Parsed:
+        """Read a byte range."""
+        return _parse(read_slice(source, place), columns, first_line=place["first_line"])
+
+
+FORMAT = NdjsonFormat()
+
+
+def _parse(data: bytes, columns: Columns, *, first_line: int) -> Parsed:
+    """Parse lines; one by one only where parsing them at once finds a fault, to tell which and why."""
+    table = _parse_at_once(data, columns)
+    return Parsed(table, []) if table is not None else _parse_line_by_line(data, columns, first_line)
+
+
+def _parse_at_once(data: bytes, columns: Columns) -> pa.Table | None:
+    """Parse with Arrow; None if any line has a fault, or has what Arrow and Python may see differently."""
+    if b"\0" in data or b"\\u0000" in data:
+        return None
+    schema = pa.schema(
+        [
+            (columns.time, pa.string() if columns.times.unit == "iso" else pa.int64()),
+            *((name, _label_type(data, name)) for name in columns.labels),
+            *((name, pa.float64()) for name in columns.values),
+        ]
+    )
+    try:
+        table = pa_json.read_json(
+            pa.BufferReader(data),
+            read_options=pa_json.ReadOptions(use_threads=False, block_size=len(data) + 1),
+            parse_options=pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+        ).select(columns.all)
+        if not data.isascii():
+            table.validate(full=True)  # Arrow takes bytes that are not UTF-8 for text
+        if table.num_rows != data.count(b"\n") + (not data.endswith(b"\n")):
+            return None  # some line holds none or several
+        table = table.cast(schema.set(0, pa.field(columns.time, columns.times.column_type)))
+    except pa.ArrowInvalid:
+        return None
+    for position, name in enumerate(columns.labels, start=1):
+        table = table.set_column(position, name, table[name].cast(pa.string()))
+    times, is_time = columns.times.from_column(table[columns.time])
+    if not (pc.all(is_time).as_py() and is_plain(table, columns)):
+        return None
+    return table.set_column(0, columns.time, times)
+
+
+def _label_type(data: bytes, name: str) -> pa.DataType:
+    """Say as what Arrow is to read a label: as what it is in the first line."""
+    try:
+        label = _object_of(data[: data.find(b"\n") + 1 or None].decode("utf-8", "replace")).get(name)
+    except FaultError:
+        return pa.string()
+    if isinstance(label, bool):
+        return pa.bool_()
+    return pa.int64() if isinstance(label, _Number) else pa.string()
+
+
+def _parse_line_by_line(data: bytes, columns: Columns, first_line: int) -> Parsed:
+    """Parse with Python: what Arrow accepts is accepted here too, and a line with a fault is told from the others."""
+    rows: list[Row] = []
+    rejects: list[Reject] = []
+    for number, line in enumerate(data.decode("utf-8", "surrogateescape").split("\n"), start=first_line):
+        if not line.strip():
+            continue
+        try:
+            found = _object_of(line)
+            if twice := found.twice.intersection(columns.all):
+                raise FaultError(Fault.BROKEN_RECORD, f"{', '.join(sorted(twice))} stands in it more than once")
+            cells: dict[str, str | None] = {columns.time: _time_text(columns, found.get(columns.time))}
+            cells |= {name: _label_text(name, found.get(name)) for name in columns.labels}
+            cells |= {name: _value_text(name, found.get(name), columns) for name in columns.values}
+            rows.append(make_row(cells, columns))
+        except FaultError as error:
+            rejects.append(Reject(number, error.column, error.fault, str(error), printable(line.rstrip("\r"))))
+    return Parsed(table_of(rows, columns), rejects)
+
+
+def _object_of(line: str) -> _Object:
+    """Read a line's object, its numbers as they stand.
+
+    Raises:
+        FaultError: it is no object of JSON.
+    """
+    text = TRAILING_COMMA.sub("}", line.removeprefix(BOM))  # Arrow lets it pass
+    try:
+        found = json.loads(
+            text, parse_int=_Number, parse_float=_Number, parse_constant=_Number, object_pairs_hook=_Object
+        )
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise FaultError(Fault.BROKEN_RECORD, f"this is no JSON: {error}") from None
+    if not isinstance(found, _Object):
+        raise FaultError(Fault.BROKEN_RECORD, "this is no JSON object")
+    return found
+
+
+def _time_text(columns: Columns, value: object) -> str | None:
+    if value is None:
+        raise FaultError(Fault.UNREADABLE_TIME, "the time is missing", columns.time)
+    if not isinstance(value, str) or (isinstance(value, _Number) and columns.times.unit == "iso"):
+        detail = f"{_shown(value)} is no text; allowed: ISO 8601, or with --time-unit a number"
+        raise FaultError(Fault.UNREADABLE_TIME, detail, columns.time)
+    return value
+
+
+def _label_text(column: str, value: object) -> str | None:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, _Number):
+        try:
+            return str(int(value))
+        except ValueError:
+            pass
+    elif value is None or isinstance(value, str):
+        return value
+    detail = f"{_shown(value)} is no label; allowed: texts, whole numbers and booleans"
+    raise FaultError(Fault.UNREADABLE_LABEL, detail, column)
+
+
+def _value_text(column: str, value: object, columns: Columns) -> str | None:
+    if value is None or isinstance(value, _Number) or (isinstance(value, str) and value in columns.null_values):
+        return value
+    raise FaultError(Fault.UNREADABLE_NUMBER, f"{_shown(value)} is no number", column)
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, _Number) else printable(json.dumps(value, ensure_ascii=False))

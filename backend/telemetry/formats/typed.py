@@ -1,0 +1,117 @@
+"""Tables whose columns have types, as Parquet and Arrow files hold them: what is asked of types and of rows."""
+
+from functools import reduce
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from telemetry.formats.base import LABELS_MAX_BYTES, Columns, Parsed, require_columns, require_default_text
+from telemetry.formats.faults import Fault, Reject
+from telemetry.formats.source import BadInput, Source
+
+
+def check_schema(source: Source, schema: pa.Schema, columns: Columns) -> None:
+    """Refuse a file whose columns have types of which no reading can be made.
+
+    Raises:
+        BadInput: names the column, its type, and what is allowed.
+    """
+    require_default_text(source, columns)
+    require_columns(source, schema.names, columns.all)
+    _require_time(source, columns, schema.field(columns.time).type)
+    for name in columns.labels:
+        if not _is_text(kind := schema.field(name).type):
+            raise BadInput(source, f"column {name!r} is {kind}; allowed: strings, integers and booleans")
+    for name in columns.values:
+        if not _is_number(kind := schema.field(name).type):
+            raise BadInput(source, f"column {name!r} is {kind}; allowed: integers, floats and decimals")
+
+
+def _require_time(source: Source, columns: Columns, kind: pa.DataType) -> None:
+    wanted = columns.times
+    if wanted.unit != "iso":
+        if not pa.types.is_integer(kind):
+            raise BadInput(source, f"column {columns.time!r} is {kind}; allowed with --time-unit: integers")
+    elif not pa.types.is_timestamp(kind):
+        raise BadInput(
+            source, f"column {columns.time!r} is {kind}; allowed: a timestamp, or with --time-unit an integer"
+        )
+    elif kind.tz is None and not wanted.timezone:
+        raise BadInput(source, f"column {columns.time!r} has no time zone; allowed: one that has, or --timezone")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    is_string = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return bool(is_string or pa.types.is_integer(kind) or pa.types.is_boolean(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def parse_table(table: pa.Table, columns: Columns, first_row: int) -> Parsed:
+    """Find the rows with a fault by columns; give the others the types of a parsed table.
+
+    Args:
+        table: with the columns of `Columns.all`, as `check_schema` lets them pass.
+        columns: how they are to be read.
+        first_row: how many rows of the file come before.
+
+    Raises:
+        pyarrow.ArrowInvalid: the data breaks its own format, as with bytes in a string that are not UTF-8.
+    """
+    table.validate(full=True)  # nothing before has looked, and it may come from anybody
+    labels = [table[name].cast(pa.string()) for name in columns.labels]
+    times, is_time = columns.times.from_column(table[columns.time])
+    good = np.ones(table.num_rows, dtype=bool)
+    rejects: list[Reject] = []
+    for name, fault, detail, found in _faults(table, columns, labels, is_time):
+        rows = np.flatnonzero(pc.fill_null(found, False).to_numpy() & good)
+        good[rows] = False
+        rejects += (Reject(first_row + row + 1, name, fault, detail, _raw(table, row)) for row in rows.tolist())
+    values = [table[name].cast(pa.float64(), safe=False) for name in columns.values]
+    parsed = pa.table(dict(zip(columns.all, (times, *labels, *values), strict=True)))
+    if rejects:
+        parsed = parsed.filter(pa.array(good))
+    return Parsed(parsed, sorted(rejects, key=lambda reject: reject.line))
+
+
+def _faults(
+    table: pa.Table, columns: Columns, labels: list[pa.ChunkedArray], is_time: pa.ChunkedArray
+) -> list[tuple[str, Fault, str, pa.ChunkedArray]]:
+    """Give each fault that a row may have: its column, what it is, and which rows have it; the first found counts."""
+    time = columns.time
+    faults = [
+        (time, Fault.UNREADABLE_TIME, "the time is missing", pc.is_null(table[time])),
+        (
+            time,
+            Fault.TIME_OUT_OF_RANGE,
+            "the time is out of range, or skipped or repeated by clocks",
+            pc.invert(is_time),
+        ),
+    ]
+    for name, texts in zip(columns.labels, labels, strict=True):
+        missing = pc.or_kleene(pc.is_null(texts), pc.equal(texts, ""))
+        faults.append((name, Fault.MISSING_LABEL, "the label is missing", missing))
+        has_nul = pc.match_substring(texts, "\0")
+        faults.append((name, Fault.UNREADABLE_LABEL, "the label has a NUL in it", has_nul))
+    if labels:
+        sizes = reduce(pc.add, (pc.cast(pc.binary_length(texts), pa.int64()) for texts in labels))
+        detail = f"its labels have more than {LABELS_MAX_BYTES} bytes together"
+        faults.append((columns.labels[0], Fault.LONG_LABELS, detail, pc.greater(sizes, LABELS_MAX_BYTES)))
+    return faults
+
+
+def _raw(table: pa.Table, row: int) -> str:
+    """Write a row as text; a time as the number that the file has, since it may be one that Python cannot hold."""
+    cells = (f"{name}={_text(table[name][row])}" for name in table.column_names)
+    return ", ".join(cells).replace("\0", "\\x00")
+
+
+def _text(cell: pa.Scalar) -> str:
+    if pa.types.is_timestamp(cell.type) and cell.is_valid:
+        return f"{cell.value} {cell.type.unit}"
+    return str(cell.as_py())

@@ -1,0 +1,182 @@
+"""The spool: a folder or an object store shared by web and workers, for uploads, unpacked files and rejects."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+from django.conf import settings
+from pyarrow import fs
+
+from telemetry.formats import BadInput, Source
+
+# Where a file in the spool is: this and its path there, since each machine may see the spool at another place.
+SCHEME = "spool:"
+FILES = "files"
+COPY_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Spooled:
+    """A file that is being written into the spool."""
+
+    location: str
+    sink: pa.NativeFile
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file that is in the spool."""
+
+    location: str
+    size_bytes: int
+    changed_at: datetime
+
+
+def filesystem() -> fs.SubTreeFileSystem:
+    """Give the spool as a filesystem, as INGEST_SPOOL says.
+
+    Raises:
+        pyarrow.ArrowInvalid, OSError: its URL is none that pyarrow knows, or it cannot be reached.
+    """
+    return _filesystem_at(settings.INGEST_SPOOL)
+
+
+@lru_cache
+def _filesystem_at(url: str) -> fs.SubTreeFileSystem:
+    if "://" in url:
+        base, path = fs.FileSystem.from_uri(url)
+    else:
+        base, path = fs.LocalFileSystem(), url
+    if isinstance(base, fs.LocalFileSystem):
+        Path(path).mkdir(mode=0o700, parents=True, exist_ok=True)
+    return fs.SubTreeFileSystem(path, base)
+
+
+def is_spooled(location: str) -> bool:
+    """Say whether a file is in the spool, and so ours to remove."""
+    return location.startswith(SCHEME)
+
+
+def locate(text: str) -> tuple[str, Source]:
+    """Find a file that somebody names, by path or by URL; give its location for the ledger too.
+
+    Raises:
+        BadInput: the URL is none that pyarrow knows, or it holds a password, which a ledger is no place for.
+    """
+    if "://" in text:
+        parts = urlsplit(text)
+        if parts.username or parts.password:
+            raise BadInput(
+                text.replace(f"{parts.netloc.rpartition('@')[0]}@", "…@"),
+                "credentials do not belong into a URL; the environment may have them, as AWS_ACCESS_KEY_ID",
+            )
+        return text, _source_at(text, text)
+    path = str(Path(text).resolve())
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise BadInput(repr(text), "its name is not UTF-8; rename it") from None
+    return path, Source.local(Path(path))
+
+
+def source_of(location: str, name: str) -> Source:
+    """Find a file of the ledger, on whatever machine."""
+    if is_spooled(location):
+        return Source(filesystem(), location.removeprefix(SCHEME), name)
+    if "://" in location:
+        return _source_at(location, name)
+    return Source(fs.LocalFileSystem(), location, name)
+
+
+def _source_at(url: str, name: str) -> Source:
+    try:
+        base, path = fs.FileSystem.from_uri(url)
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(name, f"this URL cannot be used: {error}") from None
+    return Source(base, path, name)
+
+
+@contextmanager
+def writing(ending: str) -> Iterator[Spooled]:
+    """Write a new file for the length of a block; if the block fails, there is none.
+
+    When the block is over, a file on this machine has reached the disk.
+    """
+    spool, path = filesystem(), f"{FILES}/{uuid.uuid4().hex}{ending}"
+    _make_folder(spool, FILES)
+    sink = spool.open_output_stream(path)
+    try:
+        with sink:
+            yield Spooled(SCHEME + path, sink)
+        _sync(spool, path)
+    except BaseException:
+        discard(SCHEME + path)
+        raise
+
+
+def write(path: str, data: bytes) -> None:
+    """Write a file of that path in the spool, whatever was there before."""
+    spool = filesystem()
+    _make_folder(spool, str(Path(path).parent))
+    with spool.open_output_stream(path) as sink:
+        sink.write(data)
+    _sync(spool, path)
+
+
+def _make_folder(spool: fs.SubTreeFileSystem, path: str) -> None:
+    if isinstance(spool.base_fs, fs.LocalFileSystem):  # an object store has none
+        spool.create_dir(path, recursive=True)
+
+
+def _sync(spool: fs.SubTreeFileSystem, path: str) -> None:
+    """Wait until a file, and its entry in its folder, would survive the loss of power."""
+    if not isinstance(spool.base_fs, fs.LocalFileSystem):
+        return
+    for name in (Path(spool.base_path) / path, (Path(spool.base_path) / path).parent):
+        descriptor = os.open(name, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def take_in(source: Source, ending: str, compression: str) -> str:
+    """Copy a file into the spool, unpacked; give its location there.
+
+    Raises:
+        BadInput: it cannot be read, or is not what its compression says.
+    """
+    with source.open() as packed, writing(ending) as spooled:
+        stream = pa.CompressedInputStream(packed, compression) if compression else packed
+        try:
+            while piece := stream.read(COPY_BYTES):
+                spooled.sink.write(piece)
+        except OSError as error:
+            if error.errno:  # the disk, not the data
+                raise
+            raise BadInput(source, f"it cannot be unpacked as {compression}: {error}") from None
+    return spooled.location
+
+
+def discard(location: str) -> None:
+    """Remove a file from the spool; one that is gone already is all right.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    with suppress(FileNotFoundError):
+        filesystem().delete_file(location.removeprefix(SCHEME))
+
+
+def entries(folder: str) -> Iterator[Entry]:
+    """Give what is in a folder of the spool, and in its folders."""
+    for info in filesystem().get_file_info(fs.FileSelector(folder, allow_not_found=True, recursive=True)):
+        if info.type == fs.FileType.File:
+            yield Entry(SCHEME + info.path, info.size, info.mtime)
