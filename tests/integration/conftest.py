@@ -1,8 +1,10 @@
 """What the integration tests share."""
 
+import io
 from pathlib import Path
 
 import pytest
+from django.core.management import call_command
 
 from telemetry.formats import Columns
 from telemetry.intake import create_job, open_input
@@ -10,6 +12,13 @@ from telemetry.models import IngestBatch
 from worker import series
 
 COLUMNS = Columns(time="time", labels=("device",), values=("load", "heat"), null_values=("",))
+
+
+def run(*arguments: str) -> str:
+    """Run a management command in this process; give what it prints."""
+    out = io.StringIO()
+    call_command(*arguments, stdout=out)
+    return out.getvalue()
 
 
 @pytest.fixture(autouse=True)

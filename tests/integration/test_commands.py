@@ -1,28 +1,22 @@
 """The commands: what they print, and how they refuse misuse."""
 
-import io
 import json
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError
 from django.utils import timezone
 
 from telemetry.models import IngestBatch, IngestJob
+from tests.integration.conftest import run
 from worker.loader import load
 from worker.tasks import resend_unfinished
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 COLUMNS = ("--time", "time", "--labels", "device", "--values", "load", "heat")
-
-
-def run(*arguments: str) -> str:
-    out = io.StringIO()
-    call_command(*arguments, stdout=out)
-    return out.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -69,7 +63,7 @@ def test_ingest_status_shows_jobs_and_what_went_wrong(batches_of: Callable[..., 
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2", "soon,a,3,4")
     assert "queued" in run("ingest_status")
     load(batch.pk)
-    assert "1 rows rejected: unreadable time in column 'time'" in run("ingest_status", str(batch.job_id))
+    assert "1 rejected: unreadable time in column 'time'" in run("ingest_status", str(batch.job_id))
     listed = run("ingest_status", str(batch.job_id), "--rejects")
     assert f"{batch.file.name}:3: column 'time': 'soon' is no time" in listed
     (line,) = run("ingest_status", str(batch.job_id), "--rejects", "--json").splitlines()

@@ -12,10 +12,11 @@ from pytest_django import Settings
 
 from config.env import Database, read
 from sandbox.isolation import connect
+from telemetry import rejects
 from telemetry.formats import BadInput, Columns
-from telemetry.intake import cancel_job, create_job, open_input, retry_job
+from telemetry.intake import RejectLimit, cancel_job, create_job, open_input, retry_job
 from telemetry.models import IngestBatch, Reading
-from telemetry.queries import job_progress
+from telemetry.queries import job_progress, reject_counts
 from worker import ledger, tasks
 from worker.loader import load
 from worker.tasks import is_transient, load_batch
@@ -226,3 +227,55 @@ def test_a_statement_that_takes_too_long_is_the_batch_s_fault_and_a_deadlock_is_
     assert is_transient(deadlock.value)
     assert is_transient(OperationalError("server closed the connection unexpectedly"))
     assert not is_transient(BadInput(Path("x"), "gone"))
+
+
+BAD = ("soon,a,1,2", "later,a,1,2")
+FINE = tuple(f"2024-05-01T0{hour}:00Z,a,1,2" for hour in range(6))
+
+
+@pytest.mark.parametrize(("text", "allowed"), [("0", 0), ("3", 3), ("25%", 2), ("12.5%", 1), ("100%", 8)])
+def test_a_limit_of_rejects_is_a_number_of_rows_or_a_share(text: str, allowed: int) -> None:
+    assert RejectLimit.of(text).rows(8) == allowed
+
+
+@pytest.mark.parametrize("text", ["", "-1", "many", "1.5", "101%", "%", "1e3"])
+def test_what_is_no_limit_of_rejects_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no limit; allowed: a number of rows"):
+        RejectLimit.of(text)
+
+
+def limited_job(tmp_path: Path, limit: str) -> list[IngestBatch]:
+    """Four batches of two rows each; the first and the third have one bad row each."""
+    path = tmp_path / "limited.csv"
+    path.write_text("\n".join(["time,device,load,heat", FINE[0], BAD[0], *FINE[1:3], BAD[1], *FINE[3:], ""]))
+    columns = Columns("time", ("device",), ("load", "heat"))
+    job = create_job([open_input(str(path))], columns, batch_rows=2, reject_limit=RejectLimit.of(limit))
+    return list(job.batches.order_by("pk"))
+
+
+def test_a_job_with_too_many_rejects_is_parked_and_says_why(tmp_path: Path, sent: list[int]) -> None:
+    batches = limited_job(tmp_path, "1")
+    for batch in batches:
+        load_batch(batch.pk)
+    assert [fresh(batch).state for batch in batches] == ["done", "done", "parked", "parked"]
+    assert "2 rows cannot be read, allowed: 1; the first here is" in fresh(batches[2]).error
+    assert "limited.csv:6: time: 'later' is no time" in fresh(batches[3]).error
+    assert [reject["line"] for reject in rejects.read(batches[0].job_id)] == [3, 6]
+    assert Reading.objects.count() == 6
+
+
+def test_a_parked_job_goes_on_with_a_higher_limit(tmp_path: Path, sent: list[int]) -> None:
+    batches = limited_job(tmp_path, "0%")
+    for batch in batches:
+        load_batch(batch.pk)
+    assert [fresh(batch).state for batch in batches] == ["parked"] * 4
+    assert retry_job(batches[0].job_id) == 4
+    load_batch(batches[0].pk)
+    assert fresh(batches[0]).state == "parked", "the limit is the same"
+    assert retry_job(batches[0].job_id, RejectLimit.of("25%")) == 4
+    for batch in batches:
+        load_batch(batch.pk)
+    assert [fresh(batch).state for batch in batches] == ["done"] * 4
+    assert [reject["line"] for reject in rejects.read(batches[0].job_id)] == [3, 6]
+    assert reject_counts(batches[0].job_id) == [{"rows": 2, "reason": "unreadable time", "column": "time"}]
+    assert Reading.objects.count() == 12

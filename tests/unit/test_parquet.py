@@ -107,3 +107,32 @@ def test_a_file_that_is_damaged_is_named(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(BadInput, match=r"a\.parquet: row groups"):
         FORMAT.read(Source.local(path), part.place, COLUMNS)
+
+
+def test_a_row_group_that_is_larger_than_a_batch_is_divided(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    table = pa.table({"time": [NOON] * 23, "device": ["a"] * 23, "load": range(23)})
+    pq.write_table(table, path, row_group_size=10)
+    source = Source.local(path)
+    slices = list(FORMAT.cut(source, 4, COLUMNS))
+    assert [(part.row_count, part.place["row_groups"]) for part in slices] == [
+        *[(4, [0]), (4, [0]), (2, [0]), (4, [1]), (4, [1]), (2, [1])],
+        (3, [2]),
+    ]
+    parsed = [FORMAT.read(source, part.place, COLUMNS).table for part in slices]
+    assert pa.concat_tables(parsed)["load"].to_pylist() == list(range(23))
+
+
+def test_every_byte_may_be_wrong_without_more_than_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", devices=["a", "b"] * 5)
+    source, content = Source.local(path), path.read_bytes()
+    refused = 0
+    for position in range(0, len(content), 5):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 0xFF]) + content[position + 1 :])
+        try:
+            FORMAT.check(source, COLUMNS)
+            for part in FORMAT.cut(source, 4, COLUMNS):
+                FORMAT.read(source, part.place, COLUMNS)
+        except BadInput:
+            refused += 1
+    assert refused > 0

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow import ipc
 
 from telemetry.formats.base import Columns, Parsed, Slice
-from telemetry.formats.source import BadInput, Source
+from telemetry.formats.source import DAMAGE, BadInput, Source
 from telemetry.formats.typed import check_schema, parse_table
 
 MAGIC = b"ARROW1"
@@ -34,7 +34,7 @@ class ArrowFormat:
             with source.open() as file:
                 _seek_stream(file)
                 check_schema(source, ipc.open_stream(file).schema, columns)
-        except (pa.ArrowException, OSError) as error:
+        except (*DAMAGE, OSError) as error:
             raise BadInput(source, f"this is no Arrow stream or file: {error}") from None
 
     def cut(self, source: Source, batch_rows: int, columns: Columns) -> Iterator[Slice]:
@@ -59,7 +59,7 @@ class ArrowFormat:
                 else:
                     gathered.append(place)
                     rows += count
-        except (pa.ArrowException, OSError) as error:
+        except (*DAMAGE, OSError) as error:
             raise BadInput(source, f"after row {first_row + rows}: {error}") from None
         if rows:
             yield _slice(head, gathered, first_row, rows)

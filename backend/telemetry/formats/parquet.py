@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from telemetry.formats.base import Columns, Parsed, Slice
-from telemetry.formats.source import BadInput, Source
+from telemetry.formats.source import DAMAGE, BadInput, Source
 from telemetry.formats.typed import check_schema, parse_table
 
 
@@ -60,7 +60,7 @@ FORMAT = ParquetFormat()
 def _open(source: Source) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(source.open())
-    except (pa.ArrowException, OSError) as error:
+    except (*DAMAGE, OSError) as error:
         raise BadInput(source, f"this is no Parquet file: {str(error).split('.')[0]}") from None
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
+# What Arrow raises at data that breaks its own format; of a column's name, that it is not UTF-8.
+DAMAGE = (pa.ArrowException, UnicodeDecodeError)
+
 
 class BadInput(Exception):
     """A file, or a part of one, that cannot be loaded; the text names the file, and the line and column if known."""
@@ -97,7 +100,7 @@ class Source:
         """
         try:
             yield
-        except pa.ArrowException as error:
+        except DAMAGE as error:
             raise BadInput(self, f"{where}: {error}") from None
         except OSError as error:  # of a damaged page, too, but that is no error of the system
             if error.errno or not isinstance(self.filesystem, fs.LocalFileSystem):

@@ -84,7 +84,7 @@ def _print_job(progress: Progress, console: Console) -> None:
     counts = reject_counts(progress.job_id)
     for count in counts:
         column = f" in column {count['column']!r}" if count["column"] else ""
-        console.print(f"{count['rows']:,} rows rejected: {count['reason']}{column}")
+        console.print(f"{count['rows']:,} rejected: {count['reason']}{column}")
     if counts:
         console.print(f"manage.py ingest_status {progress.job_id} --rejects lists them; with --json also as they stand")
 

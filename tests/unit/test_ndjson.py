@@ -1,0 +1,145 @@
+"""NDJSON: where it is cut, what is read, and that it does not matter which of the two ways reads it."""
+
+import json
+from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from telemetry.formats import BadInput, Columns, Parsed, Source, TextFormat, TimeFormat, borders
+from telemetry.formats.ndjson import FORMAT
+
+COLUMNS = Columns(time="time", labels=("device",), values=("load", "heat"), null_values=("", "NA"))
+NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
+GOOD = b'{"time":"2024-05-01T12:00:00Z","device":"a","load":1.5,"heat":20}\n'
+# A line of rubbish, which has the rest of its slice read one by one.
+BAD = b"rubbish\n"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "readings.ndjson"
+
+
+def read_all(path: Path, batch_rows: int = 100, columns: Columns = COLUMNS) -> list[Parsed]:
+    source = Source.local(path)
+    return [FORMAT.read(source, part.place, columns) for part in FORMAT.cut(source, batch_rows, columns)]
+
+
+def rows_of(parsed: list[Parsed]) -> list[dict[str, object]]:
+    return list(chain.from_iterable(part.table.to_pylist() for part in parsed))
+
+
+@pytest.mark.parametrize("batch_rows", [1, 2, 3, 100])
+@pytest.mark.parametrize("scan_bytes", [1, 7, 1 << 20])
+def test_slices_hold_every_line_once_and_in_order_wherever_they_are_cut(
+    file: Path, monkeypatch: pytest.MonkeyPatch, batch_rows: int, scan_bytes: int
+) -> None:
+    monkeypatch.setattr(borders, "SCAN_BYTES", scan_bytes)
+    lines = [GOOD.replace(b"1.5", str(number).encode()) for number in range(11)]
+    lines[4] = BAD
+    file.write_bytes(b"".join(lines).rstrip(b"\n"))  # the last line has no newline
+    parsed = read_all(file, batch_rows)
+    assert [row["load"] for row in rows_of(parsed)] == [number for number in range(11) if number != 4]
+    assert [(reject.line, reject.raw) for part in parsed for reject in part.rejects] == [(5, "rubbish")]
+
+
+@pytest.mark.parametrize("before", [b"", BAD], ids=["at once", "one by one"])
+@pytest.mark.parametrize(
+    ("line", "device", "load"),
+    [
+        (b'{"time":"2024-05-01T14:00+02:00","device":"a","load":1e3}', "a", 1000.0),
+        (b'{"time":"2024-05-01 12:00:00Z","device":17,"load":null,"more":{"load":5,"load":[]}}', "17", None),
+        (b'{"time":"2024-05-01T12:00Z","device":true,"load":-0.1}', "true", -0.1),
+        (b'\xef\xbb\xbf{"time":"2024-05-01T12:00Z","device":"\xc3\xa4","load":0.123456789}\r', "ä", 0.123456789),
+        (b'{"time":"2024-05-01T12:00Z","device":"a\\nb \\ud83d\\ude00","load":36893488147419103232}', "a\nb 😀", 2.0**65),
+        (b'{"time":"2024-05-01T12:00Z","device":"a","load":1,}', "a", 1.0),
+        (b'{"time":"2024-05-01T12:00Z","device":"a","load":"NA"}', "a", None),
+        (b'{"time":"2024-05-01T12:00Z","device":"a","load":Infinity}', "a", float("inf")),
+    ],
+)  # fmt: skip
+def test_both_ways_read_the_same(file: Path, before: bytes, line: bytes, device: str, load: float | None) -> None:
+    file.write_bytes(before + line + b"\n")
+    assert rows_of(read_all(file)) == [{"time": NOON, "device": device, "load": load, "heat": None}]
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "fault", "detail"),
+    [
+        (b'{"device":"a"}', "time", "unreadable time", "the time is missing"),
+        (b'{"time":"soon","device":"a"}', "time", "unreadable time", "'soon' is no time"),
+        (b'{"time":1714564800,"device":"a"}', "time", "unreadable time", "1714564800 is no text"),
+        (b'{"time":"2024-05-01T12:00","device":"a"}', "time", "time without zone", "has no zone"),
+        (b'{"time":"2024-05-01T12:00Z"}', "device", "missing label", "the label is missing"),
+        (b'{"time":"2024-05-01T12:00Z","device":""}', "device", "missing label", "the label is missing"),
+        (b'{"time":"2024-05-01T12:00Z","device":1.5}', "device", "unreadable label", "1.5 is no label"),
+        (b'{"time":"2024-05-01T12:00Z","device":["a"]}', "device", "unreadable label", '["a"] is no label'),
+        (b'{"time":"2024-05-01T12:00Z","device":"a\\u0000"}', "device", "unreadable label", "'a\\\\x00' is not text"),
+        (b'{"time":"2024-05-01T12:00Z","device":"\\ud800"}', "device", "unreadable label", "ud800' is not text"),
+        (b'{"time":"2024-05-01T12:00Z","device":"\xff"}', "device", "unreadable label", "xff' is not text"),
+        (b'{"time":"2024-05-01T12:00Z","device":"' + b"x" * 2001 + b'"}', "device", "labels too long", "2001 bytes"),
+        (b'{"time":"2024-05-01T12:00Z","device":"a","heat":"hot"}', "heat", "unreadable number", '"hot" is no number'),
+        (b'{"time":"2024-05-01T12:00Z","device":"a","heat":"1"}', "heat", "unreadable number", '"1" is no number'),
+        (b'{"time":"2024-05-01T12:00Z","device":"a","heat":true}', "heat", "unreadable number", "true is no number"),
+        (b'{"time":"2024-05-01T12:00Z","device":"a","heat":1e999}', "heat", "number out of range", "1e999"),
+        (b'{"time":"2024-05-01T12:00Z","device":"a","heat":1,"heat":2}', "", "broken record", "heat stands in it more"),
+        (b'{"time":"2024-05-01T12:00Z","device":"a"', "", "broken record", "this is no JSON"),
+        (b'{"a":1}{"b":2}', "", "broken record", "this is no JSON"),
+        (b"[1]", "", "broken record", "this is no JSON object"),
+        (b"[" * 100_000, "", "broken record", "this is no JSON"),
+        (b"{\x00}", "", "broken record", "this is no JSON"),
+    ],
+)  # fmt: skip
+def test_a_line_with_a_fault_is_told_from_the_others(
+    file: Path, line: bytes, column: str, fault: str, detail: str
+) -> None:
+    file.write_bytes(GOOD + line + b"\n" + GOOD)
+    (parsed,) = read_all(file)
+    assert parsed.table.num_rows == 2
+    (reject,) = parsed.rejects
+    assert (reject.line, reject.column, str(reject.fault)) == (2, column, fault)
+    assert detail in reject.detail
+    json.dumps(reject.raw, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("before", [b"", BAD], ids=["at once", "one by one"])
+def test_epoch_times(file: Path, before: bytes) -> None:
+    columns = Columns("time", ("device",), ("load",), times=TimeFormat("ms"))
+    file.write_bytes(before + b'{"time":1714564800000,"device":"a","load":1}\n')
+    assert rows_of(read_all(file, columns=columns))[0]["time"] == NOON
+
+
+def test_blank_lines_are_no_rows(file: Path) -> None:
+    file.write_bytes(GOOD + b"\n  \n" + GOOD + b"\n")
+    (parsed,) = read_all(file)
+    assert (parsed.table.num_rows, parsed.rejects) == (2, [])
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"time,device\n1,2\n", "readings.ndjson:1: this is no NDJSON file"),
+        (GOOD.replace(b"device", b"gadget"), "readings.ndjson:1: no column 'device'; its columns: time, gadget"),
+        (GOOD.replace(b"2024-05-01", b"someday"), "readings.ndjson:1: column 'time': 'somedayT12:00:00Z' is no time"),
+        (b"", "the file is empty"),
+    ],
+)
+def test_a_file_that_cannot_be_loaded_is_refused(file: Path, content: bytes, problem: str) -> None:
+    file.write_bytes(content)
+    with pytest.raises(BadInput, match=problem):
+        FORMAT.check(Source.local(file), COLUMNS)
+
+
+def test_what_is_for_csv_alone_is_refused(file: Path) -> None:
+    file.write_bytes(GOOD)
+    FORMAT.check(Source.local(file), COLUMNS)
+    with pytest.raises(BadInput, match="for CSV alone"):
+        FORMAT.check(Source.local(file), Columns("time", ("device",), ("load",), text=TextFormat(decimal=",")))
+
+
+def test_a_line_without_an_end_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(borders, "RECORD_MAX_BYTES", 1000)
+    file.write_bytes(GOOD + b"x" * 2000)
+    with pytest.raises(BadInput, match=r"readings\.ndjson:2: this line has more than"):
+        list(FORMAT.cut(Source.local(file), 10, COLUMNS))
