@@ -204,6 +204,13 @@ class Ingest(Section):
     )
     ingest_time_limit_s: AtLeastOne = Field(600, description="a batch that takes longer has failed")
     ingest_max_attempts: AtLeastOne = Field(5, description="failures after which a batch is parked")
+    ingest_upload_max_bytes: Annotated[int, Field(ge=1)] = Field(
+        10 * 2**30, description="size of an upload, unpacked, above which it is refused"
+    )
+    ingest_upload_idle_s: AtLeastOne = Field(60, description="an upload whose client is silent for longer is cut off")
+    ingest_max_unfinished_batches: Annotated[int, Field(ge=1)] = Field(
+        10_000, description="batches that wait to be loaded, above which uploads are refused for a while"
+    )
     ingest_spool: str = Field(
         "var/spool",
         description="folder, or URL as s3://bucket/folder, shared by web and workers: uploads, unpacked files, rejects",

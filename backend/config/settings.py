@@ -21,11 +21,14 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "ninja",  # its page's scripts are served from here, not from elsewhere
     "poolhouse",
     "telemetry",
+    "api",
 ]
 
 MIDDLEWARE = [
+    "api.middleware.api_middleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -83,6 +86,9 @@ READING_CHUNK_INTERVAL_HOURS = ingest.reading_chunk_interval_hours
 INGEST_BATCH_ROWS = ingest.ingest_batch_rows
 INGEST_RESEND_AFTER_S = ingest.ingest_resend_after_s
 INGEST_MAX_ATTEMPTS = ingest.ingest_max_attempts
+INGEST_UPLOAD_MAX_BYTES = ingest.ingest_upload_max_bytes
+INGEST_UPLOAD_IDLE_S = ingest.ingest_upload_idle_s
+INGEST_MAX_UNFINISHED_BATCHES = ingest.ingest_max_unfinished_batches
 INGEST_SPOOL = ingest.ingest_spool
 
 LOGGING = {

@@ -3,11 +3,13 @@
 from django.contrib import admin
 from django.urls import path
 
+from api.views import api
 from config import views
 
 urlpatterns = [
     path("", views.index),
     path("healthz", views.healthz),
     path("readyz", views.readyz),
+    path("api/", api.urls),
     path("admin/", admin.site.urls),
 ]

@@ -1,10 +1,11 @@
 """From files to batches: check everything, record the job and its batches at once, then tell the queue."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain, starmap
 from urllib.parse import urlsplit
 
 from django.db import transaction
@@ -16,6 +17,9 @@ from telemetry import formats, spool
 from telemetry.formats import BadInput, Columns, Format, Slice, Stamp, TextFormat, TimeFormat
 from telemetry.models import IngestBatch, IngestFile, IngestJob, IngestRejectCount
 from telemetry.queue import send_batches
+
+EMPTY_CELLS = ("", "NA", "N/A", "null", "NULL")
+BATCH_ROWS_MAX = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,19 @@ class InputFile:
     format: Format
 
 
+class BrokerAwayError(Exception):
+    """The queue could not be told of a job that is recorded; beat does so when the broker is back."""
+
+    def __init__(self, job: IngestJob, reason: BrokerError) -> None:
+        super().__init__(f"the broker cannot be reached: {reason}. Job {job.pk} is recorded; beat enqueues it later")
+        self.job = job
+
+
 @dataclass(frozen=True)
 class RejectLimit:
     """How many rows of a job may be rejected: so many, or so many of a hundred."""
 
-    count: int | None = None
+    count: int = 0
     percent: float | None = None
 
     @classmethod
@@ -49,8 +61,8 @@ class RejectLimit:
             return cls(percent=float(match[1]))
         raise ValueError(f"{text!r} is no limit; allowed: a number of rows, as 100, or a share of them, as 2.5%")
 
-    def rows(self, row_count: int) -> int | None:
-        """Say how many that is of a job's rows; None: all."""
+    def rows(self, row_count: int) -> int:
+        """Say how many that is of a job's rows."""
         return int(row_count * self.percent / 100) if self.percent is not None else self.count
 
 
@@ -77,7 +89,7 @@ def discarding_on_failure(files: Sequence[InputFile]) -> Iterator[None]:
     """If a block fails, remove those of the files that are in the spool; a job that is recorded keeps them."""
     try:
         yield
-    except BrokerError:  # raised after commit
+    except BrokerAwayError:
         raise
     except BaseException:
         for file in files:
@@ -86,13 +98,14 @@ def discarding_on_failure(files: Sequence[InputFile]) -> Iterator[None]:
         raise
 
 
-def create_job(
+def create_job(  # noqa: PLR0913 - all but two by name
     files: Sequence[InputFile],
     columns: Columns,
     *,
     batch_rows: int,
     on_conflict: str = IngestJob.OnConflict.IGNORE,
-    reject_limit: RejectLimit = RejectLimit(),
+    reject_limit: RejectLimit | None = None,
+    also: Callable[[IngestJob], None] = lambda job: None,
 ) -> IngestJob:
     """Record a job, its files and its batches, and enqueue the batches' ids after commit.
 
@@ -101,38 +114,39 @@ def create_job(
         columns: which columns make readings.
         batch_rows: input rows in a batch.
         on_conflict: ignore, update or error: what happens to readings that are there already.
-        reject_limit: how many rows may be rejected before the rest of the job is parked.
+        reject_limit: how many rows may be rejected before the rest of the job is parked; None: all.
+        also: what else is to be recorded in the same transaction.
 
     Raises:
         BadInput: a file cannot be loaded. Then nothing is recorded.
-        kombu.exceptions.OperationalError: the broker is away. The job is recorded all the same, and beat sends it.
+        BrokerAwayError: the job is recorded, but the queue does not know of it yet.
 
     """
-    format_ = files[0].format
     for file in files:
-        if file.format is not format_:
-            raise BadInput(file.name, f"a job has one format, and {files[0].name} made this one's {format_.name}")
+        if file.format is not files[0].format:
+            made = f"{files[0].name} made this one's {files[0].format.name}"
+            raise BadInput(file.name, f"a job has one format, and {made}")
     cut = [_cut(file, columns, batch_rows) for file in files]  # before the transaction: it may take its time
-    with transaction.atomic():
-        job = IngestJob.objects.create(
-            format=format_.name,
-            time_column=columns.time,
-            label_columns=list(columns.labels),
-            value_columns=list(columns.values),
-            null_values=list(columns.null_values),
-            options={"times": asdict(columns.times), "text": asdict(columns.text)},
-            on_conflict=on_conflict,
-            max_rejected_count=reject_limit.rows(sum(part.row_count for _, slices in cut for part in slices)),
-            created_at=timezone.now(),
-        )
-        batches = [
-            IngestBatch(job=job, file=recorded, slice=part.place, row_count=part.row_count, enqueued_at=job.created_at)
-            for file, (stamp, slices) in zip(files, cut, strict=True)
-            for recorded in [_record_file(job, file, stamp)]
-            for part in slices
-        ]
-        created = IngestBatch.objects.bulk_create(batches, batch_size=1000)
-        transaction.on_commit(partial(send_batches, [batch.pk for batch in created]))
+    row_count = sum(part.row_count for _, slices in cut for part in slices)
+    try:
+        with transaction.atomic():
+            job = IngestJob.objects.create(
+                format=files[0].format.name,
+                time_column=columns.time,
+                label_columns=list(columns.labels),
+                value_columns=list(columns.values),
+                null_values=list(columns.null_values),
+                options={"times": asdict(columns.times), "text": asdict(columns.text)},
+                on_conflict=on_conflict,
+                max_rejected_count=reject_limit.rows(row_count) if reject_limit else None,
+                created_at=timezone.now(),
+            )
+            batches = chain.from_iterable(starmap(partial(_record_file, job), zip(files, cut, strict=True)))
+            created = IngestBatch.objects.bulk_create(batches, batch_size=1000)
+            also(job)
+            transaction.on_commit(partial(send_batches, [batch.pk for batch in created]))
+    except BrokerError as error:
+        raise BrokerAwayError(job, error) from error
     return job
 
 
@@ -144,8 +158,13 @@ def _cut(file: InputFile, columns: Columns, batch_rows: int) -> tuple[Stamp, lis
     return stamp, list(file.format.cut(source, batch_rows, columns))
 
 
-def _record_file(job: IngestJob, file: InputFile, stamp: Stamp) -> IngestFile:
-    return IngestFile.objects.create(job=job, name=file.name, location=file.location, **asdict(stamp))
+def _record_file(job: IngestJob, file: InputFile, cut: tuple[Stamp, list[Slice]]) -> list[IngestBatch]:
+    stamp, slices = cut
+    recorded = IngestFile.objects.create(job=job, name=file.name, location=file.location, **asdict(stamp))
+    return [
+        IngestBatch(job=job, file=recorded, slice=part.place, row_count=part.row_count, enqueued_at=job.created_at)
+        for part in slices
+    ]
 
 
 def columns_of(job: IngestJob) -> Columns:

@@ -1,7 +1,8 @@
 """What is asked of the time series and of their ledger; nothing here writes."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from math import inf
 from typing import Any
 
 from django.db import connection
@@ -52,17 +53,22 @@ class Progress:
         return (self.finished_at - self.created_at).total_seconds() if self.is_over and self.finished_at else None
 
 
-def all_progress() -> list[Progress]:
-    """Every job, the newest first."""
-    return _progress("true", None)
+def all_progress(*, limit: int | None = None, before: int | None = None) -> list[Progress]:
+    """Every job, the newest first.
+
+    Args:
+        limit: so many of them at most.
+        before: only those with a smaller number than this.
+    """
+    return _progress("%(before)s::bigint IS NULL OR id < %(before)s", {"before": before, "limit": limit})
 
 
 def job_progress(job_id: int) -> Progress | None:
     """One job, or None if there is none of that number."""
-    return next(iter(_progress("job.id = %s", [job_id])), None)
+    return next(iter(_progress("id = %(id)s", {"id": job_id, "limit": 1})), None)
 
 
-def _progress(condition: str, parameters: list[int] | None) -> list[Progress]:
+def _progress(condition: str, parameters: dict[str, int | None]) -> list[Progress]:
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
@@ -79,14 +85,53 @@ def _progress(condition: str, parameters: list[int] | None) -> list[Progress]:
                    coalesce(sum(empty_count), 0)::bigint,
                    coalesce(sum(rejected_count), 0)::bigint,
                    max(finished_at)
-            FROM ingest_job job LEFT JOIN ingest_batch batch ON batch.job_id = job.id
-            WHERE {condition}
-            GROUP BY job.id
+            FROM (SELECT id, created_at FROM ingest_job WHERE {condition} ORDER BY id DESC LIMIT %(limit)s) job
+            LEFT JOIN ingest_batch batch ON batch.job_id = job.id
+            GROUP BY job.id, job.created_at
             ORDER BY job.id DESC
             """,  # noqa: S608 - the condition is one of the two above
             parameters,
         )
         return [Progress(*row) for row in cursor.fetchall()]
+
+
+def progress_document(progress: Progress) -> dict[str, Any]:
+    """A job's progress as data, for machines."""
+    return {"state": progress.state, **asdict(progress), "elapsed_s": progress.elapsed_s}
+
+
+def job_document(progress: Progress) -> dict[str, Any]:
+    """A job's progress and what went wrong in it, for machines."""
+    failures, counts = failed_batches(progress.job_id), reject_counts(progress.job_id)
+    return {**progress_document(progress), "failures": failures, "rejects": counts}
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What waits to be loaded, and how fast that goes."""
+
+    batches: int
+    finished_per_s: float
+    """over the last minute"""
+
+    def wait_s(self, limit: int) -> float:
+        """How long it takes at that pace until fewer than `limit` batches wait; infinite while nothing is finished."""
+        excess = self.batches - limit + 1
+        if excess <= 0:
+            return 0.0
+        return excess / self.finished_per_s if self.finished_per_s else inf
+
+
+def backlog() -> Backlog:
+    """What waits to be loaded now."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT (SELECT count(*) FROM ingest_batch WHERE state = 'queued'),
+                   (SELECT count(*) FROM ingest_batch WHERE finished_at > now() - interval '1 minute') / 60.0::float8
+            """
+        )
+        return Backlog(*cursor.fetchone())
 
 
 def failed_batches(job_id: int) -> list[dict[str, Any]]:

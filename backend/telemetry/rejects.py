@@ -5,6 +5,7 @@ An object store knows no appending; and a batch that is tried again writes its f
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from telemetry import spool
@@ -36,14 +37,18 @@ def write(batch: IngestBatch, rejects: Sequence[Reject]) -> None:
 def read(job_id: int) -> Iterator[dict[str, Any]]:
     """Give a job's rejects in the order of its files: file, line, column, reason, detail, raw.
 
+    The database is asked at once; what is left to do while they are read is with the spool.
+
     Raises:
-        OSError: a file of them is gone from the spool, or cannot be read.
+        OSError: while they are read, a file of them is gone from the spool, or cannot be read.
     """
     batches = IngestBatch.objects.filter(job_id=job_id, rejected_count__gt=0).order_by("pk")
-    for batch_id in batches.values_list("pk", flat=True):
-        with spool.filesystem().open_input_file(_path(job_id, batch_id)) as file:
-            for line in file.read().splitlines():
-                yield json.loads(line)
+    return chain.from_iterable(_read_batch(job_id, batch_id) for batch_id in list(batches.values_list("pk", flat=True)))
+
+
+def _read_batch(job_id: int, batch_id: int) -> Iterator[dict[str, Any]]:
+    with spool.filesystem().open_input_file(_path(job_id, batch_id)) as file:
+        return map(json.loads, file.read().splitlines())
 
 
 def _path(job_id: int, batch_id: int) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from django.core.management import call_command
+from pytest_django.fixtures import Settings
 
 from telemetry.formats import Columns
 from telemetry.intake import create_job, open_input
@@ -25,6 +26,12 @@ def run(*arguments: str) -> str:
 def forget_series() -> None:
     """A test's rollback takes the series away, so the process must not remember their ids."""
     series.forget_series()
+
+
+@pytest.fixture(autouse=True)
+def own_spool(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> None:
+    """A spool of the test's own, and empty."""
+    settings.INGEST_SPOOL = str(tmp_path_factory.mktemp("spool"))
 
 
 @pytest.fixture

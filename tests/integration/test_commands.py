@@ -131,5 +131,5 @@ def test_a_file_that_is_written_otherwise_is_loaded_by_its_options(
     load(sent[0])
     (mean,) = json.loads(run("bucket_means", "load", "--by", "device", "--width", "1 hour", "--json"))
     assert (mean["bucket"], mean["label"], mean["mean"]) == ("2024-07-15 10:00:00+00:00", "München", 1.5)
-    with pytest.raises(CommandError, match="--delimiter and --decimal are both ','"):
+    with pytest.raises(CommandError, match="the delimiter and the decimal mark are both ','"):
         run("enqueue_ingest", str(path), *columns, "--decimal", ",")

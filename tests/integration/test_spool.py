@@ -46,10 +46,10 @@ def object_store() -> Iterator[str]:
 
 
 @pytest.fixture(params=["folder", "s3"])
-def spool_url(request: pytest.FixtureRequest, tmp_path: Path, settings: Settings) -> str:
+def spool_url(request: pytest.FixtureRequest, settings: Settings) -> str:
     """Use a spool of the test's own."""
-    folder = str(tmp_path / "spool")
-    settings.INGEST_SPOOL = folder if request.param == "folder" else request.getfixturevalue("object_store")
+    if request.param == "s3":
+        settings.INGEST_SPOOL = request.getfixturevalue("object_store")
     for old in (*spool.entries(spool.FILES), *spool.entries(rejects.FOLDER)):
         spool.discard(old.location)
     return str(settings.INGEST_SPOOL)

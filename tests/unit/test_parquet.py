@@ -62,7 +62,7 @@ def test_a_row_without_time_or_label_is_set_aside_with_its_number_in_the_file(tm
 
 def test_a_file_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
     naive = pa.array([datetime(2024, 5, 1)], pa.timestamp("us"))  # noqa: DTZ001 - naive on purpose
-    with pytest.raises(BadInput, match=r"column 'time' has no time zone; allowed: one that has, or --timezone"):
+    with pytest.raises(BadInput, match=r"column 'time' has no zone; allowed: one that has, or the option timezone"):
         FORMAT.check(Source.local(write(tmp_path / "naive.parquet", devices=["a"], times=naive)), COLUMNS)
     with pytest.raises(BadInput, match="column 'load' is string; allowed: integers"):
         FORMAT.check(Source.local(write(tmp_path / "text.parquet", devices=["a"], loads=pa.array(["1"]))), COLUMNS)

@@ -109,7 +109,7 @@ def test_parquet_with_epoch_times_and_with_times_without_a_zone(tmp_path: Path) 
         parsed = parquet.FORMAT.read(Source.local(path), part.place, columns)
         assert [row["time"].hour for row in parsed.table.to_pylist()] == hours
         assert [reject.line for reject in parsed.rejects] == [2]
-    with pytest.raises(BadInput, match="has no time zone; allowed: one that has, or --timezone"):
+    with pytest.raises(BadInput, match="has no zone; allowed: one that has, or the option timezone"):
         parquet.FORMAT.check(Source.local(path), Columns("time", ("device",), ("load",)))
 
 

@@ -37,6 +37,17 @@ class Columns:
     times: TimeFormat = field(default_factory=TimeFormat)
     text: TextFormat = field(default_factory=TextFormat)
 
+    def __post_init__(self) -> None:
+        """Refuse columns and marks that contradict each other.
+
+        Raises:
+            ValueError: a column is named twice, or the delimiter is the decimal mark.
+        """
+        if len(set(self.all)) != len(self.all):
+            raise ValueError(f"a column is named twice: {' '.join(self.all)}")
+        if self.text.delimiter == self.text.decimal:
+            raise ValueError(f"the delimiter and the decimal mark are both {self.text.decimal!r}")
+
     @property
     def all(self) -> tuple[str, ...]:
         """Every column that is read, in the order of the parsed table."""

@@ -170,7 +170,7 @@ def _time_text(columns: Columns, value: object) -> str | None:
     if value is None:
         raise FaultError(Fault.UNREADABLE_TIME, "the time is missing", columns.time)
     if not isinstance(value, str) or (isinstance(value, _Number) and columns.times.unit == "iso"):
-        detail = f"{_shown(value)} is no text; allowed: ISO 8601, or with --time-unit a number"
+        detail = f"{_shown(value)} is no text; allowed: ISO 8601, or with the option time-unit a number"
         raise FaultError(Fault.UNREADABLE_TIME, detail, columns.time)
     return value
 

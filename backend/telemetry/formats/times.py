@@ -78,7 +78,7 @@ class TimeFormat:
             if self.zone is None:
                 raise FaultError(
                     Fault.TIME_WITHOUT_ZONE,
-                    f"{text!r} has no zone; allowed: an offset at its end, as Z or +01:00, or --timezone",
+                    f"{text!r} has no zone; allowed: an offset at its end, as Z or +01:00, or the option timezone",
                 )
             first, second = (time.replace(tzinfo=self.zone, fold=fold) for fold in (0, 1))
             if first.utcoffset() != second.utcoffset():

@@ -32,13 +32,13 @@ def _require_time(source: Source, columns: Columns, kind: pa.DataType) -> None:
     wanted = columns.times
     if wanted.unit != "iso":
         if not pa.types.is_integer(kind):
-            raise BadInput(source, f"column {columns.time!r} is {kind}; allowed with --time-unit: integers")
+            raise BadInput(source, f"column {columns.time!r} is {kind}; allowed with the option time-unit: integers")
     elif not pa.types.is_timestamp(kind):
         raise BadInput(
-            source, f"column {columns.time!r} is {kind}; allowed: a timestamp, or with --time-unit an integer"
+            source, f"column {columns.time!r} is {kind}; allowed: a timestamp, or with the option time-unit an integer"
         )
     elif kind.tz is None and not wanted.timezone:
-        raise BadInput(source, f"column {columns.time!r} has no time zone; allowed: one that has, or --timezone")
+        raise BadInput(source, f"column {columns.time!r} has no zone; allowed: one that has, or the option timezone")
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -12,7 +12,8 @@ CREATE INDEX ingest_file_location ON ingest_file (location);
 
 INSERT INTO ingest_file (job_id, name, location, size_bytes, mtime_ns)
 SELECT DISTINCT ON (job_id, path)
-       job_id, path, path, (slice -> 'stamp' ->> 'size')::bigint, (slice -> 'stamp' ->> 'mtime_ns')::bigint
+       job_id, path, path,
+       coalesce((slice -> 'stamp' ->> 'size')::bigint, 0), coalesce((slice -> 'stamp' ->> 'mtime_ns')::bigint, 0)
 FROM ingest_batch
 ORDER BY job_id, path;
 

@@ -7,21 +7,27 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
-from kombu.exceptions import OperationalError as BrokerError
 from rich.console import Console
 
 from poolhouse.console import console_for
 from telemetry.arguments import argument, ascii_encoding, one_character, timezone, whole_number
 from telemetry.formats import BadInput, Columns, TextFormat, TimeFormat
 from telemetry.formats.times import UNITS_PER_S
-from telemetry.intake import InputFile, RejectLimit, create_job, discarding_on_failure, open_input
+from telemetry.intake import (
+    BATCH_ROWS_MAX,
+    EMPTY_CELLS,
+    BrokerAwayError,
+    InputFile,
+    RejectLimit,
+    create_job,
+    discarding_on_failure,
+    open_input,
+)
 from telemetry.models import IngestJob
 from telemetry.queries import failed_batches, job_progress
 from telemetry.watch import watch_job
 
-EMPTY_CELLS = ("", "NA", "N/A", "null", "NULL")
 MISUSE = 2
-BATCH_ROWS_MAX = 10_000_000
 
 
 class Command(BaseCommand):
@@ -94,39 +100,24 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Create the job, then wait for it if asked to."""
-        columns = Columns(
-            options["time"],
-            tuple(options["labels"]),
-            tuple(options["values"]),
-            tuple(options["empty"]),
-            TimeFormat(options["time_unit"], options["timezone"] or ""),
-            TextFormat(options["delimiter"], options["decimal"], options["encoding"]),
-        )
-        if columns.text.delimiter == columns.text.decimal:
-            raise CommandError(f"--delimiter and --decimal are both {options['decimal']!r}", returncode=MISUSE)
-        if len(set(columns.all)) != len(columns.all):
-            raise CommandError(f"a column is named twice: {' '.join(columns.all)}", returncode=MISUSE)
         console = console_for(self.stdout, no_color=options["no_color"])
         try:
-            job_id = self._create(columns, options, console)
-        except BadInput as error:
+            job_id = self._create(_columns(options), options, console).pk
+        except (BadInput, ValueError) as error:
             raise CommandError(str(error), returncode=MISUSE) from None
-        except OSError as error:
-            raise CommandError(f"the spool cannot be used: {error}", returncode=1) from None
+        except BrokerAwayError as error:
+            raise CommandError(str(error), returncode=1) from None
         except DatabaseError as error:
             raise CommandError(f"the database cannot be used: {' '.join(str(error).split())}", returncode=1) from None
-        except BrokerError as error:
-            raise CommandError(
-                f"the broker cannot be reached: {error}. The job is recorded; beat enqueues it when the broker is back",
-                returncode=1,
-            ) from None
+        except OSError as error:
+            raise CommandError(f"the spool cannot be used: {error}", returncode=1) from None
         if progress := job_progress(job_id):
             console.print(f"job {job_id}: {progress.batches} batches, {progress.rows:,} rows enqueued")
         if options["wait"] and not self._wait(job_id, console):
             first = failed_batches(job_id)[0]["error"]
             raise CommandError(f"{first}\nmanage.py ingest_status {job_id} lists every batch that failed", returncode=1)
 
-    def _create(self, columns: Columns, options: dict[str, Any], console: Console) -> int:
+    def _create(self, columns: Columns, options: dict[str, Any], console: Console) -> IngestJob:
         files: list[InputFile] = []
         with console.status("cutting into batches"), discarding_on_failure(files):
             for path in options["paths"]:
@@ -136,11 +127,22 @@ class Command(BaseCommand):
                 columns,
                 batch_rows=options["batch_rows"],
                 on_conflict=options["on_conflict"],
-                reject_limit=options["max_rejects"] or RejectLimit(),
-            ).pk
+                reject_limit=options["max_rejects"],
+            )
 
     def _wait(self, job_id: int, console: Console) -> bool:
         try:
             return watch_job(job_id, console)
         except KeyboardInterrupt:
             raise CommandError(f"the job goes on; see manage.py ingest_status {job_id}", returncode=130) from None
+
+
+def _columns(options: dict[str, Any]) -> Columns:
+    return Columns(
+        options["time"],
+        tuple(options["labels"]),
+        tuple(options["values"]),
+        tuple(options["empty"]),
+        TimeFormat(options["time_unit"], options["timezone"] or ""),
+        TextFormat(options["delimiter"], options["decimal"], options["encoding"]),
+    )

@@ -2,7 +2,6 @@
 
 import json
 from argparse import ArgumentParser
-from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -11,7 +10,15 @@ from rich.table import Table
 
 from poolhouse.console import console_for, table
 from telemetry import rejects
-from telemetry.queries import Progress, all_progress, failed_batches, job_progress, reject_counts
+from telemetry.queries import (
+    Progress,
+    all_progress,
+    failed_batches,
+    job_document,
+    job_progress,
+    progress_document,
+    reject_counts,
+)
 from telemetry.watch import summarise
 
 
@@ -34,7 +41,7 @@ class Command(BaseCommand):
         if options["job"] is None:
             jobs = all_progress()
             if options["json"]:
-                self._print_json([_as_data(job) for job in jobs])
+                self._print_json([progress_document(job) for job in jobs])
             else:
                 console.print(_job_table(jobs) if jobs else "No job has been enqueued.")
             return
@@ -44,8 +51,7 @@ class Command(BaseCommand):
         if options["rejects"]:
             self._list_rejects(job_id, as_json=options["json"])
         elif options["json"]:
-            failures, counts = failed_batches(job_id), reject_counts(job_id)
-            self._print_json({**_as_data(progress), "failures": failures, "rejects": counts})
+            self._print_json(job_document(progress))
         else:
             _print_job(progress, console)
 
@@ -58,10 +64,6 @@ class Command(BaseCommand):
 
     def _print_json(self, data: object) -> None:
         self.stdout.write(json.dumps(data, indent=2, default=str))
-
-
-def _as_data(progress: Progress) -> dict[str, Any]:
-    return {"state": progress.state, **asdict(progress), "elapsed_s": progress.elapsed_s}
 
 
 def _job_table(jobs: list[Progress]) -> Table:

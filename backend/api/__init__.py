@@ -1,0 +1,1 @@
+"""The HTTP API: uploads to the spool, jobs to look at."""

@@ -1,0 +1,32 @@
+"""What is Django's way elsewhere, and not right under /api/."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+
+from api.problems import CONTENT_TYPE, Problem
+
+Handler = Callable[[HttpRequest], HttpResponse]
+
+
+def api_middleware(get_response: Handler) -> Handler:
+    """Answer every error with a problem, and take no notice of the body's charset when the address is read."""
+
+    def respond(request: HttpRequest) -> HttpResponse:
+        if not request.path.startswith(reverse("api:api-root")):
+            return get_response(request)
+        request.encoding = "utf-8"  # Django would read the parameters as it reads a form's body
+        response = get_response(request)
+        is_error = response.status_code >= HTTPStatus.BAD_REQUEST
+        return _problem(request, response) if is_error and response["Content-Type"] != CONTENT_TYPE else response
+
+    return respond
+
+
+def _problem(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    """Make a problem of an answer that never came near the API, as to an address that there is not."""
+    status = HTTPStatus(response.status_code)
+    kept = {name: value for name, value in response.headers.items() if name == "Allow"}
+    return Problem(status, f"{request.method} {request.path}: {status.description}", headers=kept).response(request)

@@ -1,0 +1,127 @@
+"""What goes in and out, as the OpenAPI document tells it."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from django.conf import settings
+from ninja import Field, Schema
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+
+from telemetry import arguments
+from telemetry.formats import Columns, TextFormat, TimeFormat
+from telemetry.intake import BATCH_ROWS_MAX, EMPTY_CELLS, RejectLimit
+from telemetry.models import IngestJob
+
+Limit = Annotated[
+    RejectLimit, BeforeValidator(RejectLimit.of), WithJsonSchema({"type": "string", "examples": ["100", "2.5%"]})
+]
+
+
+class Parameters(Schema):
+    """How the body is to be read, and what becomes of its readings."""
+
+    time: str = Field(description="column of the time: ISO 8601 with a zone, unless said otherwise")
+    labels: list[str] = Field([], description="columns that tell one source from another")
+    values: list[str] = Field(min_length=1, description="columns of numbers; each becomes a metric")
+    empty: list[str] = Field(list(EMPTY_CELLS), description="texts of an empty cell")
+    timezone: Annotated[str, AfterValidator(arguments.timezone)] | None = Field(
+        None, description="of times without a zone, as Europe/Berlin"
+    )
+    time_unit: Literal["iso", "s", "ms", "us", "ns"] = Field(
+        "iso", description="times are whole numbers of it since 1970"
+    )
+    delimiter: Annotated[str, AfterValidator(arguments.one_character)] = Field(",", description="of a CSV")
+    decimal: Literal[".", ","] = Field(".", description="mark in the numbers of a CSV")
+    encoding: Annotated[str, AfterValidator(arguments.ascii_encoding)] | None = Field(
+        None, description="of a CSV; by default the charset of its Content-Type, or UTF-8"
+    )
+    on_conflict: IngestJob.OnConflict = Field(
+        IngestJob.OnConflict.IGNORE, description="what happens to readings that are there already"
+    )
+    max_rejects: Limit | None = Field(
+        None, description="when more rows than that, or than that share, cannot be read, the job is parked"
+    )
+    batch_rows: int = Field(
+        default_factory=lambda: int(settings.INGEST_BATCH_ROWS), ge=1, le=BATCH_ROWS_MAX, description="rows in a batch"
+    )
+    name: str = Field("upload", min_length=1, max_length=255, description="what errors and rejects call the body")
+
+    def columns(self, charset: str | None) -> Columns:
+        """Say how the body is to be read.
+
+        Args:
+            charset: of its Content-Type; None if that names none.
+
+        Raises:
+            ValueError: the parameters contradict each other, or the charset cannot be read.
+        """
+        encoding = self.encoding or (arguments.ascii_encoding(charset) if charset else "utf-8")
+        return Columns(
+            self.time,
+            tuple(self.labels),
+            tuple(self.values),
+            tuple(self.empty),
+            TimeFormat(self.time_unit, self.timezone or ""),
+            TextFormat(self.delimiter, self.decimal, encoding),
+        )
+
+
+class Job(Schema):
+    """How far a job is, as `ingest_status --json` has it. Rows are the input's; the next four count value cells."""
+
+    url: str
+    rejects_url: str
+    job_id: int
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    created_at: datetime
+    finished_at: datetime | None
+    elapsed_s: float | None
+    batches: int
+    done: int
+    failed: int
+    cancelled: int
+    rows: int
+    rows_done: int
+    inserted: int
+    updated: int
+    skipped: int
+    empty: int
+    rejected: int
+
+
+class Failure(Schema):
+    """A batch that is parked."""
+
+    id: int
+    path: str
+    slice: dict[str, Any]
+    error: str
+
+
+class RejectCount(Schema):
+    """How many rows could not be read for a reason."""
+
+    reason: str
+    column: str
+    rows: int
+
+
+class JobDetails(Job):
+    """A job, and what went wrong in it."""
+
+    failures: list[Failure]
+    rejects: list[RejectCount]
+
+
+class PageOfJobs(Schema):
+    """Which jobs to list."""
+
+    limit: int = Field(100, ge=1, le=1000, description="jobs on a page")
+    before: int | None = Field(None, ge=1, description="only jobs with a smaller number")
+
+
+class Jobs(Schema):
+    """A page of jobs, the newest first."""
+
+    jobs: list[Job]
+    next: str | None = Field(description="where the older ones are")

@@ -1,0 +1,155 @@
+"""The addresses under /api/."""
+
+import json
+import math
+from http import HTTPStatus
+from typing import Any
+
+from django.conf import settings
+from django.db import connection
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.urls import reverse
+from ninja import NinjaAPI, Query, Status
+from ninja.security import HttpBearer
+
+from api import keys, openapi
+from api.models import ApiToken
+from api.problems import Problem, answer_with_problems
+from api.schemas import JobDetails, Jobs, PageOfJobs, Parameters
+from api.tokens import find_token
+from api.uploads import declared, receive
+from poolhouse import __version__
+from telemetry import queries, rejects, spool
+from telemetry.formats import Columns
+from telemetry.intake import BrokerAwayError, InputFile, create_job, discarding_on_failure
+from telemetry.models import IngestJob
+from telemetry.queries import Progress
+
+RETRY_AFTER_MAX_S = 600
+
+
+class Bearer(HttpBearer):
+    """A token that `manage.py create_token` made."""
+
+    def authenticate(self, request: HttpRequest, token: str) -> ApiToken | None:
+        """Give the token's record, which the request then carries as `auth`."""
+        return find_token(token)
+
+
+api = NinjaAPI(
+    title="Poolhouse",
+    version=__version__,
+    description="Bulk ingest of time series: upload a file, then look at its job.",
+    auth=Bearer(),
+    urls_namespace="api",
+)
+answer_with_problems(api)
+
+
+@api.post("/ingest/", response={202: JobDetails}, openapi_extra=openapi.UPLOAD, summary="Upload a file to be loaded")
+def ingest(request: HttpRequest, parameters: Query[Parameters], response: HttpResponse) -> Status[dict[str, Any]]:
+    """Take a body into the spool and record a job for it; Location has the job's address."""
+    token: ApiToken = request.auth  # type: ignore[attr-defined]
+    body = declared(request)
+    columns = _columns(parameters, body.charset)
+    key = keys.key_of(request)
+    if key is None or not keys.is_known(token, key):
+        _require_room()
+    connection.close()  # back to its pool: an upload may take minutes, and needs no database meanwhile
+    received = receive(request, body)
+    file = InputFile(parameters.name, received.location, body.written.format)
+
+    def create(also: Any) -> IngestJob:
+        try:
+            return create_job(
+                [file],
+                columns,
+                batch_rows=parameters.batch_rows,
+                on_conflict=parameters.on_conflict,
+                reject_limit=parameters.max_rejects,
+                also=also,
+            )
+        except BrokerAwayError as error:
+            return error.job
+
+    with discarding_on_failure([file]):
+        job_id, is_new = keys.Upload.of(request, token, key, received.sha256).once(create)
+    if not is_new:
+        spool.discard(file.location)
+        response.headers["Idempotent-Replayed"] = "true"
+    response.headers["Location"] = reverse("api:job", args=[job_id])
+    return Status(202, _details(job_id))
+
+
+@api.get("/jobs/", response=Jobs, url_name="jobs", summary="List the jobs, the newest first")
+def list_jobs(request: HttpRequest, page: Query[PageOfJobs]) -> dict[str, Any]:
+    """Give a page of jobs."""
+    found = queries.all_progress(limit=page.limit, before=page.before)
+    is_full = len(found) == page.limit
+    older = f"{reverse('api:jobs')}?limit={page.limit}&before={found[-1].job_id}" if is_full else None
+    return {"jobs": [{**_links(job), **queries.progress_document(job)} for job in found], "next": older}
+
+
+@api.get("/jobs/{int:job_id}/", response=JobDetails, url_name="job", summary="Look at a job")
+def show_job(request: HttpRequest, job_id: int) -> dict[str, Any]:
+    """Say how far a job is, and what went wrong in it."""
+    return _details(job_id)
+
+
+@api.get(
+    "/jobs/{int:job_id}/rejects/",
+    response={200: None},
+    url_name="rejects",
+    openapi_extra=openapi.REJECTS,
+    summary="List a job's rows that could not be read",
+)
+def list_rejects(request: HttpRequest, job_id: int) -> StreamingHttpResponse:
+    """Give a job's rejects as NDJSON, however many there are."""
+    _progress(job_id)
+    found = rejects.read(job_id)
+    connection.close()  # back to its pool, while the rest comes from the spool
+    lines = (f"{json.dumps(reject, ensure_ascii=False)}\n".encode() for reject in found)
+    return StreamingHttpResponse(lines, content_type="application/x-ndjson")
+
+
+def _columns(parameters: Parameters, charset: str | None) -> Columns:
+    try:
+        return parameters.columns(charset)
+    except ValueError as error:
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
+
+
+def _require_room() -> None:
+    """Refuse more work while too much waits; by the pace of the last minute, say when another try may be worth it.
+
+    Raises:
+        Problem: 429.
+    """
+    limit = settings.INGEST_MAX_UNFINISHED_BATCHES
+    backlog = queries.backlog()
+    if wait_s := backlog.wait_s(limit):
+        retry_after_s = math.ceil(min(wait_s, RETRY_AFTER_MAX_S))
+        raise Problem(
+            HTTPStatus.TOO_MANY_REQUESTS,
+            f"{backlog.batches:,} batches wait to be loaded, allowed: {limit:,}; try again in {retry_after_s} s",
+            headers={"Retry-After": str(retry_after_s)},
+        )
+
+
+def _progress(job_id: int) -> Progress:
+    progress = queries.job_progress(job_id)
+    if progress is None:
+        raise Http404(f"there is no job {job_id}")
+    return progress
+
+
+def _details(job_id: int) -> dict[str, Any]:
+    progress = _progress(job_id)
+    return {**_links(progress), **queries.job_document(progress)}
+
+
+def _links(progress: Progress) -> dict[str, str]:
+    return {
+        "url": reverse("api:job", args=[progress.job_id]),
+        "rejects_url": reverse("api:rejects", args=[progress.job_id]),
+    }

@@ -1,0 +1,79 @@
+"""The HTTP API where it meets the ledger and the queue."""
+
+from collections.abc import Iterable
+
+import pytest
+from django.db import connection
+from django.test import Client
+from kombu.exceptions import OperationalError as BrokerError
+from pytest_django.fixtures import Settings
+
+from api.models import ApiToken, KeyedUpload
+from api.tokens import create_token
+from telemetry import spool
+from telemetry.models import IngestBatch, IngestJob
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ADDRESS = "/api/ingest/?time=time&labels=device&values=load&batch_rows=1"
+CSV = b"time,device,load\n2024-05-01T00:00Z,a,1\n2024-05-01T01:00Z,a,2\n2024-05-01T02:00Z,a,3\n"
+
+
+@pytest.fixture
+def token() -> str:
+    return create_token("tests")
+
+
+@pytest.fixture
+def client(token: str) -> Client:
+    return Client(headers={"Authorization": f"Bearer {token}"})
+
+
+def upload(client: Client, **headers: str):  # type: ignore[no-untyped-def]
+    return client.post(
+        ADDRESS,
+        CSV,
+        content_type="text/csv",
+        headers={name.replace("_", "-"): value for name, value in headers.items()},
+    )
+
+
+def test_no_more_is_taken_in_while_too_much_waits(client: Client, sent: list[int], settings: Settings) -> None:
+    settings.INGEST_MAX_UNFINISHED_BATCHES = 3
+    assert upload(client, Idempotency_Key="first").status_code == 202
+    refused = upload(client)
+    assert (refused.status_code, refused["Content-Type"]) == (429, "application/problem+json")
+    assert refused.json()["detail"] == "3 batches wait to be loaded, allowed: 3; try again in 600 s"
+    assert refused["Retry-After"] == "600", "nothing has been finished lately"
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE ingest_batch SET state = 'done', finished_at = now() WHERE id = %s", [sent[0]])
+    settings.INGEST_MAX_UNFINISHED_BATCHES = 2
+    assert upload(client)["Retry-After"] == "60", "one a minute, and one too many"
+    assert upload(client, Idempotency_Key="first").status_code == 202, "it has been taken in before"
+    settings.INGEST_MAX_UNFINISHED_BATCHES = 4
+    assert upload(client).status_code == 202
+
+
+def test_an_upload_is_accepted_while_the_broker_is_away(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Iterable[int]) -> None:
+        raise BrokerError("refused")
+
+    monkeypatch.setattr("telemetry.intake.send_batches", refuse)
+    accepted = upload(client, Idempotency_Key="once")
+    assert accepted.status_code == 202
+    assert IngestBatch.objects.filter(job_id=accepted.json()["job_id"], state="queued").count() == 3
+    assert KeyedUpload.objects.get().job_id == accepted.json()["job_id"]
+    assert len(list(spool.entries(spool.FILES))) == 1
+
+
+def test_a_token_is_kept_as_its_hash(token: str) -> None:
+    assert len(token) > 40
+    kept = ApiToken.objects.get()
+    assert len(bytes(kept.digest)) == 32
+    assert token.encode() not in bytes(kept.digest)
+
+
+def test_a_job_that_is_deleted_takes_its_key_along(client: Client, sent: list[int]) -> None:
+    first = upload(client, Idempotency_Key="mine").json()["job_id"]
+    IngestJob.objects.filter(pk=first).delete()
+    assert upload(client, Idempotency_Key="mine").json()["job_id"] != first
