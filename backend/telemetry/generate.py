@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -103,23 +104,30 @@ def write(fleet: Fleet, path: Path) -> Iterator[int]:
         ValueError: the ending is neither.
         OSError: the file cannot be written.
     """
-    match path.suffix.lower():
-        case ".csv":
-            yield from _write_csv(fleet, path)
-        case ".parquet":
-            with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-                for block in fleet.blocks():
-                    writer.write_batch(block)
-                    yield block.num_rows
-        case ending:
-            raise ValueError(f"its ending {ending!r} is neither .csv nor .parquet")
+    ending = path.suffix.lower()
+    if ending not in (".csv", ".parquet"):
+        raise ValueError(f"its ending {ending!r} is neither .csv nor .parquet")
+    with path.open("wb") as file:
+        yield from _write_csv(fleet, file) if ending == ".csv" else write_parquet(fleet, file)
 
 
-def _write_csv(fleet: Fleet, path: Path) -> Iterator[int]:
+def write_parquet(fleet: Fleet, sink: IO[bytes] | pa.NativeFile) -> Iterator[int]:
+    """Write a fleet's measurements as Parquet; yield the rows of each block written.
+
+    Raises:
+        OSError: the sink cannot be written to.
+    """
+    with pq.ParquetWriter(sink, SCHEMA, compression="zstd") as writer:
+        for block in fleet.blocks():
+            writer.write_batch(block)
+            yield block.num_rows
+
+
+def _write_csv(fleet: Fleet, sink: IO[bytes] | pa.NativeFile) -> Iterator[int]:
     """Format blocks on as many threads as there are processors, a few ahead; writing numbers as text is the work."""
     threads = os.cpu_count() or 1
-    with path.open("wb") as file, ThreadPoolExecutor(threads) as formatters:
-        file.write(f"{','.join(SCHEMA.names)}\n".encode())
+    with ThreadPoolExecutor(threads) as formatters:
+        sink.write(f"{','.join(SCHEMA.names)}\n".encode())
         ahead: deque[tuple[int, Future[bytes]]] = deque()
         blocks = fleet.blocks()
         while True:
@@ -128,7 +136,7 @@ def _write_csv(fleet: Fleet, path: Path) -> Iterator[int]:
             if not ahead:
                 return
             row_count, text = ahead.popleft()
-            file.write(text.result())
+            sink.write(text.result())
             yield row_count
 
 

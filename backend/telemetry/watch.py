@@ -13,6 +13,7 @@ from telemetry.queries import job_progress
 
 POLL_INTERVAL_S = 0.2
 LINE_INTERVAL_S = 5.0
+FIRST_LINE_S = 1.0
 STALLED_S = 10.0
 PACE_WINDOW_S = 5.0
 
@@ -125,7 +126,7 @@ def _draw_bar(job_id: int, console: Console) -> JobProgress:
 
 def _print_lines(job_id: int, console: Console) -> JobProgress:
     pace = Pace()
-    printed = time.monotonic() - LINE_INTERVAL_S + 1  # the first line comes after a second
+    printed = time.monotonic() - LINE_INTERVAL_S + FIRST_LINE_S
     for progress in _follow(job_id, console):
         now = time.monotonic()
         pace.note(progress.rows_done, now)

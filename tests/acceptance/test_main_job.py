@@ -191,7 +191,7 @@ def test_a_bad_row_is_kept_and_shown_with_its_place(running: Running, tmp_path: 
     assert "2 readings inserted" in out
     assert "1 of 3 rows rejected" in out
     job_id = out.split()[1].rstrip(":")
-    assert f"{path}:3: column 'time': 'soon' is no time" in running.manage("ingest_status", job_id).stdout
+    assert f"{path}:3: column 'time': 'soon' is no time" in running.manage("ingest_status", job_id, "--rejects").stdout
 
 
 def test_misuse_exits_with_2_and_says_where(running: Running, tmp_path: Path) -> None:
@@ -200,3 +200,12 @@ def test_misuse_exits_with_2_and_says_where(running: Running, tmp_path: Path) ->
     answer = running.manage("enqueue_ingest", str(path), "--time", "time", "--values", "load", check=False)
     assert answer.returncode == 2
     assert answer.stderr == f"CommandError: {path}:1: no column 'load'; its columns: time, device\n"
+
+
+def test_generated_readings_can_be_loaded_at_once(running: Running) -> None:
+    span = ("--series", "50", "--rate", "1/s", "--from", "2031-01-01", "--to", "2031-01-01T00:20")
+    shown = running.manage("generate_readings", *span, "--enqueue", "--wait").stdout
+    assert "60,000 rows enqueued" in shown
+    assert "done in" in shown
+    assert "60,000 readings inserted" in shown
+    assert list(Path(running.stack.variables["INGEST_SPOOL"]).glob("files/*")) == []

@@ -1,6 +1,8 @@
 """The commands: what they print, and how they refuse misuse."""
 
+import io
 import json
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -8,8 +10,11 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError
 from django.utils import timezone
+from rich.console import Console
 
+from telemetry import watch
 from telemetry.models import IngestBatch, IngestJob
+from telemetry.watch import watch_job
 from tests.integration.conftest import run
 from worker.loader import load
 from worker.tasks import resend_unfinished
@@ -72,6 +77,30 @@ def test_ingest_status_shows_jobs_and_what_went_wrong(batches_of: Callable[..., 
     assert (document["state"], document["inserted"], document["rejected"]) == ("done", 2, 1)
     assert document["rejects"] == [{"reason": "unreadable time", "column": "time", "rows": 1}]
     assert [job["job_id"] for job in json.loads(run("ingest_status", "--json"))] == [batch.job_id]
+
+
+def test_wait_tells_of_batches_pace_and_rejects_where_there_is_no_terminal(
+    batches_of: Callable[..., list[IngestBatch]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2", "soon,a,3,4")
+    monkeypatch.setattr(watch, "FIRST_LINE_S", 0.0)
+    monkeypatch.setattr(watch, "LINE_INTERVAL_S", 0.0)
+    monkeypatch.setattr(watch, "POLL_INTERVAL_S", 0.0)
+    polls = iter(range(2))
+
+    def load_at_the_second_poll(_: float) -> None:
+        if next(polls) == 1:
+            load(batch.pk)
+
+    monkeypatch.setattr("telemetry.watch.time.sleep", load_at_the_second_poll)
+    out = io.StringIO()
+    assert watch_job(batch.job_id, Console(file=out, width=200))
+    first, second, third, summary = out.getvalue().splitlines()
+    assert first == second
+    assert first.endswith("0 of 2 rows, 0 of 1 batches, 0 rows/s now, 0 overall, 0 rejected, time left unknown")
+    assert re.search(r"2 of 2 rows, 1 of 1 batches, [\d,]+ rows/s now, [\d,]+ overall, 1 rejected, 0 s left$", third)
+    assert "done in" in summary
+    assert "1 of 2 rows rejected" in summary
 
 
 def test_a_job_that_does_not_exist_is_misuse() -> None:

@@ -2,22 +2,30 @@
 
 import time
 from argparse import ArgumentParser
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from rich.console import Console
 from rich.progress import track
 
 from poolhouse.console import console_for
+from telemetry import formats, spool
 from telemetry.arguments import argument, whole_number
-from telemetry.generate import Fleet, interval_us_of, write
+from telemetry.formats import Columns
+from telemetry.generate import Fleet, interval_us_of, write, write_parquet
+from telemetry.intake import BrokerAwayError, InputFile, create_job, discarding_on_failure
+from telemetry.watch import watch_job
 
 DEVICES_MAX = 1_000_000
+COLUMNS = Columns("time", ("device",), ("value",))
 
 
 class Command(BaseCommand):
-    """Write a file."""
+    """Write a file, or load what it would hold."""
 
     help = "Generate device metrics (time, device, value): a daily wave, each device's own level, and noise."
 
@@ -49,7 +57,10 @@ class Command(BaseCommand):
             help="the first time that is left out",
         )
         parser.add_argument("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N", help="(default: 0)")
-        parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".csv or .parquet")
+        target = parser.add_mutually_exclusive_group(required=True)
+        target.add_argument("--out", type=Path, metavar="FILE", help=".csv or .parquet")
+        target.add_argument("--enqueue", action="store_true", help="put it into the spool, and load it")
+        parser.add_argument("--wait", action="store_true", help="for it: show progress, exit 1 if a batch fails")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Generate, and say how fast."""
@@ -57,19 +68,35 @@ class Command(BaseCommand):
         if fleet.row_count <= 0:
             raise CommandError("--to must be after --from", returncode=2)
         console = console_for(self.stdout, no_color=options["no_color"])
-        begun = time.monotonic()
         try:
-            blocks = write(fleet, options["out"])
-            for _ in track(
-                blocks, "generating", total=fleet.block_count, console=console, disable=not console.is_terminal
-            ):
-                pass
+            if options["enqueue"]:
+                self._enqueue(fleet, console, wait=options["wait"])
+            else:
+                _show(write(fleet, options["out"]), fleet, str(options["out"]), console)
+        except BrokerAwayError as error:
+            raise CommandError(str(error), returncode=1) from None
         except (ValueError, OSError) as error:
-            raise CommandError(f"{options['out']}: {error}", returncode=2) from None
-        seconds = time.monotonic() - begun
-        console.print(
-            f"{options['out']}: {fleet.row_count:,} rows in {seconds:.1f} s, {fleet.row_count / seconds:,.0f} rows/s"
-        )
+            raise CommandError(f"{options['out'] or 'the spool'}: {error}", returncode=2) from None
+
+    def _enqueue(self, fleet: Fleet, console: Console, *, wait: bool) -> None:
+        """Load a fleet's measurements by way of the spool: as Parquet, which is small, and cut without being read."""
+        with spool.writing(".parquet") as spooled:
+            _show(write_parquet(fleet, spooled.sink), fleet, spooled.location, console)
+        file = InputFile("generated readings", spooled.location, formats.by_name("parquet"))
+        with discarding_on_failure([file]):
+            job = create_job([file], COLUMNS, batch_rows=settings.INGEST_BATCH_ROWS)
+        console.print(f"job {job.pk}: {fleet.row_count:,} rows enqueued")
+        if wait and not watch_job(job.pk, console):
+            raise CommandError(f"manage.py ingest_status {job.pk} lists what failed", returncode=1)
+
+
+def _show(blocks: Iterator[int], fleet: Fleet, name: str, console: Console) -> None:
+    """Show the progress of writing, and how fast it was."""
+    begun = time.monotonic()
+    for _ in track(blocks, "generating", total=fleet.block_count, console=console, disable=not console.is_terminal):
+        pass
+    seconds = time.monotonic() - begun
+    console.print(f"{name}: {fleet.row_count:,} rows in {seconds:.1f} s, {fleet.row_count / seconds:,.0f} rows/s")
 
 
 def _time(text: str) -> datetime:
