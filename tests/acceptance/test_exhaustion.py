@@ -70,3 +70,12 @@ def test_probes_answer_at_once_and_say_why_and_a_request_gets_its_timeout(exhaus
     assert status == 503
     assert "QueuePool limit of size 2 overflow 0 reached" in body
     assert 1.5 <= seconds < 3
+
+
+def test_the_api_answers_with_a_problem_and_says_when_to_come_back(exhausted: Stack) -> None:
+    request = Request(f"{exhausted.address}/api/jobs/", headers={"Authorization": "Bearer any"})
+    with pytest.raises(HTTPError) as refused:
+        urlopen(request, timeout=20)
+    assert (refused.value.code, refused.value.headers["Content-Type"]) == (503, "application/problem+json")
+    assert refused.value.headers["Retry-After"] == "5"
+    refused.value.close()
