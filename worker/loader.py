@@ -9,7 +9,6 @@ import numpy as np
 import pgpq
 import psycopg2.errors
 import pyarrow as pa
-import pyarrow.compute as pc
 from django.db import DataError, IntegrityError, OperationalError, connection, transaction
 
 from telemetry import formats, rejects, spool
@@ -19,7 +18,7 @@ from telemetry.intake import columns_of
 from telemetry.models import IngestBatch, IngestJob
 from telemetry.retention import discard_inputs_when_done
 from worker import ledger
-from worker.series import forget_series, key_of, series_ids
+from worker.series import Key, forget_series, series_ids
 
 logger = logging.getLogger(__name__)
 
@@ -127,12 +126,16 @@ def _require_series(readings: pa.RecordBatch) -> None:
     Raises:
         django.db.OperationalError: a series is gone.
     """
-    ids = pc.unique(readings["series_id"]).to_pylist()
+    ids = _distinct_of_sorted(readings["series_id"].to_numpy())
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM series WHERE id = ANY(%s)", [ids])
         if cursor.fetchone() != (len(ids),):
             forget_series()
             raise OperationalError("a series was deleted while its readings were being loaded")
+
+
+def _distinct_of_sorted(ids: np.ndarray) -> list[int]:
+    return ids[np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))].tolist()  # type: ignore[no-any-return]
 
 
 def make_readings(table: pa.Table, columns: Columns) -> pa.RecordBatch:
@@ -142,7 +145,7 @@ def make_readings(table: pa.Table, columns: Columns) -> pa.RecordBatch:
     the same series and time keep the order of the file.
     """
     combinations, which = _label_combinations(table, columns.labels)
-    keys = [key_of(metric, labels) for metric in columns.values for labels in combinations]
+    keys = [Key(metric, columns.labels, labels) for metric in columns.values for labels in combinations]
     ids_by_metric = np.array(series_ids(keys), dtype=np.int32).reshape(len(columns.values), len(combinations))
     times = table[columns.time].combine_chunks().cast(pa.int64()).to_numpy(zero_copy_only=False)
     parts = []
@@ -157,7 +160,7 @@ def make_readings(table: pa.Table, columns: Columns) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=READINGS)
 
 
-def _label_combinations(table: pa.Table, labels: tuple[str, ...]) -> tuple[list[dict[str, str]], np.ndarray]:
+def _label_combinations(table: pa.Table, labels: tuple[str, ...]) -> tuple[list[tuple[str, ...]], np.ndarray]:
     """Give the distinct combinations of labels, and for each row which of them it has."""
     code = np.zeros(table.num_rows, dtype=np.int64)
     size = 1
@@ -169,7 +172,10 @@ def _label_combinations(table: pa.Table, labels: tuple[str, ...]) -> tuple[list[
         code = code * len(encoded.dictionary) + encoded.indices.to_numpy(zero_copy_only=False)
         size *= len(encoded.dictionary)
     first_row, which = _first_occurrences(code, size)
-    return table.select(labels).take(pa.array(first_row)).to_pylist(), which
+    if not labels:
+        return [()] * len(first_row), which
+    distinct = table.select(labels).take(pa.array(first_row))
+    return list(zip(*(column.to_pylist() for column in distinct.columns), strict=True)), which
 
 
 def _first_occurrences(code: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,11 +2,23 @@
 
 import json
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from django.db import connection
 
-# A key is a metric and its labels, the latter as JSON with sorted names.
-Key = tuple[str, str]
+
+class Key(NamedTuple):
+    """What makes a series: its metric, and its labels by name."""
+
+    metric: str
+    names: tuple[str, ...]
+    values: tuple[str, ...]
+
+    @property
+    def labels_json(self) -> str:
+        """The labels as the table has them."""
+        return json.dumps(dict(zip(self.names, self.values, strict=True)), sort_keys=True, ensure_ascii=False)
+
 
 CACHE_KEYS = 200_000
 
@@ -25,11 +37,6 @@ FIND = """
 """
 
 _ids: dict[Key, int] = {}
-
-
-def key_of(metric: str, labels: dict[str, str]) -> Key:
-    """Make the key of a series."""
-    return metric, json.dumps(labels, sort_keys=True, ensure_ascii=False)
 
 
 def series_ids(keys: Sequence[Key]) -> list[int]:
@@ -52,7 +59,7 @@ def forget_series() -> None:
 
 def _fetch(keys: Sequence[Key]) -> dict[Key, int]:
     """Create what is missing, then read all; sorted, so that two workers lock in the same order."""
-    metrics, labels = [key[0] for key in keys], [key[1] for key in keys]
+    metrics, labels = [key.metric for key in keys], [key.labels_json for key in keys]
     with connection.cursor() as cursor:
         cursor.execute(CREATE_MISSING, [metrics, labels])
         cursor.execute(FIND, [metrics, labels])

@@ -36,7 +36,7 @@ MINUTE_US = 60_000_000
 DJANGO_SHARE = 10
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 # Looking costs the processors that do the work; this counts for up to as long against Poolhouse.
-POLL_INTERVAL_S = 0.05
+POLL_INTERVAL_S = 0.02
 READINGS = pa.schema([SCHEMA.field("time"), ("series_id", pa.int32()), ("value", pa.float64())])
 
 

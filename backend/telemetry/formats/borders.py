@@ -3,45 +3,53 @@
 import csv
 import io
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 
 from telemetry.formats.base import Slice
 from telemetry.formats.source import BadInput, Source
 
 NEWLINE, QUOTE = ord("\n"), ord('"')
-SCAN_BYTES = 8 << 20
+READ_BYTES = 8 << 20  # from an object store, each reading costs a journey
+SCAN_BYTES = 256 << 10  # it stays in the processor's cache
 RECORD_MAX_BYTES = 16 << 20
 BORDERS_AT_ONCE = 10_000
 
 csv.field_size_limit(RECORD_MAX_BYTES)  # Python's own, 131,072 characters, is less than Arrow takes
 
-# For each block of a file: the offsets just behind its records, and the numbers of the lines that begin there.
-Borders = Iterator[tuple[np.ndarray, np.ndarray]]
+
+class Borders(Protocol):
+    """Where the records of a block of a file end."""
+
+    count: int
+
+    def at(self, index: int) -> tuple[int, int]:
+        """Give the offset just behind a record, and the number of the line that begins there."""
 
 
-def slices(borders: Borders, start: int, size: int, first_line: int, batch_rows: int) -> Iterator[Slice]:
+def slices(blocks: Iterator[Borders], start: int, size: int, first_line: int, batch_rows: int) -> Iterator[Slice]:
     """Gather records to slices of `batch_rows`; what follows the last border is a record too.
 
     Args:
-        borders: of the bytes from `start` to `size`.
+        blocks: the borders in the bytes from `start` to `size`.
         start: the offset of the first record, in bytes.
         size: of the file, in bytes.
         first_line: the number of the line that begins at `start`, counted from 1.
         batch_rows: records in a slice.
     """
     end, rows = start, 0
-    for ends, next_lines in borders:
+    for borders in blocks:
         taken = 0
-        while len(ends) - taken >= batch_rows - rows:
-            last = taken + batch_rows - rows - 1
-            end = int(ends[last])
+        while borders.count - taken >= batch_rows - rows:
+            taken += batch_rows - rows
+            end, next_line = borders.at(taken - 1)
             yield _slice(batch_rows, start, end, first_line)
-            start, first_line, rows, taken = end, int(next_lines[last]), 0, last + 1
-        if len(ends) > taken:
-            rows += len(ends) - taken
-            end = int(ends[-1])
+            start, first_line, rows = end, next_line, 0
+        if borders.count > taken:
+            rows += borders.count - taken
+            end, _ = borders.at(-1)
     if start < size:
         yield _slice(rows + (end < size), start, size, first_line)
 
@@ -50,14 +58,42 @@ def _slice(row_count: int, start: int, end: int, first_line: int) -> Slice:
     return Slice(row_count, {"offset": start, "length": end - start, "first_line": first_line})
 
 
-def read_slice(source: Source, place: dict[str, Any]) -> bytes:
+def read_slice(source: Source, place: dict[str, Any]) -> pa.Buffer:
     """Read the bytes of a slice that `slices` made."""
     with source.open() as file:
         file.seek(place["offset"])
-        return bytes(file.read(place["length"]))
+        return file.read_buffer(place["length"])
 
 
-def line_borders(source: Source, start: int, size: int, first_line: int) -> Borders:
+class _Lines:
+    """Borders where each line is a record: counting them is quick, and few blocks are asked where they are."""
+
+    def __init__(self, offset: int, block: bytes, line: int) -> None:
+        self._offset, self._line = offset, line
+        self._is_end = np.frombuffer(block, np.uint8) == NEWLINE
+        self._last = offset + block.rfind(b"\n") + 1
+        self.count = int(np.count_nonzero(self._is_end))
+
+    def at(self, index: int) -> tuple[int, int]:
+        """Give the offset just behind a line, and the number of the next."""
+        if index in (-1, self.count - 1):
+            return self._last, self._line + self.count
+        return self._offset + int(np.flatnonzero(self._is_end)[index]) + 1, self._line + index + 1
+
+
+class _Records:
+    """Borders that were found one by one, or among others that are none."""
+
+    def __init__(self, ends: np.ndarray, next_lines: np.ndarray) -> None:
+        self._ends, self._next_lines = ends, next_lines
+        self.count = len(ends)
+
+    def at(self, index: int) -> tuple[int, int]:
+        """Give the offset just behind a record, and the number of the line that begins there."""
+        return int(self._ends[index]), int(self._next_lines[index])
+
+
+def line_borders(source: Source, start: int, size: int, first_line: int) -> Iterator[Borders]:
     """Find where lines end.
 
     Raises:
@@ -65,16 +101,15 @@ def line_borders(source: Source, start: int, size: int, first_line: int) -> Bord
     """
     border, line = start, first_line
     for offset, block in _blocks(source, start, size):
-        ends = offset + 1 + np.flatnonzero(np.frombuffer(block, np.uint8) == NEWLINE)
-        if len(ends):
-            border = int(ends[-1])
+        lines = _Lines(offset, block, line)
+        if lines.count:
+            border, line = lines.at(-1)
         if offset + len(block) - border > RECORD_MAX_BYTES:
-            raise BadInput(source, "this line has more than 16 MiB", line=line + len(ends))
-        yield ends, np.arange(line + 1, line + 1 + len(ends))
-        line += len(ends)
+            raise BadInput(source, "this line has more than 16 MiB", line=line)
+        yield lines
 
 
-def csv_borders(source: Source, start: int, size: int, first_line: int, delimiter: str) -> Borders:
+def csv_borders(source: Source, start: int, size: int, first_line: int, delimiter: str) -> Iterator[Borders]:
     """Find where records of a CSV end; a newline in quotes is none.
 
     Raises:
@@ -82,10 +117,10 @@ def csv_borders(source: Source, start: int, size: int, first_line: int, delimite
     """
     border, line = start, first_line
     try:
-        for ends, lines in _borders_by_counting(source, start, size, first_line, ord(delimiter)):
-            if len(ends):
-                border, line = int(ends[-1]), int(lines[-1])
-            yield ends, lines
+        for borders in _borders_by_counting(source, start, size, first_line, ord(delimiter)):
+            if borders.count:
+                border, line = borders.at(-1)
+            yield borders
     except _StrayQuoteError:
         yield from _borders_by_parsing(source, border, size, line, delimiter)
 
@@ -95,36 +130,45 @@ class _StrayQuoteError(Exception):
 
 
 def _blocks(source: Source, start: int, size: int) -> Iterator[tuple[int, bytes]]:
-    offset = start
     with source.open() as file:
         file.seek(start)
-        while block := file.read(min(SCAN_BYTES, size - offset)):
-            yield offset, block
-            offset += len(block)
+        while start < size:
+            piece = memoryview(file.read_buffer(min(READ_BYTES, size - start)))
+            if not piece:
+                raise BadInput(source, f"the file ends at byte {start} of {size}: it has changed")
+            for offset in range(0, len(piece), SCAN_BYTES):
+                yield start + offset, bytes(piece[offset : offset + SCAN_BYTES])
+            start += len(piece)
 
 
-def _borders_by_counting(source: Source, start: int, size: int, first_line: int, delimiter: int) -> Borders:
+def _borders_by_counting(source: Source, start: int, size: int, first_line: int, delimiter: int) -> Iterator[Borders]:
     """Find borders a block at a time: a newline between an odd and an even quote belongs to a field."""
-    line, in_quotes, before = first_line, 0, NEWLINE
+    line, in_quotes, before = first_line, False, NEWLINE
     border, border_line = start, first_line
     for offset, block in _blocks(source, start, size):
-        codes = np.frombuffer(block, np.uint8)
-        ends = np.flatnonzero(codes == NEWLINE)
-        lines = np.arange(line + 1, line + 1 + len(ends))
-        line += len(ends)
+        borders: Borders = _Lines(offset, block, line)
+        line += borders.count
         if in_quotes or QUOTE in block:
-            quotes = np.cumsum(codes == QUOTE, dtype=np.uint8) + np.uint8(in_quotes)  # wraps, parity stays
-            _require_quotes_at_field_borders(codes, quotes, (before, delimiter))
-            outside = quotes[ends] & 1 == 0
-            ends, lines = ends[outside], lines[outside]
-            in_quotes = int(quotes[-1]) & 1
+            borders, in_quotes = _outside_quotes(offset, block, line - borders.count, (in_quotes, before, delimiter))
         before = block[-1]
-        if len(ends):
-            border, border_line = offset + int(ends[-1]) + 1, int(lines[-1])
-        yield offset + ends + 1, lines
+        if borders.count:
+            border, border_line = borders.at(-1)
+        yield borders
         reached = offset + len(block)
         if reached - border > RECORD_MAX_BYTES or (reached == size and in_quotes):
             raise BadInput(source, "a quote is opened in this record and not closed", line=border_line)
+
+
+def _outside_quotes(offset: int, block: bytes, line: int, around: tuple[bool, int, int]) -> tuple[_Records, bool]:
+    """Tell the newlines that end records from those in quotes; say too whether the block ends in quotes."""
+    in_quotes, before, delimiter = around
+    codes = np.frombuffer(block, np.uint8)
+    quotes = np.cumsum(codes == QUOTE, dtype=np.uint8) + np.uint8(in_quotes)  # wraps, parity stays
+    _require_quotes_at_field_borders(codes, quotes, (before, delimiter))
+    ends = np.flatnonzero(codes == NEWLINE)
+    is_border = quotes[ends] & 1 == 0
+    next_lines = np.arange(line + 1, line + 1 + len(ends))
+    return _Records(offset + 1 + ends[is_border], next_lines[is_border]), bool(quotes[-1] & 1)
 
 
 def _require_quotes_at_field_borders(codes: np.ndarray, quotes: np.ndarray, around: tuple[int, int]) -> None:
@@ -136,12 +180,12 @@ def _require_quotes_at_field_borders(codes: np.ndarray, quotes: np.ndarray, arou
         raise _StrayQuoteError
 
 
-def _borders_by_parsing(source: Source, start: int, size: int, first_line: int, delimiter: str) -> Borders:
+def _borders_by_parsing(source: Source, start: int, size: int, first_line: int, delimiter: str) -> Iterator[Borders]:
     """Find borders record by record, as Python's csv reads them; slower by two orders."""
     lengths: list[int] = []
     with source.open() as raw:
         raw.seek(start)
-        file = io.BufferedReader(raw, SCAN_BYTES)
+        file = io.BufferedReader(raw, READ_BYTES)
         reader = csv.reader(_lines_with_lengths(file, size - start, lengths), delimiter=delimiter)
         end, line = start, first_line
         ends, lines = [], []
@@ -157,9 +201,9 @@ def _borders_by_parsing(source: Source, start: int, size: int, first_line: int, 
             ends.append(end)
             lines.append(line)
             if len(ends) == BORDERS_AT_ONCE:
-                yield np.array(ends), np.array(lines)
+                yield _Records(np.array(ends), np.array(lines))
                 ends, lines = [], []
-    yield np.array(ends, dtype=np.int64), np.array(lines, dtype=np.int64)
+    yield _Records(np.array(ends), np.array(lines))
 
 
 def _lines_with_lengths(file: IO[bytes], size: int, lengths: list[int]) -> Iterator[str]:

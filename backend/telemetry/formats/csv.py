@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
@@ -16,6 +17,7 @@ from telemetry.formats.rows import Row, make_row, printable, table_of
 from telemetry.formats.source import BadInput, Source
 
 BOM = b"\xef\xbb\xbf"
+CR = ord("\r")
 SAMPLE_BYTES = 256 << 10
 
 
@@ -38,7 +40,7 @@ class CsvFormat:
             body = body[: body.rfind(b"\n") + 1]
         elif not body.strip():
             raise BadInput(source, "there is no row below the header")
-        parsed = _parse(body, header.names, columns, first_line=header.lines + 1)
+        parsed = _parse(pa.py_buffer(body), header.names, columns, first_line=header.lines + 1)
         require_some_row(source, parsed)
 
     def cut(self, source: Source, batch_rows: int, columns: Columns) -> Iterator[Slice]:
@@ -73,7 +75,7 @@ def _read_header(source: Source, text: TextFormat) -> _Header:
     length = head.find(b"\n") + 1 or len(head)
     if QUOTE in head[:length]:  # the record may go on in the next line
         borders = csv_borders(source, begin, len(head), 1, text.delimiter)
-        length = next((int(ends[0]) for ends, _ in borders if len(ends)), len(head))
+        length = next((found.at(0)[0] for found in borders if found.count), len(head))
     line = head[begin:length].decode(text.encoding, "replace")
     names = next(csv.reader(line.splitlines(keepends=True), delimiter=text.delimiter), [])
     return _Header(names, length, max(1, line.count("\n")))
@@ -96,17 +98,18 @@ def _require_text(source: Source, head: bytes, text: TextFormat) -> None:
         ) from None
 
 
-def _parse(data: bytes, names: list[str], columns: Columns, *, first_line: int) -> Parsed:
+def _parse(data: pa.Buffer, names: list[str], columns: Columns, *, first_line: int) -> Parsed:
     """Parse records; one by one only where parsing them at once finds a fault, to tell which and why."""
     table = _parse_at_once(data, names, columns)
     if table is not None:
         return Parsed(table, [])
-    return _parse_row_by_row(data, names, columns, first_line)
+    return _parse_row_by_row(data.to_pybytes(), names, columns, first_line)
 
 
-def _parse_at_once(data: bytes, names: list[str], columns: Columns) -> pa.Table | None:
+def _parse_at_once(data: pa.Buffer, names: list[str], columns: Columns) -> pa.Table | None:
     """Parse with Arrow; None if any row has a fault, or has what Arrow and Python may see differently."""
-    if b"\0" in data or (b"\r" in data and data.count(b"\r") != data.count(b"\r\n")):
+    codes = np.frombuffer(data, np.uint8)
+    if codes.min(initial=1) == 0 or ((codes == CR).any() and not _has_cr_before_lf_alone(data.to_pybytes())):
         return None
     types: dict[str, pa.DataType] = {
         columns.time: columns.times.column_type,
@@ -118,9 +121,11 @@ def _parse_at_once(data: bytes, names: list[str], columns: Columns) -> pa.Table 
             pa.BufferReader(data),
             # One block: the slice is in memory already, and a record may span lines.
             read_options=pa_csv.ReadOptions(
-                column_names=names, use_threads=False, block_size=len(data) + 1, encoding=columns.text.encoding
+                column_names=names, use_threads=False, block_size=data.size + 1, encoding=columns.text.encoding
             ),
-            parse_options=pa_csv.ParseOptions(delimiter=columns.text.delimiter, newlines_in_values=QUOTE in data),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=columns.text.delimiter, newlines_in_values=bool((codes == QUOTE).any())
+            ),
             convert_options=pa_csv.ConvertOptions(
                 column_types=types,
                 include_columns=list(columns.all),
@@ -136,6 +141,10 @@ def _parse_at_once(data: bytes, names: list[str], columns: Columns) -> pa.Table 
     if not (pc.all(is_time).as_py() and is_plain(table, columns)):
         return None
     return table.set_column(0, columns.time, times)
+
+
+def _has_cr_before_lf_alone(data: bytes) -> bool:
+    return data.count(b"\r") == data.count(b"\r\n")
 
 
 def _parse_row_by_row(data: bytes, names: list[str], columns: Columns, first_line: int) -> Parsed:

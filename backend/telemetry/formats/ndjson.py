@@ -73,7 +73,7 @@ class NdjsonFormat:
 
     def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Parsed:
         """Read a byte range."""
-        return _parse(read_slice(source, place), columns, first_line=place["first_line"])
+        return _parse(read_slice(source, place).to_pybytes(), columns, first_line=place["first_line"])
 
 
 FORMAT = NdjsonFormat()
