@@ -9,16 +9,16 @@ import numpy as np
 import pgpq
 import psycopg2.errors
 import pyarrow as pa
-from django.db import DataError, IntegrityError, OperationalError, connection, transaction
+from django.db import DatabaseError, DataError, IntegrityError, OperationalError, connection, transaction
 
 from telemetry import formats, rejects, spool
-from telemetry.formats import Columns, Parsed, Stamp
+from telemetry.formats import Columns, Parsed, Reject, Stamp
 from telemetry.formats.times import TIME_TYPE
 from telemetry.intake import columns_of
 from telemetry.models import IngestBatch, IngestJob
 from telemetry.retention import discard_inputs_when_done
 from worker import ledger
-from worker.series import Key, forget_series, series_ids
+from worker.series import Kind, LabelValues, UnknownSeriesError, forget_series, known_ids, learn
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 CODES_MAX = 1 << 62
 DENSE_CODES = 1 << 20
 # Enough to spare calls, little enough to stay in the processor's cache: 34 bytes a row.
-PIECE_ROWS = 16_384
+ENCODED_ROWS = 16_384
 
 READINGS = pa.schema([("time", TIME_TYPE), ("series_id", pa.int32()), ("value", pa.float64())])
 
@@ -57,6 +57,53 @@ class DuplicateReadingError(Exception):
     """A job that wants every reading to be new has one that is not."""
 
 
+class Readings:
+    """A batch's readings, parsed a piece at a time whenever they are asked for, and what was met on the way."""
+
+    def __init__(self, batch: IngestBatch) -> None:
+        self._batch, self._columns = batch, columns_of(batch.job)
+        self._reset()
+
+    def _reset(self) -> None:
+        self.rows = self.count = 0
+        self.series: set[int] = set()
+        self.rejects: list[Reject] = []
+
+    @property
+    def cells(self) -> int:
+        """The value cells of the rows that could be read."""
+        return (self.rows - len(self.rejects)) * len(self._columns.values)
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        """Give the readings, sorted within each piece.
+
+        Raises:
+            BadInput: the slice cannot be read.
+            UnknownSeriesError: this process does not know the id of a series.
+        """
+        self._reset()
+        for parsed in self._parsed():
+            readings = make_readings(parsed.table, self._columns)
+            self.rows += parsed.table.num_rows + len(parsed.rejects)
+            self.rejects += parsed.rejects
+            self.count += readings.num_rows
+            self.series.update(_distinct_of_sorted(readings["series_id"].to_numpy()))
+            yield readings
+
+    def learn_series(self) -> None:
+        """Find out the ids of all series; not to be called in a transaction that may be rolled back."""
+        values: set[LabelValues] = set()
+        for parsed in self._parsed():
+            values.update(_label_values(parsed.table, self._columns.labels)[0])
+        learn(_kinds(self._columns), values)
+
+    def _parsed(self) -> Iterator[Parsed]:
+        file = self._batch.file
+        source = spool.source_of(file.location, file.name)
+        source.require_unchanged(Stamp(file.size_bytes, file.mtime_ns))
+        return formats.by_name(self._batch.job.format).read(source, self._batch.slice, self._columns)
+
+
 @dataclass(frozen=True)
 class Copied:
     """What became of readings."""
@@ -76,66 +123,61 @@ def load(batch_id: int) -> None:
     batch = IngestBatch.objects.select_related("job", "file").get(pk=batch_id)
     if batch.state != IngestBatch.State.QUEUED:
         return
-    parsed = _read(batch)
+    readings = Readings(batch)
     try:
-        _load(batch, parsed)
+        try:
+            _load(batch, readings)
+        except UnknownSeriesError:  # seldom: a process remembers those that it has met
+            readings.learn_series()
+            _load(batch, readings)
     except ledger.TooManyRejectsError as error:
-        ledger.park_job(batch, parsed.rejects, str(error))
+        ledger.park_job(batch, readings.rejects, str(error))
     if spool.is_spooled(batch.file.location):
         discard_inputs_when_done(batch.job_id)
 
 
-def _read(batch: IngestBatch) -> Parsed:
-    source = spool.source_of(batch.file.location, batch.file.name)
-    source.require_unchanged(Stamp(batch.file.size_bytes, batch.file.mtime_ns))
-    parsed = formats.by_name(batch.job.format).read(source, batch.slice, columns_of(batch.job))
-    rejects.write(batch, parsed.rejects)
-    return parsed
-
-
-def _load(batch: IngestBatch, parsed: Parsed) -> None:
-    columns = columns_of(batch.job)
-    readings = make_readings(parsed.table, columns)
+def _load(batch: IngestBatch, readings: Readings) -> None:
+    """COPY and say so in the ledger; while the server takes in one piece, the next is parsed."""
     with transaction.atomic():
         if not ledger.claim(batch.pk):
             return
         with connection.cursor() as cursor:  # the task's time limit bounds it; a large COPY may take its time
             cursor.execute("SET LOCAL statement_timeout = 0")
-        _require_series(readings)
         copied = copy_readings(readings, batch.job.on_conflict)
-        ledger.finish(batch, parsed.rejects, counts=_counts(parsed, columns, readings.num_rows, copied))
-    logger.info("%s: %d readings inserted, %d rows rejected", batch, copied.inserted, len(parsed.rejects))
+        _require_series(readings.series)
+        rejects.write(batch, readings.rejects)
+        ledger.finish(batch, readings.rejects, counts=_counts(readings, copied))
+    logger.info("%s: %d readings inserted, %d rows rejected", batch, copied.inserted, len(readings.rejects))
 
 
-def _counts(parsed: Parsed, columns: Columns, readings: int, copied: Copied) -> ledger.Counts:
-    cells = parsed.table.num_rows * len(columns.values)
+def _counts(readings: Readings, copied: Copied) -> ledger.Counts:
     return ledger.Counts(
-        row_count=parsed.table.num_rows + len(parsed.rejects),
-        rejected_count=len(parsed.rejects),
-        cell_count=cells,
-        empty_count=cells - readings,
+        row_count=readings.rows,
+        rejected_count=len(readings.rejects),
+        cell_count=readings.cells,
+        empty_count=readings.cells - readings.count,
         inserted_count=copied.inserted,
         updated_count=copied.updated,
-        skipped_count=readings - copied.inserted - copied.updated,
+        skipped_count=readings.count - copied.inserted - copied.updated,
     )
 
 
-def _require_series(readings: pa.RecordBatch) -> None:
+def _require_series(ids: set[int]) -> None:
     """Refuse readings of a series that has been deleted since this process learnt its id; the next try asks again.
 
     Raises:
         django.db.OperationalError: a series is gone.
     """
-    ids = _distinct_of_sorted(readings["series_id"].to_numpy())
     with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM series WHERE id = ANY(%s)", [ids])
+        cursor.execute("SELECT count(*) FROM series WHERE id = ANY(%s)", [list(ids)])
         if cursor.fetchone() != (len(ids),):
             forget_series()
             raise OperationalError("a series was deleted while its readings were being loaded")
 
 
 def _distinct_of_sorted(ids: np.ndarray) -> list[int]:
-    return ids[np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))].tolist()  # type: ignore[no-any-return]
+    distinct: list[int] = ids[np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))].tolist()
+    return distinct
 
 
 def make_readings(table: pa.Table, columns: Columns) -> pa.RecordBatch:
@@ -143,25 +185,31 @@ def make_readings(table: pa.Table, columns: Columns) -> pa.RecordBatch:
 
     Sorting first spares the unique index from being touched at random, which is what a COPY into it costs. Readings of
     the same series and time keep the order of the file.
+
+    Raises:
+        UnknownSeriesError: this process does not know the id of a series.
     """
-    combinations, which = _label_combinations(table, columns.labels)
-    keys = [Key(metric, columns.labels, labels) for metric in columns.values for labels in combinations]
-    ids_by_metric = np.array(series_ids(keys), dtype=np.int32).reshape(len(columns.values), len(combinations))
+    values, which = _label_values(table, columns.labels)
     times = table[columns.time].combine_chunks().cast(pa.int64()).to_numpy(zero_copy_only=False)
     parts = []
-    for metric, ids in zip(columns.values, ids_by_metric, strict=True):
-        cells = table[metric].combine_chunks()
+    for kind in _kinds(columns):
+        ids = np.array(known_ids(kind, values), dtype=np.int32)
+        cells = table[kind.metric].combine_chunks()
         present = cells.is_valid().to_numpy(zero_copy_only=False) if cells.null_count else slice(None)
-        values = cells.drop_null().to_numpy(zero_copy_only=False)
-        parts.append((times[present], ids[which[present]], values))
+        numbers = cells.drop_null().to_numpy(zero_copy_only=False)
+        parts.append((times[present], ids[which[present]], numbers))
     time, series_id, value = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.lexsort((time, series_id))
     arrays = [pa.array(time[order]).cast(TIME_TYPE), pa.array(series_id[order]), pa.array(value[order])]
     return pa.RecordBatch.from_arrays(arrays, schema=READINGS)
 
 
-def _label_combinations(table: pa.Table, labels: tuple[str, ...]) -> tuple[list[tuple[str, ...]], np.ndarray]:
-    """Give the distinct combinations of labels, and for each row which of them it has."""
+def _kinds(columns: Columns) -> list[Kind]:
+    return [Kind(metric, columns.labels) for metric in columns.values]
+
+
+def _label_values(table: pa.Table, labels: tuple[str, ...]) -> tuple[list[LabelValues], np.ndarray]:
+    """Give the distinct combinations of labels' values, and for each row which of them it has."""
     code = np.zeros(table.num_rows, dtype=np.int64)
     size = 1
     for name in labels:
@@ -191,7 +239,7 @@ def _first_occurrences(code: np.ndarray, size: int) -> tuple[np.ndarray, np.ndar
     return first_row, position[code]
 
 
-def copy_readings(readings: pa.RecordBatch, on_conflict: str) -> Copied:
+def copy_readings(readings: Readings, on_conflict: str) -> Copied:
     """COPY readings through Django's own connection, in its transaction.
 
     COPY knows no ON CONFLICT, so readings that are there already cost a second way, through a temporary table.
@@ -202,7 +250,7 @@ def copy_readings(readings: pa.RecordBatch, on_conflict: str) -> Copied:
     try:
         with transaction.atomic():
             _copy("reading", readings)
-        return Copied(int(readings.num_rows))
+        return Copied(readings.count)
     except IntegrityError as error:
         if not isinstance(error.__cause__, psycopg2.errors.UniqueViolation):
             raise
@@ -211,7 +259,7 @@ def copy_readings(readings: pa.RecordBatch, on_conflict: str) -> Copied:
     return _merge(readings, on_conflict)
 
 
-def _merge(readings: pa.RecordBatch, on_conflict: str) -> Copied:
+def _merge(readings: Readings, on_conflict: str) -> Copied:
     with connection.cursor() as cursor:
         cursor.execute("CREATE TEMPORARY TABLE reading_batch (LIKE reading) ON COMMIT DROP")
         _copy("reading_batch", readings)
@@ -220,28 +268,41 @@ def _merge(readings: pa.RecordBatch, on_conflict: str) -> Copied:
 
 
 class _Encoder(io.RawIOBase):
-    """Readings as PostgreSQL's binary COPY format, encoded a piece at a time while the server takes in the last one."""
+    """Readings as PostgreSQL's binary COPY format, made a piece at a time while the server takes in the last one."""
 
-    def __init__(self, readings: pa.RecordBatch) -> None:
+    def __init__(self, readings: Readings) -> None:
         self._pieces = filter(None, self._encode(readings))  # an empty one would pass for the end
+        self.failure: Exception | None = None
 
     def read(self, size: int = -1) -> bytes:
         """Give the next piece, whatever size is asked for: psycopg2 sends what it gets."""
-        return next(self._pieces, b"")
+        try:
+            return next(self._pieces, b"")
+        except Exception as error:
+            self.failure = error
+            raise
 
     @staticmethod
-    def _encode(readings: pa.RecordBatch) -> Iterator[bytes]:
+    def _encode(readings: Readings) -> Iterator[bytes]:
         encoder = pgpq.ArrowToPostgresBinaryEncoder(READINGS)
         yield encoder.write_header()
-        for first in range(0, readings.num_rows, PIECE_ROWS):
-            yield encoder.write_batch(readings.slice(first, PIECE_ROWS))
+        for piece in readings:
+            for first in range(0, piece.num_rows, ENCODED_ROWS):
+                yield encoder.write_batch(piece.slice(first, ENCODED_ROWS))
         yield encoder.finish()
 
 
-def _copy(table: str, readings: pa.RecordBatch) -> None:
-    # Django wraps the errors of what it knows; of COPY it does not know.
-    with connection.wrap_database_errors, connection.cursor() as cursor:
-        statement = f"COPY {table} (time, series_id, value) FROM STDIN (FORMAT binary)"
-        cursor.copy_expert(statement, _Encoder(readings))
-        if cursor.rowcount != readings.num_rows:  # the ledger is about to say that all of them are there
-            raise DataError(f"the server took {cursor.rowcount} of {readings.num_rows} readings")
+def _copy(table: str, readings: Readings) -> None:
+    statement = f"COPY {table} (time, series_id, value) FROM STDIN (FORMAT binary)"
+    encoder = _Encoder(readings)
+    try:
+        # Django wraps the errors of what it knows; of COPY it does not know.
+        with connection.wrap_database_errors, connection.cursor() as cursor:
+            cursor.copy_expert(statement, encoder)
+            copied = cursor.rowcount
+    except DatabaseError:
+        if encoder.failure is not None:  # the server only says that COPY was given up
+            raise encoder.failure from None
+        raise
+    if copied != readings.count:  # the ledger is about to say that all of them are there
+        raise DataError(f"the server took {copied} of {readings.count} readings")

@@ -1,24 +1,21 @@
-"""Series ids by metric and labels: asked of the database once, then remembered by the process."""
+"""Series' ids by metric and labels: asked of the database once, then remembered by the process."""
 
 import json
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass
 
 from django.db import connection
 
 
-class Key(NamedTuple):
-    """What makes a series: its metric, and its labels by name."""
+@dataclass(frozen=True)
+class Kind:
+    """What series of a batch have in common; the values of their labels, in that order, tell them apart."""
 
     metric: str
-    names: tuple[str, ...]
-    values: tuple[str, ...]
+    label_names: tuple[str, ...]
 
-    @property
-    def labels_json(self) -> str:
-        """The labels as the table has them."""
-        return json.dumps(dict(zip(self.names, self.values, strict=True)), sort_keys=True, ensure_ascii=False)
 
+LabelValues = tuple[str, ...]
 
 CACHE_KEYS = 200_000
 
@@ -36,20 +33,36 @@ FIND = """
     JOIN series USING (metric, labels)
 """
 
-_ids: dict[Key, int] = {}
+_ids: dict[Kind, dict[LabelValues, int]] = {}
 
 
-def series_ids(keys: Sequence[Key]) -> list[int]:
-    """Give the ids of series, in the order of the keys, creating those that do not exist.
+class UnknownSeriesError(Exception):
+    """A series whose id this process does not know; `learn` asks for it."""
+
+
+def known_ids(kind: Kind, values: Sequence[LabelValues]) -> list[int]:
+    """Give the ids of series, in the order of their labels' values, without asking the database.
+
+    Raises:
+        UnknownSeriesError: this process does not know one of them.
+    """
+    known = _ids.get(kind, {})
+    try:
+        return [known[labels] for labels in values]
+    except KeyError as error:
+        raise UnknownSeriesError(f"{kind.metric} of {error}") from None
+
+
+def learn(kinds: Iterable[Kind], values: Set[LabelValues]) -> None:
+    """Find out the ids of series, creating those that do not exist, so that `known_ids` has every one of them.
 
     It must not be called in a transaction that may be rolled back: the ids are remembered.
     """
-    if unknown := sorted({key for key in keys if key not in _ids}):
-        if len(_ids) + len(unknown) > CACHE_KEYS:
-            _ids.clear()
-            unknown = sorted(set(keys))
-        _ids.update(_fetch(unknown))
-    return [_ids[key] for key in keys]
+    if sum(map(len, _ids.values())) > CACHE_KEYS:
+        _ids.clear()
+    for kind in kinds:
+        known = _ids.setdefault(kind, {})
+        known.update(_fetch(kind, sorted(values - known.keys())))
 
 
 def forget_series() -> None:
@@ -57,10 +70,14 @@ def forget_series() -> None:
     _ids.clear()
 
 
-def _fetch(keys: Sequence[Key]) -> dict[Key, int]:
+def _fetch(kind: Kind, values: Sequence[LabelValues]) -> dict[LabelValues, int]:
     """Create what is missing, then read all; sorted, so that two workers lock in the same order."""
-    metrics, labels = [key.metric for key in keys], [key.labels_json for key in keys]
+    metrics, labels = [kind.metric] * len(values), [_as_json(kind.label_names, labels) for labels in values]
     with connection.cursor() as cursor:
         cursor.execute(CREATE_MISSING, [metrics, labels])
         cursor.execute(FIND, [metrics, labels])
-        return {keys[position - 1]: id_ for position, id_ in cursor.fetchall()}
+        return {values[position - 1]: id_ for position, id_ in cursor.fetchall()}
+
+
+def _as_json(names: tuple[str, ...], values: LabelValues) -> str:
+    return json.dumps(dict(zip(names, values, strict=True)), sort_keys=True, ensure_ascii=False)

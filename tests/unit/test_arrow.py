@@ -34,7 +34,8 @@ def write(path: Path, new: Writer, *tables: pa.Table, compression: str | None = 
 
 
 def read_all(source: Source, batch_rows: int) -> list[Parsed]:
-    return [FORMAT.read(source, part.place, COLUMNS) for part in FORMAT.cut(source, batch_rows, COLUMNS)]
+    slices = FORMAT.cut(source, batch_rows, COLUMNS)
+    return [piece for part in slices for piece in FORMAT.read(source, part.place, COLUMNS)]
 
 
 def rows_of(parsed: list[Parsed]) -> list[dict[str, object]]:

@@ -21,7 +21,8 @@ def file(tmp_path: Path) -> Path:
 
 def read_all(path: Path, batch_rows: int) -> list[Parsed]:
     source = Source.local(path)
-    return [FORMAT.read(source, part.place, COLUMNS) for part in FORMAT.cut(source, batch_rows, COLUMNS)]
+    slices = FORMAT.cut(source, batch_rows, COLUMNS)
+    return [piece for part in slices for piece in FORMAT.read(source, part.place, COLUMNS)]
 
 
 def rows_of(parsed: list[Parsed]) -> list[dict[str, object]]:

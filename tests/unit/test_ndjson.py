@@ -24,7 +24,8 @@ def file(tmp_path: Path) -> Path:
 
 def read_all(path: Path, batch_rows: int = 100, columns: Columns = COLUMNS) -> list[Parsed]:
     source = Source.local(path)
-    return [FORMAT.read(source, part.place, columns) for part in FORMAT.cut(source, batch_rows, columns)]
+    slices = FORMAT.cut(source, batch_rows, columns)
+    return [piece for part in slices for piece in FORMAT.read(source, part.place, columns)]
 
 
 def rows_of(parsed: list[Parsed]) -> list[dict[str, object]]:

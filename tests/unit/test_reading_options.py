@@ -18,7 +18,7 @@ def read_csv(path: Path, content: bytes, **how: Any) -> tuple[list[dict[str, Any
     path.write_bytes(content)
     columns = Columns("time", ("device",), ("load",), ("",), **how)
     (part,) = csv.FORMAT.cut(Source.local(path), 100, columns)
-    parsed = csv.FORMAT.read(Source.local(path), part.place, columns)
+    (parsed,) = csv.FORMAT.read(Source.local(path), part.place, columns)
     return parsed.table.to_pylist(), [reject.detail for reject in parsed.rejects]
 
 
@@ -106,7 +106,7 @@ def test_parquet_with_epoch_times_and_with_times_without_a_zone(tmp_path: Path) 
         columns = Columns("time", ("device",), ("load",), times=how)
         parquet.FORMAT.check(Source.local(path), columns)
         (part,) = parquet.FORMAT.cut(Source.local(path), 10, columns)
-        parsed = parquet.FORMAT.read(Source.local(path), part.place, columns)
+        (parsed,) = parquet.FORMAT.read(Source.local(path), part.place, columns)
         assert [row["time"].hour for row in parsed.table.to_pylist()] == hours
         assert [reject.line for reject in parsed.rejects] == [2]
     with pytest.raises(BadInput, match="has no zone; allowed: one that has, or the option timezone"):

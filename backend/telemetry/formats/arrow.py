@@ -12,7 +12,7 @@ from pyarrow import ipc
 
 from telemetry.formats.base import Columns, Parsed, Slice
 from telemetry.formats.source import DAMAGE, BadInput, Source
-from telemetry.formats.typed import check_schema, parse_table
+from telemetry.formats.typed import check_schema, parse_batches
 
 MAGIC = b"ARROW1"
 STREAM_OFFSET = 8  # of the stream in a file: the magic word, and padding
@@ -66,16 +66,15 @@ class ArrowFormat:
         elif not first_row:
             raise BadInput(source, "there is no row in the file")
 
-    def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Parsed:
+    def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Iterator[Parsed]:
         """Read record batches, or a part of one."""
         with source.naming_damage(f"rows from {place['first_row'] + 1}"):
             with source.open() as file:
                 parts = [_read(file, part) for part in (place["schema"], *place["dictionaries"], *place["batches"])]
-            stream = pa.BufferReader(b"".join(parts))
             names = ipc.read_schema(pa.py_buffer(parts[0])).names
             options = ipc.IpcReadOptions(included_fields=[names.index(name) for name in columns.all])
-            table = ipc.open_stream(stream, options=options).read_all().slice(place["skip"], place["rows"])
-            return parse_table(table.select(columns.all), columns, place["first_row"])
+            stream = ipc.open_stream(pa.BufferReader(b"".join(parts)), options=options)
+            yield from parse_batches(stream, columns, place)
 
 
 FORMAT = ArrowFormat()

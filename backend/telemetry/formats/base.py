@@ -13,6 +13,9 @@ from telemetry.formats.times import TimeFormat
 
 # An entry of the unique index over metric and labels must fit into a third of a page, 2,704 bytes.
 LABELS_MAX_BYTES = 2000
+# Many enough that columns pay, few enough that the server has work in the socket's buffer while the next are parsed.
+PIECE_ROWS = 50_000
+PIECE_BYTES = 2 << 20
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Parsed:
-    """A slice, read.
+    """A piece of a slice, read.
 
     `table` has the columns' names in the order of `Columns.all`: the time as timestamp[us, UTC] and the labels as
     string, both without nulls, the values as float64 with nulls for empty cells.
@@ -92,8 +95,8 @@ class Format(Protocol):
     def cut(self, source: Source, batch_rows: int, columns: Columns) -> Iterator[Slice]:
         """Cut a file into slices of at most about `batch_rows` rows, in the order of the file."""
 
-    def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Parsed:
-        """Read one slice.
+    def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Iterator[Parsed]:
+        """Read one slice, in pieces of about PIECE_ROWS: the first can be loaded before the last is parsed.
 
         Raises:
             BadInput: it cannot be read.

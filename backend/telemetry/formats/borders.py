@@ -8,7 +8,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from telemetry.formats.base import Slice
+from telemetry.formats.base import PIECE_BYTES, Slice
 from telemetry.formats.source import BadInput, Source
 
 NEWLINE, QUOTE = ord("\n"), ord('"')
@@ -63,6 +63,25 @@ def read_slice(source: Source, place: dict[str, Any]) -> pa.Buffer:
     with source.open() as file:
         file.seek(place["offset"])
         return file.read_buffer(place["length"])
+
+
+def pieces(data: pa.Buffer, first_line: int) -> Iterator[tuple[pa.Buffer, int]]:
+    """Divide lines into pieces of about PIECE_BYTES; give each with the number of its first line."""
+    start, codes = 0, np.frombuffer(data, np.uint8)
+    while start < data.size:
+        end = _line_end(codes, min(start + PIECE_BYTES, data.size) - 1)
+        yield data.slice(start, end - start), first_line
+        first_line += int(np.count_nonzero(codes[start:end] == NEWLINE))
+        start = end
+
+
+def _line_end(codes: np.ndarray, start: int) -> int:
+    """Give the offset behind the first newline at or after `start`."""
+    for window in range(start, len(codes), SCAN_BYTES):
+        found = np.flatnonzero(codes[window : window + SCAN_BYTES] == NEWLINE)
+        if len(found):
+            return window + int(found[0]) + 1
+    return len(codes)
 
 
 class _Lines:

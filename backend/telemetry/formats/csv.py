@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from telemetry.formats.base import Columns, Parsed, Slice, TextFormat, is_plain, require_columns, require_some_row
-from telemetry.formats.borders import QUOTE, csv_borders, read_slice, slices
+from telemetry.formats.borders import QUOTE, csv_borders, pieces, read_slice, slices
 from telemetry.formats.faults import Fault, FaultError, Reject
 from telemetry.formats.rows import Row, make_row, printable, table_of
 from telemetry.formats.source import BadInput, Source
@@ -51,10 +51,13 @@ class CsvFormat:
         borders = csv_borders(source, start, size, first_line, columns.text.delimiter)
         yield from slices(borders, start, size, first_line, batch_rows)
 
-    def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Parsed:
-        """Read a byte range."""
+    def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Iterator[Parsed]:
+        """Read a byte range; in one piece if there are quotes, in which a newline may be no border."""
         names = _read_header(source, columns.text).names
-        return _parse(read_slice(source, place), names, columns, first_line=place["first_line"])
+        data, first_line = read_slice(source, place), place["first_line"]
+        has_quotes = (np.frombuffer(data, np.uint8) == QUOTE).any()
+        for piece, line in [(data, first_line)] if has_quotes else pieces(data, first_line):
+            yield _parse(piece, names, columns, first_line=line)
 
 
 FORMAT = CsvFormat()

@@ -21,7 +21,7 @@ from telemetry.formats.base import (
     require_default_text,
     require_some_row,
 )
-from telemetry.formats.borders import line_borders, read_slice, slices
+from telemetry.formats.borders import line_borders, pieces, read_slice, slices
 from telemetry.formats.faults import Fault, FaultError, Reject
 from telemetry.formats.rows import Row, make_row, printable, table_of
 from telemetry.formats.source import BadInput, Source
@@ -71,9 +71,10 @@ class NdjsonFormat:
         size = source.stamp().size_bytes
         yield from slices(line_borders(source, 0, size, 1), 0, size, 1, batch_rows)
 
-    def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Parsed:
+    def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Iterator[Parsed]:
         """Read a byte range."""
-        return _parse(read_slice(source, place).to_pybytes(), columns, first_line=place["first_line"])
+        for piece, line in pieces(read_slice(source, place), place["first_line"]):
+            yield _parse(piece.to_pybytes(), columns, first_line=line)
 
 
 FORMAT = NdjsonFormat()

@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from telemetry.formats.base import Columns, Parsed, Slice
+from telemetry.formats.base import PIECE_ROWS, Columns, Parsed, Slice
 from telemetry.formats.source import DAMAGE, BadInput, Source
-from telemetry.formats.typed import check_schema, parse_table
+from telemetry.formats.typed import check_schema, parse_batches
 
 
 class ParquetFormat:
@@ -46,12 +45,13 @@ class ParquetFormat:
         if groups:
             yield _slice(rows, groups, first_row)
 
-    def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Parsed:
-        """Read row groups, or a part of one."""
-        with source.naming_damage(f"row groups {place['row_groups']}"):
-            with pq.ParquetFile(source.open()) as file:
-                table = _read_rows(file, place, columns)
-            return parse_table(table, columns, place["first_row"])
+    def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Iterator[Parsed]:
+        """Read row groups, or a part of one; what comes before it in its row group is decoded and dropped."""
+        with source.naming_damage(f"row groups {place['row_groups']}"), pq.ParquetFile(source.open()) as file:
+            batches = file.iter_batches(
+                PIECE_ROWS, row_groups=place["row_groups"], columns=list(columns.all), use_threads=False
+            )
+            yield from parse_batches(batches, columns, place)
 
 
 FORMAT = ParquetFormat()
@@ -66,21 +66,3 @@ def _open(source: Source) -> pq.ParquetFile:
 
 def _slice(row_count: int, row_groups: list[int], first_row: int, skip: int = 0) -> Slice:
     return Slice(row_count, {"row_groups": row_groups, "skip": skip, "rows": row_count, "first_row": first_row})
-
-
-def _read_rows(file: pq.ParquetFile, place: dict[str, Any], columns: Columns) -> pa.Table:
-    """Read a slice; what comes before it in its row group is decoded and dropped, a batch at a time."""
-    options = {"columns": list(columns.all), "use_threads": False}
-    skip, rows = place["skip"], place["rows"]
-    if rows == sum(file.metadata.row_group(group).num_rows for group in place["row_groups"]):
-        return file.read_row_groups(place["row_groups"], **options).select(columns.all)
-    taken = []
-    for batch in file.iter_batches(rows, row_groups=place["row_groups"], **options):
-        if skip < batch.num_rows and rows:
-            part = batch.slice(skip, rows)
-            taken.append(part)
-            rows -= part.num_rows
-        skip = max(0, skip - batch.num_rows)
-        if not rows:
-            break
-    return pa.Table.from_batches(taken).select(columns.all)

@@ -1,12 +1,14 @@
 """Tables whose columns have types, as Parquet and Arrow files hold them: what is asked of types and of rows."""
 
+from collections.abc import Iterable, Iterator
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from telemetry.formats.base import LABELS_MAX_BYTES, Columns, Parsed, require_columns, require_default_text
+from telemetry.formats.base import LABELS_MAX_BYTES, PIECE_ROWS, Columns, Parsed, require_columns, require_default_text
 from telemetry.formats.faults import Fault, Reject
 from telemetry.formats.source import BadInput, Source
 
@@ -52,17 +54,32 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
-def parse_table(table: pa.Table, columns: Columns, first_row: int) -> Parsed:
-    """Find the rows with a fault by columns; give the others the types of a parsed table.
+def parse_batches(batches: Iterable[pa.RecordBatch], columns: Columns, place: dict[str, Any]) -> Iterator[Parsed]:
+    """Parse the rows of a slice.
 
     Args:
-        table: with the columns of `Columns.all`, as `check_schema` lets them pass.
+        batches: with the columns of `Columns.all` in any order, as `check_schema` lets them pass.
         columns: how they are to be read.
-        first_row: how many rows of the file come before.
+        place: of the slice: `skip` rows of the batches come before it, `rows` are its own, and `first_row` rows of the
+            file come before those.
 
     Raises:
         pyarrow.ArrowInvalid: the data breaks its own format, as with bytes in a string that are not UTF-8.
     """
+    begin, end = place["skip"], place["skip"] + place["rows"]
+    at = 0
+    for batch in batches:
+        first, last = max(begin - at, 0), min(end - at, batch.num_rows)
+        for start in range(first, last, PIECE_ROWS):
+            piece = pa.Table.from_batches([batch.slice(start, min(PIECE_ROWS, last - start))])
+            yield _parse(piece.select(columns.all), columns, place["first_row"] + at + start - begin)
+        at += batch.num_rows
+        if at >= end:
+            return
+
+
+def _parse(table: pa.Table, columns: Columns, first_row: int) -> Parsed:
+    """Find the rows with a fault by columns; give the others the types of a parsed table."""
     table.validate(full=True)  # nothing before has looked, and it may come from anybody
     labels = [table[name].cast(pa.string()) for name in columns.labels]
     times, is_time = columns.times.from_column(table[columns.time])
