@@ -69,8 +69,19 @@ def begin(batch_id: int) -> int:
 
 
 def claim(batch_id: int) -> bool:
-    """Lock the batch for this transaction, unless it is not queued any more or another worker has it."""
-    return _queued(batch_id).select_for_update(skip_locked=True).first() is not None
+    """Lock the batch for this transaction, unless it is not queued any more or another worker has it.
+
+    From here on no statement is timed out: a large COPY may take its time, and the task's time limit bounds it.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT set_config('statement_timeout', '0', true) FROM ingest_batch
+            WHERE id = %s AND state = 'queued' FOR UPDATE SKIP LOCKED
+            """,
+            [batch_id],
+        )
+        return cursor.fetchone() is not None
 
 
 class TooManyRejectsError(Exception):

@@ -141,8 +141,6 @@ def _load(batch: IngestBatch, readings: Readings) -> None:
     with transaction.atomic():
         if not ledger.claim(batch.pk):
             return
-        with connection.cursor() as cursor:  # the task's time limit bounds it; a large COPY may take its time
-            cursor.execute("SET LOCAL statement_timeout = 0")
         copied = copy_readings(readings, batch.job.on_conflict)
         _require_series(readings.series)
         rejects.write(batch, readings.rejects)

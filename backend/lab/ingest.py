@@ -30,7 +30,7 @@ from sandbox.servers import HOST, POSTGRES_BIN, Place
 from telemetry.generate import SCHEMA, Fleet, write
 
 DEVICES = 1000
-BATCH_ROWS = 200_000
+BATCH_ROWS = 100_000
 CONNECTIONS = 2
 MINUTE_US = 60_000_000
 DJANGO_SHARE = 10
