@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import socket
+from pathlib import Path
 
 
 def stop_process(pid: int, stop_signal: signal.Signals, timeout_s: float) -> None:
@@ -21,6 +22,17 @@ def stop_process(pid: int, stop_signal: signal.Signals, timeout_s: float) -> Non
         pass  # it ended by itself between the two calls, which is what was wanted
     finally:
         os.close(handle)
+
+
+def peak_memory_bytes(pid: int) -> int:
+    """The most memory that a process has had resident since it began."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started and that run."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def is_listening(port: int, host: str = "127.0.0.1") -> bool:

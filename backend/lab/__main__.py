@@ -29,6 +29,7 @@ from rich.console import Console  # noqa: E402
 from config.env import CHECKOUT  # noqa: E402
 from lab import chart, ingest  # noqa: E402
 from poolhouse.console import table  # noqa: E402
+from sandbox.processes import children_of, peak_memory_bytes  # noqa: E402
 from telemetry.models import IngestBatch  # noqa: E402
 
 LIBRARIES = ("django", "celery", "redis", "psycopg2-binary", "pyarrow", "pgpq")
@@ -77,14 +78,17 @@ def measure_parts(rows: int, parts: int) -> dict[str, Any]:
     with isolated_servers() as place:
         call_command("migrate", verbosity=0)
         csv = ingest.write_csv(place.data, rows)
-        with ingest.worker(place.data / "log" / "worker.log"):
+        with ingest.worker(place.data / "log" / "worker.log") as worker_pid:
             ingest.load(_first_rows(csv))
             ingest.empty_table()
             ingest.load(csv)
+            peaks = [peak_memory_bytes(pid) for pid in children_of(worker_pid)]
         rates = _rates_by_part(csv, parts)
         return {
             "question": "does the ingest path slow down as the hypertable grows?",
             **_circumstances(rows),
+            "csv_bytes": csv.stat().st_size,
+            "worker_process_peak_memory_mib": [peak >> 20 for peak in peaks],
             "rows_per_s_by_part": [round(rate) for rate in rates],
             "ratio_last_to_first_part": round(rates[-1] / rates[0], 3),
         }
@@ -171,6 +175,10 @@ def main() -> int:
         result = measure_parts(arguments.rows, parts=10)
         console.print(f"rows/s by part: {result['rows_per_s_by_part']}")
         console.print(f"last to first: {result['ratio_last_to_first_part']}")
+        console.print(
+            f"peak memory of the worker's processes: {result['worker_process_peak_memory_mib']} MiB, "
+            f"with {result['csv_bytes']:,} bytes of CSV"
+        )
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
     return 0

@@ -167,8 +167,8 @@ def _copy_all(waiting: "SimpleQueue[bytes]") -> None:
 
 
 @contextmanager
-def worker(log: Path) -> Iterator[None]:
-    """Run the real worker, with two processes, for the length of a block."""
+def worker(log: Path) -> Iterator[int]:
+    """Run the real worker, with two processes, for the length of a block; give the pid of their parent."""
     command = [
         str(Path(sys.executable).parent / "celery"),
         "-A",
@@ -186,7 +186,7 @@ def worker(log: Path) -> Iterator[None]:
             stderr=output,
         )
     try:
-        yield
+        yield process.pid
     finally:
         process.terminate()
         process.wait(timeout=60)

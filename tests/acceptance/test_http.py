@@ -20,6 +20,7 @@ import pytest
 
 from config.env import Database, read
 from sandbox.isolation import connect
+from sandbox.processes import peak_memory_bytes
 from sandbox.stack import Stack
 from tests.acceptance.conftest import Running
 
@@ -352,11 +353,6 @@ def test_a_large_upload_is_not_held_in_memory(client: Client) -> None:
     refused = client.upload(piece for _ in range(180))
     assert_problem(refused, 422, "no column 'time'")
     assert sum(peak_memory_bytes(pid) for pid in pids) - before < 40_000_000
-
-
-def peak_memory_bytes(pid: int) -> int:
-    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
 
 
 def test_a_token_that_is_revoked_is_none(client: Client) -> None:

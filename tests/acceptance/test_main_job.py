@@ -15,6 +15,7 @@ import pytest
 from config.env import Database, read
 from sandbox.demo import MEASURES, weather_csv
 from sandbox.isolation import connect
+from sandbox.processes import peak_memory_bytes
 from tests.acceptance.conftest import Running
 
 INGEST = ("enqueue_ingest", str(weather_csv()), "--time", "time_hour", "--labels", "origin", "--values", *MEASURES)
@@ -209,3 +210,15 @@ def test_generated_readings_can_be_loaded_at_once(running: Running) -> None:
     assert "done in" in shown
     assert "60,000 readings inserted" in shown
     assert list(Path(running.stack.variables["INGEST_SPOOL"]).glob("files/*")) == []
+
+
+def test_a_worker_s_memory_is_bounded_by_the_batch_and_not_by_the_file(running: Running, tmp_path: Path) -> None:
+    path = tmp_path / "large.csv"
+    span = ("--series", "1000", "--rate", "1/min", "--from", "2035-01-01", "--to", "2035-01-04")
+    running.manage("generate_readings", *span, "--out", str(path))
+    assert path.stat().st_size > 200_000_000
+    columns = ("--time", "time", "--labels", "device", "--values", "value")
+    assert "4,320,000 readings inserted" in running.manage("enqueue_ingest", str(path), *columns, "--wait").stdout
+    peaks = [peak_memory_bytes(report.pid) for report in running.stack.reports() if report.service == "worker"]
+    assert len(peaks) == 3
+    assert max(peaks) < 300 << 20
