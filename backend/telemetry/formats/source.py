@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import ENOENT
 from pathlib import Path
 
 import pyarrow as pa
@@ -61,16 +62,16 @@ class Source:
         """Look at its size and its time of change.
 
         Raises:
-            BadInput: there is no such file, it is empty, or it may not be read.
+            BadInput: there is no such file, it is empty, or it may not be looked at.
         """
         try:
             found = self.filesystem.get_file_info(self.path)
         except OSError as error:
             raise BadInput(self, _reason(error)) from None
+        if found.type == fs.FileType.NotFound:
+            raise BadInput(self, os.strerror(ENOENT).lower())
         if found.type == fs.FileType.Directory:
             raise BadInput(self, "is a directory")
-        with self.open():
-            pass
         if found.size == 0:
             raise BadInput(self, "the file is empty")
         return Stamp(found.size, found.mtime_ns or 0)
