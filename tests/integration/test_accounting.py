@@ -51,11 +51,17 @@ def model(rows: list[tuple[str, str, str, str]], on_conflict: str) -> tuple[dict
 @given(
     rows=st.lists(cells, min_size=1, max_size=12),
     batch_rows=st.integers(1, 13),
+    piece_bytes=st.sampled_from((1, 60, 1 << 20)),
     on_conflict=st.sampled_from(("ignore", "update")),
 )
 def test_rows_add_up_and_the_table_is_the_model_s(
-    monkeypatch: pytest.MonkeyPatch, rows: list[tuple[str, str, str, str]], batch_rows: int, on_conflict: str
+    monkeypatch: pytest.MonkeyPatch,
+    rows: list[tuple[str, str, str, str]],
+    batch_rows: int,
+    piece_bytes: int,
+    on_conflict: str,
 ) -> None:
+    monkeypatch.setattr("telemetry.formats.borders.PIECE_BYTES", piece_bytes)
     # A comma within an unquoted value would make another column; here it is a value of one.
     lines = [
         ",".join(f'"{cell}"' if "," in cell and not cell.startswith('"') else cell for cell in row) for row in rows

@@ -211,6 +211,20 @@ def test_many_label_columns_of_many_values_stay_with_their_rows(tmp_path: Path, 
     assert Reading.objects.count() == 2500
 
 
+def test_a_series_that_is_met_in_the_middle_of_a_copy_is_learnt_and_the_copy_begins_anew(
+    batches_of: MakeBatches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("telemetry.formats.borders.PIECE_BYTES", 1)  # a piece for each line
+    (first,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    load(first.pk)
+    (batch,) = batches_of("2024-05-01T01:00Z,a,1,2", "soon,a,1,2", "2024-05-01T01:00Z,b,3,4", "later,b,3,4")
+    load(batch.pk)
+    batch.refresh_from_db()
+    assert (batch.state, batch.row_count, batch.inserted_count, batch.rejected_count) == ("done", 4, 4, 2)
+    assert readings()["heat", "b", "01 01:00"] == 4
+    assert [reject["line"] for reject in rejects.read(batch.job_id)] == [3, 5]
+
+
 def test_a_series_that_was_deleted_is_made_again_instead_of_orphaning_its_readings(batches_of: MakeBatches) -> None:
     (first,) = batches_of("2024-05-01T00:00Z,a,1,2")
     load(first.pk)
