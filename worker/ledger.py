@@ -13,6 +13,7 @@ from django.db.models import QuerySet, Sum
 from django.utils import timezone
 
 from telemetry.formats import Reject
+from telemetry.intake import unclaimed_batches
 from telemetry.models import IngestBatch, IngestJob, IngestRejectCount
 
 logger = logging.getLogger(__name__)
@@ -128,22 +129,30 @@ def _count_rejects(batch_id: int, rejects: Sequence[Reject]) -> None:
 @transaction.atomic
 def park_job(batch: IngestBatch, rejects: Sequence[Reject], reason: str) -> None:
     """Give up a batch for its rejects, which are counted, and with it what is queued of its job."""
-    if _queued(batch.pk).update(rejected_count=len(rejects)):
+    if claim(batch.pk):
+        _queued(batch.pk).update(rejected_count=len(rejects))
         _count_rejects(batch.pk, rejects)
-        queued = IngestBatch.objects.filter(job_id=batch.job_id, state=IngestBatch.State.QUEUED)
-        _give_up(queued, reason)
+        _give_up(_queued(batch.pk), reason)
+        _give_up(unclaimed_batches(batch.job_id), reason)
         logger.error("job %d parked: %s", batch.job_id, reason)
 
 
-def note_failure(batch_id: int, reason: str) -> bool:
-    """Record what went wrong in an attempt, and park the batch if that was the last; True if there may be another."""
+def note_failure(batch_id: int, reason: str, *, retried_in_s: float) -> bool:
+    """Record what went wrong in an attempt, and park the batch if that was the last; True if there may be another.
+
+    Args:
+        batch_id: the batch.
+        reason: what went wrong.
+        retried_in_s: when there will be another; until then the batch is not overdue.
+    """
     attempts = _queued(batch_id).values_list("attempts", flat=True).first()
     if attempts is None:
         return False
     if attempts >= settings.INGEST_MAX_ATTEMPTS:
         park(batch_id, f"{attempts} attempts failed, the last with {reason}")
         return False
-    _queued(batch_id).update(error=_one_line(reason))
+    due_at = timezone.now() + timedelta(seconds=retried_in_s)
+    _queued(batch_id).update(error=_one_line(reason), enqueued_at=due_at)
     return True
 
 

@@ -133,7 +133,8 @@ def copy_readings(readings: Readings, on_conflict: str) -> Copied:
         if not isinstance(error.__cause__, psycopg2.errors.UniqueViolation):
             raise
         if on_conflict == IngestJob.OnConflict.ERROR:
-            raise DuplicateReadingError(f"a reading is there already: {error}") from error
+            detail = error.__cause__.diag.message_detail
+            raise DuplicateReadingError(f"a reading is there already, or comes twice: {detail}") from error
     return _merge(readings, on_conflict)
 
 

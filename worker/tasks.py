@@ -9,7 +9,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection
 
 from poolhouse.identity import current
-from telemetry.formats import BadInput
+from telemetry.formats import BadInput, MissingFileError
 from telemetry.queue import LOAD_BATCH, RESEND_UNFINISHED, send_batches, waiting_batches
 from worker import ledger
 from worker.loader import DuplicateReadingError, load
@@ -32,10 +32,14 @@ def load_batch(self: "Task[Any, Any]", batch_id: int, *, is_new_attempt: bool = 
     """
     try:
         with ledger.loading(batch_id) as is_mine:
+            # A message that comes again tells of a process that ended: that counts, whatever it was sent for.
+            is_new_attempt = is_new_attempt or bool((self.request.delivery_info or {}).get("redelivered"))
             if is_mine and _may_begin(batch_id, is_new_attempt=is_new_attempt):
                 load(batch_id)
+    except MissingFileError as error:
+        ledger.park(batch_id, f"{error} (looked for by {current().name}; files must be where the workers see them)")
     except (BadInput, DuplicateReadingError) as error:
-        ledger.park(batch_id, f"{error} (read by {current().name}; files must be where the workers see them)")
+        ledger.park(batch_id, str(error))
     except Exception as error:
         retries = self.request.retries
         countdown_s = min(BACKOFF_MAX_S, 2**retries) * random.uniform(0.5, 1)  # noqa: S311 - jitter
@@ -44,8 +48,8 @@ def load_batch(self: "Task[Any, Any]", batch_id: int, *, is_new_attempt: bool = 
             connection.close()
             raise self.retry(kwargs={"is_new_attempt": False}, countdown=countdown_s) from error
         logger.exception("batch %d failed", batch_id)
-        if ledger.note_failure(batch_id, f"{type(error).__name__}: {error}"):
-            raise self.retry(countdown=countdown_s) from error
+        if ledger.note_failure(batch_id, f"{type(error).__name__}: {error}", retried_in_s=countdown_s):
+            raise self.retry(kwargs={"is_new_attempt": True}, countdown=countdown_s) from error
 
 
 def _may_begin(batch_id: int, *, is_new_attempt: bool) -> bool:

@@ -48,7 +48,8 @@ class Upload:
     @classmethod
     def of(cls, request: HttpRequest, token: ApiToken, key: str | None, body_sha256: bytes) -> "Upload":
         """Tell an upload from others by what is asked for, and by the body."""
-        parts = (request.META["QUERY_STRING"], request.headers.get("Content-Type", ""))
+        headers = (request.headers.get(name, "") for name in ("Content-Type", "Content-Encoding"))
+        parts = (request.META["QUERY_STRING"], *headers)
         return cls(token, key, hashlib.sha256("\0".join(parts).encode() + body_sha256).digest())
 
     def once(self, create: Callable[[Callable[[IngestJob], None]], IngestJob]) -> tuple[int, bool]:

@@ -47,8 +47,11 @@ class Problem(Exception):
             "instance": request.get_full_path(),
             **self.members,
         }
+        headers = {**self.headers}
+        if request.method == "POST":  # else the server would read the rest of a body that nobody wants
+            headers["Connection"] = "close"
         body = json.dumps(document, indent=2, ensure_ascii=False)
-        return HttpResponse(body, status=self.status, content_type=CONTENT_TYPE, headers=self.headers)
+        return HttpResponse(body, status=self.status, content_type=CONTENT_TYPE, headers=headers)
 
 
 def answer_with_problems(api: NinjaAPI) -> None:

@@ -17,13 +17,22 @@ Limit = Annotated[
 ]
 
 
+def _text(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("a NUL is no character that can be kept")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_text)]
+
+
 class Parameters(Schema):
     """How the body is to be read, and what becomes of its readings."""
 
-    time: str = Field(description="column of the time: ISO 8601 with a zone, unless said otherwise")
-    labels: list[str] = Field([], description="columns that tell one source from another")
-    values: list[str] = Field(min_length=1, description="columns of numbers; each becomes a metric")
-    empty: list[str] = Field(list(EMPTY_CELLS), description="texts of an empty cell")
+    time: Text = Field(description="column of the time: ISO 8601 with a zone, unless said otherwise")
+    labels: list[Text] = Field([], description="columns that tell one source from another")
+    values: list[Text] = Field(min_length=1, description="columns of numbers; each becomes a metric")
+    empty: list[Text] = Field(list(EMPTY_CELLS), description="texts of an empty cell")
     timezone: Annotated[str, AfterValidator(arguments.timezone)] | None = Field(
         None, description="of times without a zone, as Europe/Berlin"
     )
@@ -36,7 +45,8 @@ class Parameters(Schema):
         None, description="of a CSV; by default the charset of its Content-Type, or UTF-8"
     )
     on_conflict: IngestJob.OnConflict = Field(
-        IngestJob.OnConflict.IGNORE, description="what happens to readings that are there already"
+        IngestJob.OnConflict.IGNORE,
+        description="what happens to readings that are there already; the body's order holds within a batch",
     )
     max_rejects: Limit | None = Field(
         None, description="when more rows than that, or than that share, cannot be read, the job is parked"
@@ -44,7 +54,7 @@ class Parameters(Schema):
     batch_rows: int = Field(
         default_factory=lambda: int(settings.INGEST_BATCH_ROWS), ge=1, le=BATCH_ROWS_MAX, description="rows in a batch"
     )
-    name: str = Field("upload", min_length=1, max_length=255, description="what errors and rejects call the body")
+    name: Text = Field("upload", min_length=1, max_length=255, description="what errors and rejects call the body")
 
     def columns(self, charset: str | None) -> Columns:
         """Say how the body is to be read.
@@ -117,7 +127,7 @@ class PageOfJobs(Schema):
     """Which jobs to list."""
 
     limit: int = Field(100, ge=1, le=1000, description="jobs on a page")
-    before: int | None = Field(None, ge=1, description="only jobs with a smaller number")
+    before: int | None = Field(None, ge=1, le=2**63 - 1, description="only jobs with a smaller number")
 
 
 class Jobs(Schema):

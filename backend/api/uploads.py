@@ -3,6 +3,7 @@
 import hashlib
 import io
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ CONTENT_TYPES = {
 }
 CODINGS = {"identity": "", "gzip": "gzip", "zstd": "zstd"}
 PIECE_BYTES = 1 << 20
+LEAST_BYTES_PER_S = 1000
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class _Body(io.RawIOBase):
         self._file = request if length_bytes is not None else request.environ["wsgi.input"]  # type: ignore[attr-defined]
         self._length_bytes = length_bytes
         self._read_bytes = 0
+        self._begun_at = time.monotonic()
         self.sha256 = hashlib.sha256()
 
     def readable(self) -> bool:
@@ -108,9 +111,10 @@ class _Body(io.RawIOBase):
         """
         try:
             piece: bytes = self._file.read(PIECE_BYTES if size < 0 else min(size, PIECE_BYTES))
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - each server has its own for a body that breaks off
             raise Problem(HTTPStatus.BAD_REQUEST, f"the body was cut off: {error}") from None
         self._read_bytes += len(piece)
+        self._require_pace()
         if not piece and self._length_bytes is not None and self._read_bytes < self._length_bytes:
             raise Problem(
                 HTTPStatus.BAD_REQUEST,
@@ -119,6 +123,12 @@ class _Body(io.RawIOBase):
         _require_size(self._read_bytes)
         self.sha256.update(piece)
         return piece
+
+    def _require_pace(self) -> None:
+        """Refuse a body that comes so slowly that it is there to keep a thread."""
+        if time.monotonic() - self._begun_at > settings.INGEST_UPLOAD_IDLE_S + self._read_bytes / LEAST_BYTES_PER_S:
+            detail = f"the body was cut off: it came with less than {LEAST_BYTES_PER_S:,} bytes/s"
+            raise Problem(HTTPStatus.BAD_REQUEST, detail)
 
 
 @dataclass(frozen=True)

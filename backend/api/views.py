@@ -9,7 +9,7 @@ from django.conf import settings
 from django.db import connection
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.urls import reverse
-from ninja import NinjaAPI, Query, Status
+from ninja import NinjaAPI, Query, Schema, Status
 from ninja.security import HttpBearer
 
 from api import keys, openapi
@@ -50,6 +50,7 @@ answer_with_problems(api)
 def ingest(request: HttpRequest, parameters: Query[Parameters], response: HttpResponse) -> Status[dict[str, Any]]:
     """Take a body into the spool and record a job for it; Location has the job's address."""
     token: ApiToken = request.auth  # type: ignore[attr-defined]
+    _require_known(request, Parameters)
     body = declared(request)
     columns = _columns(parameters, body.charset)
     key = keys.key_of(request)
@@ -67,6 +68,7 @@ def ingest(request: HttpRequest, parameters: Query[Parameters], response: HttpRe
                 batch_rows=parameters.batch_rows,
                 on_conflict=parameters.on_conflict,
                 reject_limit=parameters.max_rejects,
+                max_batches=settings.INGEST_MAX_UNFINISHED_BATCHES,
                 also=also,
             )
         except BrokerAwayError as error:
@@ -84,6 +86,7 @@ def ingest(request: HttpRequest, parameters: Query[Parameters], response: HttpRe
 @api.get("/jobs/", response=Jobs, url_name="jobs", summary="List the jobs, the newest first")
 def list_jobs(request: HttpRequest, page: Query[PageOfJobs]) -> dict[str, Any]:
     """Give a page of jobs."""
+    _require_known(request, PageOfJobs)
     found = queries.all_progress(limit=page.limit, before=page.before)
     is_full = len(found) == page.limit
     older = f"{reverse('api:jobs')}?limit={page.limit}&before={found[-1].job_id}" if is_full else None
@@ -110,6 +113,17 @@ def list_rejects(request: HttpRequest, job_id: int) -> StreamingHttpResponse:
     connection.close()  # back to its pool, while the rest comes from the spool
     lines = (f"{json.dumps(reject, ensure_ascii=False)}\n".encode() for reject in found)
     return StreamingHttpResponse(lines, content_type="application/x-ndjson")
+
+
+def _require_known(request: HttpRequest, parameters: type[Schema]) -> None:
+    """Refuse a parameter that nobody would heed, as one that is misspelt.
+
+    Raises:
+        Problem: 422.
+    """
+    if unknown := [name for name in request.GET if name not in parameters.model_fields]:
+        allowed = ", ".join(parameters.model_fields)
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{unknown[0]!r} is no parameter; allowed: {allowed}")
 
 
 def _columns(parameters: Parameters, charset: str | None) -> Columns:

@@ -1,5 +1,6 @@
 """Readers of command-line arguments, which say what is allowed when they refuse."""
 
+import codecs
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from typing import TypeVar
@@ -56,21 +57,23 @@ def one_character(text: str) -> str:
 
 
 def ascii_encoding(text: str) -> str:
-    """Read the name of an encoding in which the characters of ASCII are single bytes of the same number.
+    """Read the name of an encoding in which lines and cells can be found before they are decoded.
+
+    It is UTF-8, or has a byte for each character, of which the first 128 are those of ASCII.
 
     Raises:
         ValueError: it is unknown, or another kind.
     """
-    ascii_characters = bytes(range(128))
+    ascii_bytes, each_byte = bytes(range(128)), bytes(range(256))
     try:
-        if (
-            ascii_characters.decode(text).encode(text)
-            == ascii_characters
-            == ascii_characters.decode(text).encode("ascii")
-        ):
+        is_ascii = ascii_bytes.decode(text) == ascii_bytes.decode("ascii")
+        # An escape is no single character in encodings that know such.
+        is_single = len(each_byte.decode(text, "replace")) == 256 and len(rb"\u000a".decode(text)) == 6
+        if is_ascii and (is_single or codecs.lookup(text).name == "utf-8"):
             return text
     except (LookupError, UnicodeError):
         pass
     raise ValueError(
-        f"{text!r} is no encoding that can be read; allowed: one that extends ASCII, as utf-8, latin-1, cp1252"
+        f"{text!r} is no encoding that can be read; allowed: utf-8, or one of single bytes that extends ASCII, as "
+        "latin-1 or cp1252"
     )

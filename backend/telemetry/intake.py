@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import chain, starmap
+from itertools import chain, islice, starmap
 from urllib.parse import urlsplit
 
 from django.db import transaction
-from django.db.models import Sum
+from django.db.models import QuerySet, Sum
 from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerError
 
@@ -20,6 +20,7 @@ from telemetry.queue import send_batches
 
 EMPTY_CELLS = ("", "NA", "N/A", "null", "NULL")
 BATCH_ROWS_MAX = 10_000_000
+BATCHES_MAX = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ def create_job(  # noqa: PLR0913 - all but two by name
     batch_rows: int,
     on_conflict: str = IngestJob.OnConflict.IGNORE,
     reject_limit: RejectLimit | None = None,
+    max_batches: int = BATCHES_MAX,
     also: Callable[[IngestJob], None] = lambda job: None,
 ) -> IngestJob:
     """Record a job, its files and its batches, and enqueue the batches' ids after commit.
@@ -115,6 +117,7 @@ def create_job(  # noqa: PLR0913 - all but two by name
         batch_rows: input rows in a batch.
         on_conflict: ignore, update or error: what happens to readings that are there already.
         reject_limit: how many rows may be rejected before the rest of the job is parked; None: all.
+        max_batches: of each file; one that makes more is refused.
         also: what else is to be recorded in the same transaction.
 
     Raises:
@@ -126,7 +129,9 @@ def create_job(  # noqa: PLR0913 - all but two by name
         if file.format is not files[0].format:
             made = f"{files[0].name} made this one's {files[0].format.name}"
             raise BadInput(file.name, f"a job has one format, and {made}")
-    cut = [_cut(file, columns, batch_rows) for file in files]  # before the transaction: it may take its time
+    cut = [
+        _cut(file, columns, batch_rows, max_batches) for file in files
+    ]  # before the transaction: it may take its time
     row_count = sum(part.row_count for _, slices in cut for part in slices)
     try:
         with transaction.atomic():
@@ -150,12 +155,15 @@ def create_job(  # noqa: PLR0913 - all but two by name
     return job
 
 
-def _cut(file: InputFile, columns: Columns, batch_rows: int) -> tuple[Stamp, list[Slice]]:
+def _cut(file: InputFile, columns: Columns, batch_rows: int, max_batches: int) -> tuple[Stamp, list[Slice]]:
     """Check and cut a file; a change to it meanwhile shows when the first batch is loaded."""
     source = spool.source_of(file.location, file.name)
     stamp = source.stamp()
     file.format.check(source, columns)
-    return stamp, list(file.format.cut(source, batch_rows, columns))
+    slices = list(islice(file.format.cut(source, batch_rows, columns), max_batches + 1))
+    if len(slices) > max_batches:
+        raise BadInput(source, f"it makes more than {max_batches:,} batches of {batch_rows:,} rows; make them larger")
+    return stamp, slices
 
 
 def _record_file(job: IngestJob, file: InputFile, cut: tuple[Stamp, list[Slice]]) -> list[IngestBatch]:
@@ -204,7 +212,13 @@ def retry_job(job_id: int, reject_limit: RejectLimit | None = None) -> int:
     return len(batch_ids)
 
 
+@transaction.atomic
 def cancel_job(job_id: int) -> int:
-    """Cancel a job's queued batches, and give how many; one that is being loaded is waited for, and stays loaded."""
+    """Cancel a job's queued batches, and give how many; one that is being loaded is left to its worker."""
+    return unclaimed_batches(job_id).update(state=IngestBatch.State.CANCELLED, finished_at=timezone.now())
+
+
+def unclaimed_batches(job_id: int) -> "QuerySet[IngestBatch]":
+    """The batches of a job that are queued and that no worker is loading, for which one would have to wait."""
     queued = IngestBatch.objects.filter(job_id=job_id, state=IngestBatch.State.QUEUED)
-    return queued.update(state=IngestBatch.State.CANCELLED, finished_at=timezone.now())
+    return IngestBatch.objects.filter(pk__in=queued.select_for_update(skip_locked=True).values("pk"))

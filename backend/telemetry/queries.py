@@ -65,6 +65,8 @@ def all_progress(*, limit: int | None = None, before: int | None = None) -> list
 
 def job_progress(job_id: int) -> Progress | None:
     """One job, or None if there is none of that number."""
+    if job_id >= 2**63:
+        return None
     return next(iter(_progress("id = %(id)s", {"id": job_id, "limit": 1})), None)
 
 
@@ -84,7 +86,7 @@ def _progress(condition: str, parameters: dict[str, int | None]) -> list[Progres
                    coalesce(sum(skipped_count), 0)::bigint,
                    coalesce(sum(empty_count), 0)::bigint,
                    coalesce(sum(rejected_count), 0)::bigint,
-                   max(finished_at)
+                   CASE WHEN bool_and(state <> 'queued') THEN max(finished_at) END
             FROM (SELECT id, created_at FROM ingest_job WHERE {condition} ORDER BY id DESC LIMIT %(limit)s) job
             LEFT JOIN ingest_batch batch ON batch.job_id = job.id
             GROUP BY job.id, job.created_at

@@ -3,6 +3,7 @@
 An object store knows no appending; and a batch that is tried again writes its file anew, so no row is listed twice.
 """
 
+import io
 import json
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -19,19 +20,17 @@ def write(batch: IngestBatch, rejects: Sequence[Reject]) -> None:
     """Keep a batch's rejects; its counts in the ledger say whether they hold."""
     if not rejects:
         return
-    lines = (
-        {
-            "file": batch.file.name,
-            "line": reject.line,
-            "column": reject.column,
-            "reason": str(reject.fault),
-            "detail": reject.detail,
-            "raw": reject.raw,
-        }
-        for reject in rejects
-    )
-    text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
-    spool.write(_path(batch.job_id, batch.pk), text.encode())
+    with spool.rewriting(_path(batch.job_id, batch.pk)) as sink:
+        for reject in rejects:
+            line = {
+                "file": batch.file.name,
+                "line": reject.line,
+                "column": reject.column,
+                "reason": str(reject.fault),
+                "detail": reject.detail,
+                "raw": reject.raw,
+            }
+            sink.write(f"{json.dumps(line, ensure_ascii=False)}\n".encode())
 
 
 def read(job_id: int) -> Iterator[dict[str, Any]]:
@@ -48,7 +47,7 @@ def read(job_id: int) -> Iterator[dict[str, Any]]:
 
 def _read_batch(job_id: int, batch_id: int) -> Iterator[dict[str, Any]]:
     with spool.filesystem().open_input_file(_path(job_id, batch_id)) as file:
-        return map(json.loads, file.read().splitlines())
+        yield from map(json.loads, io.BufferedReader(file))
 
 
 def _path(job_id: int, batch_id: int) -> str:

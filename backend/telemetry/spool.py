@@ -121,12 +121,13 @@ def writing(ending: str) -> Iterator[Spooled]:
         raise
 
 
-def write(path: str, data: bytes) -> None:
-    """Write a file of that path in the spool, whatever was there before."""
+@contextmanager
+def rewriting(path: str) -> Iterator[pa.NativeFile]:
+    """Write a file of that path in the spool for the length of a block, whatever was there before."""
     spool = filesystem()
     _make_folder(spool, str(Path(path).parent))
-    with spool.open_output_stream(path) as sink:
-        sink.write(data)
+    with spool.open_output_stream(path, buffer_size=COPY_BYTES) as sink:
+        yield sink
     _sync(spool, path)
 
 

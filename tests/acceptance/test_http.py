@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ class Client:
         """Every job, the newest first."""
         return [job["job_id"] for job in self.ask("GET", "/api/jobs/").document["jobs"]]
 
-    def open_upload(self, length: int | None, first: bytes) -> socket.socket:
+    def open_upload(self, length: int | None, first: bytes, header: str = "") -> socket.socket:
         """Begin an upload, and leave the rest to the caller."""
         client = socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE_S)
         head = (
@@ -111,6 +112,7 @@ class Client:
             f"Authorization: Bearer {self.token}\r\n"
         )
         head += f"Content-Length: {length}\r\n" if length is not None else ""
+        head += f"{header}\r\n" if header else ""
         client.sendall(f"{head}\r\n".encode() + first)
         return client
 
@@ -126,7 +128,12 @@ def until(look: Callable[[], Any], is_right: Callable[[Any], bool] = bool) -> An
 
 @pytest.fixture(scope="module")
 def client(make_stack: Callable[..., Stack]) -> Iterator[Client]:
-    stack = make_stack(INGEST_UPLOAD_MAX_BYTES=str(MAX_BYTES), INGEST_UPLOAD_IDLE_S="1", INGEST_BATCH_ROWS="400")
+    stack = make_stack(
+        INGEST_UPLOAD_MAX_BYTES=str(MAX_BYTES),
+        INGEST_UPLOAD_IDLE_S="1",
+        INGEST_BATCH_ROWS="400",
+        INGEST_MAX_UNFINISHED_BATCHES="20",
+    )
     manager = stack.start()
     try:
         running = Running(stack, manager)
@@ -149,7 +156,7 @@ def empty(client: Client) -> None:
 def arrow(new: Callable[..., Any]) -> bytes:
     sink = pa.BufferOutputStream()
     with new(sink, TABLE.schema) as writer:
-        writer.write_table(TABLE)
+        writer.write_table(TABLE, max_chunksize=300)
     return bytes(sink.getvalue())
 
 
@@ -241,6 +248,9 @@ CUT_OFF = pa.compress(CSV, "zstd", asbytes=True)[:-9]
         (422, "timezone: 'Mars' is no time zone", {"query": {"timezone": "Mars"}}),
         (422, "max_rejects: 'few' is no limit", {"query": {"max_rejects": "few"}}),
         (422, "'utf-16' is no encoding", {"kind": "text/csv; charset=utf-16"}),
+        (422, "'delimeter' is no parameter; allowed: time, labels", {"query": {"delimeter": ";"}}),
+        (422, "name: a NUL is no character", {"query": {"name": "\0"}}),
+        (422, "it makes more than 20 batches of 1 rows; make them larger", {"query": {"batch_rows": "1"}}),
         (422, "the file is empty", {"body": b""}),
         (422, "this is no Parquet file", {"kind": "application/vnd.apache.parquet"}),
         (422, "Idempotency-Key has 300 characters", {"Idempotency_Key": "x" * 300}),
@@ -263,7 +273,10 @@ def test_an_upload_that_is_refused_leaves_no_job_and_no_file(
         (404, "there is no job 4711", "/api/jobs/4711/rejects/", {}),
         (404, "GET /api/nothing/", "/api/nothing/", {}),
         (405, "GET /api/ingest/", "/api/ingest/", {}),
+        (404, "there is no job 99999999999999999999", "/api/jobs/99999999999999999999/", {}),
         (422, "limit: Input should be less than", "/api/jobs/?limit=9999", {}),
+        (422, "'page' is no parameter; allowed: limit, before", "/api/jobs/?page=2", {}),
+        (422, "before: Input should be less than", "/api/jobs/?before=99999999999999999999", {}),
     ],
 )
 def test_a_question_that_is_refused(
@@ -327,6 +340,23 @@ def test_a_client_that_falls_silent_is_told_so_and_leaves_no_job_and_no_file(cli
     with client.open_upload(len(CSV), CSV[:1000]) as silent:
         assert_problem(answer_on(silent), 400, "the body was cut off: timed out")
     assert (client.job_ids(), client.spooled()) == (before, [])
+
+
+def test_a_body_whose_chunks_are_broken_is_the_client_s_fault(client: Client) -> None:
+    before = client.job_ids()
+    with client.open_upload(None, b"", "Transfer-Encoding: chunked") as broken:
+        broken.sendall(b"5\r\ntime,\r\nzz\r\n")
+        assert_problem(answer_on(broken), 400, "the body was cut off")
+    assert (client.job_ids(), client.spooled()) == (before, [])
+
+
+def test_strangers_who_send_half_a_request_do_not_keep_the_web_from_answering(client: Client) -> None:
+    stranger = Client(client.running, "no token")
+    with ExitStack() as strangers:
+        for _ in range(20):  # more than there are threads
+            half = strangers.enter_context(stranger.open_upload(1_000_000_000, b"x"))
+            assert_problem(answer_on(half), 401, "a valid token is needed")
+        assert client.ask("GET", "/api/jobs/").status == 200
 
 
 def test_an_upload_without_a_length_is_refused(client: Client) -> None:

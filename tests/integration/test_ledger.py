@@ -119,6 +119,34 @@ def test_what_passes_by_itself_is_tried_again_and_not_counted(
     assert (fresh(batch).state, fresh(batch).attempts) == ("queued", 0)
 
 
+def test_an_attempt_after_what_passed_by_itself_counts_again(
+    batches_of: MakeBatches, failing: Callable[[Exception], None]
+) -> None:
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    failing(ValueError("it does not fit"))
+    with pytest.raises(Retry, match="'is_new_attempt': True"):
+        load_batch(batch.pk, is_new_attempt=False)
+    load_batch.push_request(delivery_info={"redelivered": True})  # type: ignore[call-arg]
+    try:
+        with pytest.raises(Retry):
+            load_batch(batch.pk, is_new_attempt=False)
+    finally:
+        load_batch.pop_request()
+    assert fresh(batch).attempts == 1, "a message that comes again counts, whatever it was sent for"
+
+
+def test_a_batch_that_waits_for_its_next_attempt_is_not_overdue(
+    batches_of: MakeBatches, failing: Callable[[Exception], None], settings: Settings
+) -> None:
+    settings.INGEST_RESEND_AFTER_S = 0
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    assert ledger.lost_batches(set()) == [batch.pk]
+    failing(ValueError("it does not fit"))
+    with pytest.raises(Retry):
+        load_batch(batch.pk)
+    assert ledger.lost_batches(set()) == []
+
+
 def test_a_batch_that_fails_again_and_again_is_parked_with_its_error(
     batches_of: MakeBatches, failing: Callable[[Exception], None], settings: Settings
 ) -> None:
@@ -174,6 +202,34 @@ def test_a_cancelled_job_loads_nothing_more_and_can_be_taken_up_again(batches_of
     assert retry_job(done.job_id) == 1
     load_batch(queued.pk)
     assert Reading.objects.count() == 4
+
+
+def test_a_batch_that_is_being_loaded_does_not_keep_the_others_from_being_cancelled(batches_of: MakeBatches) -> None:
+    loading, queued = batches_of("2024-05-01T00:00Z,a,1,2", "2024-05-01T01:00Z,a,1,2", batch_rows=1)
+    worker = connections.create_connection("default")
+    try:
+        with worker.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute("SELECT FROM ingest_batch WHERE id = %s FOR UPDATE", [loading.pk])
+        with connection.cursor() as cursor:
+            cursor.execute("SET statement_timeout = '2s'")
+        assert cancel_job(loading.job_id) == 1
+    finally:
+        worker.close()
+        connection.close()
+    assert (fresh(loading).state, fresh(queued).state) == ("queued", "cancelled")
+
+
+def test_a_job_has_no_end_while_it_runs(batches_of: MakeBatches) -> None:
+    first, second = batches_of("2024-05-01T00:00Z,a,1,2", "2024-05-01T01:00Z,a,1,2", batch_rows=1)
+    load_batch(first.pk)
+    running = job_progress(first.job_id)
+    assert running is not None
+    assert (running.state, running.finished_at) == ("running", None)
+    load_batch(second.pk)
+    over = job_progress(first.job_id)
+    assert over is not None
+    assert over.finished_at is not None
 
 
 @pytest.mark.parametrize("command", ["retry_ingest", "cancel_ingest"])

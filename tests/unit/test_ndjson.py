@@ -122,6 +122,7 @@ def test_blank_lines_are_no_rows(file: Path) -> None:
     [
         (b"time,device\n1,2\n", "readings.ndjson:1: this is no NDJSON file"),
         (GOOD.replace(b"device", b"gadget"), "readings.ndjson:1: no column 'device'; its columns: time, gadget"),
+        (GOOD.replace(b"heat", b"cold"), "readings.ndjson: no column 'heat'; its columns: time, device, load, cold"),
         (GOOD.replace(b"2024-05-01", b"someday"), "readings.ndjson:1: column 'time': 'somedayT12:00:00Z' is no time"),
         (b"", "the file is empty"),
     ],

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from telemetry.formats import BadInput, Columns, Source
+from telemetry.formats import BadInput, Columns, Source, TimeFormat
 from telemetry.formats.parquet import FORMAT
 
 COLUMNS = Columns(time="time", labels=("device",), values=("load",))
@@ -137,3 +137,30 @@ def test_every_byte_may_be_wrong_without_more_than_an_error(tmp_path: Path) -> N
         except BadInput:
             refused += 1
     assert refused > 0
+
+
+def test_a_label_that_is_long_and_frequent_takes_no_more_room_than_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    labels = pa.DictionaryArray.from_arrays(pa.array([0] * 49_999 + [1]), ["x" * 300_000, "a"])
+    table = pa.table({"time": [NOON] * 50_000, "device": labels, "load": [1.0] * 50_000})
+    pq.write_table(table, path, compression="zstd")
+    assert path.stat().st_size < 100_000
+    allocated = pa.total_allocated_bytes()
+    (part,) = FORMAT.cut(Source.local(path), 100_000, COLUMNS)
+    (parsed,) = FORMAT.read(Source.local(path), part.place, COLUMNS)
+    assert parsed.table["device"].to_pylist() == ["a"]
+    assert len(parsed.rejects) == 49_999
+    assert {str(reject.fault) for reject in parsed.rejects} == {"labels too long"}
+    assert max(len(reject.raw) for reject in parsed.rejects) < 11_000
+    assert pa.total_allocated_bytes() - allocated < 500 << 20
+
+
+def test_a_whole_number_of_seconds_that_64_bits_do_not_hold_is_out_of_range(tmp_path: Path) -> None:
+    times = pa.array([1714521600, 2**63 + 5], pa.uint64())
+    path = write(tmp_path / "a.parquet", devices=["a", "b"], times=times)
+    columns = Columns("time", ("device",), ("load",), times=TimeFormat("s"))
+    FORMAT.check(Source.local(path), columns)
+    (part,) = FORMAT.cut(Source.local(path), 10, columns)
+    (parsed,) = FORMAT.read(Source.local(path), part.place, columns)
+    assert parsed.table["device"].to_pylist() == ["a"]
+    assert [(reject.line, str(reject.fault)) for reject in parsed.rejects] == [(2, "time out of range")]

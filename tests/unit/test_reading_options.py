@@ -27,6 +27,8 @@ def read_csv(path: Path, content: bytes, **how: Any) -> tuple[list[dict[str, Any
     ("unit", "text", "expected"),
     [
         ("s", b"1714521600", datetime(2024, 5, 1, tzinfo=UTC)),
+        ("s", b" 1714521600\t", datetime(2024, 5, 1, tzinfo=UTC)),
+        ("s", b"0x66318600", datetime(2024, 5, 1, tzinfo=UTC)),
         ("s", b"-1", datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)),
         ("ms", b"1714521600123", datetime(2024, 5, 1, 0, 0, 0, 123_000, tzinfo=UTC)),
         ("us", b"1714521600123456", datetime(2024, 5, 1, 0, 0, 0, 123_456, tzinfo=UTC)),
@@ -122,6 +124,6 @@ def test_arguments_say_what_is_allowed() -> None:
     for read, text in ((timezone, "Mars/Phobos"), (timezone, "../etc"), (one_character, ""), (one_character, '"')):
         with pytest.raises(ValueError, match="allowed: "):
             read(text)
-    for encoding in ("utf-16", "klingon", "cp037"):
-        with pytest.raises(ValueError, match="allowed: one that extends ASCII"):
+    for encoding in ("utf-16", "klingon", "cp037", "shift_jis", "gbk", "utf-7", "raw_unicode_escape"):
+        with pytest.raises(ValueError, match="allowed: utf-8, or one of single bytes"):
             ascii_encoding(encoding)

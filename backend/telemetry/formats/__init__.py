@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from telemetry.formats import arrow, csv, ndjson, parquet
 from telemetry.formats.base import Columns, Format, Parsed, Slice, TextFormat
 from telemetry.formats.faults import Fault, Reject
-from telemetry.formats.source import BadInput, Source, Stamp
+from telemetry.formats.source import BadInput, MissingFileError, Source, Stamp
 from telemetry.formats.times import TimeFormat
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Columns",
     "Fault",
     "Format",
+    "MissingFileError",
     "Parsed",
     "Reject",
     "Slice",

@@ -1,4 +1,4 @@
-"""Arrow IPC, stream or file: cut between record batches, or within those that are larger than a batch.
+"""Arrow IPC, stream or file: cut between record batches.
 
 A file is a stream between a magic word and a footer, https://arrow.apache.org/docs/format/Columnar.html#ipc-file-format,
 so one reading does for both. A slice is read as a stream of its own: the schema, the dictionaries so far, its batches.
@@ -38,7 +38,7 @@ class ArrowFormat:
             raise BadInput(source, f"this is no Arrow stream or file: {error}") from None
 
     def cut(self, source: Source, batch_rows: int, columns: Columns) -> Iterator[Slice]:
-        """Gather neighbouring record batches; divide one that is larger than a batch."""
+        """Gather neighbouring record batches; one that is larger than a batch stays whole, since it is read whole."""
         head: dict[str, Any] = {}
         gathered: list[Range] = []
         first_row = rows = 0
@@ -51,11 +51,6 @@ class ArrowFormat:
                     head = {"schema": place, "dictionaries": []}
                 elif kind == "dictionary":
                     head = {**head, "dictionaries": [*head["dictionaries"], place]}
-                elif count > batch_rows:
-                    for skip in range(0, count, batch_rows):
-                        taken = min(batch_rows, count - skip)
-                        yield _slice(head, [place], first_row, taken, skip)
-                        first_row += taken
                 else:
                     gathered.append(place)
                     rows += count
@@ -67,7 +62,7 @@ class ArrowFormat:
             raise BadInput(source, "there is no row in the file")
 
     def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Iterator[Parsed]:
-        """Read record batches, or a part of one."""
+        """Read record batches."""
         with source.naming_damage(f"rows from {place['first_row'] + 1}"):
             with source.open() as file:
                 parts = [_read(file, part) for part in (place["schema"], *place["dictionaries"], *place["batches"])]
@@ -80,8 +75,8 @@ class ArrowFormat:
 FORMAT = ArrowFormat()
 
 
-def _slice(head: dict[str, Any], batches: list[Range], first_row: int, rows: int, skip: int = 0) -> Slice:
-    return Slice(rows, {**head, "batches": batches, "first_row": first_row, "rows": rows, "skip": skip})
+def _slice(head: dict[str, Any], batches: list[Range], first_row: int, rows: int) -> Slice:
+    return Slice(rows, {**head, "batches": batches, "first_row": first_row, "rows": rows, "skip": 0})
 
 
 def _seek_stream(file: pa.NativeFile) -> None:

@@ -15,6 +15,7 @@ NEWLINE, QUOTE = ord("\n"), ord('"')
 READ_BYTES = 8 << 20  # from an object store, each reading costs a journey
 SCAN_BYTES = 256 << 10  # it stays in the processor's cache
 RECORD_MAX_BYTES = 16 << 20
+SLICE_MAX_BYTES = 64 << 20
 BORDERS_AT_ONCE = 10_000
 
 csv.field_size_limit(RECORD_MAX_BYTES)  # Python's own, 131,072 characters, is less than Arrow takes
@@ -49,7 +50,10 @@ def slices(blocks: Iterator[Borders], start: int, size: int, first_line: int, ba
             start, first_line, rows = end, next_line, 0
         if borders.count > taken:
             rows += borders.count - taken
-            end, _ = borders.at(-1)
+            end, next_line = borders.at(-1)
+            if end - start >= SLICE_MAX_BYTES:  # long records: memory is bounded before it is the rows' turn
+                yield _slice(rows, start, end, first_line)
+                start, first_line, rows = end, next_line, 0
     if start < size:
         yield _slice(rows + (end < size), start, size, first_line)
 

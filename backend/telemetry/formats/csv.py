@@ -1,6 +1,7 @@
 """CSV with a header: cut at record borders by byte offsets, read by Arrow, and row by row where Arrow finds a fault."""
 
 import csv
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -79,8 +80,10 @@ def _read_header(source: Source, text: TextFormat) -> _Header:
     if QUOTE in head[:length]:  # the record may go on in the next line
         borders = csv_borders(source, begin, len(head), 1, text.delimiter)
         length = next((found.at(0)[0] for found in borders if found.count), len(head))
+    if length == SAMPLE_BYTES:
+        raise BadInput(source, f"its header has {SAMPLE_BYTES:,} bytes or more", line=1)
     line = head[begin:length].decode(text.encoding, "replace")
-    names = next(csv.reader(line.splitlines(keepends=True), delimiter=text.delimiter), [])
+    names = next(csv.reader(io.StringIO(line, newline=""), delimiter=text.delimiter), [])
     return _Header(names, length, max(1, line.count("\n")))
 
 

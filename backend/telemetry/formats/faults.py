@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+REJECT_MAX_LENGTH = 10_000
+
 
 class Fault(StrEnum):
     """The reasons for which rows are rejected, and by which they are counted."""
@@ -41,4 +43,10 @@ class Reject:
     detail: str
     """the value, and what is allowed"""
     raw: str
-    """the row as it stands in the file"""
+    """the row as it stands in the file; of one that is very long, the beginning"""
+
+    def __post_init__(self) -> None:
+        """Shorten what would make the rejects larger than their file."""
+        for name in ("detail", "raw"):
+            if len(text := getattr(self, name)) > REJECT_MAX_LENGTH:
+                object.__setattr__(self, name, f"{text[:REJECT_MAX_LENGTH]}…")

@@ -6,6 +6,7 @@ The format: https://github.com/ndjson/ndjson-spec. As in CSV, NaN and Infinity a
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +28,7 @@ from telemetry.formats.rows import Row, make_row, printable, table_of
 from telemetry.formats.source import BadInput, Source
 
 SAMPLE_BYTES = 256 << 10
+SAMPLE_LINES = 1000
 BOM = "\ufeff"
 TRAILING_COMMA = re.compile(r",\s*\}\s*$")
 
@@ -59,10 +61,12 @@ class NdjsonFormat:
         if len(head) < size:  # its last line may be cut off
             head = head[: head.rfind(b"\n") + 1]
         try:
-            names = list(_object_of(head.decode("utf-8", "replace").lstrip().partition("\n")[0]))
+            first = _object_of(head.decode("utf-8", "replace").lstrip().partition("\n")[0])
         except FaultError as error:
             raise BadInput(source, f"this is no NDJSON file: {error}", line=1) from None
-        require_columns(source, names, (columns.time, *columns.labels), line=1)
+        require_columns(source, list(first), (columns.time, *columns.labels), line=1)
+        names = _names_in(head)
+        require_columns(source, names, columns.values)
         parsed = _parse(head, columns, first_line=1)
         require_some_row(source, parsed)
 
@@ -78,6 +82,15 @@ class NdjsonFormat:
 
 
 FORMAT = NdjsonFormat()
+
+
+def _names_in(head: bytes) -> list[str]:
+    """Give the names in the first lines: an object may leave out what has no value."""
+    names: dict[str, None] = {}
+    for line in head.decode("utf-8", "replace").split("\n")[:SAMPLE_LINES]:
+        with suppress(FaultError):
+            names |= dict.fromkeys(_object_of(line))
+    return list(names)
 
 
 def _parse(data: bytes, columns: Columns, *, first_line: int) -> Parsed:

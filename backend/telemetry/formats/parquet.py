@@ -47,7 +47,10 @@ class ParquetFormat:
 
     def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Iterator[Parsed]:
         """Read row groups, or a part of one; what comes before it in its row group is decoded and dropped."""
-        with source.naming_damage(f"row groups {place['row_groups']}"), pq.ParquetFile(source.open()) as file:
+        # As dictionaries, labels take no more room than in the file, however often one stands there.
+        as_dictionaries = {"read_dictionary": list(columns.labels)}
+        where = f"row groups {place['row_groups']}"
+        with source.naming_damage(where), pq.ParquetFile(source.open(), **as_dictionaries) as file:
             batches = file.iter_batches(
                 PIECE_ROWS, row_groups=place["row_groups"], columns=list(columns.all), use_threads=False
             )

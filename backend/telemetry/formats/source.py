@@ -21,6 +21,10 @@ class BadInput(Exception):
         super().__init__(f"{file}{f':{line}' if line else ''}: {problem}")
 
 
+class MissingFileError(BadInput):
+    """A file that is not there."""
+
+
 @dataclass(frozen=True)
 class Stamp:
     """What tells a file from what it becomes when it is changed."""
@@ -55,6 +59,8 @@ class Source:
         """
         try:
             return self.filesystem.open_input_file(self.path)
+        except FileNotFoundError as error:
+            raise MissingFileError(self, _reason(error)) from None
         except OSError as error:
             raise BadInput(self, _reason(error)) from None
 
@@ -69,7 +75,7 @@ class Source:
         except OSError as error:
             raise BadInput(self, _reason(error)) from None
         if found.type == fs.FileType.NotFound:
-            raise BadInput(self, os.strerror(ENOENT).lower())
+            raise MissingFileError(self, os.strerror(ENOENT).lower())
         if found.type == fs.FileType.Directory:
             raise BadInput(self, "is a directory")
         if found.size == 0:

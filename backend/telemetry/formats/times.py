@@ -1,5 +1,6 @@
 """Times as files have them (ISO 8601 with or without a zone, numbers since the epoch) and as readings have them."""
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -45,6 +46,10 @@ class TimeFormat:
             The times as TIME_TYPE, and for each row whether it is one: null, out of the years 1 to 9999, or in an hour
             that a change of clocks skips or repeats, it is none.
         """
+        if column.type == pa.uint64():
+            column = pc.if_else(
+                pc.less_equal(column, pa.scalar(2**63 - 1, pa.uint64())), column, pa.scalar(None, pa.uint64())
+            )
         if pa.types.is_integer(column.type):
             column = column.cast(pa.int64()).cast(pa.timestamp(self.unit, tz="UTC"))
         certain = pc.is_valid(column)
@@ -94,15 +99,27 @@ class TimeFormat:
             ) from None
 
     def _from_number(self, text: str) -> datetime:
-        if not (text.removeprefix("-").isascii() and text.removeprefix("-").isdecimal()):
+        number = _whole_number(text)
+        if number is None:
             raise FaultError(Fault.UNREADABLE_TIME, f"{text!r} is no whole number of {self.unit} since 1970")
         try:
-            microseconds = abs(int(text)) * 1_000_000 // UNITS_PER_S[self.unit]  # towards zero, as Arrow
-            return EPOCH + timedelta(microseconds=-microseconds if text.startswith("-") else microseconds)
+            microseconds = abs(number) * 1_000_000 // UNITS_PER_S[self.unit]  # towards zero, as Arrow
+            return EPOCH + timedelta(microseconds=-microseconds if number < 0 else microseconds)
         except OverflowError:
             raise FaultError(
                 Fault.TIME_OUT_OF_RANGE, f"{text!r} is out of range; allowed: the years 1 to 9999"
             ) from None
+
+
+def _whole_number(text: str) -> int | None:
+    """Read what Arrow reads as a whole number of 64 bits: spaces around it, or 0x before it, do not matter."""
+    text = text.strip(" \t")
+    if re.fullmatch(r"-?[0-9]+", text):
+        return int(text) if len(text) <= 20 else None
+    if re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}", text):
+        number = int(text, 16)
+        return number if number < 2**63 else number - 2**64
+    return None
 
 
 def _in_range(times: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from telemetry.formats.base import LABELS_MAX_BYTES, PIECE_ROWS, Columns, Parsed, require_columns, require_default_text
-from telemetry.formats.faults import Fault, Reject
+from telemetry.formats.faults import REJECT_MAX_LENGTH, Fault, Reject
 from telemetry.formats.source import BadInput, Source
 
 
@@ -81,7 +81,7 @@ def parse_batches(batches: Iterable[pa.RecordBatch], columns: Columns, place: di
 def _parse(table: pa.Table, columns: Columns, first_row: int) -> Parsed:
     """Find the rows with a fault by columns; give the others the types of a parsed table."""
     table.validate(full=True)  # nothing before has looked, and it may come from anybody
-    labels = [table[name].cast(pa.string()) for name in columns.labels]
+    labels = [_texts(table[name]) for name in columns.labels]
     times, is_time = columns.times.from_column(table[columns.time])
     good = np.ones(table.num_rows, dtype=bool)
     rejects: list[Reject] = []
@@ -94,6 +94,19 @@ def _parse(table: pa.Table, columns: Columns, first_row: int) -> Parsed:
     if rejects:
         parsed = parsed.filter(pa.array(good))
     return Parsed(parsed, sorted(rejects, key=lambda reject: reject.line))
+
+
+def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Make texts of labels; long ones of a dictionary stay too long, but are not repeated in full for each row."""
+    if pa.types.is_dictionary(column.type):
+        chunks = [
+            pa.DictionaryArray.from_arrays(
+                chunk.indices, pc.utf8_slice_codeunits(chunk.dictionary.cast(pa.string()), 0, LABELS_MAX_BYTES + 1)
+            )
+            for chunk in column.chunks
+        ]
+        column = pa.chunked_array(chunks, pa.dictionary(column.type.index_type, pa.string()))
+    return column.cast(pa.string())
 
 
 def _faults(
@@ -131,4 +144,4 @@ def _raw(table: pa.Table, row: int) -> str:
 def _text(cell: pa.Scalar) -> str:
     if pa.types.is_timestamp(cell.type) and cell.is_valid:
         return f"{cell.value} {cell.type.unit}"
-    return str(cell.as_py())
+    return str(cell.as_py())[:REJECT_MAX_LENGTH]

@@ -26,9 +26,9 @@ class Command(BaseCommand):
         parser.add_argument(
             "--older-than",
             type=whole_number(0, HOURS_MAX),
-            default=1,
+            default=24,
             metavar="HOURS",
-            help="leave younger files alone: an upload may still be going on (default: 1)",
+            help="leave younger files alone: they may belong to what is just being enqueued (default: 24)",
         )
         parser.add_argument(
             "--given-up",

@@ -85,7 +85,7 @@ class Command(BaseCommand):
             "--on-conflict",
             choices=IngestJob.OnConflict.values,
             default=IngestJob.OnConflict.IGNORE.value,
-            help="what happens to readings that are there already (default: %(default)s)",
+            help="to readings that are there already; the file's order holds within a batch (default: %(default)s)",
         )
         parser.add_argument(
             "--max-rejects",
