@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -59,23 +61,10 @@ def ingest(request: HttpRequest, parameters: Query[Parameters], response: HttpRe
     connection.close()  # back to its pool: an upload may take minutes, and needs no database meanwhile
     received = receive(request, body)
     file = InputFile(parameters.name, received.location, body.written.format)
-
-    def create(also: Any) -> IngestJob:
-        try:
-            return create_job(
-                [file],
-                columns,
-                batch_rows=parameters.batch_rows,
-                on_conflict=parameters.on_conflict,
-                reject_limit=parameters.max_rejects,
-                max_batches=settings.INGEST_MAX_UNFINISHED_BATCHES,
-                also=also,
-            )
-        except BrokerAwayError as error:
-            return error.job
-
     with discarding_on_failure([file]):
-        job_id, is_new = keys.Upload.of(request, token, key, received.sha256).once(create)
+        job_id, is_new = keys.Upload.of(request, token, key, received.sha256).once(
+            partial(_create_job, file, columns, parameters)
+        )
     if not is_new:
         spool.discard(file.location)
         response.headers["Idempotent-Replayed"] = "true"
@@ -113,6 +102,23 @@ def list_rejects(request: HttpRequest, job_id: int) -> StreamingHttpResponse:
     connection.close()  # back to its pool, while the rest comes from the spool
     lines = (f"{json.dumps(reject, ensure_ascii=False)}\n".encode() for reject in found)
     return StreamingHttpResponse(lines, content_type="application/x-ndjson")
+
+
+def _create_job(
+    file: InputFile, columns: Columns, parameters: Parameters, also: Callable[[IngestJob], None]
+) -> IngestJob:
+    try:
+        return create_job(
+            [file],
+            columns,
+            batch_rows=parameters.batch_rows,
+            on_conflict=parameters.on_conflict,
+            reject_limit=parameters.max_rejects,
+            max_batches=settings.INGEST_MAX_UNFINISHED_BATCHES,
+            also=also,
+        )
+    except BrokerAwayError as error:  # beat sends it when the broker is back
+        return error.job
 
 
 def _require_known(request: HttpRequest, parameters: type[Schema]) -> None:

@@ -125,13 +125,9 @@ def create_job(  # noqa: PLR0913 - all but two by name
         BrokerAwayError: the job is recorded, but the queue does not know of it yet.
 
     """
-    for file in files:
-        if file.format is not files[0].format:
-            made = f"{files[0].name} made this one's {files[0].format.name}"
-            raise BadInput(file.name, f"a job has one format, and {made}")
-    cut = [
-        _cut(file, columns, batch_rows, max_batches) for file in files
-    ]  # before the transaction: it may take its time
+    _require_one_format(files)
+    # Before the transaction, since it may take its time.
+    cut = [_cut(file, columns, batch_rows, max_batches) for file in files]
     row_count = sum(part.row_count for _, slices in cut for part in slices)
     try:
         with transaction.atomic():
@@ -153,6 +149,14 @@ def create_job(  # noqa: PLR0913 - all but two by name
     except BrokerError as error:
         raise BrokerAwayError(job, error) from error
     return job
+
+
+def _require_one_format(files: Sequence[InputFile]) -> None:
+    first, *others = files
+    for file in others:
+        if file.format is not first.format:
+            problem = f"a job has one format, and {first.name} made this one's {first.format.name}"
+            raise BadInput(file.name, problem)
 
 
 def _cut(file: InputFile, columns: Columns, batch_rows: int, max_batches: int) -> tuple[Stamp, list[Slice]]:
