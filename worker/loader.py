@@ -111,7 +111,8 @@ def _require_series(ids: set[int]) -> None:
         django.db.OperationalError: a series is gone.
     """
     with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM series WHERE id = ANY(%s)", [list(ids)])
+        # One text is quicker to read for the server than a thousand numbers.
+        cursor.execute("SELECT count(*) FROM series WHERE id = ANY(%s::int[])", [f"{{{','.join(map(str, ids))}}}"])
         if cursor.fetchone() != (len(ids),):
             forget_series()
             raise OperationalError("a series was deleted while its readings were being loaded")
