@@ -1,10 +1,13 @@
 """What the integration tests share."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from django.core.management import call_command
+from django.db import connections
 from pytest_django.fixtures import Settings
 
 from telemetry.formats import Columns
@@ -20,6 +23,19 @@ def run(*arguments: str) -> str:
     out = io.StringIO()
     call_command(*arguments, stdout=out)
     return out.getvalue()
+
+
+@contextmanager
+def claimed_by_another_worker(batch: IngestBatch) -> Iterator[None]:
+    """Hold a batch's row for the length of a block, as a worker does that is loading it."""
+    worker = connections.create_connection("default")
+    try:
+        with worker.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute("SELECT FROM ingest_batch WHERE id = %s FOR UPDATE", [batch.pk])
+        yield
+    finally:
+        worker.close()
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ from telemetry.formats import BadInput, Columns
 from telemetry.intake import RejectLimit, cancel_job, create_job, open_input, retry_job
 from telemetry.models import IngestBatch, Reading
 from telemetry.queries import job_progress, reject_counts
+from tests.integration.conftest import claimed_by_another_worker
 from worker import ledger, tasks
 from worker.loader import load
 from worker.tasks import is_transient, load_batch
@@ -206,17 +207,10 @@ def test_a_cancelled_job_loads_nothing_more_and_can_be_taken_up_again(batches_of
 
 def test_a_batch_that_is_being_loaded_does_not_keep_the_others_from_being_cancelled(batches_of: MakeBatches) -> None:
     loading, queued = batches_of("2024-05-01T00:00Z,a,1,2", "2024-05-01T01:00Z,a,1,2", batch_rows=1)
-    worker = connections.create_connection("default")
-    try:
-        with worker.cursor() as cursor:
-            cursor.execute("BEGIN")
-            cursor.execute("SELECT FROM ingest_batch WHERE id = %s FOR UPDATE", [loading.pk])
-        with connection.cursor() as cursor:
-            cursor.execute("SET statement_timeout = '2s'")
+    with claimed_by_another_worker(loading), connection.cursor() as cursor:
+        cursor.execute("SET statement_timeout = '2s'")
         assert cancel_job(loading.job_id) == 1
-    finally:
-        worker.close()
-        connection.close()
+    connection.close()
     assert (fresh(loading).state, fresh(queued).state) == ("queued", "cancelled")
 
 

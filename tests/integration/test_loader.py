@@ -14,7 +14,7 @@ from telemetry.formats import Columns
 from telemetry.intake import create_job, open_input
 from telemetry.models import IngestBatch, Reading, Series
 from telemetry.queries import job_progress, reject_counts
-from tests.integration.conftest import COLUMNS
+from tests.integration.conftest import COLUMNS, claimed_by_another_worker
 from worker import loader
 from worker.loader import load
 from worker.tasks import load_batch, resend_unfinished
@@ -104,15 +104,9 @@ def test_a_file_that_is_gone_fails_the_batch_with_the_reason(batches_of: MakeBat
 
 def test_a_batch_that_another_worker_is_loading_is_left_alone(batches_of: MakeBatches) -> None:
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
-    other = connections.create_connection("default")
-    try:
-        with other.cursor() as cursor:
-            cursor.execute("BEGIN")
-            cursor.execute("SELECT FROM ingest_batch WHERE id = %s FOR UPDATE", [batch.pk])
+    with claimed_by_another_worker(batch):
         load(batch.pk)
         assert Reading.objects.count() == 0
-    finally:
-        other.close()
     load(batch.pk)
     assert Reading.objects.count() == 2
 
