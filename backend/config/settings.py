@@ -72,6 +72,7 @@ STATIC_URL = "static/"
 WHITENOISE_USE_FINDERS = True
 
 BROKER_URL = read(Queue).url
+WORKER_PROCESSES = read(Queue).worker_processes
 
 POOLHOUSE = {
     "SERVICE": deployment.service_name or ("worker" if deployment.celery_worker_running else "manage"),

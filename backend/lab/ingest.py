@@ -1,8 +1,9 @@
-r"""How fast is the ingest path? It is compared, in turn and on one server, with three other ways into the same table.
+r"""How fast is the ingest path? It is compared, in turn and on one server, with four other ways into the same table.
 
 psql       `\copy` of the same rows as CSV, with series ids instead of labels, over two connections
 poolhouse  `enqueue_ingest` of the CSV, through Redis and a worker with two processes, to the last commit
-limit      the same rows sorted and encoded beforehand, COPYed over two connections: what the server can take
+limit      the same rows sorted and encoded beforehand, COPYed over two connections in the order of the file
+spread     the same, in the order in which Poolhouse enqueues its batches
 django     `bulk_create` of a tenth of the rows
 """
 
@@ -90,7 +91,7 @@ def _encode_sorted(batch: pa.RecordBatch) -> bytes:
 
 @dataclass(frozen=True)
 class Ways:
-    """The four ways; each loads into the empty table and gives the rows that it loaded."""
+    """The five ways; each loads into the empty table and gives the rows that it loaded."""
 
     place: Place
     material: Material
@@ -116,9 +117,19 @@ class Ways:
         return load(self.material.csv)
 
     def limit(self) -> int:
-        """COPY the encoded batches over two connections, a transaction each."""
+        """COPY the encoded batches in the order of the file."""
+        return self._copy(self.material.encoded)
+
+    def spread(self) -> int:
+        """COPY the encoded batches in the order in which Poolhouse enqueues them."""
+        from telemetry.queue import spread
+
+        return self._copy(spread(self.material.encoded, CONNECTIONS))
+
+    def _copy(self, encoded: list[bytes]) -> int:
+        """COPY batches over two connections, a transaction each."""
         waiting: SimpleQueue[bytes] = SimpleQueue()
-        for data in self.material.encoded:
+        for data in encoded:
             waiting.put(data)
         with ThreadPoolExecutor(CONNECTIONS) as threads:
             for loaded in [threads.submit(_copy_all, waiting) for _ in range(CONNECTIONS)]:
@@ -144,13 +155,21 @@ def load(csv: Path) -> int:
     from telemetry.queries import job_progress
 
     job = create_job([open_input(str(csv))], Columns("time", ("device",), ("value",)), batch_rows=BATCH_ROWS)
-    while True:
-        progress = job_progress(job.pk)
-        if progress is not None and progress.is_over:
-            if progress.state != "done":
-                raise RuntimeError(f"the job has {progress.state}")
-            return progress.inserted
+    while _has_queued_batches(job.pk):
         time.sleep(POLL_INTERVAL_S)
+    progress = job_progress(job.pk)
+    if progress is None or progress.state != "done":
+        raise RuntimeError(f"the job was not loaded: {progress}")
+    return progress.inserted
+
+
+def _has_queued_batches(job_id: int) -> bool:
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT FROM ingest_batch WHERE job_id = %s AND state = 'queued')", [job_id])
+        (found,) = cursor.fetchone()
+        return bool(found)
 
 
 def _copy_all(waiting: "SimpleQueue[bytes]") -> None:

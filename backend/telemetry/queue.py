@@ -2,8 +2,8 @@
 
 import base64
 import json
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.utils.module_loading import import_string
@@ -11,6 +11,8 @@ from django.utils.module_loading import import_string
 LOAD_BATCH = "worker.load_batch"
 RESEND_UNFINISHED = "worker.resend_unfinished"
 INGEST_QUEUE = "ingest"
+
+T = TypeVar("T")
 
 
 def send_batches(batch_ids: Iterable[int]) -> None:
@@ -22,8 +24,21 @@ def send_batches(batch_ids: Iterable[int]) -> None:
     """
     app = import_string(settings.CELERY_APP)
     with app.producer_or_acquire() as producer:
-        for batch_id in batch_ids:
+        for batch_id in spread(list(batch_ids), settings.WORKER_PROCESSES):
             app.send_task(LOAD_BATCH, args=(batch_id,), queue=INGEST_QUEUE, producer=producer)
+
+
+def spread(batches: Sequence[T], lanes: int) -> list[T]:
+    """Order batches so that those which are loaded at the same time do not lie side by side in their file.
+
+    Neighbours have neighbouring times, and their workers would wait for each other at the same pages of the index.
+
+    Args:
+        batches: in the order of the file.
+        lanes: how many are loaded at the same time; each works its way through a part of the file.
+    """
+    length = -(-len(batches) // lanes)
+    return [batch for step in range(length) for batch in batches[step::length]]
 
 
 def waiting_batches() -> set[int]:
