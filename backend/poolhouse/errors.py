@@ -1,0 +1,40 @@
+"""What the pools raise."""
+
+from dataclasses import dataclass
+
+from django.db import OperationalError
+
+
+@dataclass(frozen=True)
+class PoolUse:
+    """How a pool was used at the moment when it had nothing to lend. Every number counts connections."""
+
+    size: int
+    overflow: int
+    """how many may be open above size; -1: any"""
+    in_use: int
+    waiting: int
+    """callers that wait for one, the one who was refused included"""
+
+
+class PoolTimeoutError(OperationalError):
+    """No connection within the pool's TIMEOUT.
+
+    It is a `django.db.OperationalError`, so that what handles a database that is away handles this as well.
+
+    Attributes:
+        alias: the database's.
+        waited_s: how long the caller waited.
+        use: of the pool, when it gave up.
+        longest: who has held a connection longest, and how long; empty if nobody holds one.
+        reason: why none could be had.
+    """
+
+    def __init__(self, alias: str, waited_s: float, use: PoolUse, longest: str, reason: str) -> None:
+        self.alias, self.waited_s, self.use, self.longest, self.reason = alias, waited_s, use, longest, reason
+        overflow = "any" if use.overflow < 0 else use.overflow
+        text = (
+            f"{alias}: no connection after {waited_s:.2f} s: {reason}; size {use.size}, overflow {overflow}, "
+            f"in use {use.in_use}, waiting {use.waiting}"
+        )
+        super().__init__(f"{text}; {longest}" if longest else text)
