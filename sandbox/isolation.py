@@ -44,6 +44,7 @@ def isolate(service: str) -> None:
         "SECRET_KEY": secrets.token_hex(32),
         "DB_PORT": str(db_port),
         "DB_PASS": secrets.token_hex(16),
+        "DB_MONITOR_PASS": secrets.token_hex(16),
         "REDIS_PORT": str(redis_port),
         "REDIS_PASSWORD": secrets.token_hex(16),
         "POSTGRES_PASSWORD": secrets.token_hex(16),
@@ -64,7 +65,7 @@ def isolated_servers() -> Iterator["Place"]:
     Raises:
         SandboxError: a server did not start.
     """
-    from config.env import Database, Queue, Servers, read
+    from config.env import Database, Monitor, Queue, Servers, read
     from sandbox import debian
     from sandbox.servers import Place, broker, timescale
 
@@ -72,7 +73,7 @@ def isolated_servers() -> Iterator["Place"]:
     debian.make(debian.cached_root())
     data = Path(tempfile.mkdtemp(prefix="poolhouse-"))
     place = Place(debian.cached_root(), data, die_with_parent=True)
-    servers = [timescale(place, read(Database), read(Servers)), broker(place, read(Queue))]
+    servers = [timescale(place, read(Database), read(Monitor), read(Servers)), broker(place, read(Queue))]
     try:
         for server in servers:
             server.start()

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg2
 import redis
 
-from config.env import CHECKOUT, Database, Queue, Servers
+from config.env import CHECKOUT, Database, Monitor, Queue, Servers
 from sandbox.debian import RootFolder
 from sandbox.errors import SandboxError
 from sandbox.processes import is_listening, stop_process
@@ -147,6 +147,7 @@ class _Cluster:
 
     place: Place
     database: Database
+    monitor: Monitor
     password: str
 
     @property
@@ -186,6 +187,8 @@ class _Cluster:
             "DB_NAME": self.database.db_name,
             "DB_USER": self.database.db_user,
             "DB_PASS": self.database.db_pass.get_secret_value(),
+            "DB_MONITOR_USER": self.monitor.db_monitor_user,
+            "DB_MONITOR_PASS": self.monitor.db_monitor_pass.get_secret_value(),
         }
         self.place.run(["/bin/sh", "/etc/timescale/init.sh"], env={**superuser, **application})
         self._ready.touch()
@@ -209,9 +212,9 @@ class _Cluster:
         return True
 
 
-def timescale(place: Place, database: Database, servers: Servers) -> Server:
+def timescale(place: Place, database: Database, monitor: Monitor, servers: Servers) -> Server:
     """PostgreSQL with TimescaleDB, on DB_PORT."""
-    cluster = _Cluster(place, database, servers.postgres_password.get_secret_value())
+    cluster = _Cluster(place, database, monitor, servers.postgres_password.get_secret_value())
     options = {
         "config_file": "/etc/timescale/postgresql.conf",
         "port": str(database.db_port),
@@ -264,17 +267,17 @@ def broker(place: Place, queue: Queue) -> Server:
     )
 
 
-def pgbouncer(place: Place, database: Database, servers: Servers) -> Server:
+def pgbouncer(place: Place, database: Database, monitor: Monitor) -> Server:
     """PgBouncer in front of the database, on PGBOUNCER_PORT."""
     return Server(
         name="pgbouncer",
         program="pgbouncer",
         place=place,
-        port=servers.pgbouncer_port,
+        port=monitor.pgbouncer_port,
         port_variable="PGBOUNCER_PORT",
         argv=["/bin/sh", "/etc/timescale/pgbouncer.sh"],
         pid_file="pgbouncer/pgbouncer.pid",
-        answers=lambda: is_listening(servers.pgbouncer_port),
+        answers=lambda: is_listening(monitor.pgbouncer_port),
         prepare=lambda: (place.data / "pgbouncer").mkdir(parents=True, exist_ok=True),
         env={
             "PATH": "/usr/sbin:/usr/bin:/bin",
@@ -283,8 +286,10 @@ def pgbouncer(place: Place, database: Database, servers: Servers) -> Server:
             "DB_NAME": database.db_name,
             "DB_USER": database.db_user,
             "DB_PASS": database.db_pass.get_secret_value(),
+            "DB_MONITOR_USER": monitor.db_monitor_user,
+            "DB_MONITOR_PASS": monitor.db_monitor_pass.get_secret_value(),
             "PGBOUNCER_LISTEN": HOST,
-            "PGBOUNCER_PORT": str(servers.pgbouncer_port),
+            "PGBOUNCER_PORT": str(monitor.pgbouncer_port),
             "PGBOUNCER_DIR": "/data/pgbouncer",
         },
     )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from config.env import CHECKOUT, Database, Queue, Servers, read
+from config.env import CHECKOUT, Database, Monitor, Queue, Servers, read
 from sandbox import debian
 from sandbox.errors import SandboxError
 from sandbox.processes import is_listening
@@ -17,18 +17,24 @@ def sandbox_dir() -> Path:
 
 def own_servers(*, with_pgbouncer: bool = False) -> list[Server]:
     """The servers to start: DATABASE_URL and CELERY_BROKER_URL each stand for one that already runs."""
-    database, queue, servers = read(Database), read(Queue), read(Servers)
+    database, queue, monitor, servers = read(Database), read(Queue), read(Monitor), read(Servers)
     place = Place(debian.cached_root(), sandbox_dir())
     wanted = []
     if database.database_url is None:
-        if not servers.postgres_password.get_secret_value():
-            raise SandboxError("POSTGRES_PASSWORD is not set. Run scripts/env to generate it.")
-        wanted.append(timescale(place, database, servers))
+        _require_passwords(monitor, servers)
+        wanted.append(timescale(place, database, monitor, servers))
     if queue.celery_broker_url is None:
         wanted.append(broker(place, queue))
     if with_pgbouncer and database.database_url is None:
-        wanted.append(pgbouncer(place, database, servers))
+        wanted.append(pgbouncer(place, database, monitor))
     return wanted
+
+
+def _require_passwords(monitor: Monitor, servers: Servers) -> None:
+    passwords = {"DB_MONITOR_PASS": monitor.db_monitor_pass, "POSTGRES_PASSWORD": servers.postgres_password}
+    for name, password in passwords.items():
+        if not password.get_secret_value():
+            raise SandboxError(f"{name} is not set. Run scripts/env to generate it.")
 
 
 def start(*, with_pgbouncer: bool = False) -> list[Server]:

@@ -90,6 +90,7 @@ class Deployment(Section):
         ["localhost", "127.0.0.1"], description="host names the web answers to, separated by commas"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["plain", "json"] = Field("plain", description="json: one object a line")
     service_name: str = Field(
         "",
         pattern=r"^[A-Za-z0-9_.-]{0,24}$",
@@ -100,6 +101,9 @@ class Deployment(Section):
     )
     poolhouse_publish_interval_s: Seconds = Field(1.0, gt=0, description="how often each process reports its pools")
     poolhouse_report_ttl_s: Seconds = Field(5.0, gt=0, description="how long a report outlives its process")
+    db_slow_query_ms: Annotated[int, Field(ge=-1)] = Field(
+        1000, description="milliseconds above which a statement of a request or task is logged; 0: all are, -1: none is"
+    )
 
     @model_validator(mode="after")
     def _outlive_an_interval(self) -> Self:
@@ -233,6 +237,28 @@ class Web(Section):
     web_threads: AtLeastOne = Field(8, description="threads of each process: requests it serves at once")
 
 
+class Monitor(Section):
+    """The pools' monitor, as the database server and PgBouncer know it."""
+
+    read_by = "config/settings.py, and sandbox, which makes the role"
+
+    db_monitor_user: str = Field(
+        "poolhouse_monitor", description="may take a reserved connection when the server is full; not with DATABASE_URL"
+    )
+    db_monitor_pass: Password = Field(SecretStr(""), description="made by scripts/env")
+    pgbouncer_host: str = Field("", description="where PgBouncer answers; empty: the status does not ask it")
+    pgbouncer_port: Port = 16432
+
+    @property
+    def pgbouncer_url(self) -> str:
+        """PgBouncer's console as a URL; empty where it is not to be asked."""
+        if not self.pgbouncer_host:
+            return ""
+        words = (self.db_monitor_user, self.db_monitor_pass.get_secret_value())
+        user, password = (quote(word, safe="") for word in words)
+        return f"postgresql://{user}:{password}@{self.pgbouncer_host}:{self.pgbouncer_port}/pgbouncer"
+
+
 class Servers(Section):
     """What only the scripts that start the servers need."""
 
@@ -241,13 +267,12 @@ class Servers(Section):
     postgres_password: Password = Field(
         SecretStr(""), description="of the superuser postgres, who sets up the database; made by scripts/env"
     )
-    pgbouncer_port: Port = 16432
     sandbox_dir: Path = Field(Path("var"), description="folder of the servers' data and of the logs, in the checkout")
 
 
 S = TypeVar("S", bound="Section")
 
-SECTIONS: tuple[type[Section], ...] = (Deployment, Database, Queue, Ingest, Web, Servers)
+SECTIONS: tuple[type[Section], ...] = (Deployment, Database, Queue, Ingest, Web, Monitor, Servers)
 
 
 def read(section: type[S]) -> S:

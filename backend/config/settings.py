@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from config.database import get_database_settings
-from config.env import Database, Deployment, Ingest, Queue, read
+from config.env import Database, Deployment, Ingest, Monitor, Queue, read
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 deployment = read(Deployment)
 ingest = read(Ingest)
+monitor = read(Monitor)
 
 SECRET_KEY = deployment.secret_key.get_secret_value()
 DEBUG = deployment.debug
@@ -28,6 +29,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "poolhouse.middleware.DatabaseMiddleware",
     "api.middleware.api_middleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -79,6 +81,12 @@ POOLHOUSE = {
     "REDIS_URL": BROKER_URL,
     "PUBLISH_INTERVAL_S": deployment.poolhouse_publish_interval_s,
     "REPORT_TTL_S": deployment.poolhouse_report_ttl_s,
+    "SLOW_QUERY_MS": deployment.db_slow_query_ms,
+    "SERVER_TIMING": deployment.django_env == "development",
+    # A server of somebody else's does not have the role.
+    "MONITOR_USER": "" if read(Database).database_url else monitor.db_monitor_user,
+    "MONITOR_PASSWORD": monitor.db_monitor_pass.get_secret_value(),
+    "PGBOUNCER_URL": monitor.pgbouncer_url,
 }
 
 CELERY_APP = "config.celery.app"
@@ -95,7 +103,14 @@ INGEST_SPOOL = ingest.ingest_spool
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "plain": {
+            "()": "poolhouse.logs.PlainFormatter",
+            "format": "{asctime} {levelname} {name}: {message}",
+            "style": "{",
+        },
+        "json": {"()": "poolhouse.logs.JsonFormatter"},
+    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": deployment.log_format}},
     "root": {"handlers": ["console"], "level": deployment.log_level},
 }

@@ -21,8 +21,31 @@ class Options:
     PUBLISH_INTERVAL_S: float = 1.0
     REPORT_TTL_S: float = 5.0
     """How long a report outlives its process; longer than several intervals."""
+    LEAK_THRESHOLD_S: float = 0.0
+    """A connection that is held for longer is logged with the stack that took it; 0: none is."""
     MONITOR_TIMEOUT_S: int = 2
     """How long the monitor waits for a source before it calls it unreachable."""
+    MONITOR_USER: str = ""
+    """The role that asks the server; empty: the database alias' own. A full server still lets in one that has
+    pg_use_reserved_connections."""
+    MONITOR_PASSWORD: str = ""
+    PGBOUNCER_URL: str = ""
+    """PgBouncer's console, postgresql://user:password@host:port/pgbouncer, of one of its stats_users; empty: it is not
+    asked."""
+    SLOW_QUERY_MS: float = 1000.0
+    """A statement of a request or a task that takes longer is logged; 0: each is, -1: none is."""
+    SLOW_QUERY_INTERVAL_S: float = 10.0
+    """How long the same slow statement is not logged again, but counted."""
+    REQUEST_QUERIES: int = 100
+    """A request or a task that has more statements is logged; -1: none is. So with the three below."""
+    SLOW_REQUEST_DATABASE_MS: float = 1000.0
+    """In statements."""
+    POOL_WAIT_MS: float = 100.0
+    """Waiting for a connection."""
+    POOL_HOLD_MS: float = 5000.0
+    """With a connection."""
+    SERVER_TIMING: bool = False
+    """Answers tell the browser's developer tools what they had of the database."""
 
 
 @cache
@@ -30,7 +53,7 @@ def options() -> Options:
     """Read POOLHOUSE.
 
     Raises:
-        ImproperlyConfigured: a key is unknown, or reports would expire between two of them.
+        ImproperlyConfigured: a key is unknown, reports would expire between two of them, or the monitor would not wait.
 
     """
     given = getattr(settings, "POOLHOUSE", {})
@@ -47,5 +70,9 @@ def options() -> Options:
         raise ImproperlyConfigured(
             f"POOLHOUSE: REPORT_TTL_S={read.REPORT_TTL_S} must be more than "
             f"PUBLISH_INTERVAL_S={read.PUBLISH_INTERVAL_S}, or reports expire before the next one."
+        )
+    if read.MONITOR_TIMEOUT_S < 1:
+        raise ImproperlyConfigured(
+            f"POOLHOUSE: MONITOR_TIMEOUT_S={read.MONITOR_TIMEOUT_S} must be 1 or more: libpq takes less for no bound."
         )
     return read

@@ -1,23 +1,28 @@
-"""The merged view: what the processes report, joined with what the server sees."""
+"""The merged view: what the processes report, joined with what the server and PgBouncer see."""
 
 import time
-from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import redis
 from django.db import DEFAULT_DB_ALIAS
 
+from poolhouse import pgbouncer, server
+from poolhouse.conf import options
 from poolhouse.driver import driver_errors
 from poolhouse.identity import current
+from poolhouse.pgbouncer import PgBouncer, console_cursor
 from poolhouse.report import ProcessReport
-from poolhouse.server import Capacity, ServerConnection, capacity, client_connections, monitor_cursor
+from poolhouse.server import HIDDEN, ServerConnection, ServerFacts, TimescaleDB, monitor_cursor
 from poolhouse.store import store
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LEVELS = ("ok", "warning", "critical")
 WARNING_SHARE = 0.80
 CRITICAL_SHARE = 0.95
+PGBOUNCER = "PgBouncer"
 
 
 @dataclass(frozen=True)
@@ -36,37 +41,52 @@ class Status:
 
     taken_at: float
     processes: list[ProcessReport]
-    server: Capacity | None
-    connections: list[ServerConnection]
+    server: ServerFacts | None
     unreachable: list[Unreachable] = field(default_factory=list)
-
-    def connections_of(self, process: ProcessReport) -> list[ServerConnection]:
-        """The server connections that carry a process's name."""
-        return [connection for connection in self.connections if connection.application == process.name]
-
-    @property
-    def unexplained(self) -> list[ServerConnection]:
-        """Server connections that no reporting process owns."""
-        owners = {process.name for process in self.processes}
-        return [connection for connection in self.connections if connection.application not in owners]
+    pgbouncer: PgBouncer | None = None
+    """None as well where it is not configured"""
+    timescaledb: TimescaleDB | None = None
+    """None as well where the database does not have it, or nobody asked"""
 
     @property
-    def by_application_and_state(self) -> Counter[tuple[str, str]]:
-        """How many server connections each application has in each state."""
-        return Counter((connection.application, connection.state) for connection in self.connections)
+    def connections(self) -> list[ServerConnection]:
+        """The server's connections, as far as it could be asked."""
+        return self.server.connections if self.server else []
+
+    def owner_of(self, connection: ServerConnection) -> str | None:
+        """Name who holds a server connection: PgBouncer, or a process that reports; None: unexplained.
+
+        PgBouncer comes first, since its connections carry the name of the client that they serve, or served last.
+        """
+        if self.pgbouncer and self.pgbouncer.holds(connection):
+            return PGBOUNCER
+        return connection.application if connection.application in self._process_names else None
+
+    @cached_property
+    def _process_names(self) -> set[str]:
+        return {process.name for process in self.processes}
+
+    def owned_by(self, owner: str | None) -> list[ServerConnection]:
+        """The server connections that PgBouncer or a process holds; with None, those that nobody explains."""
+        return [connection for connection in self.connections if self.owner_of(connection) == owner]
 
     @property
     def verdict(self) -> tuple[str, list[str]]:
         """Judge: (ok, warning or critical; the reasons for anything but ok)."""
-        findings = [(one.level, f"{one.source} is unreachable: {one.reason}") for one in self.unreachable]
-        if self.server:
-            usable = self.server.max_connections - self.server.reserved
-            share = self.server.used / usable
-            if share >= WARNING_SHARE:
-                level = "critical" if share >= CRITICAL_SHARE else "warning"
-                findings.append((level, f"{self.server.used} of the {usable} usable server connections are open"))
-        findings.sort(key=lambda finding: LEVELS.index(finding[0]), reverse=True)
+        findings = sorted(self._findings(), key=lambda finding: LEVELS.index(finding[0]), reverse=True)
         return findings[0][0] if findings else "ok", [reason for _, reason in findings]
+
+    def _findings(self) -> Iterator[tuple[str, str]]:
+        for one in self.unreachable:
+            yield one.level, f"{one.source} is unreachable: {one.reason}"
+        if not self.server:
+            return
+        used, usable = self.server.used, self.server.capacity.usable
+        if used >= usable * WARNING_SHARE:
+            level = "critical" if used >= usable * CRITICAL_SHARE else "warning"
+            yield level, f"{used} of the {usable} usable server connections are open"
+        if hidden := sum(connection.state == HIDDEN for connection in self.connections):
+            yield "warning", f"{hidden} server connections are hidden: the monitor's role is not granted pg_monitor"
 
     def as_document(self) -> dict[str, Any]:
         """The status as JSON data; its shape is described in docs/poolhouse.md and numbered by `schema`."""
@@ -76,26 +96,47 @@ class Status:
             "taken_at": self.taken_at,
             "verdict": {"level": level, "reasons": reasons},
             "processes": [
-                {**asdict(process), "server_connections": [c.pid for c in self.connections_of(process)]}
+                {**asdict(process), "server_connections": [one.pid for one in self.owned_by(process.name)]}
                 for process in self.processes
             ],
-            "server": self.server and {**asdict(self.server), "room_left": self.server.room_left},
-            "connections_by_application_and_state": [
-                {"application": application, "state": state, "connections": count}
-                for (application, state), count in sorted(self.by_application_and_state.items())
-            ],
-            "connections": [asdict(connection) for connection in self.connections],
-            "unexplained": [connection.pid for connection in self.unexplained],
+            **self._server_document(),
+            "unexplained": [connection.pid for connection in self.owned_by(None)],
+            "pgbouncer": self.pgbouncer and asdict(self.pgbouncer),
+            "timescaledb": self.timescaledb and asdict(self.timescaledb),
             "unreachable": [asdict(source) for source in self.unreachable],
         }
 
+    def _server_document(self) -> dict[str, Any]:
+        if not (facts := self.server):
+            return dict.fromkeys(("server", "longest_transaction")) | {
+                key: [] for key in ("connection_groups", "connections", "blocks", "idle_in_transaction")
+            }
+        room = {"usable": facts.capacity.usable, "used": facts.used, "room_left": facts.room_left}
+        return {
+            "server": asdict(facts.capacity) | room,
+            "connection_groups": [
+                {**group._asdict(), "connections": count} for group, count in sorted(facts.groups.items())
+            ],
+            "connections": [{**asdict(one), "owner": self.owner_of(one)} for one in facts.connections],
+            "blocks": [asdict(block) for block in facts.blocks],
+            "idle_in_transaction": [connection.pid for connection in facts.idle_in_transaction],
+            "longest_transaction": facts.longest_transaction and facts.longest_transaction.pid,
+        }
 
-def take_status(alias: str = DEFAULT_DB_ALIAS) -> Status:
-    """Ask every source once, each within POOLHOUSE["MONITOR_TIMEOUT_S"]; never raises for one that is away."""
+
+def take_status(alias: str = DEFAULT_DB_ALIAS, *, detailed: bool = True) -> Status:
+    """Ask every source once, each within POOLHOUSE["MONITOR_TIMEOUT_S"]; never raises for one that is away.
+
+    Args:
+        alias: of the database whose server is asked.
+        detailed: ask also what takes longer the more there is of it: TimescaleDB's tables.
+
+    """
     unreachable: list[Unreachable] = []
     processes = _read_reports(unreachable)
-    room, open_connections = _ask_server(alias, unreachable)
-    return Status(time.time(), processes, room, open_connections, unreachable)
+    facts, extension = _ask_server(alias, unreachable, detailed=detailed)
+    pooler = _ask_pgbouncer(alias, unreachable)
+    return Status(time.time(), processes, facts, unreachable, pooler, extension)
 
 
 def _read_reports(unreachable: list[Unreachable]) -> list[ProcessReport]:
@@ -110,11 +151,56 @@ def _read_reports(unreachable: list[Unreachable]) -> list[ProcessReport]:
         return []
 
 
-def _ask_server(alias: str, unreachable: list[Unreachable]) -> tuple[Capacity | None, list[ServerConnection]]:
+def _ask_server(
+    alias: str, unreachable: list[Unreachable], *, detailed: bool
+) -> tuple[ServerFacts | None, TimescaleDB | None]:
+    """Ask as the monitor's role, and where that one is refused, as the application's."""
+    source, chosen, begun_at = f"database server ({alias})", options(), time.monotonic()
+    monitor = [(chosen.MONITOR_USER, chosen.MONITOR_PASSWORD)] if chosen.MONITOR_USER else []
+    refusals: list[Unreachable] = []
+    for user, password in [*monitor, ("", "")]:
+        if refusals and time.monotonic() - begun_at > chosen.MONITOR_TIMEOUT_S / 2:
+            break  # a server that keeps one waiting is not given another
+        try:
+            answers = _ask_server_as(alias, unreachable, user, password, detailed=detailed)
+        except driver_errors(alias) as error:
+            refusals.append(Unreachable(f"{source} as {user}", _one_line(error)))
+        else:
+            unreachable += refusals
+            return answers
+    # It refuses the monitor as it refuses everyone: down, or full.
+    unreachable.append(Unreachable(source, refusals[-1].reason, "critical"))
+    return None, None
+
+
+def _ask_server_as(
+    alias: str, unreachable: list[Unreachable], user: str, password: str, *, detailed: bool
+) -> tuple[ServerFacts, TimescaleDB | None]:
+    facts = None
     try:
-        with monitor_cursor(alias) as cursor:
-            return capacity(cursor), client_connections(cursor)
+        with monitor_cursor(alias, user, password) as cursor:
+            facts = server.ask(cursor)
+            return facts, server.timescaledb(cursor) if detailed else None
     except driver_errors(alias) as error:
-        # It refuses the monitor as it refuses everyone: down, or full.
-        unreachable.append(Unreachable(f"database server ({alias})", " ".join(str(error).split()), "critical"))
-        return None, []
+        if facts is None:
+            raise
+        unreachable.append(Unreachable("TimescaleDB", _one_line(error)))
+        return facts, None
+
+
+def _ask_pgbouncer(alias: str, unreachable: list[Unreachable]) -> PgBouncer | None:
+    if not options().PGBOUNCER_URL:
+        return None
+    try:
+        with console_cursor(alias) as cursor:
+            return pgbouncer.ask(cursor)
+    except driver_errors(alias) as error:
+        reason = _one_line(error)
+    except KeyError as column:
+        reason = f"it has no column {column}, and is older than 1.18"
+    unreachable.append(Unreachable(PGBOUNCER, reason))
+    return None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

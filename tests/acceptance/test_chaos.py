@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import redis
 
-from config.env import CHECKOUT, Database, Queue, Servers, read
+from config.env import CHECKOUT, Database, Monitor, Queue, Servers, read
 from sandbox.isolation import connect, free_ports
 from sandbox.servers import Place, Server, broker, timescale
 from telemetry.generate import Fleet, write
@@ -36,7 +36,7 @@ class System:
         queue = read(Queue).model_copy(update={"redis_port": redis_port})
         own = Place(place.root, folder / "servers", die_with_parent=True)
         own.data.mkdir()
-        self.timescale: Server = timescale(own, self.database, read(Servers))
+        self.timescale: Server = timescale(own, self.database, read(Monitor), read(Servers))
         self.redis: Server = broker(own, queue)
         self.broker = redis.Redis.from_url(queue.url)
         self.folder = folder

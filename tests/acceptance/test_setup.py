@@ -43,7 +43,7 @@ def test_env_fills_in_every_secret_once_in_its_place_and_keeps_what_is_there(cop
     made = (copy / ".env").read_text()
     blank = re.sub(r"(?m)^((?:\w*PASS\w*|SECRET_KEY)=)[0-9a-f]{64}$", r"\1", made)
     assert blank == (copy / ".env.example").read_text()
-    assert len(set(re.findall(r"[0-9a-f]{64}", made))) == 4
+    assert len(set(re.findall(r"[0-9a-f]{64}", made))) == 5
     assert (copy / ".env").stat().st_mode & 0o077 == 0
     run(copy, "scripts/env")
     assert (copy / ".env").read_text() == made
@@ -51,4 +51,4 @@ def test_env_fills_in_every_secret_once_in_its_place_and_keeps_what_is_there(cop
     run(copy, "scripts/env")
     kept = (copy / ".env").read_text()
     assert kept.startswith("DB_PASS=mine\nWEB_PORT=9000\n")
-    assert kept.count("=") == 5
+    assert kept.count("=") == 6

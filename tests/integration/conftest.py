@@ -1,7 +1,11 @@
 """What the integration tests share."""
 
 import io
-from collections.abc import Iterator
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,6 +14,7 @@ from django.core.management import call_command
 from django.db import connections
 from pytest_django.fixtures import Settings
 
+from poolhouse.conf import options
 from telemetry.formats import Columns
 from telemetry.intake import create_job, open_input
 from telemetry.models import IngestBatch
@@ -23,6 +28,27 @@ def run(*arguments: str) -> str:
     out = io.StringIO()
     call_command(*arguments, stdout=out)
     return out.getvalue()
+
+
+def await_that(condition: Callable[[], bool], timeout_s: float = 10) -> None:
+    """Wait for what another process or thread is about to do."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.01)
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """Stop a process for the length of a block, at most 4 seconds: its sockets accept, and never answer."""
+    thaw = threading.Timer(4, os.kill, (pid, signal.SIGCONT))  # whoever waits without a bound is late, not lost
+    os.kill(pid, signal.SIGSTOP)
+    thaw.start()
+    try:
+        yield
+    finally:
+        thaw.cancel()
+        os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager
@@ -42,6 +68,18 @@ def claimed_by_another_worker(batch: IngestBatch) -> Iterator[None]:
 def forget_series() -> None:
     """A test's rollback takes the series away, so the process must not remember their ids."""
     series.forget_series()
+
+
+@pytest.fixture
+def configure(settings: Settings) -> Iterator[Callable[..., None]]:
+    """Set keys of POOLHOUSE for the length of a test."""
+
+    def set_keys(**keys: object) -> None:
+        settings.POOLHOUSE = {**settings.POOLHOUSE, **keys}
+        options.cache_clear()
+
+    yield set_keys
+    options.cache_clear()
 
 
 @pytest.fixture(autouse=True)

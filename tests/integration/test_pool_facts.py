@@ -1,10 +1,9 @@
-"""The sources of the status: the store, the server, and the pools of a process."""
+"""The sources of the status: the store, and the pools of a process."""
 
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import psycopg2
 import pytest
 import redis
 from django.core.exceptions import ImproperlyConfigured
@@ -15,7 +14,6 @@ from config.env import Queue, read
 from poolhouse import pools
 from poolhouse.conf import options
 from poolhouse.report import ProcessReport
-from poolhouse.server import capacity, client_connections, monitor_cursor
 from poolhouse.status import take_status
 from poolhouse.store import ReportStore
 from sandbox.servers import Place
@@ -51,18 +49,6 @@ def test_a_process_that_stops_reporting_disappears_by_itself(store: ReportStore)
     assert store.read_all() == []
 
 
-def test_the_monitor_sees_the_server_s_room_and_not_itself() -> None:
-    connection.ensure_connection()
-    with monitor_cursor("default") as cursor:
-        room, open_connections = capacity(cursor), client_connections(cursor)
-    assert room.max_connections == 40
-    assert room.used == len(open_connections)
-    assert room.room_left == 40 - 3 - room.used
-    mine = [one for one in open_connections if one.application.startswith("tests@")]
-    assert len(mine) == 1
-    assert not [one for one in open_connections if one.application.startswith("monitor@")]
-
-
 def test_the_standard_backend_s_connections_are_counted_over_all_threads() -> None:
     connection.ensure_connection()
     together = threading.Barrier(4)
@@ -92,28 +78,13 @@ def test_a_source_that_is_away_is_named_and_the_other_still_answers(monkeypatch:
     assert "refused" in status.unreachable[1].reason
 
 
-def test_a_full_server_is_named_as_the_reason(servers: Place) -> None:
-    connection.ensure_connection()
-    held = []
-    params = connection.get_connection_params()
-    try:
-        room = 40 - 3 - 1  # this test has one connection
-        held += [psycopg2.connect(**{**params, "application_name": "hog"}) for _ in range(room)]
-        status = take_status()
-        assert status.server is None
-        assert "remaining connection slots are reserved" in status.unreachable[-1].reason
-        assert status.verdict[0] == "critical"
-    finally:
-        for one in held:
-            one.close()
-
-
 def test_settings_that_make_no_sense_are_refused(settings: Settings) -> None:
     options.cache_clear()
     try:
         for given, problem in (
             ({"SERVCE": "web"}, r"unknown keys \['SERVCE'\]; allowed: "),
             ({"REPORT_TTL_S": 1.0, "PUBLISH_INTERVAL_S": 2.0}, "REPORT_TTL_S=1.0 must be more than"),
+            ({"MONITOR_TIMEOUT_S": 0}, "MONITOR_TIMEOUT_S=0 must be 1 or more"),
         ):
             settings.POOLHOUSE = given
             with pytest.raises(ImproperlyConfigured, match=problem):

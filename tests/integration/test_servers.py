@@ -7,9 +7,10 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from config.env import Database, Queue, Servers, read
+from config.env import Database, Monitor, Queue, read
 from sandbox.errors import SandboxError
 from sandbox.servers import Place, broker, pgbouncer
+from sandbox.services import own_servers
 from tests.plugin import free_ports
 
 
@@ -60,6 +61,13 @@ def test_what_a_server_said_is_shown_when_it_does_not_start(place: Place, queue:
         broker(place, queue).start()
 
 
+@pytest.mark.parametrize("name", ["DB_MONITOR_PASS", "POSTGRES_PASSWORD"])
+def test_no_server_is_made_without_a_password_for_each_of_its_roles(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.delenv(name)
+    with pytest.raises(SandboxError, match=rf"{name} is not set\. Run scripts/env"):
+        own_servers()
+
+
 def test_a_server_listens_on_loopback_alone(servers: Place) -> None:
     ports = {read(Database).db_port, read(Queue).redis_port}
     listening = [
@@ -70,7 +78,7 @@ def test_a_server_listens_on_loopback_alone(servers: Place) -> None:
 
 
 def test_pgbouncer_passes_a_session_on_with_its_name(servers: Place) -> None:
-    database, ports = read(Database), read(Servers)
+    database, ports = read(Database), read(Monitor)
     server = pgbouncer(servers, database, ports)
     server.start()
     try:

@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
-from config.env import CHECKOUT, SECTIONS, BadEnvironment, Database, Deployment, Queue, Section, Web, read
+from config.env import CHECKOUT, SECTIONS, BadEnvironment, Database, Deployment, Monitor, Queue, Section, Web, read
 
 
 def as_written(default: Any) -> str:
@@ -102,6 +102,13 @@ def test_a_password_may_hold_what_a_url_reserves_but_nothing_that_ends_a_quoted_
     monkeypatch.setenv("REDIS_PASSWORD", 'a"b')
     with pytest.raises(BadEnvironment, match=r"REDIS_PASSWORD=\(a secret, not shown\): quotes.* are not allowed"):
         read(Queue)
+
+
+def test_pgbouncer_is_asked_where_a_host_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read(Monitor).pgbouncer_url == ""
+    for name, value in {"PGBOUNCER_HOST": "pooler", "PGBOUNCER_PORT": "6432", "DB_MONITOR_PASS": "a/b@c"}.items():
+        monkeypatch.setenv(name, value)
+    assert read(Monitor).pgbouncer_url == "postgresql://poolhouse_monitor:a%2Fb%40c@pooler:6432/pgbouncer"
 
 
 def test_reports_must_outlive_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,17 +1,19 @@
-"""The merged view, on made-up reports: who owns what, and what the verdict is."""
+"""The merged view, on made-up reports: who owns what, what the verdict is, and how it is written."""
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from poolhouse.console import console_for
+from poolhouse.pgbouncer import PgBouncer, PgBouncerServer
 from poolhouse.pools import PoolState
 from poolhouse.render import print_status
 from poolhouse.report import ProcessReport
-from poolhouse.server import Capacity, ServerConnection
-from poolhouse.status import Status, Unreachable
+from poolhouse.server import HIDDEN, Block, Capacity, Hypertable, ServerConnection, ServerFacts, TimescaleDB
+from poolhouse.status import PGBOUNCER, Status, Unreachable
 
 
 def report(service: str, pid: int, *, in_use: int = 1, idle: int = 1) -> ProcessReport:
@@ -19,30 +21,72 @@ def report(service: str, pid: int, *, in_use: int = 1, idle: int = 1) -> Process
     return ProcessReport(f"{service}@box:{pid}", service, "box", pid, 0.0, 99.0, (pool,))
 
 
-def connection(application: str, pid: int, state: str = "idle") -> ServerConnection:
-    return ServerConnection(pid, application, "poolhouse", "poolhouse", "127.0.0.1", state, 60.0, 5.0)
+def connection(
+    application: str, pid: int, state: str = "idle", *, state_age_s: float = 5.0, transaction_age_s: float | None = None
+) -> ServerConnection:
+    return ServerConnection(
+        pid=pid,
+        application=application,
+        user="poolhouse",
+        database="poolhouse",
+        client="127.0.0.1",
+        client_port=50_000 + pid,
+        state=state,
+        wait="Client: ClientRead",
+        age_s=60.0,
+        state_age_s=state_age_s,
+        transaction_age_s=transaction_age_s,
+    )
 
 
-def status(*, used: int = 4, unreachable: list[Unreachable] | None = None) -> Status:
+CONNECTIONS = [
+    connection("web@box:1", 101, "active", transaction_age_s=2.0),
+    connection("web@box:1", 102),
+    connection("web@box:2", 103),
+    connection("psql", 104),
+]
+
+
+def status(*connections: ServerConnection, unreachable: list[Unreachable] | None = None) -> Status:
     processes = [report("web", 1), report("web", 2), report("worker", 3)]
-    connections = [
-        connection("web@box:1", 101, "active"),
-        connection("web@box:1", 102),
-        connection("web@box:2", 103),
-        connection("psql", 104),
-    ]
-    return Status(100.0, processes, Capacity("17.2", 40, 3, used), connections, unreachable or [])
+    facts = ServerFacts(Capacity("17.2", 40, 3, 2), list(connections or CONNECTIONS), [])
+    return Status(100.0, processes, facts, unreachable or [])
+
+
+def text_of(taken: Status, *, detailed: bool = True) -> str:
+    out = io.StringIO()
+    print_status(taken, console_for(out), detailed=detailed)
+    return out.getvalue()
+
+
+def through_pgbouncer(*servers: tuple[int, int]) -> PgBouncer:
+    """A PgBouncer with these connections, each a pid on the server and a port of its own."""
+    held = [PgBouncerServer("poolhouse", "poolhouse", "web@box:1", "active", port, pid) for pid, port in servers]
+    return PgBouncer("1.24.1", [], [], held, [])
 
 
 def test_each_server_connection_has_an_owner_or_is_unexplained() -> None:
     taken = status()
-    assert [[c.pid for c in taken.connections_of(process)] for process in taken.processes] == [[101, 102], [103], []]
-    assert [c.pid for c in taken.unexplained] == [104]
+    owned = [[c.pid for c in taken.owned_by(process.name)] for process in taken.processes]
+    assert owned == [[101, 102], [103], []]
+    assert [c.pid for c in taken.owned_by(None)] == [104]
 
 
-@pytest.mark.parametrize(("used", "level"), [(29, "ok"), (30, "warning"), (35, "warning"), (36, "critical")])
-def test_the_verdict_follows_from_the_share_of_usable_connections(used: int, level: str) -> None:
-    assert status(used=used).verdict[0] == level
+def test_what_pgbouncer_holds_is_its_own_whatever_client_it_is_named_after() -> None:
+    taken = replace(status(), pgbouncer=through_pgbouncer((102, 50_102), (104, 50_104)))
+    assert [c.pid for c in taken.owned_by(PGBOUNCER)] == [102, 104]
+    assert [c.pid for c in taken.owned_by("web@box:1")] == [101]
+    assert taken.owned_by(None) == []
+
+
+def test_the_same_pid_on_another_server_behind_pgbouncer_explains_nothing() -> None:
+    taken = replace(status(), pgbouncer=through_pgbouncer((104, 40_000)))
+    assert [c.pid for c in taken.owned_by(None)] == [104]
+
+
+@pytest.mark.parametrize(("used", "level"), [(27, "ok"), (28, "warning"), (33, "warning"), (34, "critical")])
+def test_the_verdict_follows_from_the_share_of_the_35_usable_connections(used: int, level: str) -> None:
+    assert status(*(connection("web@box:1", pid) for pid in range(used))).verdict[0] == level
 
 
 def test_a_source_that_is_away_is_a_warning_that_names_it() -> None:
@@ -50,21 +94,73 @@ def test_a_source_that_is_away_is_a_warning_that_names_it() -> None:
     assert (level, reasons) == ("warning", ["process reports is unreachable: Redis: refused"])
 
 
+def test_what_the_monitor_may_not_see_is_counted_and_said() -> None:
+    hidden = replace(connection("web@box:1", 105, HIDDEN), age_s=None, state_age_s=None, client="", client_port=None)
+    taken = status(*CONNECTIONS, hidden)
+    assert taken.server
+    assert taken.server.used == 5
+    assert taken.verdict == (
+        "warning",
+        ["1 server connections are hidden: the monitor's role is not granted pg_monitor"],
+    )
+    assert "hidden" in text_of(taken)
+
+
+def test_connections_are_grouped_and_transactions_found() -> None:
+    facts = status(
+        connection("web@box:1", 1, "idle in transaction", state_age_s=4, transaction_age_s=9),
+        connection("web@box:1", 2, "idle in transaction (aborted)", state_age_s=8, transaction_age_s=8),
+        connection("web@box:1", 3),
+        connection("web@box:1", 4),
+    ).server
+    assert facts
+    assert [(group.state, count) for group, count in sorted(facts.groups.items())] == [
+        ("idle", 2),
+        ("idle in transaction", 1),
+        ("idle in transaction (aborted)", 1),
+    ]
+    assert [one.pid for one in facts.idle_in_transaction] == [2, 1]
+    assert facts.longest_transaction
+    assert facts.longest_transaction.pid == 1
+
+
 def test_the_document_is_json_and_carries_its_schema() -> None:
     document = json.loads(json.dumps(status().as_document()))
-    assert document["schema"] == 1
-    assert document["server"]["room_left"] == 33
+    assert document["schema"] == 2
+    assert document["server"] == {
+        "version": "17.2",
+        "max_connections": 40,
+        "superuser_reserved": 3,
+        "reserved": 2,
+        "usable": 35,
+        "used": 4,
+        "room_left": 31,
+    }
     assert document["processes"][0]["server_connections"] == [101, 102]
-    assert document["unexplained"] == [104]
+    assert [one["owner"] for one in document["connections"]] == ["web@box:1", "web@box:1", "web@box:2", None]
+    assert document["connection_groups"][0] == {
+        "application": "psql",
+        "user": "poolhouse",
+        "client": "127.0.0.1",
+        "state": "idle",
+        "connections": 1,
+    }
+    assert (document["unexplained"], document["longest_transaction"]) == ([104], 101)
+    assert (document["pgbouncer"], document["timescaledb"]) == (None, None)
+
+
+def test_the_document_has_the_same_keys_when_the_server_is_away() -> None:
+    away = Status(100.0, [], None)
+    assert away.as_document().keys() == status().as_document().keys()
+    assert json.loads(json.dumps(away.as_document()))["server"] is None
 
 
 @pytest.mark.parametrize("detailed", [False, True])
 def test_without_a_terminal_lines_are_whole_and_plain(detailed: bool) -> None:
-    out = io.StringIO()
-    print_status(status(), console_for(out), detailed=detailed)
-    assert "…" not in out.getvalue()
-    assert "\x1b" not in out.getvalue()
-    assert "room for 33 more" in out.getvalue()
+    text = text_of(status(), detailed=detailed)
+    assert "…" not in text
+    assert "\x1b" not in text
+    assert "room for 31 more (max_connections 40, reserved 3 + 2)" in text
 
 
 def test_in_detail_a_narrow_terminal_still_shows_every_process_whole() -> None:
@@ -74,12 +170,42 @@ def test_in_detail_a_narrow_terminal_still_shows_every_process_whole() -> None:
         assert name in out.getvalue()
 
 
+def test_in_detail_a_blocked_session_is_shown_with_its_blocker_and_both_owners() -> None:
+    taken = status(
+        connection("web@box:1", 1, "active"),
+        connection("psql", 2, "idle in transaction", state_age_s=60.0, transaction_age_s=61.0),
+    )
+    assert taken.server
+    blocks = [Block(1, "relation", 12.3, 2, "psql"), Block(1, "relation", 12.3, 77, "autovacuum worker")]
+    taken = replace(taken, server=replace(taken.server, blocks=blocks))
+    blocked, idle, longest = (
+        lines.split("\n")[2:]
+        for lines in text_of(taken).split("\n\n")
+        if lines.startswith(("Blocked", "Idle in transaction", "Longest transaction"))
+    )
+    assert " ".join(blocked[0].split()) == "1 web@box:1 relation 12.3 s 2 unexplained psql idle in transaction"
+    assert " ".join(blocked[1].split()) == "1 web@box:1 relation 12.3 s 77 autovacuum worker ?"
+    assert idle[0].split()[:2] == longest[0].split()[:2] == ["2", "unexplained"]
+    assert "Blocked" not in text_of(taken, detailed=False)
+
+
+def test_a_session_that_was_idle_in_transaction_for_a_moment_is_not_made_a_finding() -> None:
+    taken = status(connection("web@box:1", 1, "idle in transaction", state_age_s=2.9, transaction_age_s=2.9))
+    assert "Idle in transaction" not in text_of(taken)
+
+
+def test_in_detail_hypertables_are_shown_with_the_edition() -> None:
+    extension = TimescaleDB("2.19.3", "apache", [Hypertable("public.reading", 1234, 3 * 2**20)])
+    text = text_of(replace(status(), timescaledb=extension))
+    assert "TimescaleDB 2.19.3, apache edition" in text
+    assert text.splitlines()[-1].split() == ["public.reading", "1,234", "3.0", "MiB"]
+
+
 def test_a_server_that_is_away_is_not_shown_as_empty() -> None:
-    out = io.StringIO()
-    taken = Status(100.0, [report("web", 1)], None, [], [Unreachable("database server (default)", "refused")])
-    print_status(taken, console_for(out), detailed=True)
-    assert "database server (default) is unreachable: refused" in out.getvalue()
-    assert "Connections on the server" not in out.getvalue()
+    taken = Status(100.0, [report("web", 1)], None, [Unreachable("database server (default)", "refused")])
+    text = text_of(taken)
+    assert "database server (default) is unreachable: refused" in text
+    assert "onnections on the server" not in text
 
 
 def test_a_report_survives_the_wire_and_one_of_another_version_is_left_out() -> None:

@@ -19,12 +19,12 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
-        parser.add_argument("--detailed", action="store_true", help="each process, and each group of connections")
+        parser.add_argument("--detailed", action="store_true", help="each process, connection, block and pool")
         parser.add_argument("--json", action="store_true", help="the whole status as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print the status."""
-        status = take_status()
+        status = take_status(detailed=options["detailed"] or options["json"])
         if options["json"]:
             self.stdout.write(json.dumps(status.as_document(), indent=2))
         else:

@@ -1,0 +1,78 @@
+"""A connection that is over at a deadline, whatever the other side does; outside every pool, for the monitor."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import ModuleType
+from typing import Any, Protocol
+
+
+class Cursor(Protocol):
+    """The part of the DB-API that the questions need; psycopg 2 and 3 both have it."""
+
+    @property
+    def description(self) -> Sequence[Sequence[Any]] | None:
+        """The columns of the answer, each with its name first."""
+
+    def execute(self, query: str, /) -> Any:
+        """Run a statement."""
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """Give all its rows."""
+
+
+@contextmanager
+def bounded_cursor(driver: ModuleType, timeout_s: int, *conninfo: str, **params: Any) -> Iterator[Cursor]:
+    """Connect, lend a cursor in autocommit, and close.
+
+    libpq bounds the connecting, and the server its own statements; neither bounds a server that took the statement and
+    then stopped. So at the deadline the socket is shut down, which ends any wait for it.
+
+    Args:
+        driver: psycopg2, or psycopg 3.
+        timeout_s: from the connecting until the last answer; libpq takes it for each address of a host.
+        conninfo: a URL, if there is one.
+        params: as libpq knows them.
+
+    Raises:
+        the driver's OperationalError: the server cannot be reached, or has not answered in time.
+
+    """
+    deadline = time.monotonic() + timeout_s
+    bounds = {"connect_timeout": timeout_s, "tcp_user_timeout": timeout_s * 1000}
+    connection = driver.connect(*conninfo, **{**params, **bounds})
+    try:
+        connection.autocommit = True
+        with _shut_down_at(deadline, connection.fileno()) as shut_down, connection.cursor() as cursor:
+            try:
+                yield cursor
+            except driver.Error as error:
+                if shut_down.is_set():
+                    raise driver.OperationalError(f"no answer within {timeout_s} s") from error
+                raise
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _shut_down_at(deadline: float, fileno: int) -> Iterator[threading.Event]:
+    """Shut a socket down if the block lasts until the deadline; give the event that tells of it."""
+    done = threading.Event()
+
+    def shut_down() -> None:
+        done.set()
+        with suppress(OSError):  # the other side was faster
+            connected.shutdown(socket.SHUT_RDWR)
+
+    # A number of its own: when the driver has closed the connection, its number may be another file's.
+    with socket.socket(fileno=os.dup(fileno)) as connected:
+        timer = threading.Timer(deadline - time.monotonic(), shut_down)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield done
+        finally:
+            timer.cancel()

@@ -1,0 +1,210 @@
+"""What PgBouncer says, joined with what the server sees of it, on a PgBouncer that runs."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeAlias
+
+import psycopg2
+import pytest
+from django.db import connection
+
+from config.env import Database, Monitor, read
+from poolhouse.pgbouncer import PgBouncer, console_cursor
+from poolhouse.pools import pool_states
+from poolhouse.report import ProcessReport
+from poolhouse.status import PGBOUNCER, Status, take_status
+from poolhouse.store import store
+from sandbox.servers import Place, Server, pgbouncer
+from tests.integration.conftest import await_that, frozen
+
+pytestmark = pytest.mark.django_db
+
+Configure = Callable[..., None]
+Connection: TypeAlias = "psycopg2.extensions.connection"
+NAME = "web@box:1"
+
+
+@pytest.fixture(scope="module")
+def pooler(servers: Place) -> Iterator[Server]:
+    """A PgBouncer in front of the tests' server."""
+    server = pgbouncer(servers, read(Database), read(Monitor))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def configured(configure: Configure, pooler: Server) -> None:
+    """Let the status ask it."""
+    monitor = read(Monitor).model_copy(update={"pgbouncer_host": "127.0.0.1"})
+    configure(PGBOUNCER_URL=monitor.pgbouncer_url)
+
+
+@pytest.fixture
+def web() -> Iterator[None]:
+    """A process that reports under the name of the tests' connections."""
+    reports = store()
+    assert reports
+    reports.publish(ProcessReport(NAME, "web", "box", 1, time.time(), time.time(), tuple(pool_states())))
+    yield
+    reports.withdraw(NAME)
+
+
+@contextmanager
+def holding(port: int, *, database: str = "", name: str = NAME) -> Iterator[Connection]:
+    """Hold a connection of the application's role for the length of a block."""
+    settings = read(Database)
+    held = psycopg2.connect(
+        host="127.0.0.1",
+        port=port,
+        user=settings.db_user,
+        password=settings.db_pass.get_secret_value(),
+        dbname=database or settings.db_name,
+        application_name=name,
+    )
+    try:
+        yield held
+    finally:
+        held.close()
+
+
+def answered(status: Status) -> PgBouncer:
+    """The status's PgBouncer, which must have answered, as everything else."""
+    assert status.unreachable == []
+    assert status.pgbouncer
+    return status.pgbouncer
+
+
+def backend_pid(client: Connection) -> int:
+    """Begin a transaction, and give the pid of the server's process that it runs on."""
+    with client.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        ((pid,),) = cursor.fetchall()
+    return int(pid)
+
+
+def test_pools_servers_and_clients_are_told_and_the_console_is_none_of_them(pooler: Server) -> None:
+    with holding(pooler.port) as busy, holding(pooler.port, name="idler"):
+        pid = backend_pid(busy)
+        seen = answered(take_status())
+    (pool,) = seen.pools
+    assert (pool.database, pool.user, pool.mode) == ("poolhouse", "poolhouse", "transaction")
+    assert (pool.clients_active, pool.clients_waiting, pool.servers_active) == (2, 0, 1)
+    assert pid in [server.remote_pid for server in seen.servers if server.state == "active"]
+    assert sorted((client.application, client.wait_s) for client in seen.clients) == [("idler", 0.0), (NAME, 0.0)]
+    (stats,) = seen.stats
+    assert stats.database == "poolhouse"
+    assert stats.queries > 0
+    assert seen.version.startswith("1.")
+
+
+@pytest.mark.usefixtures("web")
+def test_a_server_connection_is_pgbouncer_s_or_the_process_s_by_who_opened_it(pooler: Server) -> None:
+    with holding(pooler.port) as through, holding(read(Database).db_port) as direct:
+        pids = backend_pid(through), backend_pid(direct)
+        status = take_status()
+        answered(status)
+        named = {one.pid for one in status.connections if one.application == NAME}
+        assert named == set(pids), "the server tells them apart by nothing"
+        assert pids[0] in [one.pid for one in status.owned_by(PGBOUNCER)]
+        assert [one.pid for one in status.owned_by(NAME)] == [pids[1]]
+        document = status.as_document()
+    owners = {one["pid"]: one["owner"] for one in document["connections"]}
+    assert (owners[pids[0]], owners[pids[1]]) == ("PgBouncer", NAME)
+    assert document["processes"][0]["server_connections"] == [pids[1]]
+    assert pids[0] not in document["unexplained"]
+    assert document["pgbouncer"]["pools"][0]["clients_active"] == 1
+
+
+def test_a_connection_that_waits_in_pgbouncer_for_its_next_client_is_still_its_own(pooler: Server) -> None:
+    with holding(pooler.port, name="gone") as client:
+        pid = backend_pid(client)
+        client.rollback()
+    status = take_status()
+    answered(status)
+    (left,) = (one for one in status.connections if one.pid == pid)
+    assert (status.owner_of(left), left.application) == (PGBOUNCER, "gone")
+
+
+@contextmanager
+def paused(pooler: Server) -> Iterator[None]:
+    """Let no client of PgBouncer's have a server connection for the length of a block."""
+    with holding(pooler.port, database="pgbouncer") as console:
+        console.autocommit = True
+        console.cursor().execute("PAUSE")
+        try:
+            yield
+        finally:
+            console.cursor().execute("RESUME")
+
+
+def test_clients_that_wait_are_counted_with_how_long(pooler: Server) -> None:
+    with holding(pooler.port) as client, ThreadPoolExecutor(1) as threads:
+        with paused(pooler):
+            begun = time.monotonic()
+            waiting = threads.submit(backend_pid, client)
+            await_that(lambda: answered(take_status()).pools[0].clients_waiting == 1)
+            # PgBouncer notes the time once in each turn of its loop.
+            await_that(lambda: answered(take_status()).pools[0].longest_wait_s > 0.1)
+            seen = answered(take_status())
+            elapsed_s = time.monotonic() - begun
+        assert waiting.result() > 0
+    assert 0.1 < seen.pools[0].longest_wait_s <= elapsed_s
+    (one,) = (one for one in seen.clients if one.application == NAME)
+    assert one.state == "waiting"
+    assert 0.1 < one.wait_s <= elapsed_s
+
+
+def test_the_monitor_may_look_and_not_touch(pooler: Server) -> None:
+    with pytest.raises(psycopg2.Error, match="admin access needed"), console_cursor("default") as cursor:
+        cursor.execute("PAUSE")
+
+
+def test_a_pgbouncer_that_is_away_is_named_and_the_rest_is_there(configure: Configure) -> None:
+    configure(PGBOUNCER_URL="postgresql://poolhouse_monitor:sesame@127.0.0.1:1/pgbouncer")
+    status = take_status()
+    assert (status.pgbouncer, status.server is None) == (None, False)
+    (source,) = status.unreachable
+    assert (source.source, source.level) == (PGBOUNCER, "warning")
+    assert "refused" in source.reason
+    assert "sesame" not in source.reason
+
+
+def test_a_pgbouncer_that_is_frozen_is_given_up_in_time(configure: Configure, pooler: Server) -> None:
+    configure(MONITOR_TIMEOUT_S=1)
+    assert pooler.pid
+    with frozen(pooler.pid):
+        begun = time.monotonic()
+        status = take_status()
+        assert 0.9 < time.monotonic() - begun < 1.7
+    assert [source.source for source in status.unreachable] == [PGBOUNCER]
+    assert status.server
+
+
+def test_a_pgbouncer_that_freezes_with_a_question_is_given_up_in_time(configure: Configure, pooler: Server) -> None:
+    def ask_one_that_freezes() -> None:
+        assert pooler.pid
+        with console_cursor("default") as cursor, frozen(pooler.pid):
+            cursor.execute("SHOW POOLS")
+
+    configure(MONITOR_TIMEOUT_S=1)
+    with pytest.raises(psycopg2.OperationalError, match="no answer within 1 s"):
+        ask_one_that_freezes()
+
+
+def test_one_that_is_not_configured_is_not_asked(configure: Configure) -> None:
+    configure(PGBOUNCER_URL="")
+    status = take_status()
+    assert (status.pgbouncer, status.unreachable) == (None, [])
+    assert status.as_document()["pgbouncer"] is None
+
+
+def test_a_server_that_is_away_does_not_hide_pgbouncer(monkeypatch: pytest.MonkeyPatch, pooler: Server) -> None:
+    monkeypatch.setitem(connection.settings_dict, "PORT", "1")
+    with holding(pooler.port):
+        status = take_status()
+    assert status.server is None
+    assert status.pgbouncer
+    assert [client.application for client in status.pgbouncer.clients] == [NAME]

@@ -1,0 +1,280 @@
+"""What the server says, and how the monitor comes by it: with room, without any, and from a server that is frozen."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeAlias
+
+import psycopg2
+import pytest
+from django.db import connection
+
+from poolhouse.pools import pool_states
+from poolhouse.report import ProcessReport
+from poolhouse.server import ask, blocks, capacity, client_connections, monitor_cursor, timescaledb
+from poolhouse.status import take_status
+from poolhouse.store import store
+from sandbox.servers import Place
+from tests.integration.conftest import await_that, frozen
+from tests.plugin import superuser_sql
+
+pytestmark = pytest.mark.django_db
+
+Configure = Callable[..., None]
+Connection: TypeAlias = "psycopg2.extensions.connection"
+OPEN_FOR_ALL = 40 - 3 - 2
+
+
+def connect(name: str) -> Connection:
+    """Open an ordinary connection, past Django, in the tests' database."""
+    connection.ensure_connection()
+    return psycopg2.connect(**{**connection.get_connection_params(), "application_name": name})
+
+
+@contextmanager
+def holding(name: str) -> Iterator[Connection]:
+    """Hold an ordinary connection for the length of a block."""
+    held = connect(name)
+    try:
+        yield held
+    finally:
+        held.close()
+
+
+@pytest.fixture
+def web() -> Iterator[ProcessReport]:
+    """The report of a process of another machine's."""
+    reports = store()
+    assert reports
+    report = ProcessReport("web@box:1", "web", "box", 1, time.time(), time.time(), tuple(pool_states()))
+    reports.publish(report)
+    yield report
+    reports.withdraw(report.name)
+
+
+@pytest.fixture
+def full() -> Iterator[list[Connection]]:
+    """A server that lets no ordinary role in any more; every connection on it is web's, but the test's own."""
+    held = []
+    with pytest.raises(psycopg2.OperationalError, match="remaining connection slots are reserved"):  # noqa: PT012
+        while True:
+            held.append(connect("web@box:1"))
+    yield held
+    for one in held:
+        one.close()
+
+
+def test_the_monitor_sees_the_server_s_room_and_not_itself() -> None:
+    connection.ensure_connection()
+    with monitor_cursor("default") as cursor:
+        facts = ask(cursor)
+    assert (facts.capacity.max_connections, facts.capacity.superuser_reserved, facts.capacity.reserved) == (40, 3, 2)
+    assert facts.room_left == OPEN_FOR_ALL - facts.used
+    mine = [one for one in facts.connections if one.application.startswith("tests@")]
+    assert len(mine) == 1
+    assert not [one for one in facts.connections if one.application.startswith("monitor@")]
+
+
+def test_a_connection_is_told_with_its_client_its_wait_and_its_ages() -> None:
+    with holding("probe") as probe, probe.cursor() as cursor:
+        cursor.execute("SELECT inet_client_port(), current_user")
+        ((port, user),) = cursor.fetchall()
+        with monitor_cursor("default") as questions:
+
+            def seen() -> list[tuple[object, ...]]:
+                found = [one for one in client_connections(questions) if one.application == "probe"]
+                return [(one.pid, one.user, one.client, one.client_port, one.state, one.wait) for one in found]
+
+            expected = (probe.get_backend_pid(), user, "127.0.0.1", port, "idle in transaction", "Client: ClientRead")
+            await_that(lambda: seen() == [expected])
+            facts = ask(questions)
+            (one,) = (one for one in facts.connections if one.application == "probe")
+            assert one.age_s is not None
+            assert one.transaction_age_s is not None
+            assert one.state_age_s is not None
+            assert one.age_s >= one.transaction_age_s >= one.state_age_s > 0
+            assert one in facts.idle_in_transaction
+            probe.rollback()
+            assert "probe" not in [one.application for one in ask(questions).idle_in_transaction]
+
+
+def test_the_longest_transaction_is_the_one_that_began_first() -> None:
+    with holding("first") as first, holding("second") as second:
+        for one in (first, second):
+            one.cursor().execute("SELECT 1")
+        status = take_status()
+        assert status.server
+        assert status.server.longest_transaction
+        assert status.server.longest_transaction.application == "first"
+        first.rollback()
+        status = take_status()
+        assert status.server
+        assert status.server.longest_transaction
+        assert status.server.longest_transaction.application == "second"
+
+
+def test_a_blocked_session_is_told_with_its_blocker() -> None:
+    with holding("holder") as holder, holding("waiter") as waiter, ThreadPoolExecutor(1) as threads:
+        holder.cursor().execute("SELECT pg_advisory_lock(7)")
+        waiting = threads.submit(waiter.cursor().execute, "SELECT pg_advisory_lock(7)")
+        try:
+            with monitor_cursor("default") as cursor:
+                await_that(lambda: len(blocks(cursor)) == 1)
+                begun = time.monotonic()
+                (block,) = blocks(cursor)
+                assert (block.pid, block.lock) == (waiter.get_backend_pid(), "advisory")
+                assert (block.blocker_pid, block.blocker) == (holder.get_backend_pid(), "holder")
+                (later,) = blocks(cursor)
+                assert 0 < later.wait_s - block.wait_s <= time.monotonic() - begun
+        finally:
+            holder.close()
+            waiting.result()
+        with monitor_cursor("default") as cursor:
+            assert blocks(cursor) == []
+
+
+def test_a_full_server_shows_every_connection_to_the_monitor(full: list[Connection], web: ProcessReport) -> None:
+    status = take_status()
+    assert status.unreachable == []
+    assert status.server
+    assert (status.server.used, status.server.room_left) == (OPEN_FOR_ALL, 0)
+    assert {one.pid for one in status.owned_by(web.name)} == {one.get_backend_pid() for one in full}
+    assert len(status.owned_by(web.name)) == OPEN_FOR_ALL - 1
+    assert status.verdict == ("critical", ["35 of the 35 usable server connections are open"])
+
+
+@pytest.mark.usefixtures("full")
+def test_without_a_monitor_s_role_a_full_server_is_critical_and_the_reports_are_there(
+    configure: Configure, web: ProcessReport
+) -> None:
+    configure(MONITOR_USER="")
+    status = take_status()
+    assert (status.server, status.processes) == (None, [web])
+    level, (reason,) = status.verdict
+    assert level == "critical"
+    assert re.match(r"database server \(default\) is unreachable: .*remaining connection slots are reserved", reason)
+
+
+def test_where_the_monitor_s_role_is_refused_the_application_s_asks_and_the_status_says_so(
+    configure: Configure,
+) -> None:
+    configure(MONITOR_PASSWORD="wrong")
+    status = take_status()
+    assert status.server
+    level, (reason,) = status.verdict
+    assert level == "warning"
+    assert reason.startswith("database server (default) as poolhouse_monitor is unreachable: ")
+    assert 'password authentication failed for user "poolhouse_monitor"' in reason
+
+
+@pytest.fixture
+def blind(configure: Configure) -> Iterator[None]:
+    """A monitor's role that may see its own connections alone."""
+    superuser_sql("CREATE ROLE blind LOGIN PASSWORD 'sesame'")
+    configure(MONITOR_USER="blind", MONITOR_PASSWORD="sesame")
+    yield
+    superuser_sql("DROP ROLE blind")
+
+
+@pytest.mark.usefixtures("blind")
+def test_a_monitor_without_pg_monitor_counts_what_it_may_not_see_and_says_so() -> None:
+    with holding("probe") as probe:
+        status = take_status()
+        (one,) = (one for one in status.connections if one.application == "probe")
+        assert (one.pid, one.state, one.client, one.age_s) == (probe.get_backend_pid(), "hidden", "", None)
+        hidden = len(status.connections)
+        reasons = [f"{hidden} server connections are hidden: the monitor's role is not granted pg_monitor"]
+        assert status.verdict == ("warning", reasons)
+
+
+def test_a_server_that_accepts_and_never_answers_is_given_up_in_time(
+    servers: Place, configure: Configure, web: ProcessReport
+) -> None:
+    connection.ensure_connection()
+    configure(MONITOR_TIMEOUT_S=1)
+    postmaster = int((servers.data / "timescale/postmaster.pid").read_text().split()[0])
+    with frozen(postmaster):
+        begun = time.monotonic()
+        status = take_status()
+        assert time.monotonic() - begun < 1.5, "as the monitor's role alone"
+    assert (status.server, status.processes) == (None, [web])
+    (source,) = status.unreachable
+    assert (source.source, source.level) == ("database server (default)", "critical")
+    assert "timeout expired" in source.reason
+
+
+def test_a_server_that_freezes_with_a_question_is_given_up_in_time(configure: Configure) -> None:
+    def ask_one_that_freezes() -> None:
+        with monitor_cursor("default") as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            ((pid,),) = cursor.fetchall()
+            with frozen(pid):
+                capacity(cursor)
+
+    configure(MONITOR_TIMEOUT_S=1)
+    begun = time.monotonic()
+    with pytest.raises(psycopg2.OperationalError, match="no answer within 1 s"):
+        ask_one_that_freezes()
+    assert 0.9 < time.monotonic() - begun < 1.5
+
+
+def test_the_server_ends_what_takes_the_monitor_too_long() -> None:
+    with monitor_cursor("default") as cursor:
+        cursor.execute("SELECT current_setting('statement_timeout'), current_setting('lock_timeout')")
+        assert cursor.fetchall() == [("2s", "500ms")]
+
+
+def test_timescaledb_is_told_with_its_edition_and_its_tables() -> None:
+    with monitor_cursor("default") as cursor:
+        extension = timescaledb(cursor)
+    assert extension
+    assert (extension.edition, extension.version[:2]) == ("apache", "2.")
+    (table,) = (one for one in extension.hypertables if one.name == "public.reading")
+    assert (table.chunk_count, table.size_bytes > 0) == (0, True)
+
+
+def test_chunks_and_their_size_are_counted() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE counted (time timestamptz NOT NULL, value float8)")
+        cursor.execute("SELECT create_hypertable('counted', 'time', chunk_time_interval => interval '1 day')")
+        cursor.execute(
+            "INSERT INTO counted "
+            "SELECT '2024-01-01Z'::timestamptz + number * interval '1 day', number FROM generate_series(1, 5) AS number"
+        )
+        extension = timescaledb(cursor)
+        assert extension
+        (table,) = (one for one in extension.hypertables if one.name == "public.counted")
+        cursor.execute("SELECT hypertable_size('counted')")
+        assert (table.chunk_count, (table.size_bytes,)) == (5, cursor.fetchone())
+        assert table.size_bytes >= 5 * 8192
+
+
+def test_a_database_without_timescaledb_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(connection.settings_dict, "NAME", "postgres")
+    status = take_status()
+    assert status.server
+    assert status.timescaledb is None
+    assert status.unreachable == []
+
+
+def test_a_locked_table_costs_the_status_its_size_and_nothing_else() -> None:
+    with holding("locker") as locker:
+        locker.cursor().execute("LOCK TABLE reading IN ACCESS EXCLUSIVE MODE")
+        begun = time.monotonic()
+        status = take_status()
+        assert time.monotonic() - begun < 1.5
+    assert status.server
+    assert status.timescaledb is None
+    (source,) = status.unreachable
+    assert (source.source, source.level) == ("TimescaleDB", "warning")
+    assert "lock timeout" in source.reason
+
+
+def test_a_whole_look_takes_a_small_part_of_a_second(web: ProcessReport) -> None:
+    take_status()
+    begun = time.monotonic()
+    status = take_status()
+    assert time.monotonic() - begun < 0.3
+    assert status.unreachable == []
