@@ -1,9 +1,11 @@
 """The app's start in a process."""
 
+from importlib.util import find_spec
+
 from django.apps import AppConfig
 from django.db.backends.signals import connection_created
 
-from poolhouse import pools
+from poolhouse import pools, statements
 
 
 class PoolhouseConfig(AppConfig):
@@ -13,8 +15,13 @@ class PoolhouseConfig(AppConfig):
     verbose_name = "Connection pools"
 
     def ready(self) -> None:
-        """Listen for connections, and start to report."""
+        """Listen for connections and tasks, and start to report."""
         from poolhouse import publisher
 
         connection_created.connect(pools.remember_wrapper, dispatch_uid="poolhouse.remember_wrapper")
+        connection_created.connect(statements.time_statements, dispatch_uid="poolhouse.time_statements")
+        if find_spec("celery"):
+            from poolhouse import tasks
+
+            tasks.follow_tasks()
         publisher.begin()

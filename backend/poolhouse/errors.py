@@ -1,6 +1,7 @@
 """What the pools raise."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import OperationalError
 
@@ -38,3 +39,7 @@ class PoolTimeoutError(OperationalError):
             f"in use {use.in_use}, waiting {use.waiting}"
         )
         super().__init__(f"{text}; {longest}" if longest else text)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as what it is: Celery makes a plain OperationalError of what cannot be pickled."""
+        return type(self), (self.alias, self.waited_s, self.use, self.longest, self.reason)

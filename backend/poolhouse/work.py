@@ -1,4 +1,4 @@
-"""What a thread is doing, so that a pool can say for whom a connection is held, and a log line for whom a statement ran."""
+"""What a thread is doing: for whom a pool holds a connection, and for whom a statement runs."""
 
 import time
 from collections.abc import Iterator
@@ -25,6 +25,13 @@ class Work:
     """with a connection that has been returned since"""
     held_since: float | None = None
     """when the connection was lent that is held now"""
+    is_refused: bool = False
+    """it failed because a pool had nothing to lend"""
+
+    @property
+    def view(self) -> str:
+        """The name of the view that serves a request, once it is known; empty for a task."""
+        return ""
 
     def held_s(self) -> float:
         """Give how long this work has had a connection, the one that it still holds included."""
@@ -32,6 +39,11 @@ class Work:
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
+
+    @property
+    def label(self) -> str:
+        """What it is, for a line in the log."""
+        return f"{self}, view {self.view}" if self.view else str(self)
 
 
 _current: ContextVar[Work | None] = ContextVar("poolhouse_work", default=None)
@@ -42,11 +54,18 @@ def current_work() -> Work | None:
     return _current.get()
 
 
+def switch_to(work: Work | None) -> Work | None:
+    """Say what is being done from now on; give what was being done before."""
+    before = _current.get()
+    _current.set(work)
+    return before
+
+
 @contextmanager
 def doing(work: Work) -> Iterator[Work]:
     """Say for the length of a block what is being done."""
-    token = _current.set(work)
+    before = switch_to(work)
     try:
         yield work
     finally:
-        _current.reset(token)
+        switch_to(before)

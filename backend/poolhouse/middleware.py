@@ -1,0 +1,144 @@
+"""What a request has of the database: counted, logged when it is too much, and 503 when there is none to be had."""
+
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, cast
+from urllib.parse import quote
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.core.signals import got_request_exception
+from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+
+from poolhouse.conf import options
+from poolhouse.errors import PoolTimeoutError
+from poolhouse.troubles import log_cost, log_database_error, queries
+from poolhouse.work import Work, current_work, doing
+
+RETRY_AFTER_S = 5
+
+Handler = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
+
+
+@dataclass(slots=True, kw_only=True)
+class RequestWork(Work):
+    """A request."""
+
+    request: HttpRequest = field(repr=False)  # its own repr has the query string
+
+    @property
+    def view(self) -> str:
+        """The name of the view, or its path where it has none; empty until Django has found it."""
+        match = self.request.resolver_match
+        return match.view_name if match else ""
+
+
+class DatabaseMiddleware:
+    """Says whose statements run, and answers for a pool that has nothing to lend. It belongs first in MIDDLEWARE.
+
+    A body that is streamed counts as part of its request.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Handler) -> None:
+        self._get_response = get_response
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
+            markcoroutinefunction(self)
+        got_request_exception.connect(_note_error, dispatch_uid="poolhouse.note_error")
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        """Answer a request."""
+        if self._is_async:
+            return self._answer(request)
+        with doing(_work_of(request)) as work:
+            response = cast(HttpResponseBase, self._get_response(request))
+        return _conclude(work, request, response)
+
+    async def _answer(self, request: HttpRequest) -> HttpResponseBase:
+        with doing(_work_of(request)) as work:
+            response = await cast(Awaitable[HttpResponseBase], self._get_response(request))
+        return _conclude(work, request, response)
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        """Answer a view's PoolTimeoutError before Django makes an alarm of it."""
+        if not isinstance(error, PoolTimeoutError):
+            return None
+        log_database_error(error, current_work())
+        return _refusal(request)
+
+
+def _work_of(request: HttpRequest) -> Work:
+    path = request.path if request.path.isprintable() else quote(request.path)  # a line break would forge a line
+    return RequestWork("request", f"{request.method} {path}", request=request)
+
+
+def _note_error(*, request: HttpRequest | None = None, **_: Any) -> None:
+    """Receive Django's `got_request_exception`: an error that nobody handled, of a view or of another middleware."""
+    error, work = sys.exception(), current_work()
+    log_database_error(error, work)
+    if work is not None:
+        work.is_refused = isinstance(error, PoolTimeoutError)
+
+
+def _conclude(work: Work, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    if work.is_refused and response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:  # another middleware's error
+        response = _refusal(request)
+    if options().SERVER_TIMING:
+        _add_server_timing(work, response)
+    if isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse):  # a server sends a file
+        response.streaming_content = _stream(response.streaming_content, work)
+    else:
+        log_cost(work)
+    return response
+
+
+def _refusal(request: HttpRequest) -> HttpResponse:
+    text = f"No database connection is free. Try again in {RETRY_AFTER_S} seconds."
+    headers = {"Retry-After": str(RETRY_AFTER_S)}
+    if request.get_preferred_type(["text/plain", "application/json"]) == "application/json":
+        return JsonResponse({"detail": text}, status=HTTPStatus.SERVICE_UNAVAILABLE, headers=headers)
+    return HttpResponse(f"{text}\n", "text/plain; charset=utf-8", HTTPStatus.SERVICE_UNAVAILABLE, headers=headers)
+
+
+def _add_server_timing(work: Work, response: HttpResponseBase) -> None:
+    """Tell the browser's developer tools. https://www.w3.org/TR/server-timing/."""
+    metrics = [
+        *filter(None, [response.headers.get("Server-Timing")]),
+        f'db;dur={work.database_s * 1000:.1f};desc="{queries(work.statement_count)}"',
+        f"pool-wait;dur={work.wait_s * 1000:.1f}",
+    ]
+    response.headers["Server-Timing"] = ", ".join(metrics)
+
+
+def _stream(content: Iterator[bytes] | AsyncIterator[bytes], work: Work) -> Iterator[bytes] | AsyncIterator[bytes]:
+    """Give a body's pieces. Between them the thread, or the event loop, is the server's, and not at this work."""
+    return _sync_stream(content, work) if isinstance(content, Iterator) else _async_stream(content, work)
+
+
+def _sync_stream(pieces: Iterator[bytes], work: Work) -> Iterator[bytes]:
+    try:
+        while True:
+            with doing(work):
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece
+    finally:
+        log_cost(work)
+
+
+async def _async_stream(pieces: AsyncIterator[bytes], work: Work) -> AsyncIterator[bytes]:
+    try:
+        while True:
+            with doing(work):
+                piece = await anext(pieces, None)
+            if piece is None:
+                return
+            yield piece
+    finally:
+        log_cost(work)

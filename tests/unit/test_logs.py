@@ -1,0 +1,108 @@
+"""Log lines, plain and JSON: what they hold, and what they must not."""
+
+import json
+import logging
+import sys
+from typing import Any
+
+import psycopg2
+import pytest
+from django.db import DataError, IntegrityError, OperationalError
+from django.test import RequestFactory
+
+from poolhouse.logs import JsonFormatter, PlainFormatter, without_passwords, words_of
+from poolhouse.work import Work, doing
+
+FORMATTERS = [PlainFormatter("{levelname} {name}: {message}", style="{"), JsonFormatter()]
+
+
+def record(message: str, *arguments: Any, error: BaseException | None = None, **extra: Any) -> logging.LogRecord:
+    exc_info = (type(error), error, error.__traceback__) if error else None
+    return logging.getLogger("a.b").makeRecord(
+        "a.b", logging.WARNING, __file__, 1, message, arguments, exc_info, extra=extra
+    )
+
+
+def raised(error: Exception, cause: Exception | None = None) -> Exception:
+    try:
+        raise error from cause
+    except Exception:  # noqa: BLE001 - it is the one above
+        caught = sys.exception()
+    assert isinstance(caught, Exception)
+    return caught
+
+
+def test_json_is_one_object_a_line_with_the_extra_fields() -> None:
+    line = JsonFormatter().format(record("x is %d\nand more", 1, alias="default", duration_ms=1.5, view=None))
+    assert "\n" not in line
+    document = json.loads(line)
+    assert {"level": "WARNING", "logger": "a.b", "message": "x is 1\nand more"}.items() <= document.items()
+    assert {"alias": "default", "duration_ms": 1.5, "view": None}.items() <= document.items()
+    assert document["time"].endswith("+00:00")
+
+
+def test_json_says_for_whom_a_line_is() -> None:
+    assert "work" not in json.loads(JsonFormatter().format(record("x")))
+    with doing(Work("task", "a[1]")):
+        assert json.loads(JsonFormatter().format(record("x")))["work"] == "task a[1]"
+
+
+def test_json_leaves_requests_and_the_arguments_of_tasks_out() -> None:
+    request = RequestFactory().get("/x?token=sesame")
+    line = JsonFormatter().format(record("x", request=request, data={"args": "('sesame',)"}, status_code=500))
+    assert "sesame" not in line
+    assert json.loads(line)["status_code"] == 500
+
+
+@pytest.mark.parametrize("formatter", FORMATTERS)
+def test_a_traceback_is_kept(formatter: logging.Formatter) -> None:
+    line = formatter.format(record("x", error=raised(ValueError("no such thing"))))
+    assert "Traceback (most recent call last)" in line
+    assert "ValueError: no such thing" in line
+
+
+@pytest.mark.parametrize("formatter", FORMATTERS)
+def test_the_values_in_a_database_error_go_from_message_and_traceback(formatter: logging.Formatter) -> None:
+    text = "invalid input syntax for type integer: \"sesame\"\nLINE 1: SELECT 'sesame'::int\n"
+    error = raised(DataError(text), psycopg2.DataError(text))
+    shown = record("failed: %s, %r", error, error, error=error)
+    logging.Formatter().format(shown)  # another handler's, which leaves the traceback's text in the record
+    line = formatter.format(shown)
+    assert "sesame" not in line
+    assert "invalid input syntax for type integer" in line
+
+
+@pytest.mark.parametrize("formatter", FORMATTERS)
+def test_an_error_that_is_its_own_cause_is_shown_too(formatter: logging.Formatter) -> None:
+    error = raised(OperationalError("away"))
+    error.__cause__ = error
+    assert "OperationalError: away" in formatter.format(record("x", error=error))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (IntegrityError('duplicate key value violates "x_key"\nDETAIL:  Key (a)=(sesame).'), 'violates "x_key"'),
+        (OperationalError('server at "127.0.0.1", port 1 failed: refused\n\tIs it running?'), "port 1 failed: refused"),
+        (OperationalError('invalid dsn: "postgresql://me:ses@ame@host/db x"'), "postgresql://me:***@host/db"),
+        (OperationalError("bad: host=h password='ses ame' user=me"), "host=h password=*** user=me"),
+        (OperationalError('unterminated quoted string at or near "\'sesame"\nLINE 1'), 'at or near "…"'),
+    ],
+)
+def test_the_words_of_a_database_error_hold_no_value(error: Exception, words: str) -> None:
+    assert words_of(error).endswith(words) or words in words_of(error)
+    assert "ame" not in words_of(error)
+    assert "\n" not in words_of(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("redis://:sesame@h:1/0 and http://h:80/", "redis://:***@h:1/0 and http://h:80/"),
+        ("{'PASSWORD': 'ses ame', 'HOST': 'h'}", "{'PASSWORD': ***, 'HOST': 'h'}"),
+        ("PGPASSWORD=sesame psql", "PGPASSWORD=*** psql"),
+        ("password authentication failed", "password authentication failed"),
+    ],
+)
+def test_passwords_are_blotted_out(text: str, shown: str) -> None:
+    assert without_passwords(text) == shown
