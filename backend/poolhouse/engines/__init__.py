@@ -1,0 +1,1 @@
+"""Database engines that tell what their pools do."""

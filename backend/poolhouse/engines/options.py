@@ -1,0 +1,80 @@
+"""POOL_OPTIONS: those of dj_db_conn_pool, and the engine's own; each with a type, a default and its bounds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any, Literal, Self, get_args
+
+from django.core.exceptions import ImproperlyConfigured
+
+Reset = Literal["seen", "always", "never"]
+
+
+@dataclass(frozen=True)
+class PoolOptions:
+    """What a project may set in `DATABASES[alias]["POOL_OPTIONS"]`. The first six are those of dj_db_conn_pool."""
+
+    POOL_SIZE: int = 10
+    """connections that the pool keeps"""
+    MAX_OVERFLOW: int = 10
+    """connections that it may open above that, closed on return; -1: any number"""
+    TIMEOUT: float = 30.0
+    """seconds within which a caller has a connection or an error, connecting and pinging included"""
+    RECYCLE: int = 900
+    """seconds after which a connection is replaced at its next use; -1: never"""
+    PRE_PING: bool = True
+    """ask a connection that has lain idle for long whether it is alive, before it is lent"""
+    ECHO: bool = False
+    """log what the pool does"""
+    PING_IDLE_S: float = 0.5
+    """how long a connection must have lain idle to be asked; what the server has closed is noticed without asking"""
+    MIN_SIZE: int = 0
+    """connections that are opened at the start and kept open"""
+    USE_LIFO: bool = False
+    """lend the connection that was returned last, so that the others grow old and can be closed by the server"""
+    RESET: Reset = "seen"
+    """when a connection's session is reset on return: after a statement that leaves state in it, always, or never"""
+
+    @classmethod
+    def of(cls, alias: str, given: Mapping[str, Any]) -> Self:
+        """Read them.
+
+        Raises:
+            ImproperlyConfigured: lists what is wrong.
+        """
+        if found := problems(given):
+            raise ImproperlyConfigured(f"DATABASES[{alias!r}]['POOL_OPTIONS']: {'; '.join(found)}")
+        return cls(**given)
+
+
+NAMES = tuple(field.name for field in fields(PoolOptions))
+LEAST = {"POOL_SIZE": 1, "MAX_OVERFLOW": -1, "TIMEOUT": 0, "RECYCLE": -1, "PING_IDLE_S": 0, "MIN_SIZE": 0}
+
+
+def problems(given: Mapping[str, Any]) -> list[str]:
+    """Say what is wrong with POOL_OPTIONS: unknown keys with the nearest right one, and values with what is allowed."""
+    found = [_unknown(key) for key in given if key not in NAMES]
+    known = {key: value for key, value in given.items() if key in NAMES}
+    found += [problem for key, value in known.items() if (problem := _problem_with(key, value))]
+    size = known.get("POOL_SIZE", PoolOptions.POOL_SIZE)
+    if not found and known.get("MIN_SIZE", 0) > size:
+        found.append(f"MIN_SIZE={known['MIN_SIZE']} is more than POOL_SIZE={size}")
+    return found
+
+
+def _unknown(key: str) -> str:
+    near = get_close_matches(key.upper(), NAMES, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(NAMES)}"
+    return f"unknown key {key!r}; {hint}"
+
+
+def _problem_with(key: str, value: Any) -> str | None:
+    default = getattr(PoolOptions, key)
+    if key == "RESET":
+        return None if value in get_args(Reset) else f"RESET={value!r} must be one of {', '.join(get_args(Reset))}"
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else f"{key}={value!r} must be True or False"
+    kinds = (int, float) if isinstance(default, float) else (int,)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        return f"{key}={value!r} must be a {'number' if float in kinds else 'whole number'}"
+    return None if value >= LEAST[key] else f"{key}={value!r} must be {LEAST[key]} or more"

@@ -1,0 +1,263 @@
+"""SQLAlchemy's QueuePool, as dj_db_conn_pool uses it, that keeps its time and tells what it does."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
+from sqlalchemy.pool.base import _ConnectionRecord
+from sqlalchemy.util.queue import Empty, Queue
+
+from poolhouse.conf import options
+from poolhouse.engines import session, sockets
+from poolhouse.engines.connecting import TooSlowError, connect_within
+from poolhouse.engines.leases import Lease, frames_here
+from poolhouse.engines.options import PoolOptions
+from poolhouse.errors import PoolTimeoutError, PoolUse
+from poolhouse.meter import Meter
+
+# Of the TIMEOUT, a ping may use this much: what is left is for the new connection that a dead one is replaced by.
+PING_SHARE = 0.5
+
+
+class _NothingFreeError(Exception):
+    """No slot within the time."""
+
+
+class LendingPool(QueuePool):
+    """A pool that gives a connection or an error in time, and counts.
+
+    A slot may be without a connection: after an attempt that failed it is free like any other, and the next caller
+    connects. So a failure wakes those who wait, where the plain pool would let them wait for their whole time.
+    """
+
+    def __init__(self, alias: str, settings: PoolOptions, dialect: Dialect) -> None:
+        super().__init__(
+            self._open,
+            pool_size=settings.POOL_SIZE,
+            max_overflow=settings.MAX_OVERFLOW,
+            timeout=settings.TIMEOUT,
+            use_lifo=settings.USE_LIFO,
+            recycle=settings.RECYCLE,
+            echo=settings.ECHO,
+            pre_ping=False,  # this pool knows better when
+            dialect=dialect,
+        )
+        self.alias, self.settings, self.meter = alias, settings, Meter()
+        self.waiting = 0
+        self.pid = os.getpid()
+        self._asked = threading.local()
+        self._waiting_lock = threading.Lock()
+        self._leases: dict[int, Lease] = {}
+        self._opened: set[Any] = set()
+        self._notes_frames = options().LEAK_THRESHOLD_S > 0
+
+    def asked_by(self, connect: Callable[[], Any]) -> None:
+        """Say how this thread's next connection is opened, should a new one be needed: with the parameters of now."""
+        self._asked.connect = connect
+
+    def connect(self) -> PoolProxiedConnection:
+        """Lend a connection.
+
+        Raises:
+            PoolTimeoutError: there was none within TIMEOUT.
+            the driver's Error: it could not be opened.
+        """
+        began_at = time.perf_counter()
+        self._asked.deadline = began_at + self.settings.TIMEOUT
+        try:
+            lent = super().connect()
+        except (_NothingFreeError, TooSlowError) as error:
+            self.meter.count("timeouts")
+            raise self._timeout_error(time.perf_counter() - began_at, str(error)) from None
+        lease = Lease(frames_here() if self._notes_frames else ())
+        waited_s = lease.began_at - began_at
+        self._leases[id(lease)] = lease
+        lent.record_info["lease"] = lease  # type: ignore[index]  # None only of what is detached
+        if lease.work is not None:
+            lease.work.wait_s += waited_s
+            lease.work.held_since = lease.began_at
+        self.meter.lent(waited_s)
+        return lent
+
+    def leases(self) -> list[Lease]:
+        """Give the connections that are lent now."""
+        return list(self._leases.values())
+
+    @property
+    def open(self) -> int:
+        """How many connections are open, lent or not."""
+        return len(self._opened)
+
+    def keep_warm(self) -> None:
+        """Open what is missing of MIN_SIZE; `asked_by` says how.
+
+        Raises:
+            the driver's Error, TooSlowError: one could not be opened.
+        """
+        self._asked.deadline = time.perf_counter() + self.settings.TIMEOUT
+        self._bury_what_the_server_closed()
+        while self.open < self.settings.MIN_SIZE and (record := self._slot_without_connection()) is not None:
+            try:
+                record.get_connection()
+            finally:
+                self._do_return_conn(record)
+
+    def disown(self) -> None:
+        """Let go, in a forked child, of the sockets that are the parent's."""
+        for connection in list(self._opened):
+            sockets.disown(connection)
+
+    # What QueuePool asks its subclasses for.
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        record: ConnectionPoolEntry = self._take_slot(self._asked.deadline)
+        if record.dbapi_connection is not None:
+            self._replace_if_old_or_dead(record)
+        return record
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        if os.getpid() != self.pid:  # of the parent's pool, in a child: it is not ours to give back
+            return
+        lease = self._end_lease(record)
+        if record.dbapi_connection is not None and not self._is_clean(record, lease):
+            self._bury(record)
+        record.info["returned_at"] = time.perf_counter()
+        super()._do_return_conn(record)
+
+    def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
+        self._opened.discard(connection)
+        super()._close_connection(connection, terminate=terminate)
+
+    # Lending.
+
+    def _take_slot(self, deadline: float) -> Any:
+        """Give a slot that is free, or a new one, or wait for one.
+
+        Raises:
+            _NothingFreeError: the deadline has passed.
+        """
+        while True:
+            try:
+                return self._pool.get(False)
+            except Empty:
+                pass
+            if self._inc_overflow():
+                return _ConnectionRecord(self, connect=False)
+            left_s = deadline - time.perf_counter()
+            if left_s <= 0:
+                raise _NothingFreeError("all are lent")
+            with self._counted_as_waiting():
+                try:
+                    return self._pool.get(True, left_s)
+                except Empty:
+                    raise _NothingFreeError("all are lent") from None
+
+    @contextmanager
+    def _counted_as_waiting(self) -> Iterator[None]:
+        with self._waiting_lock:
+            self.waiting += 1
+        try:
+            yield
+        finally:
+            with self._waiting_lock:
+                self.waiting -= 1
+
+    def _replace_if_old_or_dead(self, record: Any) -> None:
+        """Empty a slot that is about to be lent, if its connection is of no use; the borrower connects anew."""
+        if 0 <= self.settings.RECYCLE < time.time() - record.starttime:
+            self.meter.count("recycled")
+            record.invalidate()
+        elif record.starttime < self._invalidate_time or not self._is_alive(record):
+            self._bury(record)
+
+    def _is_alive(self, record: Any) -> bool:
+        """Look whether an idle connection is alive, and ask it where looking does not tell."""
+        idle_s = time.perf_counter() - record.info["returned_at"]
+        is_due = self.settings.PRE_PING and idle_s > self.settings.PING_IDLE_S
+        if not is_due and not sockets.has_word_from_server(record.dbapi_connection):
+            return True
+        timeout_s = max(0.0, self._asked.deadline - time.perf_counter()) * PING_SHARE
+        begun_at = time.perf_counter()
+        if sockets.is_alive(record.dbapi_connection, timeout_s):
+            return True
+        if time.perf_counter() - begun_at >= timeout_s:
+            # The way to the server is broken, for the others as well, and not each caller should have to find it out.
+            self._invalidate_time = time.time()
+        return False
+
+    def _bury(self, record: Any) -> None:
+        """Close a connection that is broken, without a word to the server, which could block."""
+        self.meter.count("invalidated")
+        sockets.sever(record.dbapi_connection)
+        record.invalidate()
+
+    def _open(self) -> Any:
+        """Open a connection for a slot."""
+        begun_at = time.perf_counter()
+        try:
+            connection = connect_within(self._asked.deadline - begun_at, self._asked.connect)
+        except BaseException:
+            self.meter.count("connect_errors")
+            raise
+        self._opened.add(connection)
+        self.meter.connected(time.perf_counter() - begun_at)
+        return connection
+
+    def _slot_without_connection(self) -> Any:
+        """Give a slot to be warmed, one that lost its connection or a new one; None if all have one."""
+        queue = cast("Queue[Any]", self._pool)
+        with queue.mutex:
+            for record in queue.queue:
+                if record.dbapi_connection is None:
+                    queue.queue.remove(record)
+                    return record
+        return _ConnectionRecord(self, connect=False) if self._inc_overflow() else None
+
+    def _bury_what_the_server_closed(self) -> None:
+        """Empty the slots of idle connections that are of no use any more, before somebody is to use them."""
+        queue = cast("Queue[Any]", self._pool)
+        with queue.mutex:
+            for record in queue.queue:
+                if record.dbapi_connection is not None and sockets.has_word_from_server(record.dbapi_connection):
+                    self._bury(record)
+
+    # Returning.
+
+    def _end_lease(self, record: ConnectionPoolEntry) -> Lease | None:
+        lease: Lease | None = record.record_info.pop("lease", None)  # type: ignore[union-attr]
+        if lease is None:  # it was never lent: opening it failed, or it is being warmed
+            return None
+        self._leases.pop(id(lease), None)
+        held_s = lease.held_s()
+        self.meter.returned(held_s)
+        if lease.work is not None:
+            lease.work.hold_s += held_s
+            lease.work.held_since = None
+        return lease
+
+    def _is_clean(self, record: Any, lease: Lease | None) -> bool:
+        """Say whether a connection can be lent again, once its session is reset where that is due."""
+        connection = record.dbapi_connection
+        if connection.closed:
+            return False
+        leaves_state = self.settings.RESET == "always" or (lease is not None and lease.leaves_state)
+        if self.settings.RESET == "never" or not leaves_state:
+            return not sockets.has_word_from_server(connection)
+        try:
+            with sockets.severed_after(connection, self.settings.TIMEOUT):
+                session.reset_session(connection)
+        except Exception:  # noqa: BLE001 - a session that cannot be reset is ended
+            return False
+        self.meter.count("resets")
+        return True
+
+    def _timeout_error(self, waited_s: float, reason: str) -> PoolTimeoutError:
+        held = max(self.leases(), key=Lease.held_s, default=None)
+        use = PoolUse(self.settings.POOL_SIZE, self.settings.MAX_OVERFLOW, len(self._leases), self.waiting + 1)
+        longest = f"longest held: {held.held_s():.1f} s by {held.holder}" if held else ""
+        return PoolTimeoutError(self.alias, waited_s, use, longest, reason)

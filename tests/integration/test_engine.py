@@ -1,0 +1,393 @@
+"""The pooled engine, beside the plain one of dj_db_conn_pool: each trap of the plain one is shown to be there.
+
+A test that is marked for the plain engine must fail there; should a later version of it pass, the mark is taken away.
+"""
+
+import gc
+import json
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg2
+import pytest
+import sqlalchemy.exc
+from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from poolhouse.engines.options import problems
+from poolhouse.engines.pool import LendingPool
+from poolhouse.engines.postgresql.base import DatabaseWrapper
+from poolhouse.errors import PoolTimeoutError
+from tests.integration.void import Way
+
+OURS = "poolhouse.engines.postgresql"
+PLAIN = "dj_db_conn_pool.backends.postgresql"
+TRAPS = (AssertionError, OperationalError, sqlalchemy.exc.TimeoutError)
+both = pytest.mark.parametrize("engine", [OURS, PLAIN])
+ours_alone = pytest.mark.parametrize(
+    "engine", [OURS, pytest.param(PLAIN, marks=pytest.mark.xfail(strict=True, raises=TRAPS))]
+)
+
+MakePool = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def _database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """The test database, with more aliases than Django's own test cases allow."""
+    with django_db_blocker.unblock():
+        yield
+
+
+@pytest.fixture
+def pool_of() -> Iterator[MakePool]:
+    """Make an alias of the test database with a pool of its own; give the alias."""
+    from dj_db_conn_pool.core import pool_container
+
+    made: list[str] = []
+
+    def make(engine: str, **pool_options: Any) -> str:
+        alias = f"pooled{len(made)}"
+        template = connections[DEFAULT_DB_ALIAS].settings_dict
+        connections.settings[alias] = {
+            **template,
+            "ENGINE": engine,
+            "CONN_MAX_AGE": 0,
+            "OPTIONS": dict(template["OPTIONS"]),
+            "POOL_OPTIONS": {"POOL_SIZE": 2, "MAX_OVERFLOW": 0, "TIMEOUT": 5, "PRE_PING": False, **pool_options},
+        }
+        made.append(alias)
+        return alias
+
+    yield make
+    for alias in made:
+        connections[alias].close()
+        if pool_container.has(alias):
+            pool_container.get(alias).dispose()
+            del pool_container[alias]
+        del connections[alias]
+        del connections.settings[alias]
+
+
+@contextmanager
+def borrowed(alias: str) -> Iterator[BaseDatabaseWrapper]:
+    """Hold a connection for the length of a block, as a thread does that serves a request."""
+    wrapper = connections.create_connection(alias)
+    try:
+        wrapper.ensure_connection()
+        yield wrapper
+    finally:
+        wrapper.close()
+
+
+def ask(wrapper: BaseDatabaseWrapper, question: str) -> Any:
+    with wrapper.cursor() as cursor:
+        cursor.execute(question)
+        return cursor.fetchone()[0]
+
+
+def pid_of(alias: str) -> int:
+    with borrowed(alias) as wrapper:
+        return int(ask(wrapper, "SELECT pg_backend_pid()"))
+
+
+def warm_up_alias(alias: str) -> None:
+    wrapper = connections.create_connection(alias)
+    assert isinstance(wrapper, DatabaseWrapper)
+    wrapper.keep_warm()
+
+
+def pool(alias: str) -> LendingPool:
+    from dj_db_conn_pool.core import pool_container
+
+    found: LendingPool = pool_container.get(alias)
+    return found
+
+
+@both
+def test_it_lends_again_what_was_returned(engine: str, pool_of: MakePool) -> None:
+    alias = pool_of(engine)
+    assert pid_of(alias) == pid_of(alias)
+
+
+def test_it_adds_up_waiting_and_holding(pool_of: MakePool) -> None:
+    alias = pool_of(OURS)
+    for wrapper in [connections.create_connection(alias) for _ in range(2)]:
+        wrapper.ensure_connection()  # so that connecting is no part of what is measured
+        wrapper.close()
+    before = pool(alias).meter.read()
+
+    def work(_: int) -> None:
+        with borrowed(alias) as wrapper:
+            ask(wrapper, "SELECT pg_sleep(0.2)::text")
+
+    with ThreadPoolExecutor(6) as threads:  # three at a time of two: waits of 0, 0.2 and 0.4 s
+        list(threads.map(work, range(6)))
+    after = pool(alias).meter.read()
+    waited_s = after["wait"].total_s - before["wait"].total_s
+    held_s = after["hold"].total_s - before["hold"].total_s
+    assert 1.2 <= held_s < 1.2 * 1.15
+    assert 2 * 0 + 2 * 0.2 + 2 * 0.4 <= waited_s < 1.2 * 1.15
+    assert after["wait"].count - before["wait"].count == after["hold"].count - before["hold"].count == 6
+    assert after["counts"]["connects"] == after["connect"].count
+
+
+@ours_alone
+def test_exhaustion_is_an_operational_error_that_says_who_holds(engine: str, pool_of: MakePool) -> None:
+    alias = pool_of(engine, TIMEOUT=0.3)
+    with borrowed(alias), borrowed(alias):
+        begun_at = time.perf_counter()
+        with pytest.raises(OperationalError) as raised, borrowed(alias):
+            pass
+        assert 0.3 <= time.perf_counter() - begun_at < 0.8
+    text = str(raised.value)
+    assert isinstance(raised.value, PoolTimeoutError)
+    assert f"{alias}: no connection after 0.3" in text
+    assert "size 2, overflow 0, in use 2, waiting 1" in text
+    assert f"longest held: 0.3 s by thread {threading.current_thread().name}" in text
+    assert pool(alias).meter.read()["counts"]["timeouts"] == 1
+
+
+@ours_alone
+def test_a_failure_to_connect_wakes_who_waits(engine: str, pool_of: MakePool) -> None:
+    alias = pool_of(engine, POOL_SIZE=1, TIMEOUT=3)
+    good = connections.settings[alias]["PASSWORD"]
+    holder_began, fail = threading.Event(), threading.Event()
+
+    class Slow(psycopg2.extensions.connection):  # type: ignore[misc]  # it has no types
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            holder_began.set()
+            assert fail.wait(10)
+            raise psycopg2.OperationalError("the server is away")
+
+    def fails() -> None:
+        wrapper = connections.create_connection(alias)
+        wrapper.settings_dict["OPTIONS"]["connection_factory"] = Slow
+        with pytest.raises(OperationalError):
+            wrapper.ensure_connection()
+
+    def waits() -> float:
+        assert holder_began.wait(10)
+        del connections.settings[alias]["OPTIONS"]["connection_factory"]
+        begun_at = time.perf_counter()
+        threading.Timer(0.2, fail.set).start()
+        with borrowed(alias):
+            return time.perf_counter() - begun_at
+
+    assert good
+    with ThreadPoolExecutor(2) as threads:
+        failing, waiting = threads.submit(fails), threads.submit(waits)
+        failing.result()
+        assert waiting.result() < 2
+
+
+@ours_alone
+def test_it_survives_that_the_server_ends_its_sessions_without_a_ping(engine: str, pool_of: MakePool) -> None:
+    alias = pool_of(engine, PRE_PING=False)
+    pid = pid_of(alias)
+    with borrowed(DEFAULT_DB_ALIAS) as other:
+        assert ask(other, f"SELECT pg_terminate_backend({pid}, 5000)")
+    assert pid_of(alias) != pid
+    assert pool(alias).meter.read()["counts"]["invalidated"] == 1
+
+
+def test_a_ping_is_for_what_lay_idle(pool_of: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from poolhouse.engines import sockets
+
+    pings = []
+    is_alive = sockets.is_alive
+
+    def counted(connection: Any, timeout_s: float) -> bool:
+        pings.append(connection)
+        return is_alive(connection, timeout_s)
+
+    monkeypatch.setattr(sockets, "is_alive", counted)
+    alias = pool_of(OURS, PRE_PING=True, PING_IDLE_S=0.2)
+    first = pid_of(alias)
+    assert pid_of(alias) == first
+    assert not pings
+    time.sleep(0.25)  # the time itself is what matters
+    assert pid_of(alias) == first
+    assert len(pings) == 1
+
+
+def test_a_connection_is_recycled_at_its_age(pool_of: MakePool) -> None:
+    alias = pool_of(OURS, RECYCLE=0)
+    assert pid_of(alias) != pid_of(alias)
+    assert pool(alias).meter.read()["counts"]["recycled"] == 1
+
+
+@ours_alone
+def test_rotated_credentials_are_used_for_new_connections(engine: str, pool_of: MakePool) -> None:
+    alias = pool_of(engine)
+    with borrowed(alias):
+        connections.settings[alias]["OPTIONS"]["application_name"] = "rotated"
+        with borrowed(alias) as second:
+            assert ask(second, "SELECT current_setting('application_name')") == "rotated"
+
+
+@ours_alone
+@pytest.mark.parametrize(
+    ("statement", "question"),
+    [
+        ("SET work_mem = '7MB'", "SELECT current_setting('work_mem') = '7MB'"),
+        ("SELECT set_config('work_mem', '7MB', false)", "SELECT current_setting('work_mem') = '7MB'"),
+        (
+            "SELECT pg_advisory_lock(42)",
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 42)",
+        ),
+        ("CREATE TEMP TABLE left_behind (id int)", "SELECT to_regclass('pg_temp.left_behind') IS NOT NULL"),
+        (
+            "/* a comment */ SELECT 1 AS id INTO TEMP left_behind",
+            "SELECT to_regclass('pg_temp.left_behind') IS NOT NULL",
+        ),
+        ("LISTEN to_somebody", "SELECT EXISTS (SELECT FROM pg_listening_channels())"),
+        ("PREPARE left_behind AS SELECT 1", "SELECT EXISTS (SELECT FROM pg_prepared_statements)"),
+    ],
+)
+def test_a_borrowers_session_state_does_not_reach_the_next(
+    engine: str, pool_of: MakePool, statement: str, question: str
+) -> None:
+    alias = pool_of(engine, POOL_SIZE=1)
+    with borrowed(alias) as wrapper:
+        with wrapper.cursor() as cursor:
+            cursor.execute(statement)
+        pid = wrapper.connection.info.backend_pid
+        assert ask(wrapper, question) is True
+    with borrowed(alias) as wrapper:
+        assert ask(wrapper, question) is False
+        assert wrapper.connection.info.backend_pid == pid
+
+
+def test_who_leaves_nothing_pays_nothing(pool_of: MakePool) -> None:
+    alias = pool_of(OURS)
+    with borrowed(alias) as wrapper:
+        ask(wrapper, "SELECT count(*) FROM pg_class")
+        with wrapper.cursor() as cursor:
+            cursor.execute("SET LOCAL work_mem = '7MB'")
+    assert pool(alias).meter.read()["counts"]["resets"] == 0
+
+
+def test_the_last_returned_is_lent_first_where_that_is_asked_for(pool_of: MakePool) -> None:
+    for lifo in (False, True):
+        alias = pool_of(OURS, USE_LIFO=lifo)
+        with borrowed(alias) as first, borrowed(alias) as second:
+            returned = [ask(wrapper, "SELECT pg_backend_pid()") for wrapper in (second, first)]
+        assert pid_of(alias) == returned[-1 if lifo else 0]
+
+
+def test_a_minimum_is_kept_warm(pool_of: MakePool) -> None:
+    alias = pool_of(OURS, MIN_SIZE=2)
+    warm_up_alias(alias)
+    assert pool(alias).open == 2
+    with borrowed(DEFAULT_DB_ALIAS) as other, borrowed(alias) as wrapper:
+        ask(other, f"SELECT pg_terminate_backend({ask(wrapper, 'SELECT pg_backend_pid()')}, 5000)::text")
+    assert pool(alias).open == 1
+    warm_up_alias(alias)
+    assert pool(alias).open == 2
+
+
+@ours_alone
+def test_a_forked_child_leaves_its_parents_sockets_alone(engine: str, pool_of: MakePool) -> None:
+    alias = pool_of(engine)
+    with borrowed(alias) as wrapper:
+        lent = ask(connections[alias], "SELECT pg_backend_pid()")  # this thread's own, as after preloading
+        idle = ask(wrapper, "SELECT pg_backend_pid()")
+    answer = answer_of_child(lambda: [use_and_drop_everything(alias), ask(connections[alias], BACKEND_PIDS)])
+    assert ask(connections[alias], "SELECT pg_backend_pid()") == lent
+    with borrowed(alias) as wrapper:
+        assert ask(wrapper, "SELECT pg_backend_pid()") == idle
+    assert answer[0] not in (lent, idle)
+    assert {lent, idle} < set(answer[1])
+
+
+BACKEND_PIDS = "SELECT array_agg(pid) FROM pg_stat_activity WHERE datname = current_database()"
+
+
+def use_and_drop_everything(alias: str) -> int:
+    """Do in a child what ends connections: return them, close them, let the interpreter collect and exit."""
+    pid = pid_of(alias)
+    connections[alias].close()
+    gc.collect()
+    weakref.finalize._exitfunc()  # type: ignore[attr-defined]
+    return pid
+
+
+def answer_of_child(do: Callable[[], Any]) -> Any:
+    """Run a function in a forked child; give what it gives."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(writer, json.dumps(do()).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as answer:
+        text = answer.read()
+    os.waitpid(child, 0)
+    assert text, "the child failed"
+    return json.loads(text)
+
+
+@pytest.fixture
+def way() -> Iterator[Way]:
+    """A way to the server on which packets can vanish."""
+    made = Way(int(connections[DEFAULT_DB_ALIAS].settings_dict["PORT"]))
+    yield made
+    made.close()
+
+
+@ours_alone
+@pytest.mark.parametrize("trouble", ["drop", "freeze"])
+def test_the_timeout_holds_when_nothing_answers(engine: str, pool_of: MakePool, way: Way, trouble: str) -> None:
+    timeout_s = 2
+    alias = pool_of(engine, TIMEOUT=timeout_s, PRE_PING=True, **({"PING_IDLE_S": 0} if engine == OURS else {}))
+    connections.settings[alias]["PORT"] = way.port
+    with borrowed(alias), borrowed(alias):
+        pass
+    getattr(way, trouble)()
+    refusals: list[tuple[float, Exception]] = []
+    threads = [threading.Thread(target=note_refusal, args=(alias, refusals), daemon=True) for _ in range(6)]
+    begun_at = time.perf_counter()
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, begun_at + timeout_s + 1 - time.perf_counter()))
+        in_time = list(refusals)
+        way.restore()
+        assert len(in_time) == 6
+        assert {type(error) for _, error in in_time} == {PoolTimeoutError}
+        assert max(span_s for span_s, _ in in_time) < timeout_s + 1
+        assert pid_of(alias)
+    finally:
+        way.close()
+        for thread in threads:
+            thread.join(10)
+
+
+def note_refusal(alias: str, refusals: list[tuple[float, Exception]]) -> None:
+    begun_at = time.perf_counter()
+    try:
+        with borrowed(alias):
+            pass
+    except Exception as error:  # noqa: BLE001 - the test looks at it
+        refusals.append((time.perf_counter() - begun_at, error))
+
+
+def test_options_that_are_unknown_or_out_of_bounds_are_named() -> None:
+    assert problems({"POOL_SIZE": 5, "MAX_OVERFLOW": -1, "TIMEOUT": 0.5, "RESET": "always"}) == []
+    assert problems({"pool_size": 5}) == ["unknown key 'pool_size'; did you mean POOL_SIZE?"]
+    assert problems({"MAX_OVERFLOWS": 5}) == ["unknown key 'MAX_OVERFLOWS'; did you mean MAX_OVERFLOW?"]
+    assert problems({"ZZZ": 5})[0].startswith("unknown key 'ZZZ'; allowed: POOL_SIZE, MAX_OVERFLOW, ")
+    assert problems({"POOL_SIZE": "5"}) == ["POOL_SIZE='5' must be a whole number"]
+    assert problems({"POOL_SIZE": 0}) == ["POOL_SIZE=0 must be 1 or more"]
+    assert problems({"PRE_PING": 1}) == ["PRE_PING=1 must be True or False"]
+    assert problems({"RESET": "sometimes"}) == ["RESET='sometimes' must be one of seen, always, never"]
+    assert problems({"MIN_SIZE": 3, "POOL_SIZE": 2}) == ["MIN_SIZE=3 is more than POOL_SIZE=2"]
