@@ -11,7 +11,6 @@ from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, ValidationError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from telemetry.formats import BadInput
 
@@ -103,6 +102,5 @@ MAKERS: dict[type[Exception], Callable[[Any], Problem]] = {
     Http404: lambda error: Problem(HTTPStatus.NOT_FOUND, str(error)),
     OperationalError: _of_database,
     InterfaceError: _of_database,
-    PoolTimeout: _of_database,  # of an exhausted pool; it is none of Django's
     Exception: _of_anything,
 }

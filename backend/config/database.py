@@ -7,7 +7,8 @@ from pydantic import PostgresDsn
 
 from config.env import Database
 
-POOLED_ENGINE = "dj_db_conn_pool.backends.postgresql"
+# dj_db_conn_pool's, with what that lacks.
+POOLED_ENGINE = "poolhouse.engines.postgresql"
 STANDARD_ENGINE = "django.db.backends.postgresql"
 
 
@@ -69,8 +70,8 @@ def _pooled(database: Database, *, development: bool) -> dict[str, Any]:
             "RECYCLE": chosen("db_pool_recycle"),
             "TIMEOUT": chosen("db_pool_timeout"),
             "PRE_PING": database.db_conn_health_checks,
+            "MIN_SIZE": min(chosen("db_min_conns"), chosen("db_max_conns")),
         },
-        "POOLHOUSE": {"MIN_CONNECTIONS": min(chosen("db_min_conns"), chosen("db_max_conns"))},
     }
 
 

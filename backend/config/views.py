@@ -6,7 +6,6 @@ import redis
 from django.conf import settings
 from django.db import Error, connection
 from django.http import HttpRequest, JsonResponse
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from poolhouse import __version__
 from poolhouse.driver import driver_errors
@@ -25,7 +24,7 @@ def index(request: HttpRequest) -> JsonResponse:
                 "SELECT pg_backend_pid(), current_setting('application_name'), current_setting('server_version')"
             )
             backend_pid, application_name, server_version = cursor.fetchone()
-    except (Error, PoolTimeout) as error:  # an exhausted pool raises SQLAlchemy's error, which is none of Django's
+    except Error as error:
         return _document({"service": current().service, "problem": _one_line(error)}, status=503)
     (pool,) = (state for state in pool_states() if state.alias == connection.alias)
     return _document(

@@ -16,7 +16,7 @@ class PoolhouseConfig(AppConfig):
 
     def ready(self) -> None:
         """Listen for connections and tasks, and start to report."""
-        from poolhouse import publisher
+        from poolhouse import keeper
 
         connection_created.connect(pools.remember_wrapper, dispatch_uid="poolhouse.remember_wrapper")
         connection_created.connect(statements.time_statements, dispatch_uid="poolhouse.time_statements")
@@ -24,4 +24,4 @@ class PoolhouseConfig(AppConfig):
             from poolhouse import tasks
 
             tasks.follow_tasks()
-        publisher.begin()
+        keeper.begin()

@@ -32,6 +32,8 @@ class Histogram:
 
     counts: Counter[int] = field(default_factory=Counter)
     total_s: float = 0.0
+    without_bucket: int = 0
+    """durations of which only the total is known; then no quantile is"""
 
     def record(self, seconds: float) -> None:
         """Count a duration. Not safe against other threads: its owner has a lock."""
@@ -41,18 +43,20 @@ class Histogram:
     @property
     def count(self) -> int:
         """How many durations were recorded."""
-        return sum(self.counts.values())
+        return self.counts.total() + self.without_bucket
 
     @property
     def mean_s(self) -> float | None:
         """Their mean; None of nothing."""
-        return self.total_s / self.count if self.counts else None
+        return self.total_s / self.count if self.count else None
 
     def quantile_s(self, share: float) -> float | None:
-        """Give the duration below which a share of them lies, 0.95 for p95; None of nothing.
+        """Give the duration below which a share of them lies, 0.95 for p95; None where that is not known.
 
         It is the middle of a bucket, on the logarithmic scale.
         """
+        if self.without_bucket:
+            return None
         rank = share * self.count
         passed = 0
         for bucket in sorted(self.counts):
@@ -68,14 +72,30 @@ class Histogram:
         for histogram in histograms:
             merged.counts.update(histogram.counts)
             merged.total_s += histogram.total_s
+            merged.without_bucket += histogram.without_bucket
         return merged
 
     def to_wire(self) -> list[float]:
-        """Write it as numbers: the total, then bucket, count, bucket, count, …"""
-        return [round(self.total_s, 6), *(number for pair in sorted(self.counts.items()) for number in pair)]
+        """Write it as numbers: the total, those without a bucket, then bucket, count, bucket, count, …"""
+        return [
+            round(self.total_s, 6),
+            self.without_bucket,
+            *(number for pair in sorted(self.counts.items()) for number in pair),
+        ]
 
     @classmethod
     def from_wire(cls, numbers: list[float]) -> Self:
         """Read what `to_wire` wrote."""
-        total_s, *pairs = numbers
-        return cls(Counter(dict(zip(map(int, pairs[::2]), map(int, pairs[1::2]), strict=True))), total_s)
+        total_s, without_bucket, *pairs = numbers
+        counts = Counter(dict(zip(map(int, pairs[::2]), map(int, pairs[1::2]), strict=True)))
+        return cls(counts, total_s, int(without_bucket))
+
+    def summary(self) -> dict[str, float | int | None]:
+        """Give count, mean and percentiles, in seconds."""
+        return {
+            "count": self.count,
+            "mean_s": self.mean_s,
+            "p50_s": self.quantile_s(0.50),
+            "p95_s": self.quantile_s(0.95),
+            "p99_s": self.quantile_s(0.99),
+        }

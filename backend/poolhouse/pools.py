@@ -1,42 +1,63 @@
-"""The pools of this process, seen from inside it."""
+"""The pools of this process, seen from inside it; the same facts for every strategy, as far as each can give them."""
 
 import logging
 import threading
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from poolhouse.driver import driver_errors
+from poolhouse.histogram import Histogram
 from poolhouse.identity import is_postgresql
+from poolhouse.leaks import Suspect, suspects_among
+
+if TYPE_CHECKING:  # engines that a project need not have installed
+    from poolhouse.engines.postgresql.base import DatabaseWrapper as LendingWrapper
 
 logger = logging.getLogger(__name__)
+
+LENDING_ENGINE = "poolhouse.engines.postgresql"
 
 # Wrappers live in their own thread's storage, out of the reach of others; this is how a reporting thread finds them.
 _wrappers: "WeakSet[BaseDatabaseWrapper]" = WeakSet()
 _wrappers_lock = threading.Lock()
+_connects: Counter[str] = Counter()
 
 
 @dataclass(frozen=True)
 class PoolState:
-    """One database alias of one process, at one moment. Every number counts connections."""
+    """One database alias of one process, at one moment. What an engine does not tell is None, or not in `counts`."""
 
     alias: str
     engine: str
     kind: str
-    """queuepool (dj_db_conn_pool), or per-thread (the standard backend: each thread has a connection of its own)"""
+    """queuepool (dj_db_conn_pool's, or this app's on it), native (Django's own, of psycopg), or per-thread"""
     size: int | None
-    """what the pool keeps; None where nothing bounds it"""
+    """connections that the pool keeps; None where nothing bounds it"""
     max: int | None
     """size and overflow; None where nothing bounds it"""
     in_use: int
-    """lent to a thread; per-thread: open"""
+    """connections lent to a thread; per-thread: open"""
     idle: int
     overflow: int
-    """open above size"""
+    """connections open above size"""
+    waiting: int | None = None
+    """callers that wait for a connection"""
+    counts: dict[str, int] = field(default_factory=dict)
+    """what has happened since the process began: `poolhouse.meter.COUNTERS`"""
+    wait: Histogram | None = None
+    """from asking for a connection to having it"""
+    hold: Histogram | None = None
+    """from having it to returning it"""
+    connect: Histogram | None = None
+    """opening one"""
+    suspects: tuple[Suspect, ...] = ()
+    """connections that are held for longer than LEAK_THRESHOLD_S"""
 
     @property
     def open(self) -> int:
@@ -47,10 +68,44 @@ class PoolState:
 def pool_states() -> list[PoolState]:
     """Look at every PostgreSQL alias of this process, without opening a connection or waiting for one."""
     return [
-        _queuepool_state(alias, database) if "dj_db_conn_pool" in database["ENGINE"] else _per_thread_state(alias)
+        _reader_of(database)(alias, database)
         for alias, database in connections.settings.items()
         if is_postgresql(database["ENGINE"])
     ]
+
+
+def _reader_of(database: dict[str, Any]) -> Callable[[str, dict[str, Any]], PoolState]:
+    if database["ENGINE"] == LENDING_ENGINE:
+        return _lending_state
+    if "dj_db_conn_pool" in database["ENGINE"]:
+        return _queuepool_state
+    return _native_state if database.get("OPTIONS", {}).get("pool") else _per_thread_state
+
+
+def _lending_state(alias: str, database: dict[str, Any]) -> PoolState:
+    wrapper = _lending_wrapper(alias)
+    settings, pool = wrapper.pool_options, wrapper.pool_if_made()
+    bound = None if settings.MAX_OVERFLOW < 0 else settings.POOL_SIZE + settings.MAX_OVERFLOW
+    state: dict[str, Any] = {
+        "alias": alias,
+        "engine": _engine_in_use(alias),
+        "kind": "queuepool",
+        "size": settings.POOL_SIZE,
+    }
+    if pool is None:  # it is made when the first connection is asked for
+        return PoolState(**state, max=bound, in_use=0, idle=0, overflow=0, waiting=0)
+    leases = pool.leases()
+    in_use, opened = len(leases), pool.open
+    return PoolState(
+        **state,
+        max=bound,
+        in_use=in_use,
+        idle=max(0, opened - in_use),
+        overflow=max(0, opened - settings.POOL_SIZE),
+        waiting=pool.waiting,
+        suspects=suspects_among(leases),
+        **pool.meter.read(),
+    )
 
 
 def _queuepool_state(alias: str, database: dict[str, Any]) -> PoolState:
@@ -61,7 +116,7 @@ def _queuepool_state(alias: str, database: dict[str, Any]) -> PoolState:
     size = pool_options.get("POOL_SIZE", defaults["pool_size"])
     max_overflow = pool_options.get("MAX_OVERFLOW", defaults["max_overflow"])
     in_use = idle = overflow = 0
-    if pool_container.has(alias):  # it is made when the first connection is asked for
+    if pool_container.has(alias):
         pool = pool_container.get(alias)
         in_use, idle, overflow = pool.checkedout(), pool.checkedin(), max(0, pool.overflow())
     return PoolState(
@@ -76,9 +131,39 @@ def _queuepool_state(alias: str, database: dict[str, Any]) -> PoolState:
     )
 
 
-def _per_thread_state(alias: str) -> PoolState:
+def _native_state(alias: str, database: dict[str, Any]) -> PoolState:
+    """Ask psycopg's pool: https://www.psycopg.org/psycopg3/docs/advanced/pool.html#pool-stats."""
+    pool: Any = connections[alias].pool  # type: ignore[attr-defined]  # it is there where OPTIONS has a pool
+    stats = pool.get_stats()  # a key whose value is 0 may be missing
+    size, idle = stats.get("pool_size", 0), stats.get("pool_available", 0)
+    lent, connects = stats.get("requests_num", 0), stats.get("connections_num", 0)
+    return PoolState(
+        alias=alias,
+        engine=_engine_in_use(alias),
+        kind="native",
+        size=stats["pool_min"],
+        max=stats["pool_max"],
+        in_use=size - idle,
+        idle=idle,
+        overflow=max(0, size - stats["pool_min"]),
+        waiting=stats.get("requests_waiting", 0),
+        counts={
+            "lent": lent,
+            "timeouts": stats.get("requests_errors", 0),
+            "connects": connects,
+            "connect_errors": stats.get("connections_errors", 0),
+            "invalidated": stats.get("connections_lost", 0) + stats.get("returns_bad", 0),
+        },
+        wait=Histogram(total_s=stats.get("requests_wait_ms", 0) / 1000, without_bucket=lent),
+        hold=Histogram(total_s=stats.get("usage_ms", 0) / 1000, without_bucket=lent),
+        connect=Histogram(total_s=stats.get("connections_ms", 0) / 1000, without_bucket=connects),
+    )
+
+
+def _per_thread_state(alias: str, database: dict[str, Any]) -> PoolState:
     with _wrappers_lock:
         held = [wrapper for wrapper in _wrappers if wrapper.alias == alias and wrapper.connection is not None]
+        connects = _connects[alias]
     return PoolState(
         alias=alias,
         engine=_engine_in_use(alias),
@@ -88,6 +173,7 @@ def _per_thread_state(alias: str) -> PoolState:
         in_use=len(held),
         idle=0,
         overflow=0,
+        counts={"connects": connects},
     )
 
 
@@ -96,39 +182,45 @@ def _engine_in_use(alias: str) -> str:
     return type(connections[alias]).__module__.removesuffix(".base")
 
 
+def _lending_wrapper(alias: str) -> "LendingWrapper":
+    from poolhouse.engines.postgresql.base import DatabaseWrapper
+
+    wrapper = connections[alias]
+    if not isinstance(wrapper, DatabaseWrapper):
+        raise TypeError(f"{alias}: its engine was changed after it was first used, from {type(wrapper).__module__}")
+    return wrapper
+
+
 def remember_wrapper(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
     """Receive Django's `connection_created`."""
     with _wrappers_lock:
         _wrappers.add(connection)
+        _connects[connection.alias] += 1
 
 
 def forget_parent() -> None:
     """Forget, in a forked child, what belongs to the parent; nothing is closed, since the sockets are shared."""
-    global _wrappers, _wrappers_lock
-    _wrappers, _wrappers_lock = WeakSet(), threading.Lock()
+    global _wrappers, _wrappers_lock, _connects
+    _wrappers, _wrappers_lock, _connects = WeakSet(), threading.Lock(), Counter()
+
+
+def lending_aliases() -> list[str]:
+    """Give the aliases that have this app's engine."""
+    return [alias for alias, database in connections.settings.items() if database["ENGINE"] == LENDING_ENGINE]
+
+
+def lending_wrappers() -> "list[LendingWrapper]":
+    """Give this thread's wrapper of each alias that has this app's engine."""
+    return [_lending_wrapper(alias) for alias in lending_aliases()]
 
 
 def warm_up() -> None:
-    """Open the connections that a process is to start with: `DATABASES[alias]["POOLHOUSE"]["MIN_CONNECTIONS"]`.
+    """Open the connections that a process is to start with: MIN_SIZE of POOL_OPTIONS.
 
     A server that cannot be reached now is logged, not raised: the process can start and connect later.
     """
-    for alias, database in connections.settings.items():
-        wanted = database.get("POOLHOUSE", {}).get("MIN_CONNECTIONS", 0)
-        if wanted and "dj_db_conn_pool" in database["ENGINE"]:
-            _fill(alias, wanted)
-
-
-def _fill(alias: str, wanted: int) -> None:
-    from dj_db_conn_pool.core import pool_container
-
-    wrapper = connections[alias]
-    try:
-        wrapper.ensure_connection()
-        with ExitStack() as borrowed:
-            for _ in range(wanted - 1):  # held together, so that each is another one; the wrapper holds the first
-                borrowed.callback(pool_container.get(alias).connect().close)
-    except driver_errors(alias) as error:
-        logger.warning("%s: could not open the first %d connections: %s", alias, wanted, error)
-    finally:
-        wrapper.close()
+    for wrapper in lending_wrappers():
+        try:
+            wrapper.keep_warm()
+        except driver_errors(wrapper.alias) as error:
+            logger.warning("%s: could not open its first connections: %s", wrapper.alias, error)

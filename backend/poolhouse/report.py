@@ -1,12 +1,26 @@
 """What one process tells of itself, and its form on the wire."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
+from poolhouse.histogram import Histogram
+from poolhouse.leaks import Suspect
 from poolhouse.pools import PoolState
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
+
+
+def _as_wire(value: PoolState | Suspect | Histogram) -> Any:
+    return value.to_wire() if isinstance(value, Histogram) else vars(value)
+
+
+def _pool_state(document: dict[str, Any]) -> PoolState:
+    for name in ("wait", "hold", "connect"):
+        if document[name] is not None:
+            document[name] = Histogram.from_wire(document[name])
+    document["suspects"] = tuple(Suspect(**suspect) for suspect in document["suspects"])
+    return PoolState(**document)
 
 
 @dataclass(frozen=True)
@@ -24,7 +38,8 @@ class ProcessReport:
 
     def to_json(self) -> str:
         """Encode for the store."""
-        return json.dumps({"version": WIRE_VERSION, **asdict(self)}, separators=(",", ":"))
+        document = {"version": WIRE_VERSION, **vars(self)}
+        return json.dumps(document, separators=(",", ":"), default=_as_wire)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self | None:
@@ -33,7 +48,7 @@ class ProcessReport:
             document: dict[str, Any] = json.loads(text)
             if document.pop("version") != WIRE_VERSION:
                 return None
-            pools = tuple(PoolState(**pool) for pool in document.pop("pools"))
+            pools = tuple(_pool_state(pool) for pool in document.pop("pools"))
             return cls(pools=pools, **document)
         except (ValueError, TypeError, KeyError, AttributeError):
             return None

@@ -19,7 +19,7 @@ from sandbox.processes import peak_memory_bytes
 from tests.acceptance.conftest import Running
 
 INGEST = ("enqueue_ingest", str(weather_csv()), "--time", "time_hour", "--labels", "origin", "--values", *MEASURES)
-POOLED, STANDARD = "dj_db_conn_pool.backends.postgresql", "django.db.backends.postgresql"
+POOLED, STANDARD = "poolhouse.engines.postgresql", "django.db.backends.postgresql"
 
 
 def query(running: Running, sql: str) -> list[tuple[Any, ...]]:

@@ -6,6 +6,7 @@ import pytest
 
 from config.database import POOLED_ENGINE, STANDARD_ENGINE, get_database_settings
 from config.env import Database
+from poolhouse.engines.options import problems
 
 
 def settings_of(*, development: bool = False, worker: bool = False, **variables: Any) -> dict[str, Any]:
@@ -20,7 +21,15 @@ def test_the_web_gets_the_pool_with_its_options() -> None:
     made = settings_of(db_max_conns=7, db_max_overflow=3, db_pool_recycle=60, db_pool_timeout=1.5)
     assert made["ENGINE"] == POOLED_ENGINE
     assert made["CONN_MAX_AGE"] == 0
-    assert made["POOL_OPTIONS"] == {"POOL_SIZE": 7, "MAX_OVERFLOW": 3, "RECYCLE": 60, "TIMEOUT": 1.5, "PRE_PING": True}
+    assert made["POOL_OPTIONS"] == {
+        "POOL_SIZE": 7,
+        "MAX_OVERFLOW": 3,
+        "RECYCLE": 60,
+        "TIMEOUT": 1.5,
+        "PRE_PING": True,
+        "MIN_SIZE": 2,
+    }
+    assert problems(made["POOL_OPTIONS"]) == []
 
 
 def test_a_celery_process_gets_the_standard_backend_and_no_pool() -> None:

@@ -45,8 +45,8 @@ class _Attempt(threading.Thread):
 def connect_within(timeout_s: float, connect: Callable[[], Any]) -> Any:
     """Open a connection.
 
-    The driver's own connect_timeout does not do: it is in whole seconds, two at least, for each address that a name has,
-    and the name service is not bounded by it.
+    The driver's own connect_timeout does not do: it is in whole seconds, two at least, for each address that a name
+    has, and the name service is not bounded by it.
 
     Args:
         timeout_s: how long it may take.

@@ -12,6 +12,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePoo
 from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util.queue import Empty, Queue
 
+from poolhouse import leaks
 from poolhouse.conf import options
 from poolhouse.engines import session, sockets
 from poolhouse.engines.connecting import TooSlowError, connect_within
@@ -235,6 +236,8 @@ class LendingPool(QueuePool):
         self._leases.pop(id(lease), None)
         held_s = lease.held_s()
         self.meter.returned(held_s)
+        if lease.is_suspect:
+            leaks.note_return(self.alias, lease)
         if lease.work is not None:
             lease.work.hold_s += held_s
             lease.work.held_since = None

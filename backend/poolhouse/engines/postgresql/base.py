@@ -7,10 +7,13 @@ from typing import Any
 
 from dj_db_conn_pool.backends.postgresql import base
 from dj_db_conn_pool.core import pool_container
-from django.db import connections
+from django.db import OperationalError, connections
 from django.utils.functional import cached_property
 
+from poolhouse import leaks
+from poolhouse.conf import options
 from poolhouse.engines import session
+from poolhouse.engines.connecting import TooSlowError
 from poolhouse.engines.leases import Lease
 from poolhouse.engines.options import PoolOptions
 from poolhouse.engines.pool import LendingPool
@@ -73,17 +76,30 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # untyped up
             pool: LendingPool = pool_container.get(self.alias)
             return pool
 
+    def pool_if_made(self) -> LendingPool | None:
+        """Give this alias' pool of this process, unless nobody has asked for a connection yet."""
+        pool: LendingPool | None = dict.get(pool_container, self.alias)  # the container's own get raises
+        return pool
+
     def keep_warm(self) -> None:
         """Open what is missing of the pool's MIN_SIZE.
 
         Raises:
-            the driver's Error, TooSlowError: one could not be opened.
+            django.db.OperationalError, the driver's Error: one could not be opened.
         """
         pool = self.lending_pool()
-        if pool.open < pool.settings.MIN_SIZE:
-            conn_params = self.get_connection_params()
-            pool.asked_by(lambda: self._get_new_connection(conn_params))
+        conn_params = self.get_connection_params()
+        pool.asked_by(lambda: self._get_new_connection(conn_params))
+        try:
             pool.keep_warm()
+        except TooSlowError as error:
+            raise OperationalError(f"{self.alias}: {error}") from None
+
+    def look_for_leaks(self) -> None:
+        """Log what is held for longer than POOLHOUSE["LEAK_THRESHOLD_S"], if that is wanted."""
+        pool, threshold_s = self.pool_if_made(), options().LEAK_THRESHOLD_S
+        if pool is not None and threshold_s > 0:
+            leaks.look_for_leaks(self.alias, pool.leases(), threshold_s)
 
     def forget_connection(self) -> None:
         """Forget, in a forked child, the connection that is the parent's."""

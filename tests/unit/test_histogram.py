@@ -1,0 +1,61 @@
+"""Durations in buckets: what is known of them after they have been counted, merged and sent."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poolhouse.histogram import LAST_BUCKET, Histogram, bucket_end_s, bucket_of
+
+durations = st.floats(0, 800, allow_nan=False)
+
+
+def histogram_of(seconds: list[float]) -> Histogram:
+    made = Histogram()
+    for one in seconds:
+        made.record(one)
+    return made
+
+
+@given(durations)
+def test_a_duration_lies_within_its_bucket(seconds: float) -> None:
+    bucket = bucket_of(seconds)
+    assert seconds <= bucket_end_s(bucket) * (1 + 1e-9)
+    assert bucket == 0 or seconds > bucket_end_s(bucket - 1) * (1 - 1e-9)
+
+
+def test_what_is_longer_than_any_bucket_is_in_the_last() -> None:
+    assert bucket_of(1e9) == LAST_BUCKET
+
+
+@given(st.lists(durations), st.lists(durations))
+def test_merging_is_counting_all_at_once(one: list[float], other: list[float]) -> None:
+    merged = Histogram.merged([histogram_of(one), histogram_of(other)])
+    together = histogram_of(one + other)
+    assert merged.counts == together.counts
+    assert merged.total_s == pytest.approx(together.total_s)
+
+
+@given(st.lists(durations))
+def test_the_wire_keeps_it(seconds: list[float]) -> None:
+    made = histogram_of(seconds)
+    read = Histogram.from_wire(made.to_wire())
+    assert (read.counts, read.without_bucket) == (made.counts, 0)
+    assert read.total_s == pytest.approx(made.total_s, abs=1e-6)
+
+
+def test_percentiles_of_a_fleet_are_within_a_tenth_of_the_truth() -> None:
+    chance = random.Random(1)
+    processes = [[chance.lognormvariate(-5, 1.5) for _ in range(500)] for _ in range(40)]
+    truth = sorted(one for process in processes for one in process)
+    merged = Histogram.merged(map(histogram_of, processes))
+    for share in (0.5, 0.95, 0.99):
+        assert merged.quantile_s(share) == pytest.approx(truth[int(share * len(truth))], rel=0.1)
+
+
+def test_of_nothing_nothing_is_known() -> None:
+    assert Histogram().summary() == {"count": 0, "mean_s": None, "p50_s": None, "p95_s": None, "p99_s": None}
+    assert Histogram(total_s=3.0, without_bucket=2).summary() == {
+        "count": 2, "mean_s": 1.5, "p50_s": None, "p95_s": None, "p99_s": None
+    }  # fmt: skip
