@@ -59,6 +59,15 @@ class PoolState:
     suspects: tuple[Suspect, ...] = ()
     """connections that are held for longer than LEAK_THRESHOLD_S"""
 
+    def as_document(self) -> dict[str, Any]:
+        """Give the state as JSON data; durations as count, mean and percentiles, in seconds."""
+        durations = {"wait": self.wait, "hold": self.hold, "connect": self.connect}
+        return {
+            **vars(self),
+            **{name: histogram and histogram.summary() for name, histogram in durations.items()},
+            "suspects": [vars(suspect) for suspect in self.suspects],
+        }
+
     @property
     def open(self) -> int:
         """Connections that this process holds on the server."""

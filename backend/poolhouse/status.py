@@ -96,7 +96,7 @@ class Status:
             "taken_at": self.taken_at,
             "verdict": {"level": level, "reasons": reasons},
             "processes": [
-                {**asdict(process), "server_connections": [one.pid for one in self.owned_by(process.name)]}
+                {**_process_document(process), "server_connections": [one.pid for one in self.owned_by(process.name)]}
                 for process in self.processes
             ],
             **self._server_document(),
@@ -122,6 +122,10 @@ class Status:
             "idle_in_transaction": [connection.pid for connection in facts.idle_in_transaction],
             "longest_transaction": facts.longest_transaction and facts.longest_transaction.pid,
         }
+
+
+def _process_document(process: ProcessReport) -> dict[str, Any]:
+    return {**vars(process), "pools": [pool.as_document() for pool in process.pools]}
 
 
 def take_status(alias: str = DEFAULT_DB_ALIAS, *, detailed: bool = True) -> Status:

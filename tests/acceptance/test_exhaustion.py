@@ -68,7 +68,7 @@ def test_probes_answer_at_once_and_say_why_and_a_request_gets_its_timeout(exhaus
     assert answer_of(exhausted, "/healthz")[0] == 200
     status, body, seconds = answer_of(exhausted, "/")
     assert status == 503
-    assert "QueuePool limit of size 2 overflow 0 reached" in body
+    assert "every connection is lent; size 2, overflow 0, in use 2, waiting 1; longest held: " in body
     assert 1.5 <= seconds < 3
 
 

@@ -20,6 +20,7 @@ from poolhouse.engines.leases import Lease, frames_here
 from poolhouse.engines.options import PoolOptions
 from poolhouse.errors import PoolTimeoutError, PoolUse
 from poolhouse.meter import Meter
+from poolhouse.work import current_work
 
 # Of the TIMEOUT, a ping may use this much: what is left is for the new connection that a dead one is replaced by.
 PING_SHARE = 0.5
@@ -74,7 +75,10 @@ class LendingPool(QueuePool):
             lent = super().connect()
         except (_NothingFreeError, TooSlowError) as error:
             self.meter.count("timeouts")
-            raise self._timeout_error(time.perf_counter() - began_at, str(error)) from None
+            waited_s = time.perf_counter() - began_at
+            if (work := current_work()) is not None:
+                work.wait_s += waited_s
+            raise self._timeout_error(waited_s, str(error)) from None
         lease = Lease(frames_here() if self._notes_frames else ())
         waited_s = lease.began_at - began_at
         self._leases[id(lease)] = lease
@@ -151,12 +155,12 @@ class LendingPool(QueuePool):
                 return _ConnectionRecord(self, connect=False)
             left_s = deadline - time.perf_counter()
             if left_s <= 0:
-                raise _NothingFreeError("all are lent")
+                raise _NothingFreeError("every connection is lent")
             with self._counted_as_waiting():
                 try:
                     return self._pool.get(True, left_s)
                 except Empty:
-                    raise _NothingFreeError("all are lent") from None
+                    raise _NothingFreeError("every connection is lent") from None
 
     @contextmanager
     def _counted_as_waiting(self) -> Iterator[None]:

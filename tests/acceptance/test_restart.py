@@ -1,0 +1,92 @@
+"""The database server restarts under load: for how long do requests fail?"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+from sandbox.servers import Place
+from tests.acceptance.test_chaos import System, await_
+from tests.plugin import free_ports
+
+VISITORS = 8
+AFTER_S = 3.0
+
+
+@dataclass
+class Visits:
+    """Requests from several threads, one after the other in each: when each began, and whether it was served."""
+
+    address: str
+    made: list[tuple[float, bool]] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def visit(self) -> None:
+        """Ask until it is over."""
+        while not self.over.is_set():
+            began_at = time.monotonic()
+            try:
+                with urlopen(self.address, timeout=20) as answer:
+                    answer.read()
+                self.made.append((began_at, True))
+            except URLError:
+                self.made.append((began_at, False))
+
+    def served(self, begin: float, end: float) -> list[bool]:
+        """Whether the requests that began in a span were served."""
+        return [is_served for began_at, is_served in self.made if begin <= began_at < end]
+
+
+@pytest.fixture
+def system(servers: Place, tmp_path: Path) -> Iterator[System]:
+    made = System(servers, tmp_path)
+    (port,) = free_ports(1)
+    made.environment |= {"WEB_PORT": str(port), "CELERY_WORKER_RUNNING": "", "SERVICE_NAME": "", "DB_POOL_TIMEOUT": "5"}
+    try:
+        made.timescale.start()
+        made.redis.start()
+        made.manage("migrate", "--verbosity", "0")
+        made.start_service("web")
+        yield made
+    finally:
+        made.stop()
+
+
+def test_a_restart_of_the_server_fails_no_request_after_the_first_second(system: System) -> None:
+    address = f"http://127.0.0.1:{system.environment['WEB_PORT']}/"
+    await_(lambda: is_served(address))
+    visits = Visits(address)
+    threads = [threading.Thread(target=visits.visit) for _ in range(VISITORS)]
+    for thread in threads:
+        thread.start()
+    await_(lambda: len(visits.made) > 200)
+    stopped_at = time.monotonic()
+    os.kill(system.timescale.pid or 0, signal.SIGINT)  # fast: what pg_ctl restart sends
+    await_(lambda: system.timescale.pid is None)
+    system.timescale.start()
+    back_at = time.monotonic()
+    time.sleep(1 + AFTER_S)  # the span that is looked at
+    visits.over.set()
+    for thread in threads:
+        thread.join()
+    assert all(visits.served(0, stopped_at - 1))
+    assert not all(visits.served(stopped_at, back_at)), "nothing noticed that the server was away"
+    after = visits.served(back_at + 1, back_at + 1 + AFTER_S)
+    assert len(after) > 200
+    assert all(after), f"{after.count(False)} of {len(after)} requests failed"
+
+
+def is_served(address: str) -> bool:
+    """Say whether the web answers."""
+    try:
+        with urlopen(address, timeout=5):
+            return True
+    except URLError:
+        return False
