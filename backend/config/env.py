@@ -120,6 +120,9 @@ class Deployment(Section):
         return [host.strip() for host in value.split(",") if host.strip()] if isinstance(value, str) else value
 
 
+Strategy = Literal["poolhouse", "dj_db_conn_pool", "native", "persistent", "none"]
+
+
 class Database(Section):
     """PostgreSQL as the application sees it."""
 
@@ -133,6 +136,11 @@ class Database(Section):
     db_name: str = "poolhouse"
     db_user: str = "poolhouse"
     db_pass: Password = Field(SecretStr(""), description="made by scripts/env")
+    db_strategy: Strategy = Field(
+        "poolhouse",
+        description="how the web keeps connections: poolhouse, dj_db_conn_pool, native (Django's pool, on psycopg 3), "
+        "persistent (CONN_MAX_AGE) or none",
+    )
     db_max_conns: AtLeastOne = Field(20, description="POOL_SIZE: connections that each web process keeps")
     db_max_overflow: Count = Field(10, description="MAX_OVERFLOW: connections above that, closed on return")
     db_min_conns: Count = Field(2, description="connections that each web process opens at its start")

@@ -83,12 +83,21 @@ def pool_states() -> list[PoolState]:
     ]
 
 
+def is_pooled(database: dict[str, Any]) -> bool:
+    """Say whether an alias, by its settings, has a pool that threads share."""
+    return "dj_db_conn_pool" in database["ENGINE"] or database["ENGINE"] == LENDING_ENGINE or _has_native(database)
+
+
+def _has_native(database: dict[str, Any]) -> bool:
+    return bool(database.get("OPTIONS", {}).get("pool"))
+
+
 def _reader_of(database: dict[str, Any]) -> Callable[[str, dict[str, Any]], PoolState]:
     if database["ENGINE"] == LENDING_ENGINE:
         return _lending_state
     if "dj_db_conn_pool" in database["ENGINE"]:
         return _queuepool_state
-    return _native_state if database.get("OPTIONS", {}).get("pool") else _per_thread_state
+    return _native_state if _has_native(database) else _per_thread_state
 
 
 def _lending_state(alias: str, database: dict[str, Any]) -> PoolState:
