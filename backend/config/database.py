@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, unquote
 
 from pydantic import PostgresDsn
 
-from config.env import Database
+from config.env import Database, Queue, Web
 
 POOLED_ENGINE = "poolhouse.engines.postgresql"
 PLAIN_POOLED_ENGINE = "dj_db_conn_pool.backends.postgresql"
@@ -47,6 +47,15 @@ def get_database_settings(database: Database, *, development: bool, celery_worke
         **made.pop("OPTIONS", {}),
     }
     return {"default": {**server, "ENGINE": strategy.engine, "OPTIONS": options, **made}}
+
+
+def get_fleet(database: Database, web: Web, queue: Queue, *, development: bool) -> dict[str, tuple[int, int]]:
+    """Say how many processes each service has, and how many connections each of them opens at most."""
+    chosen = Chosen(database, development)
+    is_pooled = database.db_strategy in ("poolhouse", "dj_db_conn_pool", "native")
+    each_web = chosen.size + chosen.overflow if is_pooled else web.web_threads
+    # The worker's main process may connect as well as its children.
+    return {"web": (web.web_processes, each_web), "worker": (queue.worker_processes + 1, 1), "beat": (1, 1)}
 
 
 def _use_driver(driver: str) -> None:

@@ -101,6 +101,9 @@ class Deployment(Section):
     )
     poolhouse_publish_interval_s: Seconds = Field(1.0, gt=0, description="how often each process reports its pools")
     poolhouse_report_ttl_s: Seconds = Field(5.0, gt=0, description="how long a report outlives its process")
+    poolhouse_leak_threshold_s: Seconds = Field(
+        30.0, ge=0, description="seconds after which a connection that is held counts as leaked and is logged; 0: never"
+    )
     db_slow_query_ms: Annotated[int, Field(ge=-1)] = Field(
         1000, description="milliseconds above which a statement of a request or task is logged; 0: all are, -1: none is"
     )

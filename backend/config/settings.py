@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from config.database import get_database_settings
-from config.env import Database, Deployment, Ingest, Monitor, Queue, read
+from config.database import get_database_settings, get_fleet
+from config.env import Database, Deployment, Ingest, Monitor, Queue, Web, read
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -81,6 +81,8 @@ POOLHOUSE = {
     "REDIS_URL": BROKER_URL,
     "PUBLISH_INTERVAL_S": deployment.poolhouse_publish_interval_s,
     "REPORT_TTL_S": deployment.poolhouse_report_ttl_s,
+    "LEAK_THRESHOLD_S": deployment.poolhouse_leak_threshold_s,
+    "FLEET": get_fleet(read(Database), read(Web), read(Queue), development=deployment.django_env == "development"),
     "SLOW_QUERY_MS": deployment.db_slow_query_ms,
     "SERVER_TIMING": deployment.django_env == "development",
     # A server of somebody else's does not have the role.

@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 from django.apps import AppConfig
+from django.core import checks
 from django.db.backends.signals import connection_created
 
 from poolhouse import pools, statements
@@ -17,6 +18,7 @@ class PoolhouseConfig(AppConfig):
     def ready(self) -> None:
         """Listen for connections and tasks, and start to report."""
         from poolhouse import keeper
+        from poolhouse.checks import check_fleet, check_settings
 
         connection_created.connect(pools.remember_wrapper, dispatch_uid="poolhouse.remember_wrapper")
         connection_created.connect(statements.time_statements, dispatch_uid="poolhouse.time_statements")
@@ -24,4 +26,6 @@ class PoolhouseConfig(AppConfig):
             from poolhouse import tasks
 
             tasks.follow_tasks()
+        checks.register(check_settings)
+        checks.register(check_fleet, checks.Tags.database)
         keeper.begin()

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.apps import AppConfig
-from django.core.checks import CheckMessage, Error, Warning
+from django.core import checks
 from django.db import connections
 
 from poolhouse.conf import options
@@ -18,7 +19,7 @@ MONITOR_CONNECTIONS = 1
 PLAIN_POOL_OPTIONS = ("POOL_SIZE", "MAX_OVERFLOW", "TIMEOUT", "RECYCLE", "PRE_PING", "ECHO")
 
 
-def check_settings(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+def check_settings(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
     """Look at what the settings alone can tell."""
     return [
         message
@@ -31,7 +32,7 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[Ch
 
 def check_fleet(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **_: Any
-) -> list[CheckMessage]:
+) -> list[checks.CheckMessage]:
     """Hold the most connections that the fleet can open against the server's room: with `check --database ALIAS`."""
     fleet = options().FLEET
     if not fleet:
@@ -39,31 +40,31 @@ def check_fleet(
     return [message for alias in databases or () for message in _fleet_on(alias, fleet)]
 
 
-def _pool_options(alias: str, database: dict[str, Any]) -> Iterator[CheckMessage]:
+def _pool_options(alias: str, database: dict[str, Any]) -> Iterator[checks.CheckMessage]:
     given = database.get("POOL_OPTIONS", {})
     found = problems(given)
     if database["ENGINE"] != LENDING_ENGINE:  # dj_db_conn_pool drops what it does not know, without a word
         found += [f"{key} is unknown to {database['ENGINE']}" for key in given if key not in PLAIN_POOL_OPTIONS]
     for problem in found:
-        yield Error(
+        yield checks.Error(
             f"DATABASES[{alias!r}]['POOL_OPTIONS']: {problem}.",
             hint="Keys are in capitals; docs of poolhouse.engines.options list them.",
             id="poolhouse.E001",
         )
 
 
-def _conn_max_age(alias: str, database: dict[str, Any]) -> Iterator[CheckMessage]:
+def _conn_max_age(alias: str, database: dict[str, Any]) -> Iterator[checks.CheckMessage]:
     if is_pooled(database) and database.get("CONN_MAX_AGE", 0) != 0:
-        yield Error(
+        yield checks.Error(
             f"DATABASES[{alias!r}] has a pool, and CONN_MAX_AGE={database['CONN_MAX_AGE']}.",
             hint="Set CONN_MAX_AGE to 0: otherwise each thread keeps its connection, and the pool is empty for good.",
             id="poolhouse.E002",
         )
 
 
-def _server_side_cursors(alias: str, database: dict[str, Any]) -> Iterator[CheckMessage]:
+def _server_side_cursors(alias: str, database: dict[str, Any]) -> Iterator[checks.CheckMessage]:
     if _goes_through_pgbouncer(database) and not database.get("DISABLE_SERVER_SIDE_CURSORS", False):
-        yield Warning(
+        yield checks.Warning(
             f"DATABASES[{alias!r}] goes through PgBouncer, and Django may open server-side cursors.",
             hint="Set DISABLE_SERVER_SIDE_CURSORS to True, unless PgBouncer's pool_mode is session: in another, a "
             "cursor is looked for on a connection that does not have it.",
@@ -72,29 +73,27 @@ def _server_side_cursors(alias: str, database: dict[str, Any]) -> Iterator[Check
 
 
 def _goes_through_pgbouncer(database: dict[str, Any]) -> bool:
-    from urllib.parse import urlsplit
-
     pgbouncer = urlsplit(options().PGBOUNCER_URL)
     port = int(database.get("PORT") or 5432)
     return bool(pgbouncer.hostname) and (database.get("HOST"), port) == (pgbouncer.hostname, pgbouncer.port or 6432)
 
 
-def _fleet_on(alias: str, fleet: dict[str, tuple[int, int]]) -> Iterator[CheckMessage]:
+def _fleet_on(alias: str, fleet: dict[str, tuple[int, int]]) -> Iterator[checks.CheckMessage]:
     try:
         with monitor_cursor(alias) as cursor:
             room = capacity(cursor)
     except driver_errors(alias) as error:
-        yield Warning(
+        yield checks.Warning(
             f"The server of {alias!r} cannot be asked how many connections it takes: {error}", id="poolhouse.W005"
         )
         return
     parts = [f"{service} {processes} × {each}" for service, (processes, each) in fleet.items()]
     most = sum(processes * each for processes, each in fleet.values()) + MONITOR_CONNECTIONS
-    usable = room.max_connections - room.reserved
-    if most > usable:
-        yield Warning(
+    if most > room.usable:
+        yield checks.Warning(
             f"The fleet can open {most} connections to {alias!r} ({', '.join(parts)}, monitor {MONITOR_CONNECTIONS}), "
-            f"and the server takes {usable} (max_connections {room.max_connections}, reserved {room.reserved}).",
+            f"and the server takes {room.usable} (max_connections {room.max_connections}, "
+            f"reserved {room.superuser_reserved} + {room.reserved}).",
             hint="Make the pools smaller, run fewer processes, raise max_connections, or put PgBouncer in between.",
             id="poolhouse.W004",
         )

@@ -1,7 +1,7 @@
 """The app's settings: the dictionary POOLHOUSE in a project's settings, each key with a type and a default."""
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 
 from django.conf import settings
@@ -21,6 +21,8 @@ class Options:
     PUBLISH_INTERVAL_S: float = 1.0
     REPORT_TTL_S: float = 5.0
     """How long a report outlives its process; longer than several intervals."""
+    FLEET: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """How many processes each service has, and how many connections each can open: `check --database` adds up."""
     LEAK_THRESHOLD_S: float = 0.0
     """A connection that is held for longer is logged with the stack that took it; 0: none is."""
     MONITOR_TIMEOUT_S: int = 2
@@ -57,7 +59,7 @@ def options() -> Options:
 
     """
     given = getattr(settings, "POOLHOUSE", {})
-    known = {field.name for field in fields(Options)}
+    known = {one.name for one in fields(Options)}
     if unknown := sorted(set(given) - known):
         raise ImproperlyConfigured(f"POOLHOUSE has unknown keys {unknown}; allowed: {sorted(known)}.")
     read = Options(**given)

@@ -2,15 +2,13 @@
 
 import logging
 import sys
-import sysconfig
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import django
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from poolhouse.code import is_own_code
 from poolhouse.conf import options
 from poolhouse.sql import without_values
 from poolhouse.throttle import Throttle
@@ -18,15 +16,6 @@ from poolhouse.work import Work, current_work
 
 logger = logging.getLogger(__name__)
 
-# Code of these folders runs statements for somebody else.
-LIBRARIES = tuple(
-    f"{folder}/"
-    for folder in (
-        Path(django.__file__).parent,
-        Path(__file__).parent,
-        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")),
-    )
-)
 _slow = Throttle()
 
 
@@ -91,7 +80,7 @@ def _caller() -> str:
     frame = sys._getframe(1)
     while frame is not None:
         path = frame.f_code.co_filename
-        if not path.startswith(("<", *LIBRARIES)):
+        if is_own_code(path):
             return f"{path}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return ""

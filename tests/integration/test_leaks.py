@@ -21,9 +21,9 @@ __all__ = ["_database", "pool_of"]
 
 
 @pytest.fixture
-def threshold(settings: Settings) -> Iterator[None]:
-    """Look for what is held for longer than no time at all."""
-    settings.POOLHOUSE = {**settings.POOLHOUSE, "LEAK_THRESHOLD_S": 1e-6}
+def threshold(request: pytest.FixtureRequest, settings: Settings) -> Iterator[None]:
+    """Look for what is held for longer than no time at all, or than the parameter says."""
+    settings.POOLHOUSE = {**settings.POOLHOUSE, "LEAK_THRESHOLD_S": getattr(request, "param", 1e-6)}
     options.cache_clear()
     yield
     options.cache_clear()
@@ -65,6 +65,8 @@ def test_a_leak_is_named_once_with_file_and_line_until_it_comes_back(
     assert state_of(alias).suspects == ()
 
 
+@pytest.mark.usefixtures("threshold")
+@pytest.mark.parametrize("threshold", [0], indirect=True)
 def test_nothing_is_noted_where_nobody_asked(pool_of: MakePool) -> None:
     alias = pool_of(OURS)
     with borrowed(alias):

@@ -3,7 +3,6 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from poolhouse.sql import SHOWN_MAX_CHARS, without_values
 
 
