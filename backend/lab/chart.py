@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-WIDTH, BAR, GAP, LEFT, RIGHT, TOP = 760, 26, 16, 110, 150, 60
+WIDTH, BAR, GAP, LEFT, RIGHT, TOP = 760, 26, 16, 170, 150, 60
 
 STYLE = """
     :root { --ink: #1c2430; --soft: #5b6675; --bar: #9db4d6; --ours: #2f6fd0; }

@@ -1,6 +1,7 @@
 """What does the engine cost a request? One query a request, gunicorn with 2 processes of 8 threads, 16 clients.
 
 poolhouse      this project's engine, with its ping of what has lain idle
+leaks          the same, noting the stack that takes each connection
 plain          dj_db_conn_pool without a ping
 plain, ping    dj_db_conn_pool with its ping at every checkout
 native         Django's own pool on psycopg 3, without a health check
@@ -26,12 +27,14 @@ WARM_UP_S, MEASURED_S = 0.7, 3.0
 
 WAYS = {
     "poolhouse": {"DB_STRATEGY": "poolhouse", "DB_CONN_HEALTH_CHECKS": "true"},
+    "leaks": {"DB_STRATEGY": "poolhouse", "DB_CONN_HEALTH_CHECKS": "true", "POOLHOUSE_LEAK_THRESHOLD_S": "30"},
     "plain": {"DB_STRATEGY": "dj_db_conn_pool", "DB_CONN_HEALTH_CHECKS": "false"},
     "plain_ping": {"DB_STRATEGY": "dj_db_conn_pool", "DB_CONN_HEALTH_CHECKS": "true"},
     "native": {"DB_STRATEGY": "native", "DB_CONN_HEALTH_CHECKS": "false"},
 }
 LABELS = {
     "poolhouse": "poolhouse's engine",
+    "leaks": "…, looking for leaks",
     "plain": "dj_db_conn_pool",
     "plain_ping": "dj_db_conn_pool, ping",
     "native": "Django's native pool",
@@ -57,6 +60,7 @@ def requests_per_s(way: str, folder: Path) -> float:
 def _web(way: str, port: int, folder: Path) -> Iterator[None]:
     variables = {
         **os.environ,  # noqa: TID251 - handed on
+        "POOLHOUSE_LEAK_THRESHOLD_S": "0",
         **WAYS[way],
         "CELERY_WORKER_RUNNING": "",
         "SERVICE_NAME": "",

@@ -38,7 +38,9 @@ class _Client:
         if not found:
             return False
         length = LENGTH.search(head + b"\r\n")
-        return length is not None and len(body) >= int(length[1])
+        if length is None:
+            raise ValueError(f"the answer does not say how long it is: {head!r}")
+        return len(body) >= int(length[1])
 
 
 def load(port: int, *, clients: int, duration_s: float) -> Answers:
@@ -52,6 +54,7 @@ def load(port: int, *, clients: int, duration_s: float) -> Answers:
     Raises:
         TimeoutError: an answer took longer than ten seconds.
         ConnectionError: the server closed a connection.
+        ValueError: an answer has no Content-Length.
     """
     answers = Answers()
     with selectors.DefaultSelector() as selector:
@@ -82,7 +85,7 @@ def _ask_again_and_again(selector: selectors.BaseSelector, answers: Answers, end
 def _take(client: _Client, answers: Answers, now: float) -> None:
     data = client.socket.recv(65536)
     if not data:
-        raise ConnectionError("the server closed a connection")
+        raise ConnectionError(f"the server closed a connection after {client.received[:80]!r}")
     client.received += data
     if not client.has_answer():
         return

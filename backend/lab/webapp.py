@@ -19,7 +19,8 @@ def one_query(request: HttpRequest) -> HttpResponse:
     """Ask the database the least that can be asked."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
-        return HttpResponse(f"{cursor.fetchone()[0]}\n")
+        body = f"{cursor.fetchone()[0]}\n"
+    return HttpResponse(body, headers={"Content-Length": str(len(body))})
 
 
 urlpatterns = [path("", one_query)]

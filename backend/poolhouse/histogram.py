@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 # Each bucket is 2^(1/4) = 1.19 times as wide as the one before: a percentile is off by 9 % at most.
 BUCKETS_PER_DOUBLING = 4
@@ -75,7 +75,13 @@ class Histogram:
             merged.without_bucket += histogram.without_bucket
         return merged
 
-    def to_wire(self) -> list[float]:
+    def since(self, earlier: "Histogram") -> Self:
+        """Give what was recorded since an earlier copy."""
+        return type(self)(
+            self.counts - earlier.counts, self.total_s - earlier.total_s, self.without_bucket - earlier.without_bucket
+        )
+
+    def to_wire(self) -> list[Any]:
         """Write it as numbers: the total, those without a bucket, then bucket, count, bucket, count, …"""
         return [
             round(self.total_s, 6),
@@ -84,11 +90,11 @@ class Histogram:
         ]
 
     @classmethod
-    def from_wire(cls, numbers: list[float]) -> Self:
+    def from_wire(cls, numbers: list[Any]) -> Self:
         """Read what `to_wire` wrote."""
         total_s, without_bucket, *pairs = numbers
-        counts = Counter(dict(zip(map(int, pairs[::2]), map(int, pairs[1::2]), strict=True)))
-        return cls(counts, total_s, int(without_bucket))
+        counts = Counter(dict(zip(pairs[::2], pairs[1::2], strict=True)))
+        return cls(counts, total_s, without_bucket)
 
     def summary(self) -> dict[str, float | int | None]:
         """Give count, mean and percentiles, in seconds."""

@@ -10,7 +10,7 @@ from poolhouse.code import is_own_code
 from poolhouse.sql import without_values
 
 if TYPE_CHECKING:
-    from poolhouse.engines.leases import Frames, Lease
+    from poolhouse.engines.lending import Frames, Lease
 
 logger = logging.getLogger(__name__)
 

@@ -58,6 +58,8 @@ class PoolState:
     """opening one"""
     suspects: tuple[Suspect, ...] = ()
     """connections that are held for longer than LEAK_THRESHOLD_S"""
+    min: int | None = None
+    """connections that the pool keeps open even when nobody asks for one"""
 
     def as_document(self) -> dict[str, Any]:
         """Give the state as JSON data; durations as count, mean and percentiles, in seconds."""
@@ -109,6 +111,7 @@ def _lending_state(alias: str, database: dict[str, Any]) -> PoolState:
         "engine": _engine_in_use(alias),
         "kind": "queuepool",
         "size": settings.POOL_SIZE,
+        "min": settings.MIN_SIZE,
     }
     if pool is None:  # it is made when the first connection is asked for
         return PoolState(**state, max=bound, in_use=0, idle=0, overflow=0, waiting=0)
@@ -160,6 +163,7 @@ def _native_state(alias: str, database: dict[str, Any]) -> PoolState:
         engine=_engine_in_use(alias),
         kind="native",
         size=stats["pool_min"],
+        min=stats["pool_min"],
         max=stats["pool_max"],
         in_use=size - idle,
         idle=idle,
@@ -210,7 +214,9 @@ def _lending_wrapper(alias: str) -> "LendingWrapper":
 
 
 def remember_wrapper(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
-    """Receive Django's `connection_created`."""
+    """Receive Django's `connection_created`; of an alias with a pool, the pool knows."""
+    if is_pooled(connection.settings_dict):
+        return
     with _wrappers_lock:
         _wrappers.add(connection)
         _connects[connection.alias] += 1

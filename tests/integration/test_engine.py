@@ -287,9 +287,10 @@ def test_a_minimum_is_kept_warm(pool_of: MakePool) -> None:
     assert pool(alias).open == 2
     with borrowed(DEFAULT_DB_ALIAS) as other, borrowed(alias) as wrapper:
         ask(other, f"SELECT pg_terminate_backend({ask(wrapper, 'SELECT pg_backend_pid()')}, 5000)::text")
-    assert pool(alias).open == 1
+    assert pool(alias).meter.read()["counts"]["invalidated"] == 0
     warm_up_alias(alias)
     assert pool(alias).open == 2
+    assert pool(alias).meter.read()["counts"]["invalidated"] == 1
 
 
 @ours_alone

@@ -5,10 +5,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 from sqlalchemy.engine.interfaces import Dialect
-from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
+from sqlalchemy.pool import QueuePool
 from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util.queue import Empty, Queue
 
@@ -16,7 +17,7 @@ from poolhouse import leaks
 from poolhouse.conf import options
 from poolhouse.engines import session, sockets
 from poolhouse.engines.connecting import TooSlowError, connect_within
-from poolhouse.engines.leases import Lease, frames_here
+from poolhouse.engines.lending import Lease, LentConnection, frames_here
 from poolhouse.engines.options import PoolOptions
 from poolhouse.errors import PoolTimeoutError, PoolUse
 from poolhouse.meter import Meter
@@ -24,6 +25,8 @@ from poolhouse.work import current_work
 
 # Of the TIMEOUT, a ping may use this much: what is left is for the new connection that a dead one is replaced by.
 PING_SHARE = 0.5
+# libpq's PQTRANS_IDLE, which both drivers hand on: https://www.postgresql.org/docs/17/libpq-status.html
+NO_TRANSACTION = 0
 
 
 class _NothingFreeError(Exception):
@@ -49,7 +52,7 @@ class LendingPool(QueuePool):
             pre_ping=False,  # this pool knows better when
             dialect=dialect,
         )
-        self.alias, self.settings, self.meter = alias, settings, Meter()
+        self.alias, self.settings, self.meter = alias, settings, Meter(alias)
         self.waiting = 0
         self.pid = os.getpid()
         self._asked = threading.local()
@@ -62,7 +65,7 @@ class LendingPool(QueuePool):
         """Say how this thread's next connection is opened, should a new one be needed: with the parameters of now."""
         self._asked.connect = connect
 
-    def connect(self) -> PoolProxiedConnection:
+    def connect(self) -> LentConnection:  # type: ignore[override]  # a lighter one than SQLAlchemy's
         """Lend a connection.
 
         Raises:
@@ -72,7 +75,7 @@ class LendingPool(QueuePool):
         began_at = time.perf_counter()
         self._asked.deadline = began_at + self.settings.TIMEOUT
         try:
-            lent = super().connect()
+            slot = self._take_filled_slot()
         except (_NothingFreeError, TooSlowError) as error:
             self.meter.count("timeouts")
             waited_s = time.perf_counter() - began_at
@@ -82,12 +85,11 @@ class LendingPool(QueuePool):
         lease = Lease(frames_here() if self._notes_frames else ())
         waited_s = lease.began_at - began_at
         self._leases[id(lease)] = lease
-        lent.record_info["lease"] = lease  # type: ignore[index]  # None only of what is detached
         if lease.work is not None:
             lease.work.wait_s += waited_s
             lease.work.held_since = lease.began_at
         self.meter.lent(waited_s)
-        return lent
+        return LentConnection(slot.dbapi_connection, lease, partial(self._take_back, slot, lease))
 
     def leases(self) -> list[Lease]:
         """Give the connections that are lent now."""
@@ -106,39 +108,34 @@ class LendingPool(QueuePool):
         """
         self._asked.deadline = time.perf_counter() + self.settings.TIMEOUT
         self._bury_what_the_server_closed()
-        while self.open < self.settings.MIN_SIZE and (record := self._slot_without_connection()) is not None:
+        while self.open < self.settings.MIN_SIZE and (slot := self._slot_without_connection()) is not None:
             try:
-                record.get_connection()
+                slot.get_connection()
             finally:
-                self._do_return_conn(record)
+                self._put_back(slot)
 
     def disown(self) -> None:
         """Let go, in a forked child, of the sockets that are the parent's."""
         for connection in list(self._opened):
             sockets.disown(connection)
 
-    # What QueuePool asks its subclasses for.
-
-    def _do_get(self) -> ConnectionPoolEntry:
-        record: ConnectionPoolEntry = self._take_slot(self._asked.deadline)
-        if record.dbapi_connection is not None:
-            self._replace_if_old_or_dead(record)
-        return record
-
-    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        if os.getpid() != self.pid:  # of the parent's pool, in a child: it is not ours to give back
-            return
-        lease = self._end_lease(record)
-        if record.dbapi_connection is not None and not self._is_clean(record, lease):
-            self._bury(record)
-        record.info["returned_at"] = time.perf_counter()
-        super()._do_return_conn(record)
-
     def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
         self._opened.discard(connection)
         super()._close_connection(connection, terminate=terminate)
 
     # Lending.
+
+    def _take_filled_slot(self) -> Any:
+        slot = self._take_slot(self._asked.deadline)
+        try:
+            if slot.dbapi_connection is not None:
+                self._replace_if_old_or_dead(slot)
+            if slot.dbapi_connection is None:
+                slot.get_connection()
+        except BaseException:
+            self._put_back(slot)  # whoever waits for one connects
+            raise
+        return slot
 
     def _take_slot(self, deadline: float) -> Any:
         """Give a slot that is free, or a new one, or wait for one.
@@ -172,34 +169,45 @@ class LendingPool(QueuePool):
             with self._waiting_lock:
                 self.waiting -= 1
 
-    def _replace_if_old_or_dead(self, record: Any) -> None:
+    def _replace_if_old_or_dead(self, slot: Any) -> None:
         """Empty a slot that is about to be lent, if its connection is of no use; the borrower connects anew."""
-        if 0 <= self.settings.RECYCLE < time.time() - record.starttime:
+        if 0 <= self.settings.RECYCLE < time.time() - slot.starttime:
             self.meter.count("recycled")
-            record.invalidate()
-        elif record.starttime < self._invalidate_time or not self._is_alive(record):
-            self._bury(record)
+            slot.invalidate()
+        elif slot.starttime < self._invalidate_time or not self._is_alive(slot):
+            self._bury(slot)
 
-    def _is_alive(self, record: Any) -> bool:
+    def _is_alive(self, slot: Any) -> bool:
         """Look whether an idle connection is alive, and ask it where looking does not tell."""
-        idle_s = time.perf_counter() - record.info["returned_at"]
+        idle_s = time.perf_counter() - slot.info["returned_at"]
         is_due = self.settings.PRE_PING and idle_s > self.settings.PING_IDLE_S
-        if not is_due and not sockets.has_word_from_server(record.dbapi_connection):
+        if not is_due and not self._has_word(slot):
             return True
         timeout_s = max(0.0, self._asked.deadline - time.perf_counter()) * PING_SHARE
         begun_at = time.perf_counter()
-        if sockets.is_alive(record.dbapi_connection, timeout_s):
+        if sockets.is_alive(slot.dbapi_connection, timeout_s):
             return True
         if time.perf_counter() - begun_at >= timeout_s:
             # The way to the server is broken, for the others as well, and not each caller should have to find it out.
             self._invalidate_time = time.time()
         return False
 
-    def _bury(self, record: Any) -> None:
+    @staticmethod
+    def _has_word(slot: Any) -> bool:
+        """Say whether the server has sent something to an idle connection, or has closed it; it takes a microsecond.
+
+        A server that is restarted, fails over or ends a session says so at once; one behind a broken network does not.
+        """
+        poller = slot.info.get("poller")
+        if poller is None:
+            poller = slot.info["poller"] = sockets.poller_of(slot.dbapi_connection)
+        return bool(poller.poll(0))
+
+    def _bury(self, slot: Any) -> None:
         """Close a connection that is broken, without a word to the server, which could block."""
         self.meter.count("invalidated")
-        sockets.sever(record.dbapi_connection)
-        record.invalidate()
+        sockets.sever(slot.dbapi_connection)
+        slot.invalidate()
 
     def _open(self) -> Any:
         """Open a connection for a slot."""
@@ -211,33 +219,44 @@ class LendingPool(QueuePool):
             raise
         self._opened.add(connection)
         self.meter.connected(time.perf_counter() - begun_at)
+        if (work := current_work()) is not None:
+            work.opened_count += 1
         return connection
 
     def _slot_without_connection(self) -> Any:
         """Give a slot to be warmed, one that lost its connection or a new one; None if all have one."""
         queue = cast("Queue[Any]", self._pool)
         with queue.mutex:
-            for record in queue.queue:
-                if record.dbapi_connection is None:
-                    queue.queue.remove(record)
-                    return record
+            for slot in queue.queue:
+                if slot.dbapi_connection is None:
+                    queue.queue.remove(slot)
+                    return slot
         return _ConnectionRecord(self, connect=False) if self._inc_overflow() else None
 
     def _bury_what_the_server_closed(self) -> None:
         """Empty the slots of idle connections that are of no use any more, before somebody is to use them."""
         queue = cast("Queue[Any]", self._pool)
         with queue.mutex:
-            for record in queue.queue:
-                if record.dbapi_connection is not None and sockets.has_word_from_server(record.dbapi_connection):
-                    self._bury(record)
+            for slot in queue.queue:
+                if slot.dbapi_connection is not None and self._has_word(slot):
+                    self._bury(slot)
 
     # Returning.
 
-    def _end_lease(self, record: ConnectionPoolEntry) -> Lease | None:
-        lease: Lease | None = record.record_info.pop("lease", None)  # type: ignore[union-attr]
-        if lease is None:  # it was never lent: opening it failed, or it is being warmed
-            return None
-        self._leases.pop(id(lease), None)
+    def _take_back(self, slot: Any, lease: Lease) -> None:
+        if os.getpid() != self.pid:  # of the parent's pool, in a child: it is not ours
+            return
+        self._end(lease)
+        if not self._is_clean(slot.dbapi_connection, lease):
+            self._bury(slot)
+        self._put_back(slot)
+
+    def _put_back(self, slot: Any) -> None:
+        slot.info["returned_at"] = time.perf_counter()
+        self._do_return_conn(slot)
+
+    def _end(self, lease: Lease) -> None:
+        del self._leases[id(lease)]
         held_s = lease.held_s()
         self.meter.returned(held_s)
         if lease.is_suspect:
@@ -245,22 +264,24 @@ class LendingPool(QueuePool):
         if lease.work is not None:
             lease.work.hold_s += held_s
             lease.work.held_since = None
-        return lease
 
-    def _is_clean(self, record: Any, lease: Lease | None) -> bool:
-        """Say whether a connection can be lent again, once its session is reset where that is due."""
-        connection = record.dbapi_connection
+    def _is_clean(self, connection: Any, lease: Lease) -> bool:
+        """Say whether a connection can be lent again, once its transaction and its session are brought to an end."""
         if connection.closed:
             return False
-        leaves_state = self.settings.RESET == "always" or (lease is not None and lease.leaves_state)
-        if self.settings.RESET == "never" or not leaves_state:
-            return not sockets.has_word_from_server(connection)
+        in_transaction = connection.info.transaction_status != NO_TRANSACTION
+        resets = self.settings.RESET == "always" or (self.settings.RESET == "seen" and lease.leaves_state)
+        if not in_transaction and not resets:
+            return True
         try:
             with sockets.severed_after(connection, self.settings.TIMEOUT):
-                session.reset_session(connection)
-        except Exception:  # noqa: BLE001 - a session that cannot be reset is ended
+                if in_transaction:
+                    connection.rollback()
+                if resets:
+                    session.reset_session(connection)
+                    self.meter.count("resets")
+        except Exception:  # noqa: BLE001 - what cannot be brought to an end is closed
             return False
-        self.meter.count("resets")
         return True
 
     def _timeout_error(self, waited_s: float, reason: str) -> PoolTimeoutError:

@@ -9,14 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 
-def has_word_from_server(connection: Any) -> bool:
-    """Say whether the server has sent something to an idle connection, or has closed it; it takes a microsecond.
-
-    A server that is restarted, fails over or ends a session says so at once; one behind a broken network does not.
-    """
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN | select.POLLRDHUP)
-    return bool(poll.poll(0))
+def poller_of(connection: Any) -> select.poll:
+    """Give what tells whether something has come from the server, its goodbye included."""
+    poller = select.poll()
+    poller.register(connection.fileno(), select.POLLIN | select.POLLRDHUP)
+    return poller
 
 
 def is_alive(connection: Any, timeout_s: float) -> bool:

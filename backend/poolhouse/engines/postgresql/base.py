@@ -3,36 +3,26 @@
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from dj_db_conn_pool.backends.postgresql import base
 from dj_db_conn_pool.core import pool_container
 from django.db import OperationalError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.functional import cached_property
 
 from poolhouse import leaks
 from poolhouse.conf import options
 from poolhouse.engines import session
 from poolhouse.engines.connecting import TooSlowError
-from poolhouse.engines.leases import Lease
+from poolhouse.engines.lending import Lease
 from poolhouse.engines.options import PoolOptions
 from poolhouse.engines.pool import LendingPool
 
 
 class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # untyped upstream
     """A connection from a pool of this process."""
-
-    class SQLAlchemyDialect(base.DatabaseWrapper.SQLAlchemyDialect):  # type: ignore[misc]
-        """What SQLAlchemy does to a connection that comes back; nothing, in a process that has inherited it."""
-
-        def __init__(self, **kwargs: Any) -> None:
-            super().__init__(**kwargs)
-            self._pid = os.getpid()
-
-        def do_rollback(self, dbapi_connection: Any) -> None:
-            """Roll back, unless the connection is closed or the parent's."""
-            if not dbapi_connection.closed and os.getpid() == self._pid:
-                super().do_rollback(dbapi_connection)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -41,14 +31,17 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # untyped up
 
     def get_connection_params(self) -> dict[str, Any]:
         """Give the parameters of the next connection; where nothing is said, a dead way to the server is noticed."""
+        return {**self._noticing, **super().get_connection_params()}
+
+    @cached_property
+    def _noticing(self) -> dict[str, int]:
         timeout_s = max(1, int(self.pool_options.TIMEOUT))
-        noticing = {
+        return {
             "tcp_user_timeout": timeout_s * 1000,
             "keepalives_idle": timeout_s,
             "keepalives_interval": max(1, timeout_s // 3),
             "keepalives_count": 3,
         }
-        return {**noticing, **super().get_connection_params()}
 
     @cached_property
     def pool_options(self) -> PoolOptions:
@@ -62,11 +55,15 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # untyped up
             PoolTimeoutError: there was none within TIMEOUT.
             django.db.OperationalError: it could not be opened.
         """
-        pool = self.lending_pool()
-        pool.asked_by(lambda: self._get_new_connection(conn_params))
-        connection = super().get_new_connection(conn_params)
-        self._lease = connection.record_info["lease"]
+        pool = self.pool_if_made() or self.lending_pool()
+        pool.asked_by(partial(self._get_new_connection, conn_params))
+        connection = pool.connect()
+        self._lease = connection.lease
         return connection
+
+    def close(self) -> None:
+        """Give the connection back."""
+        BaseDatabaseWrapper.close(self)  # dj_db_conn_pool's own writes a line for the log each time, and nothing else
 
     def lending_pool(self) -> LendingPool:
         """Give this alias' pool of this process; it is made when it is first asked for."""
@@ -89,7 +86,7 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # untyped up
         """
         pool = self.lending_pool()
         conn_params = self.get_connection_params()
-        pool.asked_by(lambda: self._get_new_connection(conn_params))
+        pool.asked_by(partial(self._get_new_connection, conn_params))
         try:
             pool.keep_warm()
         except TooSlowError as error:

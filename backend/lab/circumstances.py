@@ -1,0 +1,38 @@
+"""What a result depends on: the command, the machine, the versions."""
+
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from django.db import connection
+
+LIBRARIES = ("django", "celery", "redis", "gunicorn", "psycopg2-binary", "psycopg", "sqlalchemy", "pyarrow", "pgpq")
+
+
+def circumstances() -> dict[str, Any]:
+    """Give them as JSON data; the database server must run."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT version(), extversion FROM pg_extension WHERE extname = 'timescaledb'")
+        postgresql, timescaledb = cursor.fetchone()
+    return {
+        "command": " ".join(["scripts/bench", *sys.argv[1:]]),
+        "machine": {"processors": len(_processors()), "model": _processors()[0], "memory_mib": _memory_mib()},
+        "versions": {
+            "python": platform.python_version(),
+            "linux": platform.release(),
+            "postgresql": postgresql.split()[1],
+            "timescaledb": timescaledb,
+            **{name: version(name) for name in LIBRARIES},
+        },
+    }
+
+
+def _processors() -> list[str]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+
+
+def _memory_mib() -> int:
+    return int(Path("/proc/meminfo").read_text().split()[1]) // 1024
