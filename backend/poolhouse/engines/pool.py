@@ -23,8 +23,8 @@ from poolhouse.errors import PoolTimeoutError, PoolUse
 from poolhouse.meter import Meter
 from poolhouse.work import current_work
 
-# Of the TIMEOUT, a ping may use this much: what is left is for the new connection that a dead one is replaced by.
-PING_SHARE = 0.5
+# What a ping may take of the TIMEOUT, and at most: the rest is for the new connection that replaces a dead one.
+PING_SHARE, PING_MAX_S = 0.5, 5.0
 # libpq's PQTRANS_IDLE, which both drivers hand on: https://www.postgresql.org/docs/17/libpq-status.html
 NO_TRANSACTION = 0
 
@@ -58,7 +58,7 @@ class LendingPool(QueuePool):
         self._asked = threading.local()
         self._waiting_lock = threading.Lock()
         self._leases: dict[int, Lease] = {}
-        self._opened: set[Any] = set()
+        self._opened: dict[Any, float] = {}  # when, by perf_counter
         self._notes_frames = options().LEAK_THRESHOLD_S > 0
 
     def asked_by(self, connect: Callable[[], Any]) -> None:
@@ -95,6 +95,10 @@ class LendingPool(QueuePool):
         """Give the connections that are lent now."""
         return list(self._leases.values())
 
+    def age_s(self, connection: Any) -> float:
+        """Give how long ago a connection of this pool was opened, by the driver's object."""
+        return time.perf_counter() - self._opened[connection]
+
     @property
     def open(self) -> int:
         """How many connections are open, lent or not."""
@@ -120,7 +124,7 @@ class LendingPool(QueuePool):
             sockets.disown(connection)
 
     def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
-        self._opened.discard(connection)
+        self._opened.pop(connection, None)
         super()._close_connection(connection, terminate=terminate)
 
     # Lending.
@@ -183,7 +187,7 @@ class LendingPool(QueuePool):
         is_due = self.settings.PRE_PING and idle_s > self.settings.PING_IDLE_S
         if not is_due and not self._has_word(slot):
             return True
-        timeout_s = max(0.0, self._asked.deadline - time.perf_counter()) * PING_SHARE
+        timeout_s = min(PING_MAX_S, max(0.0, self._asked.deadline - time.perf_counter()) * PING_SHARE)
         begun_at = time.perf_counter()
         if sockets.is_alive(slot.dbapi_connection, timeout_s):
             return True
@@ -217,7 +221,7 @@ class LendingPool(QueuePool):
         except BaseException:
             self.meter.count("connect_errors")
             raise
-        self._opened.add(connection)
+        self._opened[connection] = time.perf_counter()
         self.meter.connected(time.perf_counter() - begun_at)
         if (work := current_work()) is not None:
             work.opened_count += 1
@@ -246,10 +250,12 @@ class LendingPool(QueuePool):
     def _take_back(self, slot: Any, lease: Lease) -> None:
         if os.getpid() != self.pid:  # of the parent's pool, in a child: it is not ours
             return
-        self._end(lease)
-        if not self._is_clean(slot.dbapi_connection, lease):
-            self._bury(slot)
-        self._put_back(slot)
+        try:
+            self._end(lease)
+            if not self._is_clean(slot.dbapi_connection, lease):
+                self._bury(slot)
+        finally:
+            self._put_back(slot)
 
     def _put_back(self, slot: Any) -> None:
         slot.info["returned_at"] = time.perf_counter()

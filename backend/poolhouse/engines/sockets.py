@@ -27,8 +27,8 @@ def is_alive(connection: Any, timeout_s: float) -> bool:
         with severed_after(connection, timeout_s), connection.cursor() as cursor:
             cursor.execute("SELECT 1")
             cursor.fetchall()
-        if not connection.autocommit:
-            connection.rollback()
+            if not connection.autocommit:
+                connection.rollback()
     except Exception:  # noqa: BLE001 - whatever it is: a connection that cannot do this is not lent
         return False
     return True
