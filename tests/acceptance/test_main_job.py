@@ -184,6 +184,16 @@ def test_a_process_that_is_killed_disappears_and_its_successor_appears(running: 
     await_(is_replaced, within_s=15)
 
 
+def test_after_a_reload_the_new_processes_report_and_the_old_ones_are_gone(running: Running) -> None:
+    def web_pids() -> set[int]:
+        return {process["pid"] for process in running.status()["processes"] if process["service"] == "web"}
+
+    before = web_pids()
+    (gunicorn,) = {int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in before}
+    os.kill(gunicorn, signal.SIGHUP)
+    await_(lambda: len(web_pids()) == 2 and not before & web_pids(), within_s=15)
+
+
 def test_a_bad_row_is_kept_and_shown_with_its_place(running: Running, tmp_path: Path) -> None:
     path = tmp_path / "mixed.csv"
     path.write_text("time,device,load\n2024-05-01T00:00Z,a,1\nsoon,a,2\n2024-05-01T01:00Z,a,3\n")

@@ -1,0 +1,48 @@
+"""Reports while Redis is away, and when it is back."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from config.env import Queue, read
+from poolhouse.publisher import Publisher
+from poolhouse.store import ReportStore
+from sandbox.isolation import free_ports
+from sandbox.servers import Place, Server, broker
+
+
+@pytest.fixture
+def redis_server(servers: Place, tmp_path: Path) -> Iterator[tuple[Server, str]]:
+    """A Redis of the test's own, not started, and its URL."""
+    (port,) = free_ports(1)
+    queue = read(Queue).model_copy(update={"redis_port": port})
+    own = Place(servers.root, tmp_path / "servers", die_with_parent=True)
+    own.data.mkdir()
+    server = broker(own, queue)
+    yield server, queue.url
+    server.stop()
+
+
+def test_an_absence_of_redis_is_logged_once_and_so_is_its_return(
+    redis_server: tuple[Server, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    server, url = redis_server
+    store = ReportStore(url, prefix="away", ttl_s=60, timeout_s=2)
+    publisher = Publisher(store)
+    with caplog.at_level(logging.WARNING, "poolhouse.publisher"):
+        publisher.publish()
+        publisher.publish()
+        assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+            "pool reports are not getting through"
+        ]
+        server.start()
+        publisher.publish()
+        publisher.publish()
+    assert [record.getMessage() for record in caplog.records[1:]] == ["pool reports are getting through again"]
+    (report,) = store.read_all()
+    assert report.service == "tests"
+    publisher.withdraw()
+    assert store.read_all() == []
+    store.close()
