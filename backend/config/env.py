@@ -278,6 +278,7 @@ class Servers(Section):
     postgres_password: Password = Field(
         SecretStr(""), description="of the superuser postgres, who sets up the database; made by scripts/env"
     )
+    prometheus_port: Port = Field(19090, description="where Prometheus answers, in containers with --profile metrics")
     sandbox_dir: Path = Field(Path("var"), description="folder of the servers' data and of the logs, in the checkout")
 
 

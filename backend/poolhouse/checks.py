@@ -1,6 +1,7 @@
 """`manage.py check`: settings with which pools go wrong, each with an id and what to do about it."""
 
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -8,47 +9,61 @@ from django.apps import AppConfig
 from django.core import checks
 from django.db import connections
 
-from poolhouse.conf import options
+from poolhouse import pgbouncer
+from poolhouse.conf import Options, options
 from poolhouse.driver import driver_errors
 from poolhouse.engines.options import problems
+from poolhouse.forks import pools_in_prefork
 from poolhouse.identity import is_postgresql
 from poolhouse.pools import LENDING_ENGINE, is_pooled
-from poolhouse.server import capacity, monitor_cursor
+from poolhouse.server import Capacity, capacity, monitor_cursor
 
 MONITOR_CONNECTIONS = 1
 PLAIN_POOL_OPTIONS = ("POOL_SIZE", "MAX_OVERFLOW", "TIMEOUT", "RECYCLE", "PRE_PING", "ECHO")
+THIS_MACHINE = ("", "localhost", "127.0.0.1", "::1")
 
 
-def check_settings(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
-    """Look at what the settings alone can tell."""
-    return [
+def check_settings(
+    app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **_: Any
+) -> list[checks.CheckMessage]:
+    """Look at what the settings alone can tell; of `databases`, the servers are asked what they know better."""
+    found = [
         message
         for alias, database in connections.settings.items()
         if is_postgresql(database["ENGINE"])
-        for question in (_pool_options, _conn_max_age, _server_side_cursors)
+        for question in (_pool_options, _conn_max_age)
         for message in question(alias, database)
+    ]
+    found += [_perhaps_cursors(alias) for alias in _with_cursors_in_pgbouncer() if alias not in (databases or ())]
+    return [*found, *(pools_in_prefork() if _has_prefork_workers() else [])]
+
+
+def check_servers(
+    app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **_: Any
+) -> list[checks.CheckMessage]:
+    """Ask, with `check --database ALIAS`, the database's server and PgBouncer."""
+    asked = [alias for alias in databases or () if is_postgresql(connections.settings[alias]["ENGINE"])]
+    return [
+        message
+        for alias in asked
+        for question in (_server_side_cursors, _fleet)
+        for message in question(alias, options())
     ]
 
 
-def check_fleet(
-    app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **_: Any
-) -> list[checks.CheckMessage]:
-    """Hold the most connections that the fleet can open against the server's room: with `check --database ALIAS`."""
-    fleet = options().FLEET
-    if not fleet:
-        return []
-    return [message for alias in databases or () for message in _fleet_on(alias, fleet)]
-
-
 def _pool_options(alias: str, database: dict[str, Any]) -> Iterator[checks.CheckMessage]:
-    given = database.get("POOL_OPTIONS", {})
-    found = problems(given)
-    if database["ENGINE"] != LENDING_ENGINE:  # dj_db_conn_pool drops what it does not know, without a word
-        found += [f"{key} is unknown to {database['ENGINE']}" for key in given if key not in PLAIN_POOL_OPTIONS]
+    given, engine = database.get("POOL_OPTIONS", {}), database["ENGINE"]
+    if engine == LENDING_ENGINE:
+        found = problems(given)
+    elif "dj_db_conn_pool" in engine:  # what it does not know it drops, without a word
+        known = {key: value for key, value in given.items() if key in PLAIN_POOL_OPTIONS}
+        found = [f"{engine} drops the unknown key {key!r}" for key in given if key not in known] + problems(known)
+    else:
+        found = [f"{engine} does not read them"] if given else []
     for problem in found:
         yield checks.Error(
             f"DATABASES[{alias!r}]['POOL_OPTIONS']: {problem}.",
-            hint="Keys are in capitals; docs of poolhouse.engines.options list them.",
+            hint=f"dj_db_conn_pool reads {', '.join(PLAIN_POOL_OPTIONS)}; {LENDING_ENGINE} more of them.",
             id="poolhouse.E001",
         )
 
@@ -62,38 +77,107 @@ def _conn_max_age(alias: str, database: dict[str, Any]) -> Iterator[checks.Check
         )
 
 
-def _server_side_cursors(alias: str, database: dict[str, Any]) -> Iterator[checks.CheckMessage]:
-    if _goes_through_pgbouncer(database) and not database.get("DISABLE_SERVER_SIDE_CURSORS", False):
+def _has_prefork_workers() -> bool:
+    if not find_spec("celery"):
+        return False
+    from poolhouse.tasks import is_prefork
+
+    return is_prefork()
+
+
+# Server-side cursors behind PgBouncer.
+
+
+def _with_cursors_in_pgbouncer() -> list[str]:
+    return [
+        alias
+        for alias, database in connections.settings.items()
+        if is_postgresql(database["ENGINE"])
+        and _goes_through_pgbouncer(database)
+        and not database.get("DISABLE_SERVER_SIDE_CURSORS", False)
+    ]
+
+
+def _goes_through_pgbouncer(database: dict[str, Any]) -> bool:
+    if not (url := options().PGBOUNCER_URL):
+        return False
+    pooler, host, port = urlsplit(url), database.get("HOST", ""), int(database.get("PORT") or 5432)
+    is_same_host = host == pooler.hostname or {host, pooler.hostname} <= set(THIS_MACHINE)
+    return is_same_host and port == (pooler.port or 6432)
+
+
+def _perhaps_cursors(alias: str) -> checks.CheckMessage:
+    return checks.Info(
+        f"DATABASES[{alias!r}] goes through PgBouncer, and may open server-side cursors.",
+        hint=f"`check --database {alias}` asks PgBouncer whether its pool_mode is one that breaks them.",
+        id="poolhouse.I003",
+    )
+
+
+def _server_side_cursors(alias: str, chosen: Options) -> Iterator[checks.CheckMessage]:
+    if alias not in _with_cursors_in_pgbouncer():
+        return
+    database = connections.settings[alias]
+    try:
+        with pgbouncer.console_cursor(alias) as cursor:
+            mode = pgbouncer.pool_mode(cursor, database["NAME"], database["USER"])
+    except driver_errors(alias) as error:
+        yield _unanswered(f"PgBouncer of {alias!r} cannot be asked for its pool_mode", error)
+        return
+    if mode != "session":
         yield checks.Warning(
-            f"DATABASES[{alias!r}] goes through PgBouncer, and Django may open server-side cursors.",
-            hint="Set DISABLE_SERVER_SIDE_CURSORS to True, unless PgBouncer's pool_mode is session: in another, a "
-            "cursor is looked for on a connection that does not have it.",
+            f"DATABASES[{alias!r}] goes through PgBouncer in pool_mode {mode}, and may open server-side cursors.",
+            hint="Set DISABLE_SERVER_SIDE_CURSORS to True: such a cursor is looked for where it is not.",
             id="poolhouse.W003",
         )
 
 
-def _goes_through_pgbouncer(database: dict[str, Any]) -> bool:
-    pgbouncer = urlsplit(options().PGBOUNCER_URL)
-    port = int(database.get("PORT") or 5432)
-    return bool(pgbouncer.hostname) and (database.get("HOST"), port) == (pgbouncer.hostname, pgbouncer.port or 6432)
+# The fleet.
 
 
-def _fleet_on(alias: str, fleet: dict[str, tuple[int, int]]) -> Iterator[checks.CheckMessage]:
-    try:
-        with monitor_cursor(alias) as cursor:
-            room = capacity(cursor)
-    except driver_errors(alias) as error:
-        yield checks.Warning(
-            f"The server of {alias!r} cannot be asked how many connections it takes: {error}", id="poolhouse.W005"
-        )
+def _fleet(alias: str, chosen: Options) -> Iterator[checks.CheckMessage]:
+    """Hold the most connections that the fleet can open against what there is room for."""
+    fleet = chosen.FLEET
+    if not fleet:
         return
-    parts = [f"{service} {processes} × {each}" for service, (processes, each) in fleet.items()]
     most = sum(processes * each for processes, each in fleet.values()) + MONITOR_CONNECTIONS
-    if most > room.usable:
+    parts = ", ".join(f"{service} {processes} × {each}" for service, (processes, each) in fleet.items())
+    try:
+        room, of_what = _room(alias, chosen)
+    except driver_errors(alias) as error:
+        yield _unanswered(f"The server of {alias!r} cannot be asked how many connections it takes", error)
+        return
+    if most > room:
         yield checks.Warning(
-            f"The fleet can open {most} connections to {alias!r} ({', '.join(parts)}, monitor {MONITOR_CONNECTIONS}), "
-            f"and the server takes {room.usable} (max_connections {room.max_connections}, "
-            f"reserved {room.superuser_reserved} + {room.reserved}).",
-            hint="Make the pools smaller, run fewer processes, raise max_connections, or put PgBouncer in between.",
+            f"The fleet can open {most} connections to {alias!r} ({parts}, monitor {MONITOR_CONNECTIONS}), "
+            f"and there is room for {room} ({of_what}).",
+            hint="Make the pools smaller, run fewer processes, raise the limit, or put PgBouncer in between.",
             id="poolhouse.W004",
         )
+
+
+def _room(alias: str, chosen: Options) -> tuple[int, str]:
+    """Ask how many connections clients may open, and say what that is made of."""
+    if _goes_through_pgbouncer(connections.settings[alias]):
+        with pgbouncer.console_cursor(alias) as cursor:
+            room = int(pgbouncer.setting(cursor, "max_client_conn"))
+        return room, f"PgBouncer's max_client_conn {room}"
+    server = _ask_as_monitor(alias, chosen)
+    reserved = f"reserved {server.superuser_reserved} + {server.reserved}"
+    return server.usable, f"max_connections {server.max_connections}, {reserved}"
+
+
+def _ask_as_monitor(alias: str, chosen: Options) -> Capacity:
+    """Ask as the monitor, whom a full server lets in; where it is refused, as the application."""
+    if chosen.MONITOR_USER:
+        try:
+            with monitor_cursor(alias, chosen.MONITOR_USER, chosen.MONITOR_PASSWORD) as cursor:
+                return capacity(cursor)
+        except driver_errors(alias):
+            pass
+    with monitor_cursor(alias) as cursor:
+        return capacity(cursor)
+
+
+def _unanswered(what: str, error: Exception) -> checks.CheckMessage:
+    return checks.Warning(f"{what}: {' '.join(str(error).split())}", id="poolhouse.W005")

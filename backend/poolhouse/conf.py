@@ -34,6 +34,21 @@ class Options:
     PGBOUNCER_URL: str = ""
     """PgBouncer's console, postgresql://user:password@host:port/pgbouncer, of one of its stats_users; empty: it is not
     asked."""
+    METRICS_MAX_AGE_S: float = 1.0
+    """How long a process answers Prometheus with what it saw last, before it looks again."""
+    UTILISATION_WARNING_PERCENT: float = 80.0
+    """Of the server's usable connections, how many are open; from here on it is a warning. So with those below."""
+    UTILISATION_CRITICAL_PERCENT: float = 95.0
+    QUERY_WARNING_MS: float = 100.0
+    """A statement's mean time of late."""
+    QUERY_CRITICAL_MS: float = 500.0
+    ERRORS_WARNING_PERCENT: float = 1.0
+    """Of the statements of late, how many failed."""
+    ERRORS_CRITICAL_PERCENT: float = 5.0
+    IDLE_WARNING_PERCENT: float = 50.0
+    """Of the server's usable connections, how many are open and idle."""
+    IDLE_LONG_S: float = 300.0
+    """A connection that has been idle for longer is told apart."""
     SLOW_QUERY_MS: float = 1000.0
     """A statement of a request or a task that takes longer is logged; 0: each is, -1: none is."""
     SLOW_QUERY_INTERVAL_S: float = 10.0
@@ -55,7 +70,8 @@ def options() -> Options:
     """Read POOLHOUSE.
 
     Raises:
-        ImproperlyConfigured: a key is unknown, reports would expire between two of them, or the monitor would not wait.
+        ImproperlyConfigured: a key is unknown, reports would expire between two of them, the monitor would not wait,
+            FLEET has something else than numbers, or a critical threshold is below its warning.
 
     """
     given = getattr(settings, "POOLHOUSE", {})
@@ -77,4 +93,17 @@ def options() -> Options:
         raise ImproperlyConfigured(
             f"POOLHOUSE: MONITOR_TIMEOUT_S={read.MONITOR_TIMEOUT_S} must be 1 or more: libpq takes less for no bound."
         )
+    for service, numbers in read.FLEET.items():
+        if not isinstance(numbers, tuple | list) or [type(number) for number in numbers] != [int, int]:
+            raise ImproperlyConfigured(
+                f"POOLHOUSE: FLEET[{service!r}]={numbers!r} must be two whole numbers: "
+                "how many processes there are, and how many connections each can open."
+            )
+    for critical in (name for name in known if "_CRITICAL_" in name):
+        warning = critical.replace("_CRITICAL_", "_WARNING_")
+        if getattr(read, critical) < getattr(read, warning):
+            raise ImproperlyConfigured(
+                f"POOLHOUSE: {critical}={getattr(read, critical)} must not be less than "
+                f"{warning}={getattr(read, warning)}: what is critical is a warning as well."
+            )
     return read

@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 
-from poolhouse import pools
+from poolhouse import pools, statement_meter
 from poolhouse.conf import options
 from poolhouse.driver import driver_errors
 from poolhouse.identity import label_connections
@@ -67,6 +67,7 @@ def begin() -> None:
 
 def _begin_in_child() -> None:
     pools.forget_parent()
+    statement_meter.forget_parent()
     store.cache_clear()  # its sockets are the parent's
     _begin()
 

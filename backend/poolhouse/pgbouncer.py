@@ -199,6 +199,21 @@ def clients(cursor: Cursor) -> list[PgBouncerClient]:
     ]
 
 
+def pool_mode(cursor: Cursor, database: str, user: str) -> str:
+    """Which pool_mode has a database for a user? The user's goes before the database's, and that before all others'."""
+    for what, name in (("USERS", user), ("DATABASES", database)):
+        modes = [row["pool_mode"] for row in _show(cursor, what) if row["name"] == name and row["pool_mode"]]
+        if modes:
+            return str(modes[0])
+    return setting(cursor, "pool_mode")
+
+
+def setting(cursor: Cursor, name: str) -> str:
+    """What does its configuration say?"""
+    (value,) = (row["value"] for row in _show(cursor, "CONFIG") if row["key"] == name)
+    return str(value)
+
+
 def _show(cursor: Cursor, what: str) -> list[dict[str, Any]]:
     cursor.execute(f"SHOW {what}")
     names = [column[0] for column in cursor.description or ()]

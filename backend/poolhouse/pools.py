@@ -71,6 +71,11 @@ class PoolState:
         }
 
     @property
+    def idle_max(self) -> int | None:
+        """Connections that the pool keeps when they come back; None where their number is not what decides."""
+        return self.size if self.kind == "queuepool" else None
+
+    @property
     def open(self) -> int:
         """Connections that this process holds on the server."""
         return self.in_use + self.idle

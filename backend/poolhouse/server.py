@@ -9,12 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from django.db import connections
-
 from poolhouse.bounded import Cursor, bounded_cursor
 from poolhouse.conf import options
-from poolhouse.driver import driver
-from poolhouse.identity import current
+from poolhouse.driver import driver, own_connection_params
 
 # Whoever holds a lock that the monitor would have to wait for is a finding, and no reason to wait.
 LOCK_TIMEOUT_MS = 500
@@ -159,13 +156,11 @@ def monitor_cursor(alias: str, user: str = "", password: str = "") -> Iterator[C
     """
     timeout_s = options().MONITOR_TIMEOUT_S
     params = {
-        **connections.create_connection(alias).get_connection_params(),
-        "application_name": current("monitor").name,
+        **own_connection_params(alias),
         "options": f"-c statement_timeout={timeout_s * 1000} -c lock_timeout={LOCK_TIMEOUT_MS}",
     }
     if user:
         params |= {"user": user, "password": password}
-    params.pop("pool", None)
     with bounded_cursor(driver(alias), timeout_s, **params) as cursor:
         yield cursor
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from celery import Task, signals
+from celery import Task, current_app, signals
 
+from poolhouse.forks import log_messages, pools_in_prefork
 from poolhouse.troubles import log_cost, log_database_error
 from poolhouse.work import Work, current_work, switch_to
 
@@ -24,6 +25,19 @@ def follow_tasks() -> None:
     signals.task_postrun.connect(_end, weak=False, dispatch_uid="poolhouse.end_task")
     signals.task_failure.connect(_note_failure, weak=False, dispatch_uid="poolhouse.note_failure")
     signals.task_retry.connect(_note_retry, weak=False, dispatch_uid="poolhouse.note_retry")
+    signals.worker_init.connect(_look_at_pool, weak=False, dispatch_uid="poolhouse.look_at_pool")
+
+
+def is_prefork() -> bool:
+    """Say whether the project has an application of Celery's, and its workers fork unless they are told otherwise."""
+    return current_app.main != "default" and "prefork" in str(current_app.conf.worker_pool)  # "default": it has none
+
+
+def _look_at_pool(*, sender: Any, **_: Any) -> None:
+    """Receive Celery's `worker_init`, in the worker's main process, before it forks."""
+    pool = sender.pool_cls  # a name, or where the command line names it, the class
+    if "prefork" in (pool if isinstance(pool, str) else pool.__module__):
+        log_messages(pools_in_prefork())
 
 
 def _begin(*, task_id: str, task: "Task[Any, Any]", **_: Any) -> None:

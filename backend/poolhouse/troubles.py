@@ -17,14 +17,8 @@ logger = logging.getLogger(__name__)
 
 def log_cost(work: Work) -> None:
     """Log what a request or task has had of the database, if any of it is over its threshold."""
-    limits = options()
     database_ms, wait_ms, hold_ms = work.database_s * 1000, work.wait_s * 1000, work.held_s() * 1000
-    if (
-        0 <= limits.REQUEST_QUERIES < work.statement_count
-        or 0 <= limits.SLOW_REQUEST_DATABASE_MS < database_ms
-        or 0 <= limits.POOL_WAIT_MS < wait_ms
-        or 0 <= limits.POOL_HOLD_MS < hold_ms
-    ):
+    if is_costly(work.statement_count, database_ms, wait_ms, hold_ms):
         logger.warning(
             "costly %s: %s in %.0f ms; waited %.0f ms for a connection, held one for %.0f ms",
             work.label,
@@ -41,6 +35,19 @@ def log_cost(work: Work) -> None:
                 "hold_ms": round(hold_ms, 1),
             },
         )
+
+
+def is_costly(
+    statements: int, database_ms: float, wait_ms: float, hold_ms: float, *, slow_ms: float | None = None
+) -> bool:
+    """Say whether any of these is over its threshold; slow_ms is in place of SLOW_REQUEST_DATABASE_MS."""
+    limits = options()
+    return (
+        0 <= limits.REQUEST_QUERIES < statements
+        or 0 <= (limits.SLOW_REQUEST_DATABASE_MS if slow_ms is None else slow_ms) < database_ms
+        or 0 <= limits.POOL_WAIT_MS < wait_ms
+        or 0 <= limits.POOL_HOLD_MS < hold_ms
+    )
 
 
 def log_database_error(error: BaseException | None, work: Work | None) -> None:

@@ -25,6 +25,8 @@ class Work:
     """with a connection that has been returned since"""
     held_since: float | None = None
     """when the connection was lent that is held now"""
+    opened_count: int = 0
+    """connections opened for it; of a pool that is not this app's it is not known"""
     is_refused: bool = False
     """it failed because a pool had nothing to lend"""
 

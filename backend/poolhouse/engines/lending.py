@@ -16,13 +16,13 @@ Frames = tuple[tuple[CodeType, int], ...]
 class Lease:
     """Who holds a connection, and since when. Times are those of perf_counter, in seconds."""
 
-    __slots__ = ("began_at", "frames", "is_suspect", "last_statement", "leaves_state", "thread_name", "work")
+    __slots__ = ("began_at", "frames", "is_suspect", "last_statement", "leaves_state", "thread", "work")
 
     def __init__(self, frames: Frames = ()) -> None:
         self.frames = frames
         """the code that took it, innermost first, with line numbers; empty where nobody asked for it"""
         self.work: Work | None = current_work()
-        self.thread_name = threading.current_thread().name
+        self.thread = threading.current_thread()
         self.last_statement: Any = ""
         self.leaves_state = False
         """a statement has left something in the session"""
@@ -37,7 +37,7 @@ class Lease:
     @property
     def holder(self) -> str:
         """Who holds it: the request or task where that is known, and the thread."""
-        thread = f"thread {self.thread_name}"
+        thread = f"thread {self.thread.name}"
         return f"{self.work} in {thread}" if self.work else thread
 
 

@@ -1,5 +1,7 @@
 """SQLAlchemy's QueuePool, as dj_db_conn_pool uses it, that keeps its time and tells what it does."""
 
+import gc
+import logging
 import os
 import threading
 import time
@@ -25,8 +27,13 @@ from poolhouse.work import current_work
 
 # What a ping may take of the TIMEOUT, and at most: the rest is for the new connection that replaces a dead one.
 PING_SHARE, PING_MAX_S = 0.5, 5.0
+# A collection stops every thread for as long as it takes, which in a large process is a tenth of a second.
+COLLECT_INTERVAL_S = 1.0
 # libpq's PQTRANS_IDLE, which both drivers hand on: https://www.postgresql.org/docs/17/libpq-status.html
 NO_TRANSACTION = 0
+
+# SQLAlchemy writes a line for each connection that is closed; they are counted here. ECHO brings the lines back.
+logging.getLogger(f"{__name__}.LendingPool").setLevel(logging.WARNING)
 
 
 class _NothingFreeError(Exception):
@@ -59,6 +66,7 @@ class LendingPool(QueuePool):
         self._waiting_lock = threading.Lock()
         self._leases: dict[int, Lease] = {}
         self._opened: dict[Any, float] = {}  # when, by perf_counter
+        self._may_collect_at = 0.0
         self._notes_frames = options().LEAK_THRESHOLD_S > 0
 
     def asked_by(self, connect: Callable[[], Any]) -> None:
@@ -118,6 +126,20 @@ class LendingPool(QueuePool):
             finally:
                 self._put_back(slot)
 
+    def find_forgotten(self) -> bool:
+        """Let the collector return the connections of threads that have ended without returning them; True if it did.
+
+        Django's wrappers refer to themselves, so they outlive their thread until the collector comes by, which it does
+        when much is allocated, and not when everybody waits.
+        """
+        now = time.perf_counter()
+        if now < self._may_collect_at or all(lease.thread.is_alive() for lease in self.leases()):
+            return False
+        self._may_collect_at = now + COLLECT_INTERVAL_S
+        held = len(self._leases)
+        gc.collect()
+        return len(self._leases) < held
+
     def disown(self) -> None:
         """Let go, in a forked child, of the sockets that are the parent's."""
         for connection in list(self._opened):
@@ -157,6 +179,8 @@ class LendingPool(QueuePool):
             left_s = deadline - time.perf_counter()
             if left_s <= 0:
                 raise _NothingFreeError("every connection is lent")
+            if self.find_forgotten():
+                continue
             with self._counted_as_waiting():
                 try:
                     return self._pool.get(True, left_s)

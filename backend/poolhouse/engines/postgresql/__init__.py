@@ -1,0 +1,10 @@
+"""The engine needs what the app by itself does without."""
+
+from importlib.util import find_spec
+
+from django.core.exceptions import ImproperlyConfigured
+
+if missing := [name for name in ("dj_db_conn_pool", "sqlalchemy") if find_spec(name) is None]:
+    raise ImproperlyConfigured(
+        f"The engine poolhouse.engines.postgresql needs {' and '.join(missing)}: pip install 'poolhouse[pool]'."
+    )

@@ -85,6 +85,7 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # untyped up
             django.db.OperationalError, the driver's Error: one could not be opened.
         """
         pool = self.lending_pool()
+        pool.find_forgotten()
         conn_params = self.get_connection_params()
         pool.asked_by(partial(self._get_new_connection, conn_params))
         try:

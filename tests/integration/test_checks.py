@@ -1,0 +1,279 @@
+"""What `check --database` learns from servers, and what is said when a process forks."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.core import checks
+from django.core.management import call_command
+from django.db import connection, connections
+from pytest_django import Settings
+
+from config.database import get_fleet
+from config.env import CHECKOUT, Database, Monitor, Queue, Web, read
+from poolhouse.checks import check_servers
+from sandbox.servers import Place, Server, pgbouncer
+from tests.integration.test_engine import OURS, PLAIN, MakePool, _database, pool_of
+from tests.plugin import superuser_sql
+
+__all__ = ["_database", "pool_of"]
+
+Configure = Callable[..., None]
+STANDARD = "django.db.backends.postgresql"
+
+
+def said(alias: str = "default") -> dict[str | None, checks.CheckMessage]:
+    return {message.id: message for message in check_servers(None, databases=[alias])}
+
+
+# The fleet, against 40 connections less 3 less 2.
+
+
+@pytest.mark.parametrize("each_web", [16, 17])
+def test_a_fleet_that_can_open_more_than_there_is_room_for_is_a_warning(configure: Configure, each_web: int) -> None:
+    configure(FLEET={"web": (2, each_web), "beat": (1, 2)})
+    if each_web == 16:  # 32 + 2 + 1 for the monitor
+        assert said() == {}
+        return
+    message = said()["poolhouse.W004"]
+    assert message.level == checks.WARNING
+    assert "can open 37 connections to 'default' (web 2 × 17, beat 1 × 2, monitor 1)" in message.msg
+    assert "room for 35 (max_connections 40, reserved 3 + 2)" in message.msg
+
+
+def test_nothing_is_asked_where_nobody_wants_it(configure: Configure) -> None:
+    configure(FLEET={"web": (2, 1000)})
+    assert check_servers(None, databases=None) == []
+    configure(FLEET={})
+    assert said() == {}
+
+
+def test_a_server_that_cannot_be_asked_is_a_warning(configure: Configure, pool_of: MakePool) -> None:
+    alias = pool_of(OURS)
+    connections.settings[alias]["PORT"] = 1
+    configure(FLEET={"web": (2, 16)})
+    message = said(alias)["poolhouse.W005"]
+    assert message.msg.startswith(f"The server of '{alias}' cannot be asked how many connections it takes: ")
+    assert "refused" in message.msg
+    assert "\n" not in message.msg
+
+
+def test_a_full_server_is_asked_as_the_monitor(configure: Configure) -> None:
+    connection.ensure_connection()
+    configure(FLEET={"web": (2, 16)})
+    superuser_sql("ALTER ROLE poolhouse CONNECTION LIMIT 0")
+    try:
+        assert said() == {}
+        configure(MONITOR_USER="nobody")
+        assert set(said()) == {"poolhouse.W005"}
+    finally:
+        superuser_sql("ALTER ROLE poolhouse CONNECTION LIMIT -1")
+    assert said() == {}, "the application asks where the monitor is refused"
+
+
+def test_the_sandbox_passes_as_it_starts(configure: Configure, settings: Settings) -> None:
+    fleet = get_fleet(read(Database), read(Web), read(Queue), development=True)
+    assert fleet == {"web": (2, 10), "worker": (3, 1), "beat": (1, 1)}
+    configure(FLEET=fleet)
+    call_command("check", databases=["default"], fail_level="WARNING")
+
+
+# PgBouncer.
+
+
+@pytest.fixture(scope="module")
+def pooler(servers: Place) -> Iterator[Server]:
+    """A PgBouncer in front of the tests' server."""
+    server = pgbouncer(servers, read(Database), read(Monitor))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def through(pooler: Server, pool_of: MakePool, configure: Configure) -> Callable[..., str]:
+    """Make an alias that goes through PgBouncer."""
+
+    def make(**database: Any) -> str:
+        configure(PGBOUNCER_URL=read(Monitor).model_copy(update={"pgbouncer_host": "127.0.0.1"}).pgbouncer_url)
+        alias = pool_of(STANDARD)
+        connections.settings[alias] |= {"HOST": "localhost", "PORT": pooler.port, "POOL_OPTIONS": {}, **database}
+        return alias
+
+    return make
+
+
+@pytest.fixture
+def administer(pooler: Server) -> Callable[[str], None]:
+    """Run a command of PgBouncer's administrator."""
+    import psycopg2
+
+    def run(command: str) -> None:
+        database = read(Database)
+        console = psycopg2.connect(
+            host="127.0.0.1",
+            port=pooler.port,
+            user=database.db_user,
+            password=database.db_pass.get_secret_value(),
+            dbname="pgbouncer",
+        )
+        try:
+            console.autocommit = True
+            with console.cursor() as cursor:
+                cursor.execute(command)
+        finally:
+            console.close()
+
+    return run
+
+
+def test_pgbouncer_is_asked_whether_its_pool_mode_breaks_cursors(
+    through: Callable[..., str], administer: Callable[[str], None]
+) -> None:
+    alias = through()
+    message = said(alias)["poolhouse.W003"]
+    assert message.level == checks.WARNING
+    assert "pool_mode transaction" in message.msg
+    assert said(through(DISABLE_SERVER_SIDE_CURSORS=True)) == {}
+    administer("SET pool_mode = 'session'")
+    try:
+        assert said(alias) == {}
+    finally:
+        administer("SET pool_mode = 'transaction'")
+    assert set(said(alias)) == {"poolhouse.W003"}
+
+
+@pytest.mark.parametrize("of_user", ["", "statement"])
+def test_a_mode_of_the_database_s_own_counts_and_the_user_s_before_it(
+    through: Callable[..., str], administer: Callable[[str], None], servers: Place, of_user: str
+) -> None:
+    alias = through()
+    path = servers.data / "pgbouncer/pgbouncer.ini"
+    before = path.read_text()
+    name = re.search(r"dbname=(\w+)", before)
+    assert name
+    connections.settings[alias]["NAME"] = name[1]  # as PgBouncer calls it
+    with_mode = before.replace(name[0], f"{name[0]} pool_mode=session")
+    users = f"[users]\n{connections.settings[alias]['USER']} = pool_mode={of_user}\n[pgbouncer]"
+    path.write_text(with_mode.replace("[pgbouncer]", users) if of_user else with_mode)
+    administer("RELOAD")
+    try:
+        assert [message.msg.split(",")[0][-9:] for message in said(alias).values()] == ([of_user] if of_user else [])
+    finally:
+        path.write_text(before)
+        administer("RELOAD")
+
+
+def test_behind_pgbouncer_the_room_is_that_for_its_clients(through: Callable[..., str], configure: Configure) -> None:
+    alias = through(DISABLE_SERVER_SIDE_CURSORS=True)
+    configure(FLEET={"web": (2, 499)})
+    assert said(alias) == {}
+    configure(FLEET={"web": (2, 500)})
+    assert "room for 1000 (PgBouncer's max_client_conn 1000)" in said(alias)["poolhouse.W004"].msg
+
+
+def test_a_pgbouncer_that_cannot_be_asked_is_a_warning(configure: Configure, pool_of: MakePool) -> None:
+    configure(PGBOUNCER_URL="postgresql://me@127.0.0.1:1/pgbouncer", FLEET={})
+    alias = pool_of(STANDARD)
+    connections.settings[alias] |= {"HOST": "127.0.0.1", "PORT": 1}
+    assert said(alias)["poolhouse.W005"].msg.startswith(f"PgBouncer of '{alias}' cannot be asked for its pool_mode: ")
+
+
+# Forks, which no check sees, in processes of their own.
+
+
+def in_a_project(program: str, **database: Any) -> str:
+    """Run a program in a project with one database; give what it logs."""
+    begin = """
+import json, os, sys
+import django
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS=["poolhouse"], DATABASES={"default": json.loads(sys.argv[1])},
+    LOGGING={"version": 1, "handlers": {"err": {"class": "logging.StreamHandler"}}, "root": {"handlers": ["err"]}},
+)
+"""
+    own = connection.settings_dict
+    server = {key: own[key] for key in ("NAME", "HOST", "PORT", "USER", "PASSWORD")}
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "backend")}
+    environment.pop("DJANGO_SETTINGS_MODULE", None)
+    answer = subprocess.run(
+        [sys.executable, "-c", begin + program, json.dumps({**server, **database})],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert answer.returncode == 0, answer.stderr
+    return answer.stderr
+
+
+FORK = """
+django.setup()
+from django.db import connection
+with connection.cursor() as cursor:
+    cursor.execute("SELECT 1")
+connection.close()
+for _ in range(2):
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("database", "is_told"),
+    [
+        ({"ENGINE": PLAIN}, True),
+        ({"ENGINE": STANDARD, "OPTIONS": {"pool": {"min_size": 1}}}, True),
+        ({"ENGINE": OURS}, False),
+        ({"ENGINE": STANDARD}, False),
+    ],
+)
+def test_a_fork_with_an_open_pool_is_told_once(database: dict[str, Any], is_told: bool) -> None:
+    log = in_a_project(FORK, **database)
+    if not is_told:
+        assert "poolhouse.W007" not in log
+        return
+    assert log.count("poolhouse.W007: The pool of 'default' has 1 connections open") == 1
+
+
+@pytest.mark.parametrize("database", [{"ENGINE": PLAIN}, {"ENGINE": STANDARD, "OPTIONS": {"pool": True}}])
+def test_a_fork_before_anything_is_asked_is_right(database: dict[str, Any]) -> None:
+    assert "poolhouse.W" not in in_a_project(
+        FORK.replace('    cursor.execute("SELECT 1")', "    pass").replace(
+            "with connection.cursor() as cursor:", "if True:"
+        ),
+        **database,
+    )
+
+
+WORKER = """
+from celery import Celery
+app = Celery("shop", broker="memory://")
+django.setup()
+app.Worker(pool={pool!r}, concurrency=1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("database", "pool", "is_told"),
+    [
+        ({"ENGINE": PLAIN}, "prefork", True),
+        ({"ENGINE": STANDARD, "OPTIONS": {"pool": True}}, "prefork", True),
+        ({"ENGINE": STANDARD, "OPTIONS": {"pool": True}}, "threads", False),
+        ({"ENGINE": OURS}, "prefork", False),
+        ({"ENGINE": STANDARD}, "prefork", False),
+    ],
+)
+def test_a_worker_that_forks_with_a_pool_says_so_when_it_starts(
+    database: dict[str, Any], pool: str, is_told: bool
+) -> None:
+    log = in_a_project(WORKER.format(pool=pool), **database)
+    assert log.count("poolhouse.W006: DATABASES['default'] has a pool that does not survive a fork") == is_told

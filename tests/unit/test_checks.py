@@ -1,0 +1,136 @@
+"""What `manage.py check` says of settings: each finding with its id, and nothing where nothing is wrong."""
+
+from typing import Any
+
+import pytest
+from celery import Celery
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from pytest_django import Settings
+
+from poolhouse import tasks
+from poolhouse.checks import check_settings
+from poolhouse.conf import options
+from poolhouse.engines.options import NAMES
+
+OURS = "poolhouse.engines.postgresql"
+PLAIN = "dj_db_conn_pool.backends.postgresql"
+STANDARD = "django.db.backends.postgresql"
+NATIVE = {"ENGINE": STANDARD, "OPTIONS": {"pool": True}}
+
+
+@pytest.fixture(autouse=True)
+def _without_celery_s_application(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a project that has none, whatever other tests have loaded."""
+    monkeypatch.setattr(tasks, "current_app", Celery("default", set_as_current=False))
+
+
+@pytest.fixture
+def say(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """Give what is said of one database."""
+
+    def of(*asked: str, **database: Any) -> list[checks.CheckMessage]:
+        monkeypatch.setattr(connections, "settings", {"shop": {"OPTIONS": {}, **database}})
+        return check_settings(None, databases=asked)
+
+    return of
+
+
+@pytest.fixture
+def pgbouncer(settings: Settings) -> Any:
+    settings.POOLHOUSE = {**settings.POOLHOUSE, "PGBOUNCER_URL": "postgresql://me@localhost:6000/pgbouncer"}
+    options.cache_clear()
+    yield
+    options.cache_clear()
+
+
+def ids(messages: list[checks.CheckMessage]) -> list[str | None]:
+    return [message.id for message in messages]
+
+
+@pytest.mark.parametrize("engine", [OURS, PLAIN, STANDARD, "django.db.backends.sqlite3"])
+def test_nothing_is_said_of_what_is_right(say: Any, engine: str) -> None:
+    assert say(ENGINE=engine, CONN_MAX_AGE=0) == []
+
+
+def test_the_sandbox_s_own_settings_pass() -> None:
+    assert check_settings(None) == []
+
+
+@pytest.mark.parametrize(
+    ("engine", "given", "problem"),
+    [
+        (OURS, {"POOLSIZE": 5}, "unknown key 'POOLSIZE'; did you mean POOL_SIZE?"),
+        (OURS, {"POOL_SIZE": "5"}, "POOL_SIZE='5' must be a whole number"),
+        (PLAIN, {"pool_size": 5}, f"{PLAIN} drops the unknown key 'pool_size'"),
+        (PLAIN, {"MIN_SIZE": 5}, f"{PLAIN} drops the unknown key 'MIN_SIZE'"),
+        (PLAIN, {"TIMEOUT": -1}, "TIMEOUT=-1 must be 0 or more"),
+        (STANDARD, {"POOL_SIZE": 5}, f"{STANDARD} does not read them"),
+    ],
+)
+def test_pool_options_that_do_nothing_or_harm_are_errors(
+    say: Any, engine: str, given: dict[str, Any], problem: str
+) -> None:
+    (message,) = say(ENGINE=engine, POOL_OPTIONS=given)
+    assert (message.id, message.level) == ("poolhouse.E001", checks.ERROR)
+    assert message.msg == f"DATABASES['shop']['POOL_OPTIONS']: {problem}."
+    assert message.hint
+
+
+def test_the_engine_s_own_options_are_right_for_it_alone(say: Any) -> None:
+    given = {"MIN_SIZE": 1, "USE_LIFO": True, "RESET": "always", "PING_IDLE_S": 2}
+    assert set(given) <= set(NAMES)
+    assert say(ENGINE=OURS, POOL_OPTIONS=given) == []
+    assert ids(say(ENGINE=PLAIN, POOL_OPTIONS=given)) == ["poolhouse.E001"] * 4
+
+
+@pytest.mark.parametrize("database", [{"ENGINE": OURS}, {"ENGINE": PLAIN}, NATIVE])
+@pytest.mark.parametrize("age", [60, None])
+def test_a_pool_whose_connections_threads_keep_is_an_error(say: Any, database: dict[str, Any], age: int | None) -> None:
+    (message,) = say(**database, CONN_MAX_AGE=age)
+    assert (message.id, message.level) == ("poolhouse.E002", checks.ERROR)
+    assert f"CONN_MAX_AGE={age}" in message.msg
+
+
+@pytest.mark.usefixtures("pgbouncer")
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_cursors_behind_pgbouncer_are_mentioned_until_it_is_asked(say: Any, host: str) -> None:
+    way = {"ENGINE": STANDARD, "HOST": host, "PORT": 6000}
+    (message,) = say(**way)
+    assert (message.id, message.level) == ("poolhouse.I003", checks.INFO)
+    assert "check --database shop" in message.hint
+    assert say("shop", **way) == []
+    assert say(**way, DISABLE_SERVER_SIDE_CURSORS=True) == []
+    assert say(**{**way, "PORT": 5432}) == []
+    assert say(**{**way, "HOST": "elsewhere"}) == []
+
+
+@pytest.mark.parametrize(
+    ("database", "pool", "expected"),
+    [
+        ({"ENGINE": PLAIN}, "prefork", ["poolhouse.W006"]),
+        (NATIVE, "prefork", ["poolhouse.W006"]),
+        (NATIVE, "threads", []),
+        ({"ENGINE": OURS}, "prefork", []),
+        ({"ENGINE": STANDARD}, "prefork", []),
+    ],
+)
+def test_a_pool_that_a_worker_would_fork_is_a_warning(
+    say: Any, monkeypatch: pytest.MonkeyPatch, database: dict[str, Any], pool: str, expected: list[str]
+) -> None:
+    app = Celery("shop", set_as_current=False)
+    app.conf.worker_pool = pool
+    monkeypatch.setattr(tasks, "current_app", app)
+    assert ids(say(**database)) == expected
+
+
+@pytest.mark.parametrize("numbers", [5, (1, 2, 3), ("2", "10"), (True, 1)])
+def test_a_fleet_of_something_else_than_numbers_is_refused(settings: Settings, numbers: Any) -> None:
+    settings.POOLHOUSE = {**settings.POOLHOUSE, "FLEET": {"web": numbers}}
+    options.cache_clear()
+    try:
+        with pytest.raises(ImproperlyConfigured, match=r"FLEET\['web'\]=.* must be two whole numbers"):
+            options()
+    finally:
+        options.cache_clear()
