@@ -1,4 +1,4 @@
-"""The root folder that the servers run from: a Debian release's own packages, unpacked once for every checkout."""
+"""The root folders that servers run from: a Debian release's own packages, unpacked once for every checkout."""
 
 import fcntl
 import hashlib
@@ -14,6 +14,8 @@ from sandbox.errors import SandboxError
 
 RELEASE = "trixie"
 PACKAGES = ("pgbouncer", "postgresql-17-timescaledb", "redis-server")
+# In a folder of its own: it is more than half as large as the others together, and only its tests want it.
+PROMETHEUS_PACKAGES = ("prometheus",)
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 MOUNT_POINTS = ("dev", "proc", "tmp", "data", "etc/timescale", "etc/redis")
 TOOLS = {"mmdebstrap": "mmdebstrap", "bwrap": "bubblewrap"}
@@ -24,15 +26,18 @@ class RootFolder:
     """An unpacked Debian, from which `command` runs a program without it being installed."""
 
     path: Path
+    packages: tuple[str, ...]
+    user: str
+    """of the folder's own, as whom everything runs in it: initdb wants a name for it"""
 
     @cached_property
-    def postgres_ids(self) -> tuple[str, str]:
-        """The user and group ids of the folder's own postgres, as whom everything runs: initdb wants a name for it."""
+    def user_ids(self) -> tuple[str, str]:
+        """The ids of the user and its group."""
         for line in (self.path / "etc/passwd").read_text().splitlines():
             name, _, uid, gid, *_ = line.split(":")
-            if name == "postgres":
+            if name == self.user:
                 return uid, gid
-        raise SandboxError(f"{self.path} has no user postgres; remove the folder, and it is made anew")
+        raise SandboxError(f"{self.path} has no user {self.user}; remove the folder, and it is made anew")
 
     def command(self, argv: list[str], *, binds: dict[Path, str], data: Path, die_with_parent: bool) -> list[str]:
         """Wrap a program so that it sees this folder as / and `data` as /data, and nothing else of the machine.
@@ -44,7 +49,7 @@ class RootFolder:
             die_with_parent: end it when the calling process ends.
 
         """
-        uid, gid = self.postgres_ids
+        uid, gid = self.user_ids
         wrapped = ["bwrap", "--ro-bind", str(self.path), "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]  # noqa: S108 - the folder's own
         wrapped += ["--bind", str(data), "/data"]
         for source, target in binds.items():
@@ -54,10 +59,20 @@ class RootFolder:
 
 
 def cached_root() -> RootFolder:
-    """Say where the folder is or will be; its name is a key of what it holds."""
-    recipe = "\n".join((RELEASE, *PACKAGES, *LEFT_OUT, *MOUNT_POINTS, platform.machine()))
+    """Say where the folder of the sandbox's servers is or will be."""
+    return _cached(PACKAGES, "postgres")
+
+
+def cached_prometheus() -> RootFolder:
+    """Say where Prometheus' folder is or will be."""
+    return _cached(PROMETHEUS_PACKAGES, "prometheus")
+
+
+def _cached(packages: tuple[str, ...], user: str) -> RootFolder:
+    """Name a folder by what it holds."""
+    recipe = "\n".join((RELEASE, *packages, *LEFT_OUT, *MOUNT_POINTS, platform.machine()))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "poolhouse"
-    return RootFolder(cache / f"{RELEASE}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}")
+    return RootFolder(cache / f"{RELEASE}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}", packages, user)
 
 
 def ensure_tools() -> None:
@@ -99,10 +114,10 @@ def make(root: RootFolder) -> None:
     with (root.path.parent / f"{root.path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not root.path.exists():
-            _make(root.path)
+            _make(root.path, root.packages)
 
 
-def _make(path: Path) -> None:
+def _make(path: Path, packages: tuple[str, ...]) -> None:
     unfinished = path.with_name(f"{path.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
@@ -110,7 +125,7 @@ def _make(path: Path) -> None:
     options = [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
     with log.open("w") as errors:
         download = subprocess.Popen(
-            ["mmdebstrap", "--variant=apt", f"--include={','.join(PACKAGES)}", *options, RELEASE, "-"],
+            ["mmdebstrap", "--variant=apt", f"--include={','.join(packages)}", *options, RELEASE, "-"],
             stdout=subprocess.PIPE,
             stderr=errors,
         )

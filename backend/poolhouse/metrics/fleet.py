@@ -1,0 +1,90 @@
+"""What the processes tell, as families. Names that begin with db_client are OpenTelemetry's."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from prometheus_client.metrics_core import HistogramMetricFamily, Metric
+
+from poolhouse.conf import options
+from poolhouse.metrics import conventions
+from poolhouse.metrics.buckets import cumulative
+from poolhouse.metrics.conventions import as_prometheus
+from poolhouse.metrics.look import Fleet
+from poolhouse.metrics.samples import counter, gauge
+from poolhouse.pools import LENDING_ENGINE
+from poolhouse.report import ProcessReport
+
+PROCESS = ("service", "host", "pid")
+POOL = (*PROCESS, "alias")
+SERVICE = ("service", "alias")
+COUNTED = {
+    "lent": "Connections given to a caller",
+    "connects": "Connections opened",
+    "connect_errors": "Connections that could not be opened",
+    "recycled": "Connections closed for their age",
+    "invalidated": "Connections found dead, or broken by an error",
+    "resets": "Sessions reset because a borrower left state in them",
+}
+"""of `poolhouse.meter.COUNTERS`, those that OpenTelemetry has no name for"""
+
+
+def of_processes(reports: list[ProcessReport], now: float) -> Iterator[Metric]:
+    """Give how many processes report, how many there should be, and how old each report is."""
+    expected = {service: processes for service, (processes, _) in options().FLEET.items()}
+    found = Counter(report.service for report in reports)
+    yield gauge(
+        "poolhouse_processes",
+        "Processes that report",
+        ("service",),
+        (((service,), found[service]) for service in sorted({*expected, *found})),
+    )
+    yield gauge(
+        "poolhouse_expected_processes",
+        "Processes that the settings name",
+        ("service",),
+        (((service,), processes) for service, processes in expected.items()),
+    )
+    yield gauge(
+        "poolhouse_report_age_seconds",
+        "How old the process's report is",
+        PROCESS,
+        ((_process(report), max(0.0, now - report.reported_at)) for report in reports),
+    )
+
+
+def of_pools(reports: list[ProcessReport]) -> Iterator[Metric]:
+    """Give what each pool of each process is like now."""
+    pools = [((*_process(report), pool.alias), pool) for report in reports for pool in report.pools]
+    yield gauge(
+        as_prometheus(conventions.COUNT),
+        conventions.COUNT_TEXT,
+        (*POOL, "state"),
+        (((*of, state), count) for of, pool in pools for state, count in (("idle", pool.idle), ("used", pool.in_use))),
+    )
+    for number in conventions.LIMITS:
+        yield gauge(as_prometheus(number.name), number.text, POOL, ((of, number.read(pool)) for of, pool in pools))
+    yield gauge(
+        "poolhouse_leak_suspects",
+        "Connections that are held for too long; of engines that look for them",
+        POOL,
+        ((of, len(pool.suspects)) for of, pool in pools if pool.engine == LENDING_ENGINE),
+    )
+
+
+def of_totals(fleet: Fleet) -> Iterator[Metric]:
+    """Give what has happened in each service: without host and pid, so that it does not end with a process."""
+    totals = [((service, alias), one) for service, found in fleet.totals.items() for alias, one in found.items()]
+    timeouts = {"timeouts": (as_prometheus(conventions.TIMEOUTS.name), conventions.TIMEOUTS.text)}
+    ours = {what: (f"poolhouse_pool_{what}", text) for what, text in COUNTED.items()}
+    for what, (name, text) in (timeouts | ours).items():
+        yield counter(name, text, SERVICE, ((of, one.counts.get(what)) for of, one in totals))
+    for what, (name, text) in conventions.DURATIONS.items():
+        family = HistogramMetricFamily(as_prometheus(name), text, labels=SERVICE, unit="seconds")
+        for of, one in totals:
+            if what in one.durations:
+                family.add_metric(of, cumulative(one.durations[what]), one.durations[what].total_s)
+        yield family
+
+
+def _process(report: ProcessReport) -> tuple[str, str, str]:
+    return report.service, report.host, str(report.pid)

@@ -1,0 +1,45 @@
+"""`/metrics`: what Prometheus scrapes, of the whole fleet, from whichever process answers."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.http import require_safe
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from poolhouse.conf import options
+from poolhouse.metrics.families import families_of
+from poolhouse.metrics.look import Recent, take_look
+
+
+@dataclass(frozen=True)
+class _Collected:
+    """Families as an encoder wants them."""
+
+    families: list[Metric]
+
+    def collect(self) -> Iterable[Metric]:
+        return self.families
+
+
+recent: Recent[list[Metric]] = Recent(lambda: [*families_of(take_look())])
+
+
+@require_safe
+def metrics(request: HttpRequest) -> HttpResponse:
+    """Answer in the format that is asked for: 200 as well when a source is away, with poolhouse_source_up 0.
+
+    Nothing here takes a connection of a pool.
+    """
+    encode, content_type = _encoder(request.headers.get("Accept", ""))
+    families = recent.get(options().METRICS_MAX_AGE_S)
+    return HttpResponse(encode(_Collected(families)), content_type=content_type)
+
+
+def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    try:
+        return choose_encoder(accept)
+    except TypeError:  # it names a version that is none
+        return choose_encoder("")
