@@ -1,10 +1,11 @@
 """Where commands print for people."""
 
 import io
+from collections.abc import Iterator
 from typing import TextIO, cast
 
 from django.core.management.base import OutputWrapper
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -22,12 +23,19 @@ def console_for(out: OutputWrapper | TextIO, *, no_color: bool = False) -> Conso
 
 
 def table(*columns: str) -> Table:
-    """Make a plain table; a column whose name ends in # is a number, set to the right."""
+    """Make a plain table; a column whose name ends in # is a number, set to the right and never broken."""
     made = Table(box=None, pad_edge=False, header_style="dim")
     for column in columns:
-        name = Text(column.removesuffix("#"))  # not markup: it may come from data
-        made.add_column(name, justify="right" if column.endswith("#") else "left", overflow="fold")
+        name, is_number = Text(column.removesuffix("#")), column.endswith("#")  # not markup: it may come from data
+        made.add_column(name, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
     return made
+
+
+def section(title: str, content: Table) -> Iterator[RenderableType]:
+    """Give a table with its title above, or nothing where it has no rows."""
+    if content.row_count:
+        yield Text(f"\n{title}", style="bold")
+        yield content
 
 
 class _Verbatim(io.TextIOBase):

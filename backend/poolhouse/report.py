@@ -1,9 +1,10 @@
 """What one process tells of itself, and its form on the wire."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
+from poolhouse.activity import Activity
 from poolhouse.histogram import Histogram
 from poolhouse.leaks import Suspect
 from poolhouse.pools import PoolState
@@ -11,7 +12,7 @@ from poolhouse.pools import PoolState
 WIRE_VERSION = 2
 
 
-def _as_wire(value: PoolState | Suspect | Histogram) -> Any:
+def _as_wire(value: PoolState | Suspect | Activity | Histogram) -> Any:
     return value.to_wire() if isinstance(value, Histogram) else vars(value)
 
 
@@ -20,7 +21,18 @@ def _pool_state(document: dict[str, Any]) -> PoolState:
         if document[name] is not None:
             document[name] = Histogram.from_wire(document[name])
     document["suspects"] = tuple(Suspect(**suspect) for suspect in document["suspects"])
-    return PoolState(**document)
+    return PoolState(**_known(PoolState, document))
+
+
+def _activity(document: dict[str, Any]) -> Activity:
+    statements = Histogram.from_wire(document.pop("statements"))
+    return Activity(statements=statements, **_known(Activity, document))
+
+
+def _known(kind: type, document: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what a newer process says besides."""
+    names = {one.name for one in fields(kind)}
+    return {name: value for name, value in document.items() if name in names}
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,10 @@ class ProcessReport:
     started_at: float
     reported_at: float
     pools: tuple[PoolState, ...]
+    activity: tuple[Activity, ...] = ()
+    """since the process began; so is every count of the pools"""
+    recent: tuple[Activity, ...] = ()
+    """in the last `poolhouse.activity.RECENT_S`"""
 
     def to_json(self) -> str:
         """Encode for the store."""
@@ -48,7 +64,9 @@ class ProcessReport:
             document: dict[str, Any] = json.loads(text)
             if document.pop("version") != WIRE_VERSION:
                 return None
-            pools = tuple(_pool_state(pool) for pool in document.pop("pools"))
-            return cls(pools=pools, **document)
+            document["pools"] = tuple(map(_pool_state, document["pools"]))
+            for span in ("activity", "recent"):
+                document[span] = tuple(map(_activity, document.get(span, ())))
+            return cls(**_known(cls, document))
         except (ValueError, TypeError, KeyError, AttributeError):
             return None

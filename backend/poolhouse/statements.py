@@ -1,4 +1,4 @@
-"""What statements cost: timed for the request or task that runs them, and logged when they are slow."""
+"""What statements cost: timed, for the request or task that runs them if there is one, and logged when slow."""
 
 import logging
 import sys
@@ -11,6 +11,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from poolhouse.code import is_own_code
 from poolhouse.conf import options
 from poolhouse.sql import without_values
+from poolhouse.statement_meter import meter
 from poolhouse.throttle import Throttle
 from poolhouse.work import Work, current_work
 
@@ -27,19 +28,22 @@ def time_statements(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
 
 
 def _timed(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
-    """Run a statement, and add it to what the current work has had, whether it succeeds or not."""
+    """Run a statement; count it, and add it to what the current work has had, whether it succeeds or not."""
     work = current_work()
-    if work is None:
-        return execute(sql, params, many, context)
+    failed = True
     began_at = time.perf_counter()
     try:
-        return execute(sql, params, many, context)
+        answer = execute(sql, params, many, context)
+        failed = False
+        return answer
     finally:
         duration_s = time.perf_counter() - began_at
-        work.statement_count += 1
-        work.database_s += duration_s
-        if 0 <= options().SLOW_QUERY_MS < duration_s * 1000:
-            _log_slow(work, sql, duration_s, context)
+        meter().note(context["connection"].alias, duration_s, failed=failed)
+        if work is not None:
+            work.statement_count += 1
+            work.database_s += duration_s
+            if 0 <= options().SLOW_QUERY_MS < duration_s * 1000:
+                _log_slow(work, sql, duration_s, context)
 
 
 def _log_slow(work: Work, sql: Any, duration_s: float, context: dict[str, Any]) -> None:

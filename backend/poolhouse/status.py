@@ -1,17 +1,20 @@
 """The merged view: what the processes report, joined with what the server and PgBouncer see."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 from django.db import DEFAULT_DB_ALIAS
 
 from poolhouse import pgbouncer, server
+from poolhouse.activity import RECENT_S
 from poolhouse.conf import options
 from poolhouse.driver import driver_errors
+from poolhouse.fleet import Group, services
+from poolhouse.human import counted, duration
 from poolhouse.identity import current
 from poolhouse.pgbouncer import PgBouncer, console_cursor
 from poolhouse.report import ProcessReport
@@ -20,8 +23,7 @@ from poolhouse.store import store
 
 SCHEMA_VERSION = 2
 LEVELS = ("ok", "warning", "critical")
-WARNING_SHARE = 0.80
-CRITICAL_SHARE = 0.95
+FLEET = "fleet"
 PGBOUNCER = "PgBouncer"
 
 
@@ -33,6 +35,13 @@ class Unreachable:
     reason: str
     level: str = "warning"
     """what its silence means for the verdict"""
+
+
+class Finding(NamedTuple):
+    """Something that was looked at, and how it is."""
+
+    level: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -70,23 +79,41 @@ class Status:
         """The server connections that PgBouncer or a process holds; with None, those that nobody explains."""
         return [connection for connection in self.connections if self.owner_of(connection) == owner]
 
+    @cached_property
+    def services(self) -> list[Group]:
+        """The processes by service."""
+        return services(self.processes)
+
+    @property
+    def fleet(self) -> Group:
+        """All processes together."""
+        return Group(FLEET, self.processes)
+
     @property
     def verdict(self) -> tuple[str, list[str]]:
         """Judge: (ok, warning or critical; the reasons for anything but ok)."""
-        findings = sorted(self._findings(), key=lambda finding: LEVELS.index(finding[0]), reverse=True)
-        return findings[0][0] if findings else "ok", [reason for _, reason in findings]
+        found = judge(self.findings())
+        return found[0].level if found else "ok", [finding.reason for finding in found]
 
-    def _findings(self) -> Iterator[tuple[str, str]]:
+    def findings(self) -> Iterator[Finding]:
+        """Tell how things are, as far as they can be other than ok."""
         for one in self.unreachable:
-            yield one.level, f"{one.source} is unreachable: {one.reason}"
-        if not self.server:
-            return
-        used, usable = self.server.used, self.server.capacity.usable
-        if used >= usable * WARNING_SHARE:
-            level = "critical" if used >= usable * CRITICAL_SHARE else "warning"
-            yield level, f"{used} of the {usable} usable server connections are open"
+            yield Finding(one.level, f"{one.source} is unreachable: {one.reason}")
+        for process in self.processes:
+            yield from _suspicions(process)
+        for service in self.services:
+            yield from _queues(service)
+        if self.server:
+            yield from self._server_findings(self.server)
+
+    def _server_findings(self, server: ServerFacts) -> Iterator[Finding]:
+        used, usable = server.used, server.capacity.usable
+        warning, critical = options().UTILISATION_WARNING_PERCENT, options().UTILISATION_CRITICAL_PERCENT
+        level = level_of(100 * used / max(1, usable), warning, critical)
+        yield Finding(level, f"{used} of the {usable} usable server connections are open")
         if hidden := sum(connection.state == HIDDEN for connection in self.connections):
-            yield "warning", f"{hidden} server connections are hidden: the monitor's role is not granted pg_monitor"
+            they_are = f"{hidden} server connections are hidden"
+            yield Finding("warning", f"{they_are}: the monitor's role is not granted pg_monitor")
 
     def as_document(self) -> dict[str, Any]:
         """The status as JSON data; its shape is described in docs/poolhouse.md and numbered by `schema`."""
@@ -99,6 +126,8 @@ class Status:
                 {**_process_document(process), "server_connections": [one.pid for one in self.owned_by(process.name)]}
                 for process in self.processes
             ],
+            "services": [{"service": service.name, **service.as_document()} for service in self.services],
+            "fleet": self.fleet.as_document(),
             **self._server_document(),
             "unexplained": [connection.pid for connection in self.owned_by(None)],
             "pgbouncer": self.pgbouncer and asdict(self.pgbouncer),
@@ -124,8 +153,45 @@ class Status:
         }
 
 
+def judge(findings: Iterable[Finding]) -> list[Finding]:
+    """Give what is not ok, the worst first."""
+    bad = [finding for finding in findings if finding.level != "ok"]
+    return sorted(bad, key=lambda finding: LEVELS.index(finding.level), reverse=True)
+
+
+def level_of(value: float, warning_from: float, critical_from: float) -> str:
+    """Give the level of a figure that is the worse the higher it is."""
+    if value >= critical_from:
+        return "critical"
+    return "warning" if value >= warning_from else "ok"
+
+
+def _suspicions(process: ProcessReport) -> Iterator[Finding]:
+    for pool in process.pools:
+        if pool.suspects:
+            longest = pool.suspects[0]
+            yield Finding(
+                "warning",
+                f"{process.name} holds {counted(len(pool.suspects), 'connection')} for too long: "
+                f"{duration(longest.held_s)} by {longest.holder}",
+            )
+
+
+def _queues(service: Group) -> Iterator[Finding]:
+    if service.waiting:
+        yield Finding("warning", f"{counted(service.waiting, 'caller')} of {service.name} waiting for a connection")
+    if timeouts := service.recent().timeouts:
+        refused = f"{counted(timeouts, 'caller')} of {service.name} got no connection in time"
+        yield Finding("warning", f"{refused} in the last {RECENT_S // 60} minutes")
+
+
 def _process_document(process: ProcessReport) -> dict[str, Any]:
-    return {**vars(process), "pools": [pool.as_document() for pool in process.pools]}
+    return {
+        **vars(process),
+        "pools": [pool.as_document() for pool in process.pools],
+        "activity": [{"alias": one.alias, **one.as_figures()} for one in process.activity],
+        "recent": [{"alias": one.alias, **one.as_figures()} for one in process.recent],
+    }
 
 
 def take_status(alias: str = DEFAULT_DB_ALIAS, *, detailed: bool = True) -> Status:

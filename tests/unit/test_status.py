@@ -7,7 +7,11 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from poolhouse.activity import Activity
 from poolhouse.console import console_for
+from poolhouse.histogram import Histogram
+from poolhouse.leaks import Suspect
+from poolhouse.looking import exit_status
 from poolhouse.pgbouncer import PgBouncer, PgBouncerServer
 from poolhouse.pools import PoolState
 from poolhouse.render import print_status
@@ -208,7 +212,96 @@ def test_a_server_that_is_away_is_not_shown_as_empty() -> None:
     assert "onnections on the server" not in text
 
 
+def histogram(*durations_s: float) -> Histogram:
+    made = Histogram()
+    for duration_s in durations_s:
+        made.record(duration_s)
+    return made
+
+
+def with_pool(process: ProcessReport, **changes: object) -> ProcessReport:
+    return replace(process, pools=(replace(process.pools[0], **changes),))  # type: ignore[arg-type]
+
+
+def test_percentiles_of_a_service_are_those_of_all_its_durations_together() -> None:
+    quick = with_pool(report("web", 1), wait=histogram(*[0.001] * 98), counts={"lent": 98})
+    slow = with_pool(report("web", 2), wait=histogram(1.0, 1.0), counts={"lent": 2})
+    taken = replace(status(), processes=[quick, slow, report("worker", 3)])
+    web, worker = taken.as_document()["services"]
+    fleet = taken.as_document()["fleet"]
+    assert (web["service"], web["processes"], web["counts"]) == ("web", 2, {"lent": 100})
+    assert web["wait"]["count"] == 100
+    assert web["wait"]["p50_s"] == web["wait"]["p95_s"] == pytest.approx(0.001, rel=0.1), "not the mean of 1 ms and 1 s"
+    assert web["wait"]["p99_s"] == pytest.approx(1.0, rel=0.1)
+    assert (worker["wait"], fleet["wait"], fleet["max"]) == (None, web["wait"], 30)
+    rows = [line.split() for line in text_of(taken).splitlines()]
+    assert ["web", "100", "939", "µs", "939", "µs", "962", "ms", "–", "–", "–"] in rows
+
+
+def test_who_holds_a_connection_for_too_long_is_a_warning_and_told_in_detail() -> None:
+    suspect = Suspect("request GET /leaks/ in thread t", 48.2, "/srv/shop/views.py:31 in leak", "SELECT ?")
+    taken = replace(status(), processes=[with_pool(report("web", 1), suspects=(suspect,))])
+    assert taken.verdict == (
+        "warning",
+        ["web@box:1 holds 1 connection for too long: 48.2 s by request GET /leaks/ in thread t"],
+    )
+    lines = [" ".join(line.split()) for line in text_of(taken).splitlines()]
+    at = lines.index("Held for too long")
+    assert lines[at + 1 : at + 5] == [
+        "web@box:1, for 48.2 s",
+        "holder request GET /leaks/ in thread t",
+        "taken at /srv/shop/views.py:31 in leak",
+        "last statement SELECT ?",
+    ]
+
+
+def test_callers_that_wait_or_waited_in_vain_of_late_are_warnings_by_service() -> None:
+    busy = replace(with_pool(report("web", 1), waiting=2), recent=(Activity("default", timeouts=3),))
+    long_ago = replace(report("worker", 2), activity=(Activity("default", timeouts=9),))
+    taken = replace(status(), processes=[busy, with_pool(report("web", 3), waiting=1), long_ago])
+    assert taken.verdict == (
+        "warning",
+        [
+            "3 callers of web waiting for a connection",
+            "3 callers of web got no connection in time in the last 5 minutes",
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("level", "fail_on", "expected"),
+    [
+        ("ok", "warning", 0),
+        ("warning", "warning", 1),
+        ("critical", "warning", 2),
+        ("ok", "critical", 0),
+        ("warning", "critical", 0),
+        ("critical", "critical", 2),
+    ],
+)
+def test_the_exit_status_follows_from_the_verdict_and_what_is_to_fail(level: str, fail_on: str, expected: int) -> None:
+    assert exit_status(level, fail_on) == expected
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_by_service_no_line_is_wider_than_the_terminal_and_no_figure_is_torn(width: int) -> None:
+    out = io.StringIO()
+    taken = replace(status(), processes=[with_pool(report("web", 1), wait=histogram(0.1)), report("worker", 2)])
+    print_status(taken, Console(file=out, width=width), detailed=False)
+    assert max(map(len, out.getvalue().splitlines())) <= width
+    (row,) = (line.split() for line in out.getvalue().splitlines() if line.startswith("fleet"))
+    assert row[:8] == ["fleet", "2", "2", "2", "0", "–", "20", "2"]
+
+
+def test_a_report_with_a_word_that_is_not_known_yet_is_read_without_it() -> None:
+    document = json.loads(report("web", 1).to_json())
+    document["mood"] = document["pools"][0]["mood"] = "fine"
+    assert ProcessReport.from_json(json.dumps(document)) == report("web", 1)
+    del document["activity"], document["recent"]
+    assert ProcessReport.from_json(json.dumps(document)) == report("web", 1), "an older process says less"
+
+
 def test_a_report_survives_the_wire_and_one_of_another_version_is_left_out() -> None:
-    one = report("web", 1)
+    one = replace(report("web", 1), activity=(Activity("default", histogram(0.1, 2.0), 1, 4),))
     assert ProcessReport.from_json(one.to_json()) == one
     assert ProcessReport.from_json('{"version": 99, "name": "web@box:1"}') is None

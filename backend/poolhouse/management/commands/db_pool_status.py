@@ -1,31 +1,47 @@
 """`manage.py db_pool_status`: the pools of every running process, and the server's room."""
 
-import json
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from rich.console import Group, RenderableType
 
-from poolhouse.console import console_for
-from poolhouse.render import print_status
-from poolhouse.status import take_status
+from poolhouse.looking import LookingCommand
+from poolhouse.render import draw_status, draw_watched
+from poolhouse.status import Status, take_status
+from poolhouse.trend import Trend
 
 
-class Command(BaseCommand):
-    """Ask every source once, and print."""
+class Command(LookingCommand[Status]):
+    """Shows the status."""
 
     help = "Show the connection pools of all running processes and the room left on the database server."
-    requires_system_checks: list[str] = []  # it must answer when the database does not
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._trend = Trend()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
-        parser.add_argument("--detailed", action="store_true", help="each process, connection, block and pool")
-        parser.add_argument("--json", action="store_true", help="the whole status as JSON")
+        parser.add_argument(
+            "--detailed", action="store_true", help="also each process, connection, block, leak suspect and pool"
+        )
+        super().add_arguments(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        """Print the status."""
-        status = take_status(detailed=options["detailed"] or options["json"])
-        if options["json"]:
-            self.stdout.write(json.dumps(status.as_document(), indent=2))
-        else:
-            print_status(status, console_for(self.stdout, no_color=options["no_color"]), detailed=options["detailed"])
+    def look(self, **options: Any) -> Status:
+        """Ask every source once."""
+        return take_status(detailed=options["detailed"] or options["json"])
+
+    def draw(self, seen: Status, width: int, **options: Any) -> RenderableType:
+        """Give the status as text; watched, with its trend."""
+        if not options["watch"]:
+            return Group(*draw_status(seen, detailed=options["detailed"], width=width))
+        self._trend.note(seen)
+        return Group(*draw_watched(seen, self._trend, detailed=options["detailed"], width=width))
+
+    def document(self, seen: Status) -> dict[str, Any]:
+        """Give the status as JSON data."""
+        return seen.as_document()
+
+    def level(self, seen: Status) -> str:
+        """Give the verdict."""
+        return seen.verdict[0]

@@ -1,0 +1,39 @@
+"""Numbers as people read them."""
+
+from math import inf
+
+NOT_GIVEN = "–"
+
+# Up to here, in seconds, a duration is told in this unit; a bit less, so that nothing is rounded up to 1000 ms.
+_UNITS = (
+    (0.9995e-3, 1e-6, "µs"),
+    (0.9995, 1e-3, "ms"),
+    (100, 1, "s"),
+    (100 * 60, 60, "min"),
+    (48 * 3600, 3600, "h"),
+    (inf, 86400, "d"),
+)
+
+
+def duration(seconds: float | None) -> str:
+    """Write a duration with two or three digits and its unit: 12 µs, 4.2 ms, 12.3 s; a dash where it is not known."""
+    if seconds is None:
+        return NOT_GIVEN
+    unit_s, unit = next((unit_s, unit) for end_s, unit_s, unit in _UNITS if seconds < end_s)
+    value = seconds / unit_s
+    return f"{value:.0f} {unit}" if unit_s < 1 and value >= 9.95 else f"{value:.1f} {unit}"
+
+
+def percent(share: float | None) -> str:
+    """Write a share of 1 in percent: 42.9 %."""
+    return NOT_GIVEN if share is None else f"{share * 100:.1f} %"
+
+
+def number(value: int | None) -> str:
+    """Write a count; a dash where it is not known."""
+    return NOT_GIVEN if value is None else f"{value:,}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Count things in words: 1 caller, 2 callers."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -1,0 +1,163 @@
+"""What processes tell of their statements, and the health that follows, on a real server."""
+
+import io
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from django.core.management import CommandError
+from django.db import DatabaseError, connection
+
+from poolhouse import statement_meter
+from poolhouse.health import get_connection_pool_health, print_connection_pool_report
+from poolhouse.pools import pool_states
+from poolhouse.publisher import activity_of
+from poolhouse.report import ProcessReport
+from poolhouse.statement_meter import StatementMeter, meter
+from poolhouse.store import store
+from poolhouse.work import Work, doing
+from tests.integration.conftest import run
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+Configure = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def fresh_meter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A meter that has counted nothing."""
+    connection.ensure_connection()
+    monkeypatch.setattr(statement_meter, "_meter", StatementMeter())
+
+
+@pytest.fixture
+def web() -> Iterator[None]:
+    """The report of another process, which has done what this one has."""
+    reports = store()
+    assert reports
+    done = activity_of(pool_states())
+    report = ProcessReport("web@box:1", "web", "box", 1, time.time(), time.time(), tuple(pool_states()), done, done)
+    reports.publish(report)
+    yield
+    reports.withdraw(report.name)
+
+
+def ask(sql: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+
+
+def test_every_statement_is_counted_whether_or_not_anyone_is_at_work() -> None:
+    ask("SELECT pg_sleep(0.05)")
+    with doing(Work("request", "GET /")):
+        ask("SELECT 1")
+    with pytest.raises(DatabaseError):
+        ask("SELECT 1 / 0")
+    durations, errors = meter().read()["default"]
+    assert (durations.count, errors) == (3, 1)
+    assert 0.05 <= durations.total_s < 1
+    (done,) = activity_of(pool_states())
+    assert (done.alias, done.statements, done.errors, done.timeouts) == ("default", durations, 1, 0)
+
+
+def test_statements_of_many_threads_are_all_counted() -> None:
+    def note() -> None:
+        for _ in range(5_000):
+            meter().note("default", 0.001, failed=True)
+
+    threads = [threading.Thread(target=note) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    durations, errors = meter().read()["default"]
+    assert (durations.count, errors) == (40_000, 40_000)
+
+
+def test_counting_a_statement_takes_less_than_two_microseconds() -> None:
+    counting = meter()
+
+    def count_s() -> float:
+        begun_at = time.perf_counter()
+        for _ in range(10_000):
+            counting.note("default", 0.001234, failed=False)
+        return (time.perf_counter() - begun_at) / 10_000
+
+    assert min(count_s() for _ in range(20)) < 2e-6
+
+
+def test_a_forked_child_counts_from_nothing() -> None:
+    ask("SELECT 1")
+    reading, writing = os.pipe()
+    if (pid := os.fork()) == 0:
+        os.write(writing, json.dumps(list(meter().read())).encode())
+        os.kill(os.getpid(), signal.SIGKILL)  # no pytest in the child
+    os.waitpid(pid, 0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        assert json.load(answer) == []
+    assert meter().read()["default"][0].count == 1
+
+
+@pytest.mark.usefixtures("web")
+def test_the_health_is_that_of_the_fleet() -> None:
+    health = get_connection_pool_health()
+    assert (health["schema"], health["status"], health["alias"]) == (1, "HEALTHY", "default")
+    assert health["database"] == connection.settings_dict["NAME"]
+    assert health["max_connections"] == 35
+    assert health["active_connections"] == len(health["connections"]) >= 1
+    assert health["backend_pid"] in [one["pid"] for one in health["connections"]]
+    assert health["connection_max_age_s"] == 60
+    assert health["queries"]["count"] == health["recent_queries"]["count"] == 0
+
+
+def test_what_the_processes_report_is_judged(request: pytest.FixtureRequest) -> None:
+    for _ in range(3):
+        with pytest.raises(DatabaseError):
+            ask("SELECT 1 / 0")
+    request.getfixturevalue("web")
+    health = get_connection_pool_health()
+    assert (health["status"], health["queries"]["errors"]) == ("CRITICAL", 3)
+    assert health["alerts"][0] == {
+        "level": "critical",
+        "reason": "100.0 % of the queries failed in the last 5 minutes",
+    }
+    out = io.StringIO()
+    print_connection_pool_report(out=out)
+    assert out.getvalue().startswith("CRITICAL\n  100.0 % of the queries failed in the last 5 minutes\n")
+    document = json.loads(run("monitor_connection_pool", "--json"))
+    assert (document["status"], document["queries"]["count"]) == ("CRITICAL", 3)
+    with pytest.raises(SystemExit, match="2"):
+        run("monitor_connection_pool", "--fail-on", "critical")
+
+
+@pytest.mark.usefixtures("web")
+def test_a_store_that_is_away_is_named_and_the_rest_is_told(configure: Configure) -> None:
+    configure(REDIS_URL="redis://127.0.0.1:1/0")
+    store.cache_clear()
+    try:
+        health = get_connection_pool_health()
+    finally:
+        store.cache_clear()
+    assert (health["status"], health["queries"]) == ("WARNING", None)
+    assert health["alerts"][0]["reason"].startswith("process reports is unreachable: Redis: ")
+    assert health["active_connections"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["monitor_connection_pool", "--database", "nowhere"], "no PostgreSQL alias"),
+        (["db_pool_status", "--watch", "--fail-on", "warning"], "--watch has no last one"),
+        (["db_pool_status", "--interval", "0"], "no number of seconds"),
+        (["db_pool_status", "--interval", "nan"], "no number of seconds"),
+        (["db_pool_status", "--fail-on", "ok"], "invalid choice"),
+    ],
+)
+def test_misuse_is_refused(arguments: list[str], message: str) -> None:
+    with pytest.raises(CommandError, match=message):
+        run(*arguments)

@@ -1,0 +1,46 @@
+"""What a process has done of late: the difference to a sample that is old enough."""
+
+from poolhouse.activity import RECENT_S, SAMPLE_INTERVAL_S, Activity, Past
+from poolhouse.histogram import Histogram
+
+
+def activity(*durations_s: float, errors: int = 0, timeouts: int = 0) -> Activity:
+    histogram = Histogram()
+    for duration_s in durations_s:
+        histogram.record(duration_s)
+    return Activity("default", histogram, errors, timeouts)
+
+
+def test_all_is_recent_in_the_first_minutes_of_a_process() -> None:
+    past = Past()
+    for second in range(0, RECENT_S, SAMPLE_INTERVAL_S):
+        done = activity(*[0.001] * second, errors=second)
+        assert past.recent([done], 1000.0 + second) == (done,)
+
+
+def test_what_lies_further_back_is_no_longer_recent() -> None:
+    past = Past()
+    slow = activity(*[2.0] * 100, errors=7, timeouts=3)
+    past.recent([slow], 0.0)
+    later = activity(*[2.0] * 100, *[0.001] * 50, errors=8, timeouts=3)
+    (recent,) = past.recent([later], float(RECENT_S))
+    assert (recent.statements.count, recent.errors, recent.timeouts) == (50, 1, 0)
+    assert recent.statements.total_s < 0.051
+    (quiet,) = past.recent([later], 2.0 * RECENT_S)
+    assert (quiet.statements.count, quiet.errors) == (0, 0)
+
+
+def test_a_window_ends_at_most_a_sample_too_late() -> None:
+    past = Past()
+    for second in range(3 * RECENT_S):
+        (recent,) = past.recent([activity(errors=second)], float(second))
+    assert RECENT_S <= recent.errors < RECENT_S + SAMPLE_INTERVAL_S
+
+
+def test_the_error_rate_of_nothing_is_not_known() -> None:
+    assert activity().error_share is None
+    assert activity(0.1, 0.1, 0.1, 0.1, errors=1).error_share == 0.25
+
+
+def test_a_pool_that_was_made_anew_has_timed_out_as_often_as_it_says() -> None:
+    assert activity(timeouts=2).since(activity(timeouts=9)).timeouts == 2

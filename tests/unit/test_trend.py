@@ -1,0 +1,51 @@
+"""What --watch draws of the looks before: curves, and rates from one report to the next."""
+
+from dataclasses import replace
+
+import pytest
+
+from poolhouse.pools import PoolState
+from poolhouse.report import ProcessReport
+from poolhouse.trend import LendingRates, sparkline
+
+
+def report(lent: int | None, reported_at: float, *, started_at: float = 0.0) -> ProcessReport:
+    counts = {} if lent is None else {"lent": lent}
+    pool = PoolState("default", "any", "queuepool", 5, 10, 0, 0, 0, counts=counts)
+    return ProcessReport("web@box:1", "web", "box", 1, started_at, reported_at, (pool,))
+
+
+@pytest.mark.parametrize(
+    ("values", "top", "curve"),
+    [
+        ([0, 0, 0], None, "▁▁▁"),
+        ([0, 5, 10], None, "▁▅█"),
+        ([0, 5, 10], 20, "▁▃▅"),
+        ([1, 1000], None, "▂█"),
+        ([None, 3], None, " █"),
+        ([], 10, ""),
+        ([25], 20, "█"),
+    ],
+)
+def test_a_curve_is_as_high_as_its_values(values: list[float | None], top: float | None, curve: str) -> None:
+    assert sparkline(values, top) == curve
+
+
+def test_a_rate_is_what_was_lent_from_one_report_to_the_next() -> None:
+    rates = LendingRates()
+    assert rates.note([report(100, 10.0)]) == {"web@box:1": None}
+    assert rates.note([report(150, 12.0)]) == {"web@box:1": 25.0}
+    assert rates.note([report(150, 12.0)]) == {"web@box:1": 25.0}, "the report of the last look tells nothing new"
+    assert rates.note([report(150, 13.0)]) == {"web@box:1": 0.0}
+
+
+def test_a_process_that_began_anew_under_the_same_name_has_no_rate_yet() -> None:
+    rates = LendingRates()
+    rates.note([report(100, 10.0)])
+    assert rates.note([report(3, 12.0, started_at=11.0)]) == {"web@box:1": None}
+
+
+def test_a_process_that_does_not_tell_what_it_lends_has_no_rate() -> None:
+    rates = LendingRates()
+    rates.note([report(None, 10.0)])
+    assert rates.note([replace(report(None, 11.0))]) == {"web@box:1": None}
