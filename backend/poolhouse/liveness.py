@@ -1,0 +1,58 @@
+"""Whether a database answers, asked outside of every pool."""
+
+import math
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+
+from django.db import DEFAULT_DB_ALIAS
+
+from poolhouse.driver import driver, driver_errors, own_connection_params
+from poolhouse.engines.connecting import TooSlowError, connect_within
+from poolhouse.engines.sockets import severed_after
+
+
+@dataclass(frozen=True)
+class Health:
+    """Whether a database answered; it is true if it did."""
+
+    alias: str
+    is_healthy: bool
+    reason: str
+    """why not; empty if it did"""
+    took_ms: float
+
+    def __bool__(self) -> bool:
+        return self.is_healthy
+
+
+def check_connection_health(alias: str = DEFAULT_DB_ALIAS, timeout_s: float = 2.0) -> Health:
+    """Open a connection of its own to a database, ask it a question, and close it.
+
+    It does not wait for a pool, so that a pool that is exhausted does not pass for a database that is down. It is over
+    in time whatever does not answer: name service, network or server.
+
+    Args:
+        alias: of a PostgreSQL database.
+        timeout_s: for all of it.
+    """
+    errors: tuple[type[Exception], ...] = (TooSlowError, *driver_errors(alias))
+    began_at, reason = time.perf_counter(), ""
+    try:
+        _ask(alias, timeout_s)
+    except errors as error:
+        is_late = time.perf_counter() - began_at >= timeout_s
+        reason = f"no answer within {timeout_s:g} s" if is_late else " ".join(str(error).split())
+    return Health(alias, not reason, reason, (time.perf_counter() - began_at) * 1000)
+
+
+def _ask(alias: str, timeout_s: float) -> None:
+    deadline = time.perf_counter() + timeout_s
+    # An attempt that was left to itself shall end as well; libpq takes no less than two seconds.
+    params = {**own_connection_params(alias), "connect_timeout": max(2, math.ceil(timeout_s))}
+    with closing(connect_within(timeout_s, partial(driver(alias).connect, **params))) as connection:
+        connection.autocommit = True
+        with severed_after(connection, deadline - time.perf_counter()), connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            cursor.fetchall()

@@ -1,0 +1,509 @@
+"""What a project calls by itself, on a real server; the examples of docs/poolhouse.md among it."""
+
+import logging
+import re
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import OperationalError, connection, connections, transaction
+from django.db.utils import InternalError
+
+from config.env import CHECKOUT
+from poolhouse.helpers import (
+    check_connection_health,
+    db_connection_monitor,
+    get_connection_info,
+    log_connection_pool_stats,
+    managed_transaction,
+)
+from poolhouse.pools import pool_states
+from poolhouse.work import Work, current_work, doing
+from tests.integration.test_checks import STANDARD, in_a_project
+from tests.integration.test_engine import OURS, PLAIN, MakePool, _database, borrowed, pool, pool_of
+from tests.integration.void import Way
+
+__all__ = ["_database", "pool_of"]
+
+
+def run(sql: str, alias: str = "default") -> Any:
+    with connections[alias].cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall() if cursor.description else None
+
+
+def one(sql: str, alias: str = "default") -> Any:
+    ((value,),) = run(sql, alias)
+    return value
+
+
+@pytest.fixture
+def table() -> Iterator[str]:
+    """A table with two rows, for more than one connection to see."""
+    run("CREATE TABLE account (id int PRIMARY KEY, amount int NOT NULL)")
+    run("INSERT INTO account VALUES (1, 10), (2, 20)")
+    yield "account"
+    run("DROP TABLE account")
+
+
+@contextmanager
+def other_connection() -> Iterator[Any]:
+    other = connections.create_connection("default")
+    try:
+        with other.cursor() as cursor:
+            yield cursor
+    finally:
+        other.close()
+
+
+# db_connection_monitor
+
+
+def test_a_block_is_measured_and_logged_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "poolhouse.usage"), db_connection_monitor("report", slow_ms=10_000) as usage:
+        run("SELECT pg_sleep(0.05)")
+        run("SELECT 1")
+    assert usage.statements == 2
+    assert 50 <= usage.database_ms < 500
+    assert usage.database_ms <= usage.elapsed_ms
+    (record,) = caplog.records
+    assert record.levelname == "INFO"
+    assert re.match(r"report: 2 queries in \d+ ms; waited 0 ms for a connection, held one for ", record.getMessage())
+    assert current_work() is None
+
+
+@pytest.mark.parametrize(("slow_ms", "level"), [(20, "WARNING"), (-1, "INFO")])
+def test_a_block_over_its_threshold_is_a_warning(caplog: pytest.LogCaptureFixture, slow_ms: int, level: str) -> None:
+    with caplog.at_level(logging.INFO, "poolhouse.usage"), db_connection_monitor("report", slow_ms=slow_ms):
+        run("SELECT pg_sleep(0.05)")
+    assert [record.levelname for record in caplog.records] == [level]
+
+
+def test_blocks_within_blocks_within_a_request_take_nothing_from_it() -> None:
+    with doing(Work("request", "GET /")) as request:
+        run("SELECT 1")
+        with db_connection_monitor("outer") as outer:
+            run("SELECT 1")
+            with db_connection_monitor("inner") as inner:
+                assert current_work() is request
+                run("SELECT pg_sleep(0.02)")
+        run("SELECT 1")
+    assert (request.statement_count, outer.statements, inner.statements) == (4, 2, 1)
+    assert 20 <= inner.database_ms <= outer.database_ms <= request.database_s * 1000
+
+
+@pytest.mark.parametrize("is_request", [True, False])
+def test_a_pool_s_connections_are_told(pool_of: MakePool, is_request: bool) -> None:
+    alias = pool_of(OURS, POOL_SIZE=1, TIMEOUT=5)
+    with doing(Work("request", "GET /") if is_request else None):  # type: ignore[arg-type]  # None: nobody has said
+        with db_connection_monitor("first") as first:
+            run("SELECT 1", alias)
+        with db_connection_monitor("still held") as second:
+            run("SELECT pg_sleep(0.05)", alias)
+            connections[alias].close()
+        with db_connection_monitor("lent again") as third:
+            run("SELECT 1", alias)
+            connections[alias].close()
+    assert [usage.connections_opened for usage in (first, second, third)] == [1, 0, 0]
+    assert first.hold_ms <= first.elapsed_ms
+    assert 50 <= second.hold_ms <= second.elapsed_ms
+    assert third.hold_ms < 50
+
+
+def test_waiting_for_an_exhausted_pool_is_told(pool_of: MakePool) -> None:
+    alias = pool_of(OURS, POOL_SIZE=1)
+    other = connections.create_connection(alias)
+    other.ensure_connection()
+    release = threading.Timer(0.1, other.connection.close)
+    with db_connection_monitor("waits") as usage:
+        release.start()
+        run("SELECT 1", alias)
+    release.join()
+    assert 90 <= usage.wait_ms <= usage.elapsed_ms
+
+
+def test_a_connection_of_the_standard_engine_counts_as_opened() -> None:
+    connection.close()
+    with db_connection_monitor("connects") as usage:
+        run("SELECT 1")
+    assert usage.connections_opened == 1
+
+
+def test_a_block_that_fails_is_measured_as_well(caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        caplog.at_level(logging.INFO, "poolhouse.usage"),
+        pytest.raises(InternalError),
+        db_connection_monitor("fails") as usage,
+    ):
+        run("DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'XX000'; END $$")
+    assert usage.statements == 1
+    assert caplog.records[0].getMessage().startswith("fails, ended by InternalError: 1 query in ")
+
+
+# get_connection_info, log_connection_pool_stats
+
+
+@pytest.mark.parametrize("engine", [OURS, PLAIN])
+def test_a_connection_is_described_without_opening_one(pool_of: MakePool, engine: str) -> None:
+    alias = pool_of(engine)
+    before = get_connection_info(alias)
+    assert (before.is_open, before.backend_pid, before.held_s, before.age_s) == (False, None, None, None)
+    assert connections[alias].connection is None
+    run("SELECT pg_sleep(0.05)", alias)
+    connections[alias].close()
+    info = get_connection_info(alias, connect=True)
+    assert info.is_open
+    assert info.backend_pid == one("SELECT pg_backend_pid()", alias)
+    assert info.application_name == one("SELECT current_setting('application_name')", alias)
+    assert (info.engine, info.driver, info.in_transaction) == (engine, "psycopg2", False)
+    assert info.pool.in_use == 1
+    assert info.held_s is not None
+    assert info.age_s is not None
+    assert info.held_s + 0.05 <= info.age_s, "it was opened for the borrower before"
+
+
+def test_the_standard_engine_s_connection_is_as_old_as_it_is_held() -> None:
+    connection.close()
+    with transaction.atomic():
+        info = get_connection_info()
+    assert info.in_transaction
+    assert info.age_s == pytest.approx(info.held_s, abs=0.01)
+    assert info.pool.kind == "per-thread"
+
+
+def test_an_alias_that_is_not_there_is_named() -> None:
+    with pytest.raises(KeyError, match="elsewhere"):
+        get_connection_info("elsewhere")
+
+
+def test_the_pools_are_logged_one_a_line(pool_of: MakePool, caplog: pytest.LogCaptureFixture) -> None:
+    alias = pool_of(OURS)
+    with borrowed(alias), caplog.at_level(logging.INFO, "poolhouse.inspection"):
+        stats = log_connection_pool_stats()
+        states = {state.alias: state for state in pool_states()}
+    assert stats.keys() == states.keys() >= {"default", alias}
+    assert (stats[alias].in_use, stats[alias].idle, stats[alias].waiting) == (1, 0, 0)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == len(stats)
+    assert f"{alias} (queuepool, {OURS}): 1 in use, 0 idle, 0 waiting; size 2, at most 2" in lines
+
+
+# check_connection_health
+
+
+def test_a_database_that_answers_is_healthy() -> None:
+    health = check_connection_health()
+    assert health
+    assert (health.alias, health.reason) == ("default", "")
+    assert health.took_ms > 0
+
+
+def test_an_exhausted_pool_is_not_waited_for(pool_of: MakePool) -> None:
+    alias = pool_of(OURS, POOL_SIZE=1, TIMEOUT=30)
+    with borrowed(alias):
+        health = check_connection_health(alias)
+    assert health
+    assert health.took_ms < 2000
+
+
+@pytest.mark.parametrize("fault", ["freeze", "drop"])
+@pytest.mark.parametrize("engine", [OURS, STANDARD])
+def test_what_does_not_answer_is_given_up_in_time(pool_of: MakePool, engine: str, fault: str) -> None:
+    alias = pool_of(engine)
+    way = Way(int(connection.settings_dict["PORT"]))
+    connections.settings[alias] |= {"HOST": "127.0.0.1", "PORT": way.port}
+    try:
+        assert check_connection_health(alias), "the way is open"
+        getattr(way, fault)()
+        begun_at = time.perf_counter()
+        health = check_connection_health(alias, timeout_s=0.3)
+        took_s = time.perf_counter() - begun_at
+    finally:
+        way.restore()
+        way.close()
+    assert not health
+    assert health.reason == "no answer within 0.3 s"
+    assert 0.3 <= took_s < 0.3 + 0.3
+
+
+def test_a_server_that_stops_between_connecting_and_answering_is_given_up_in_time(
+    pool_of: MakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from poolhouse import liveness
+
+    alias = pool_of(OURS)
+    way = Way(int(connection.settings_dict["PORT"]))
+    connections.settings[alias] |= {"HOST": "127.0.0.1", "PORT": way.port}
+
+    def connect_and_freeze(timeout_s: float, connect: Callable[[], Any]) -> Any:
+        connected = connect()
+        way.freeze()
+        return connected
+
+    monkeypatch.setattr(liveness, "connect_within", connect_and_freeze)
+    try:
+        health = check_connection_health(alias, timeout_s=0.3)
+    finally:
+        way.close()
+    assert (bool(health), health.reason) == (False, "no answer within 0.3 s")
+    assert 300 <= health.took_ms < 600
+
+
+def test_a_refusal_is_told_in_the_driver_s_words(pool_of: MakePool) -> None:
+    alias = pool_of(OURS)
+    connections.settings[alias]["PORT"] = 1
+    health = check_connection_health(alias)
+    assert not health
+    assert "refused" in health.reason
+    assert "\n" not in health.reason
+
+
+# managed_transaction
+
+SETTINGS = ("transaction_isolation", "transaction_read_only", "statement_timeout", "lock_timeout", "work_mem")
+
+
+def settings_of_session() -> dict[str, str]:
+    return {name: one(f"SELECT current_setting('{name}')") for name in SETTINGS}
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_what_a_transaction_sets_ends_with_it(ends_well: bool) -> None:
+    before = settings_of_session()
+    pid = one("SELECT pg_backend_pid()")
+    bounded = managed_transaction(
+        isolation="serializable",
+        read_only=True,
+        statement_timeout_ms=1234,
+        lock_timeout_ms=567,
+        settings={"work_mem": "8MB"},
+    )
+    with suppress(ValueError), bounded:
+        within = settings_of_session()
+        if not ends_well:
+            raise ValueError
+    assert list(within.values()) == ["serializable", "on", "1234ms", "567ms", "8MB"]
+    assert settings_of_session() == before
+    assert one("SELECT pg_backend_pid()") == pid, "it is the same session"
+
+
+def test_it_leaves_nothing_that_a_pool_would_reset(pool_of: MakePool) -> None:
+    alias = pool_of(OURS)
+    with managed_transaction(alias, isolation="serializable", statement_timeout_ms=1000, settings={"jit": "off"}):
+        assert one("SELECT current_setting('jit')", alias) == "off"
+    connections[alias].close()
+    assert pool(alias).meter.read()["counts"]["resets"] == 0
+
+
+def test_without_wishes_it_is_a_plain_transaction(table: str) -> None:
+    with suppress(ValueError), managed_transaction():
+        run(f"UPDATE {table} SET amount = 0")
+        raise ValueError
+    with managed_transaction():
+        run(f"UPDATE {table} SET amount = amount + 1")
+    assert run(f"SELECT amount FROM {table} ORDER BY id") == [(11,), (21,)]
+
+
+def test_its_bounds_hold(table: str) -> None:
+    with pytest.raises(OperationalError, match="statement timeout"), managed_transaction(statement_timeout_ms=30):
+        run("SELECT pg_sleep(5)")
+    with pytest.raises(InternalError, match="read-only"), managed_transaction(read_only=True):
+        run(f"DELETE FROM {table}")
+    with other_connection() as cursor:
+        cursor.execute(f"BEGIN; UPDATE {table} SET amount = 0 WHERE id = 1")
+        with pytest.raises(OperationalError, match="lock timeout"), managed_transaction(lock_timeout_ms=30):
+            run(f"UPDATE {table} SET amount = 1 WHERE id = 1")
+        cursor.execute("ROLLBACK")
+
+
+def test_it_is_the_outermost() -> None:
+    with transaction.atomic(), pytest.raises(RuntimeError, match="durable"), managed_transaction(read_only=True):
+        pass
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_a_serialization_failure_is_tried_again_as_often_as_is_said(
+    table: str, attempts: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls, committed = [], []
+
+    @managed_transaction(isolation="repeatable read", attempts=attempts)
+    def add(amount: int) -> int:
+        calls.append(amount)
+        transaction.on_commit(lambda: committed.append(amount))
+        found: int = one(f"SELECT amount FROM {table} WHERE id = 1")
+        if len(calls) == 1:  # another transaction is faster
+            with other_connection() as cursor:
+                cursor.execute(f"UPDATE {table} SET amount = 100 WHERE id = 1")
+        run(f"UPDATE {table} SET amount = {found + amount} WHERE id = 1")
+        return found + amount
+
+    if attempts == 1:
+        with pytest.raises(OperationalError, match="could not serialize"):
+            add(5)
+        assert one(f"SELECT amount FROM {table} WHERE id = 1") == 100
+        return
+    with caplog.at_level(logging.INFO, "poolhouse.transactions"):
+        assert add(5) == 105
+    assert one(f"SELECT amount FROM {table} WHERE id = 1") == 105
+    assert (calls, committed) == ([5, 5], [5])
+    (line,) = (record.getMessage() for record in caplog.records if record.name == "poolhouse.transactions")
+    assert "add: serialization failure in attempt 1 of 2; again in " in line
+
+
+def raising(sqlstate: str) -> str:
+    return f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{sqlstate}'; END $$"
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "calls"), [("40P01", 3), ("40001", 3), ("55P03", 1), ("57014", 1), ("57P01", 1), ("23505", 1)]
+)
+def test_only_what_the_server_took_back_for_others_is_tried_again(sqlstate: str, calls: int) -> None:
+    made = []
+
+    @managed_transaction(attempts=3)
+    def fail() -> None:
+        made.append(1)
+        run(raising(sqlstate))
+
+    with pytest.raises(Exception, match="no"):
+        fail()
+    assert len(made) == calls
+
+
+def test_what_was_committed_is_not_done_again_for_an_error_of_a_hook(table: str) -> None:
+    @managed_transaction(attempts=3)
+    def add() -> None:
+        run(f"UPDATE {table} SET amount = amount + 1 WHERE id = 1")
+        transaction.on_commit(lambda: run(raising("40001")))
+
+    with pytest.raises(OperationalError):
+        add()
+    assert one(f"SELECT amount FROM {table} WHERE id = 1") == 11
+
+
+def test_a_decorator_serves_threads_at_the_same_time(table: str) -> None:
+    """Both add to the same row from what they read, so one is taken back, and nothing is lost."""
+    both = threading.Barrier(2)
+    reads: list[int] = []
+
+    @managed_transaction(isolation="repeatable read", attempts=5)
+    def add() -> None:
+        reads.append(one(f"SELECT amount FROM {table} WHERE id = 1"))
+        if len(reads) <= 2:
+            both.wait(10)
+        run(f"UPDATE {table} SET amount = {reads[-1] if len(reads) > 2 else 10} + 1 WHERE id = 1")
+
+    def work() -> None:
+        try:
+            add()
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert one(f"SELECT amount FROM {table} WHERE id = 1") == 12
+    assert reads == [10, 10, 11]
+
+
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(TypeError, match="cannot be run again"), managed_transaction(attempts=2):
+        pass
+    again = managed_transaction()
+    with again:
+        pass
+    with pytest.raises(TypeError, match="make another"), again:
+        pass
+    with pytest.raises(ValueError, match="isolation='snapshot' must be one of read committed"):
+        managed_transaction(isolation="snapshot")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="is no name"):
+        managed_transaction(settings={"work_mem = 1; DROP": 1})
+    with pytest.raises(ValueError, match="attempts=0"):
+        managed_transaction(attempts=0)
+
+    async def later() -> None: ...
+
+    with pytest.raises(TypeError, match="plain function"):
+        managed_transaction()(later)
+
+
+# Each engine, on psycopg 3, in a process of its own: this one has psycopg2.
+
+EACH = """
+django.setup()
+from django.db import connection
+from poolhouse.helpers import *
+
+calls = []
+
+@managed_transaction(isolation="serializable", statement_timeout_ms=500, settings={"work_mem": "8MB"}, attempts=2)
+def ask():
+    calls.append(1)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('transaction_isolation'), current_setting('work_mem')")
+        found = cursor.fetchone()
+        if len(calls) == 1:
+            cursor.execute("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$")
+    return found
+
+info = get_connection_info(connect=True)
+assert (info.driver, info.pool.in_use >= 1) == ("psycopg", True), info
+with db_connection_monitor("twice") as usage:
+    assert ask() == ("serializable", "8MB")
+assert (len(calls), usage.statements) == (2, 5), usage
+assert log_connection_pool_stats().keys() == {"default"}
+assert check_connection_health()
+assert optimize_timescaledb_queries() is not None
+"""
+
+
+@pytest.mark.parametrize(
+    "database",
+    [{"ENGINE": OURS}, {"ENGINE": PLAIN}, {"ENGINE": STANDARD}, {"ENGINE": STANDARD, "OPTIONS": {"pool": True}}],
+)
+def test_each_engine_will_do_with_psycopg_3(database: dict[str, Any]) -> None:
+    in_a_project(EACH, **database)
+
+
+# The examples of the manual.
+
+
+def helpers_section() -> str:
+    text = (CHECKOUT / "docs/poolhouse.md").read_text()
+    return text.split("\n## Helpers\n")[1].split("\n## ")[0]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_examples_of_the_manual_run(table: str, caplog: pytest.LogCaptureFixture) -> None:
+    blocks = re.findall(r"(?:^    .*\n|^\n(?=    ))+", helpers_section(), re.MULTILINE)
+    program = "\n".join(textwrap.dedent(block) for block in blocks if "scripts/" not in block)
+    space: dict[str, Any] = {}
+    user = User.objects.create(username="ada")
+    try:
+        with caplog.at_level(logging.INFO, "poolhouse"):
+            exec(program, space)
+    finally:
+        user.delete()
+    lines = [record.getMessage() for record in caplog.records]
+    assert any(line.startswith("active users: 1 query in ") for line in lines)
+    assert space["usage"].statements == 1
+    assert User.objects.filter(username="ada").count() == 0
+    assert space["health"]
+    assert asdict(space["info"])["alias"] == "default"
+
+
+def test_every_helper_is_in_the_manual() -> None:
+    from poolhouse import helpers
+
+    text = helpers_section()
+    missing = [name for name in helpers.__all__ if name.islower() and f"`{name}" not in text]
+    assert missing == [], "docs/poolhouse.md, Helpers: say what it does, with an example"

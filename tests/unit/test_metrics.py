@@ -1,0 +1,288 @@
+"""What Prometheus is told, on made-up looks: exact buckets, totals that only go up, and what is left out."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from django.http import HttpResponse
+from django.test import RequestFactory
+from hypothesis import example, given
+from hypothesis import strategies as st
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as plain
+
+from poolhouse.histogram import Histogram, bucket_of
+from poolhouse.leaks import Suspect
+from poolhouse.meter import COUNTERS, Meter
+from poolhouse.metrics import views
+from poolhouse.metrics.buckets import BOUNDS_S, ENDS, cumulative
+from poolhouse.metrics.families import families_of
+from poolhouse.metrics.fleet import COUNTED
+from poolhouse.metrics.look import Fleet, Look, Recent, Room
+from poolhouse.pgbouncer import PgBouncer, PgBouncerPool, PgBouncerServer, PgBouncerStats
+from poolhouse.pools import LENDING_ENGINE, PoolState
+from poolhouse.report import ProcessReport
+from poolhouse.server import Capacity, ServerConnection
+from poolhouse.totals import Numbers, Totals, increments, numbers_of, totals_of
+
+POOL = PoolState("default", LENDING_ENGINE, "queuepool", 5, 10, in_use=3, idle=2, overflow=0, waiting=4, min=2)
+PER_THREAD = PoolState("default", "django.db.backends.postgresql", "per-thread", None, None, 1, 0, 0)
+SUSPECT = Suspect("request GET /", 31.0, "views.py:1 in index", "SELECT ?")
+
+
+def histogram(*durations_s: float) -> Histogram:
+    made = Histogram()
+    for seconds in durations_s:
+        made.record(seconds)
+    return made
+
+
+def report(service: str, pid: int, pool: PoolState = POOL) -> ProcessReport:
+    return ProcessReport(f"{service}@box:{pid}", service, "box", pid, 0.0, 98.5, (pool,))
+
+
+def connection(application: str, pid: int, state: str = "idle") -> ServerConnection:
+    return ServerConnection(pid, application, "app", "shop", "127.0.0.1", 50_000 + pid, state, "", 1.0, 1.0, None)
+
+
+def look(*reports: ProcessReport, totals: Totals | None = None) -> Look:
+    found = list(reports or (report("web", 1), report("worker", 2, PER_THREAD)))
+    room = Room(Capacity("17.2", 40, 3, 2), [connection("web@box:1", 11, "active"), connection("psql", 12)])
+    return Look(100.0, Fleet(found, {"web": {"default": totals or Totals()}}), room, None, {"reports": True})
+
+
+Values = dict[tuple[str, ...], float]
+
+
+def told(taken: Look) -> Callable[..., Values]:
+    """Give a function that reads the samples of a name by the values of labels, from what a scrape gets."""
+    text = views._encoder("")[0](views._Collected([*families_of(taken)])).decode()
+    samples = [sample for family in plain(text) for sample in family.samples]
+
+    def values(name: str, *labels: str) -> Values:
+        return {
+            tuple(sample.labels[label] for label in labels): sample.value for sample in samples if sample.name == name
+        }
+
+    return values
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    yield
+    views.recent.forget()
+
+
+def test_each_bound_is_the_end_of_a_bucket() -> None:
+    assert [bucket_of(bound_s) for bound_s in BOUNDS_S] == list(ENDS)
+    assert (BOUNDS_S[0], BOUNDS_S[-1]) == (64e-6, 67.108864)
+
+
+@given(st.lists(st.floats(min_value=1e-9, max_value=1e4)))
+@example(list(BOUNDS_S))
+@example([])
+def test_the_count_below_each_bound_is_exact(durations_s: list[float]) -> None:
+    buckets = cumulative(histogram(*durations_s))
+    expected = [sum(seconds <= bound_s for seconds in durations_s) for bound_s in BOUNDS_S]
+    # A float that is next to a bound may be counted on its other side.
+    near = {
+        i for i, bound_s in enumerate(BOUNDS_S) for s in durations_s if s != bound_s and abs(s / bound_s - 1) < 1e-9
+    }
+    assert [count for i, (_, count) in enumerate(buckets[:-1]) if i not in near] == [
+        count for i, count in enumerate(expected) if i not in near
+    ]
+    assert buckets[-1] == ("+Inf", len(durations_s))
+
+
+def test_durations_of_which_only_the_total_is_known_have_no_bucket_that_a_quantile_could_be_made_of() -> None:
+    assert cumulative(Histogram(total_s=3.0, without_bucket=7)) == [("+Inf", 7)]
+
+
+def pool_with(*, timeouts: int, waits_s: tuple[float, ...] = ()) -> PoolState:
+    return replace(POOL, counts={"lent": len(waits_s), "timeouts": timeouts}, wait=histogram(*waits_s))
+
+
+def test_only_what_is_new_is_told_and_what_is_first_seen_is_told_as_zero() -> None:
+    before = numbers_of([pool_with(timeouts=0, waits_s=(0.5,))])
+    now = numbers_of([pool_with(timeouts=2, waits_s=(0.5, 0.25))])
+    assert increments({}, before)["default:count:timeouts"] == 0
+    assert increments(before, now) == {
+        "default:count:lent": 1,
+        "default:count:timeouts": 2,
+        f"default:wait:{bucket_of(0.25)}": 1,
+        "default:wait:total_us": 250_000,
+    }
+    assert increments(now, now) == {}
+
+
+def test_of_a_pool_that_was_made_anew_all_is_new() -> None:
+    before, now = numbers_of([pool_with(timeouts=9)]), numbers_of([pool_with(timeouts=2)])
+    assert increments(before, now)["default:count:timeouts"] == 2
+
+
+def test_totals_are_what_the_processes_counted_whoever_of_them_has_ended() -> None:
+    written: Numbers = {}
+    for _ in range(3):  # three processes, one after the other
+        told_before: Numbers = {}
+        for timeouts, waits_s in ((1, (0.1,)), (2, (0.1, 3.0))):
+            numbers = numbers_of([pool_with(timeouts=timeouts, waits_s=waits_s)])
+            for name, increment in increments(told_before, numbers).items():
+                assert increment >= 0
+                written[name] = written.get(name, 0) + increment
+            told_before = numbers
+    (totals,) = totals_of(written).values()
+    assert totals.counts == {"lent": 6, "timeouts": 6}
+    assert totals.durations["wait"] == histogram(*[0.1, 3.0] * 3)
+
+
+def test_an_alias_may_have_colons() -> None:
+    assert totals_of(numbers_of([replace(POOL, alias="a:b", counts={"lent": 1})]))["a:b"].counts == {"lent": 1}
+
+
+def test_a_pool_is_told_by_process_under_the_names_of_opentelemetry() -> None:
+    values = told(look())
+    count = values("db_client_connection_count", "service", "host", "pid", "alias", "state")
+    assert count == {
+        ("web", "box", "1", "default", "idle"): 2,
+        ("web", "box", "1", "default", "used"): 3,
+        ("worker", "box", "2", "default", "idle"): 0,
+        ("worker", "box", "2", "default", "used"): 1,
+    }
+    assert values("poolhouse_report_age_seconds", "pid") == {("1",): 1.5, ("2",): 1.5}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("max", 10), ("idle_max", 5), ("idle_min", 2), ("pending_requests", 4)], ids=str
+)
+def test_what_an_engine_does_not_tell_is_left_out_and_not_zero(name: str, value: int) -> None:
+    assert told(look())(f"db_client_connection_{name}", "service") == {("web",): value}
+
+
+def test_suspects_are_told_of_the_engine_that_looks_for_them() -> None:
+    values = told(look(report("web", 1, replace(POOL, suspects=(SUSPECT,))), report("worker", 2, PER_THREAD)))
+    assert values("poolhouse_leak_suspects", "service") == {("web",): 1}
+
+
+def test_what_has_happened_is_told_by_service() -> None:
+    totals = Totals(Counter(dict.fromkeys(COUNTERS, 7)), {"hold": histogram(0.001, 0.001, 5.0)})
+    values = told(look(totals=totals))
+    assert values("db_client_connection_timeouts_total", "service", "alias") == {("web", "default"): 7}
+    assert values("poolhouse_pool_lent_total", "service") == {("web",): 7}
+    buckets = values("db_client_connection_use_time_seconds_bucket", "le")
+    assert [buckets[str(bound_s),] for bound_s in (BOUNDS_S[3], BOUNDS_S[4], BOUNDS_S[-1])] == [0, 2, 3]
+    assert values("db_client_connection_use_time_seconds_sum") == {(): pytest.approx(5.002)}
+    assert values("db_client_connection_use_time_seconds_count") == {(): 3}
+    assert values("db_client_connection_wait_time_seconds_count") == {}
+
+
+def test_everything_that_a_meter_counts_is_told() -> None:
+    assert {*COUNTED, "timeouts"} == {*COUNTERS}, "a counter of poolhouse.meter is missing in poolhouse.metrics.fleet"
+
+
+def test_the_server_s_connections_are_told_by_who_holds_them() -> None:
+    values = told(look())
+    assert values("poolhouse_server_connections", "service", "state") == {("web", "active"): 1, ("", "idle"): 1}
+    assert values("poolhouse_server_reserved_connections", "role") == {
+        ("superuser",): 3,
+        ("pg_use_reserved_connections",): 2,
+    }
+    for name, value in (("max", 40), ("usable", 35), ("used", 2)):
+        assert values(f"poolhouse_server_{name}_connections") == {(): value}
+
+
+def test_pgbouncer_is_told_with_the_connections_that_are_its_own() -> None:
+    pooler = PgBouncer(
+        "1.24.1",
+        [PgBouncerPool("shop", "app", "transaction", 5, 4, 3, 2, 1, 0.75)],
+        [PgBouncerStats("shop", 10, 20, 30, 40, 1.5, 0, 0, 0.0, 0.0, 0.0)],
+        [PgBouncerServer("shop", "app", "web@box:1", "active", 50_011, 11)],
+        [],
+    )
+    values = told(replace(look(), pgbouncer=pooler))
+    assert values("poolhouse_server_connections", "service", "state")["pgbouncer", "active"] == 1
+    assert values("poolhouse_pgbouncer_clients", "state") == {("active",): 5, ("waiting",): 4}
+    assert values("poolhouse_pgbouncer_servers", "state") == {("active",): 3, ("idle",): 2, ("login",): 1}
+    assert values("poolhouse_pgbouncer_longest_wait_seconds", "database", "user") == {("shop", "app"): 0.75}
+    assert values("poolhouse_pgbouncer_wait_seconds_total", "database") == {("shop",): 1.5}
+
+
+def test_a_source_that_gave_nothing_is_down_and_nothing_of_it_is_made_up() -> None:
+    values = told(Look(100.0, is_up={"reports": False, "server": False, "pgbouncer": False}))
+    assert values("poolhouse_source_up", "source") == {("reports",): 0, ("server",): 0, ("pgbouncer",): 0}
+    assert values("poolhouse_processes") == values("poolhouse_server_used_connections") == {}
+
+
+def answer(accept: str, monkeypatch: pytest.MonkeyPatch) -> HttpResponse:
+    monkeypatch.setattr("poolhouse.metrics.views.take_look", look)
+    return views.metrics(RequestFactory().get("/metrics", headers={"Accept": accept}))
+
+
+def test_openmetrics_is_given_to_who_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = answer("application/openmetrics-text;version=1.0.0,text/plain;q=0.5", monkeypatch)
+    assert found.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+    names = {family.name for family in openmetrics(found.content.decode())}  # type: ignore[no-untyped-call]
+    assert {"db_client_connection_count", "db_client_connection_wait_time_seconds"} <= names
+
+
+@pytest.mark.parametrize(
+    "accept", ["", "*/*", "text/html", "application/openmetrics-text; version=soon", "text/plain;"]
+)
+def test_everyone_else_is_given_the_plain_text(accept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = answer(accept, monkeypatch)
+    assert (found.status_code, found.headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+
+
+def test_those_who_ask_at_once_share_one_look_and_later_ones_have_another() -> None:
+    looks: list[int] = []
+    together = threading.Barrier(8)
+
+    def slow_look() -> int:
+        looks.append(len(looks))
+        time.sleep(0.05)
+        return looks[-1]
+
+    recent = Recent(slow_look)
+
+    def ask() -> int:
+        together.wait()
+        return recent.get(60)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert [future.result() for future in [threads.submit(ask) for _ in range(8)]] == [0] * 8
+    recent.forget()
+    assert (recent.get(60), recent.get(60)) == (1, 1)
+
+
+def test_a_look_is_taken_anew_when_it_is_too_old() -> None:
+    looks = iter(range(9))
+    recent = Recent(lambda: next(looks))
+    assert [recent.get(0), recent.get(0), recent.get(0)] == [0, 1, 2]
+
+
+def test_a_listener_is_told_of_every_duration_with_the_pool_s_alias(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[tuple[str, str, float]] = []
+    monkeypatch.setattr("poolhouse.meter._listeners", [lambda *told: heard.append(told)])
+    meter = Meter("replica")
+    meter.lent(0.1)
+    meter.returned(0.2)
+    meter.connected(0.3)
+    assert heard == [("replica", "wait", 0.1), ("replica", "hold", 0.2), ("replica", "connect", 0.3)]
+
+
+def test_the_app_starts_where_neither_library_is_installed() -> None:
+    program = """
+import sys
+sys.modules["prometheus_client"] = sys.modules["opentelemetry"] = None
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["poolhouse"], DATABASES={"default": {"ENGINE": "django.db.backends.postgresql"}})
+import django
+django.setup()
+assert not [name for name in sys.modules if name.startswith("poolhouse.otel")]
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
