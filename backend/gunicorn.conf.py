@@ -20,6 +20,6 @@ worker_tmp_dir = "/dev/shm"  # noqa: S108
 
 def post_worker_init(worker: Any) -> None:
     """Open the connections that each web process is to start with."""
-    from poolhouse.pools import warm_up
+    from poolhouse.process.pools import warm_up
 
     warm_up()

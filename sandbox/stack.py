@@ -14,8 +14,8 @@ import honcho.manager
 from honcho.environ import parse_procfile
 
 from config.env import CHECKOUT, Queue, Web, read
-from poolhouse.report import ProcessReport
-from poolhouse.store import ReportStore
+from poolhouse.reports.report import ProcessReport
+from poolhouse.reports.store import ReportStore
 from sandbox.errors import SandboxError
 from sandbox.processes import is_listening, stop_process
 from sandbox.servers import Server

@@ -4,7 +4,7 @@ import socket
 import sys
 
 from config.env import Deployment, Queue, read
-from poolhouse.store import ReportStore
+from poolhouse.reports.store import ReportStore
 
 
 def main() -> str | None:

@@ -10,8 +10,8 @@ from django.http import HttpRequest, JsonResponse
 from poolhouse import __version__
 from poolhouse.driver import driver_errors
 from poolhouse.identity import current
-from poolhouse.pools import pool_states
-from poolhouse.server import monitor_cursor
+from poolhouse.process.pools import pool_states
+from poolhouse.servers.server import monitor_cursor
 
 PROBE_TIMEOUT_S = 2
 

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from lab import chart, engine, middleware
 from lab.circumstances import circumstances
-from poolhouse.console import table
+from poolhouse.display.console import table
 from sandbox.isolation import isolated_servers
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from lab import chart, ingest
 from lab.circumstances import circumstances
-from poolhouse.console import table
+from poolhouse.display.console import table
 from sandbox.isolation import isolated_servers
 from sandbox.processes import children_of, peak_memory_bytes
 from telemetry.models import IngestBatch

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory, override_settings
 from django.urls import path
 
-from poolhouse.statements import time_statements
+from poolhouse.tracing.statements import time_statements
 
 ROUNDS, REQUESTS = 300, 20
 

@@ -8,8 +8,10 @@ from django.apps import AppConfig
 from django.core import checks
 from django.db.backends.signals import connection_created
 
-from poolhouse import forks, inspection, pools, statements
-from poolhouse.observer import is_observer, spare_pooled_engines
+from poolhouse.helpers import inspection
+from poolhouse.overview.observer import is_observer, spare_pooled_engines
+from poolhouse.process import forks, pools
+from poolhouse.tracing import statements
 
 
 class PoolhouseConfig(AppConfig):
@@ -25,8 +27,8 @@ class PoolhouseConfig(AppConfig):
 
     def ready(self) -> None:
         """Listen for connections and tasks, and start to report."""
-        from poolhouse import keeper
         from poolhouse.checks import check_servers, check_settings
+        from poolhouse.process import keeper
 
         connection_created.connect(pools.remember_wrapper, dispatch_uid="poolhouse.remember_wrapper")
         connection_created.connect(statements.time_statements, dispatch_uid="poolhouse.time_statements")
@@ -36,12 +38,12 @@ class PoolhouseConfig(AppConfig):
         if is_observer():
             return
         if find_spec("celery"):
-            from poolhouse import tasks
+            from poolhouse.tracing import tasks
 
             tasks.follow_tasks()
         os.register_at_fork(before=forks.before_fork)
         if find_spec("opentelemetry"):
-            from poolhouse import otel
+            from poolhouse.metrics import otel
 
             otel.observe_pools()
         keeper.begin()

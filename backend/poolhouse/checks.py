@@ -9,14 +9,14 @@ from django.apps import AppConfig
 from django.core import checks
 from django.db import connections
 
-from poolhouse import pgbouncer
 from poolhouse.conf import Options, options
 from poolhouse.driver import driver_errors
 from poolhouse.engines.options import problems
-from poolhouse.forks import pools_in_prefork
 from poolhouse.identity import is_postgresql
-from poolhouse.pools import LENDING_ENGINE, is_pooled
-from poolhouse.server import Capacity, capacity, monitor_cursor
+from poolhouse.process.forks import pools_in_prefork
+from poolhouse.process.pools import LENDING_ENGINE, is_pooled
+from poolhouse.servers import pgbouncer
+from poolhouse.servers.server import Capacity, capacity, monitor_cursor
 
 MONITOR_CONNECTIONS = 1
 PLAIN_POOL_OPTIONS = ("POOL_SIZE", "MAX_OVERFLOW", "TIMEOUT", "RECYCLE", "PRE_PING", "ECHO")
@@ -80,7 +80,7 @@ def _conn_max_age(alias: str, database: dict[str, Any]) -> Iterator[checks.Check
 def _has_prefork_workers() -> bool:
     if not find_spec("celery"):
         return False
-    from poolhouse.tasks import is_prefork
+    from poolhouse.tracing.tasks import is_prefork
 
     return is_prefork()
 

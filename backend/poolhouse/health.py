@@ -10,12 +10,12 @@ from typing import Any, TextIO
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS
 
-from poolhouse.activity import RECENT_S, Activity
 from poolhouse.conf import options
-from poolhouse.human import duration, percent
-from poolhouse.pools import is_pooled
-from poolhouse.server import ServerConnection
-from poolhouse.status import Finding, Status, judge, level_of, take_status
+from poolhouse.display.human import duration, percent
+from poolhouse.overview.status import Finding, Status, judge, level_of, take_status
+from poolhouse.process.activity import RECENT_S, Activity
+from poolhouse.process.pools import is_pooled
+from poolhouse.servers.server import ServerConnection
 
 HEALTH_SCHEMA_VERSION = 1
 WORDS = {"ok": "HEALTHY", "warning": "WARNING", "critical": "CRITICAL"}
@@ -41,7 +41,7 @@ class ConnectionPoolStats:
     total: Activity | None
     """what the reporting processes have done on this alias since each began"""
     recent: Activity | None
-    """the same, of the last `poolhouse.activity.RECENT_S`"""
+    """the same, of the last `poolhouse.process.activity.RECENT_S`"""
 
     @property
     def active_connections(self) -> int | None:
@@ -162,8 +162,8 @@ def get_connection_pool_health(alias: str = DEFAULT_DB_ALIAS) -> dict[str, Any]:
 
 def print_connection_pool_report(alias: str = DEFAULT_DB_ALIAS, out: TextIO | None = None) -> None:
     """Print the health of an alias for people, on standard output or elsewhere."""
-    from poolhouse.console import console_for  # rich, which a health check need not load
-    from poolhouse.health_report import draw_health
+    from poolhouse.display.console import console_for  # rich, which a health check need not load
+    from poolhouse.display.health_report import draw_health
 
     console = console_for(out or sys.stdout)
     console.print(draw_health(ConnectionPoolMonitor(alias).health()))

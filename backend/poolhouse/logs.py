@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import DataError, Error
 
-from poolhouse.work import current_work
+from poolhouse.tracing.work import current_work
 
 _PASSWORDS = re.compile(
     r"""(\w://[^\s:/@]*:)\S+(?=@)|(passw(?:or)?d["']?\s*[=:]\s*)("[^"]*"|'(?:[^'\\]|\\.)*'|[^\s,;&)]+)""", re.IGNORECASE

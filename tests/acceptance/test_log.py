@@ -44,7 +44,7 @@ def await_document(stack: Stack, **expected: str) -> dict[str, Any]:
 
 def test_a_statement_is_logged_with_its_request_view_and_caller(running: Running) -> None:
     running.get("/?token=sesame")
-    line = await_document(running.stack, logger="poolhouse.statements", work="request GET /")
+    line = await_document(running.stack, logger="poolhouse.tracing.statements", work="request GET /")
     assert line["work"] == "request GET /"
     assert line["view"] == "config.views.index"
     assert line["caller"].partition(":")[0].endswith("/backend/config/views.py")
@@ -56,7 +56,7 @@ def test_a_statement_of_the_worker_is_logged_with_its_task(running: Running, tmp
     path.write_text("time,device,load\n2024-05-01T00:00Z,sesame,1\n")
     columns = ("--time", "time", "--labels", "device", "--values", "load")
     assert "1 readings inserted" in running.manage("enqueue_ingest", str(path), *columns, "--wait").stdout
-    line = await_document(running.stack, logger="poolhouse.statements", work="task worker.load_batch[")
+    line = await_document(running.stack, logger="poolhouse.tracing.statements", work="task worker.load_batch[")
     assert "/worker/" in line["caller"]
 
 
@@ -71,7 +71,7 @@ def test_the_log_holds_no_secret(running: Running) -> None:
     with pytest.raises(HTTPError) as refused:
         urlopen(Request(address, data=b"sesame", headers=headers), timeout=30)
     refused.value.close()
-    await_document(running.stack, logger="poolhouse.statements", work="request POST /api/ingest/")
+    await_document(running.stack, logger="poolhouse.tracing.statements", work="request POST /api/ingest/")
     log = running.stack.log.read_text()
     secrets = (read(Database).db_pass, read(Queue).redis_password, read(Deployment).secret_key)
     assert "sesame" not in log

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from config.env import Queue, read
-from poolhouse.histogram import Histogram
-from poolhouse.meter import COUNTERS
-from poolhouse.pools import PoolState
-from poolhouse.report import ProcessReport
-from poolhouse.store import ReportStore
+from poolhouse.process.histogram import Histogram
+from poolhouse.process.meter import COUNTERS
+from poolhouse.process.pools import PoolState
+from poolhouse.reports.report import ProcessReport
+from poolhouse.reports.store import ReportStore
 from sandbox.servers import Place
 
 PROCESSES = 1000

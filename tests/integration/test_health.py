@@ -12,14 +12,14 @@ import pytest
 from django.core.management import CommandError
 from django.db import DatabaseError, connection
 
-from poolhouse import statement_meter
 from poolhouse.health import get_connection_pool_health, print_connection_pool_report
-from poolhouse.pools import pool_states
-from poolhouse.publisher import activity_of
-from poolhouse.report import ProcessReport
-from poolhouse.statement_meter import StatementMeter, meter
-from poolhouse.store import store
-from poolhouse.work import Work, doing
+from poolhouse.process import statement_meter
+from poolhouse.process.pools import pool_states
+from poolhouse.process.statement_meter import StatementMeter, meter
+from poolhouse.reports.publisher import activity_of
+from poolhouse.reports.report import ProcessReport
+from poolhouse.reports.store import store
+from poolhouse.tracing.work import Work, doing
 from tests.integration.conftest import run
 
 pytestmark = pytest.mark.django_db(transaction=True)

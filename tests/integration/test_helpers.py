@@ -23,8 +23,8 @@ from poolhouse.helpers import (
     log_connection_pool_stats,
     managed_transaction,
 )
-from poolhouse.pools import pool_states
-from poolhouse.work import Work, current_work, doing
+from poolhouse.process.pools import pool_states
+from poolhouse.tracing.work import Work, current_work, doing
 from tests.integration.test_checks import STANDARD, in_a_project
 from tests.integration.test_engine import OURS, PLAIN, MakePool, _database, borrowed, pool, pool_of
 from tests.integration.void import Way
@@ -66,7 +66,10 @@ def other_connection() -> Iterator[Any]:
 
 
 def test_a_block_is_measured_and_logged_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "poolhouse.usage"), db_connection_monitor("report", slow_ms=10_000) as usage:
+    with (
+        caplog.at_level(logging.INFO, "poolhouse.helpers.usage"),
+        db_connection_monitor("report", slow_ms=10_000) as usage,
+    ):
         run("SELECT pg_sleep(0.05)")
         run("SELECT 1")
     assert usage.statements == 2
@@ -80,7 +83,7 @@ def test_a_block_is_measured_and_logged_in_a_line(caplog: pytest.LogCaptureFixtu
 
 @pytest.mark.parametrize(("slow_ms", "level"), [(20, "WARNING"), (-1, "INFO")])
 def test_a_block_over_its_threshold_is_a_warning(caplog: pytest.LogCaptureFixture, slow_ms: int, level: str) -> None:
-    with caplog.at_level(logging.INFO, "poolhouse.usage"), db_connection_monitor("report", slow_ms=slow_ms):
+    with caplog.at_level(logging.INFO, "poolhouse.helpers.usage"), db_connection_monitor("report", slow_ms=slow_ms):
         run("SELECT pg_sleep(0.05)")
     assert [record.levelname for record in caplog.records] == [level]
 
@@ -137,7 +140,7 @@ def test_a_connection_of_the_standard_engine_counts_as_opened() -> None:
 
 def test_a_block_that_fails_is_measured_as_well(caplog: pytest.LogCaptureFixture) -> None:
     with (
-        caplog.at_level(logging.INFO, "poolhouse.usage"),
+        caplog.at_level(logging.INFO, "poolhouse.helpers.usage"),
         pytest.raises(InternalError),
         db_connection_monitor("fails") as usage,
     ):
@@ -184,7 +187,7 @@ def test_an_alias_that_is_not_there_is_named() -> None:
 
 def test_the_pools_are_logged_one_a_line(pool_of: MakePool, caplog: pytest.LogCaptureFixture) -> None:
     alias = pool_of(OURS)
-    with borrowed(alias), caplog.at_level(logging.INFO, "poolhouse.inspection"):
+    with borrowed(alias), caplog.at_level(logging.INFO, "poolhouse.helpers.inspection"):
         stats = log_connection_pool_stats()
         states = {state.alias: state for state in pool_states()}
     assert stats.keys() == states.keys() >= {"default", alias}
@@ -235,7 +238,7 @@ def test_what_does_not_answer_is_given_up_in_time(pool_of: MakePool, engine: str
 def test_a_server_that_stops_between_connecting_and_answering_is_given_up_in_time(
     pool_of: MakePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from poolhouse import liveness
+    from poolhouse.helpers import liveness
 
     alias = pool_of(OURS)
     way = Way(int(connection.settings_dict["PORT"]))
@@ -349,11 +352,11 @@ def test_a_serialization_failure_is_tried_again_as_often_as_is_said(
             add(5)
         assert one(f"SELECT amount FROM {table} WHERE id = 1") == 100
         return
-    with caplog.at_level(logging.INFO, "poolhouse.transactions"):
+    with caplog.at_level(logging.INFO, "poolhouse.helpers.transactions"):
         assert add(5) == 105
     assert one(f"SELECT amount FROM {table} WHERE id = 1") == 105
     assert (calls, committed) == ([5, 5], [5])
-    (line,) = (record.getMessage() for record in caplog.records if record.name == "poolhouse.transactions")
+    (line,) = (record.getMessage() for record in caplog.records if record.name == "poolhouse.helpers.transactions")
     assert "add: serialization failure in attempt 1 of 2; again in " in line
 
 

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 import pytest
 from django.db import connections
 
-from poolhouse import hypertables
-from poolhouse.helpers import Finding, optimize_timescaledb_queries
+from poolhouse.helpers import Finding, hypertables, optimize_timescaledb_queries
 from tests.integration.test_engine import MakePool, _database, pool_of
 from tests.integration.test_helpers import one, other_connection, run
 from tests.plugin import superuser_sql
@@ -137,7 +136,7 @@ def test_who_waits_for_a_writer_gives_up_in_time_and_says_so(monkeypatch: pytest
 def test_of_several_at_once_one_applies() -> None:
     make("device_id int NOT NULL", "1 day", hourly(1, 1))
     with other_connection() as other:
-        other.execute("SELECT pg_advisory_lock(hashtext('poolhouse.hypertables'))")
+        other.execute("SELECT pg_advisory_lock(hashtext('poolhouse.helpers.hypertables'))")
         assert found(apply=["statistics"])["statistics"].outcome == "another process is at it"
     assert found(apply=["statistics"])["statistics"].outcome == "applied"
 

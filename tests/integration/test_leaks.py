@@ -12,9 +12,9 @@ from pytest_django import Settings
 
 from poolhouse.conf import options
 from poolhouse.engines.postgresql.base import DatabaseWrapper
-from poolhouse.pools import PoolState, pool_states
-from poolhouse.report import ProcessReport
-from poolhouse.work import Work, doing
+from poolhouse.process.pools import PoolState, pool_states
+from poolhouse.reports.report import ProcessReport
+from poolhouse.tracing.work import Work, doing
 from tests.integration.test_engine import OURS, MakePool, _database, ask, borrowed, pool, pool_of
 
 __all__ = ["_database", "pool_of"]
@@ -47,7 +47,7 @@ def test_a_leak_is_named_once_with_file_and_line_until_it_comes_back(
     alias = pool_of(OURS)
     with doing(Work("request", "GET /leaks/")), borrowed(alias) as wrapper:
         ask(wrapper, "SELECT 'a secret', 42")
-        with caplog.at_level(logging.WARNING, "poolhouse.leaks"):
+        with caplog.at_level(logging.WARNING, "poolhouse.process.leaks"):
             look(alias)
             look(alias)
         (suspect,) = state_of(alias).suspects

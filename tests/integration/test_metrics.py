@@ -15,16 +15,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from pytest_django import DjangoAssertNumQueries
 
 from config.env import Database, Monitor, read
-from poolhouse import otel
 from poolhouse.identity import current
-from poolhouse.metrics import views
+from poolhouse.metrics import otel, views
 from poolhouse.metrics.buckets import BOUNDS_S
 from poolhouse.metrics.look import Look, take_look
-from poolhouse.pools import LENDING_ENGINE
-from poolhouse.publisher import Publisher
-from poolhouse.store import ReportStore
-from poolhouse.store import store as reports_of
-from poolhouse.totals import totals_of
+from poolhouse.process.pools import LENDING_ENGINE
+from poolhouse.reports.publisher import Publisher
+from poolhouse.reports.store import ReportStore
+from poolhouse.reports.store import store as reports_of
+from poolhouse.reports.totals import totals_of
 from sandbox.isolation import connect
 from sandbox.servers import Place, pgbouncer
 from tests.integration.conftest import await_that, frozen
@@ -256,7 +255,7 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemoryMetricReader]:
     memory = InMemoryMetricReader()
     provider = MeterProvider([memory])
     monkeypatch.setattr(otel, "get_meter", provider.get_meter)
-    monkeypatch.setattr("poolhouse.meter._listeners", [])
+    monkeypatch.setattr("poolhouse.process.meter._listeners", [])
     otel.observe_pools()
     yield memory
     provider.shutdown()

@@ -21,12 +21,12 @@ from django.urls import path, re_path
 from psycopg2 import sql as composed
 from pytest_django import Settings
 
-from poolhouse import statements
 from poolhouse.conf import options
 from poolhouse.errors import PoolTimeoutError, PoolUse
 from poolhouse.logs import JsonFormatter, PlainFormatter
-from poolhouse.throttle import Throttle
-from poolhouse.work import Work, current_work
+from poolhouse.tracing import statements
+from poolhouse.tracing.throttle import Throttle
+from poolhouse.tracing.work import Work, current_work
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
@@ -183,7 +183,7 @@ def limits(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Limi
 
 
 def lines(caplog: pytest.LogCaptureFixture, logger: str) -> list[logging.LogRecord]:
-    return [record for record in caplog.records if record.name == f"poolhouse.{logger}"]
+    return [record for record in caplog.records if record.name == f"poolhouse.tracing.{logger}"]
 
 
 def line_of(function: Callable[..., Any], text: str) -> int:

@@ -11,11 +11,11 @@ import pytest
 from django.db import connection
 
 from config.env import Database, Monitor, read
-from poolhouse.pgbouncer import PgBouncer, console_cursor
-from poolhouse.pools import pool_states
-from poolhouse.report import ProcessReport
-from poolhouse.status import PGBOUNCER, Status, take_status
-from poolhouse.store import store
+from poolhouse.overview.status import PGBOUNCER, Status, take_status
+from poolhouse.process.pools import pool_states
+from poolhouse.reports.report import ProcessReport
+from poolhouse.reports.store import store
+from poolhouse.servers.pgbouncer import PgBouncer, console_cursor
 from sandbox.servers import Place, Server, pgbouncer
 from tests.integration.conftest import await_that, frozen
 

@@ -11,11 +11,11 @@ from django.db import connection, connections
 from pytest_django import Settings
 
 from config.env import Queue, read
-from poolhouse import pools
 from poolhouse.conf import options
-from poolhouse.report import ProcessReport
-from poolhouse.status import take_status
-from poolhouse.store import ReportStore
+from poolhouse.overview.status import take_status
+from poolhouse.process import pools
+from poolhouse.reports.report import ProcessReport
+from poolhouse.reports.store import ReportStore
 from sandbox.servers import Place
 
 pytestmark = pytest.mark.django_db
@@ -71,7 +71,7 @@ def test_the_standard_backend_s_connections_are_counted_over_all_threads() -> No
 def test_a_source_that_is_away_is_named_and_the_other_still_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     connection.ensure_connection()
     monkeypatch.setitem(connections.settings["default"], "PORT", "1")
-    monkeypatch.setattr("poolhouse.status.store", lambda: None)
+    monkeypatch.setattr("poolhouse.overview.status.store", lambda: None)
     status = take_status()
     assert status.server is None
     assert [source.source for source in status.unreachable] == ["process reports", "database server (default)"]

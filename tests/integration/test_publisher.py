@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from config.env import Queue, read
-from poolhouse.publisher import Publisher
-from poolhouse.store import ReportStore
+from poolhouse.reports.publisher import Publisher
+from poolhouse.reports.store import ReportStore
 from sandbox.isolation import free_ports
 from sandbox.servers import Place, Server, broker
 
@@ -31,7 +31,7 @@ def test_an_absence_of_redis_is_logged_once_and_so_is_its_return(
     server, url = redis_server
     store = ReportStore(url, prefix="away", ttl_s=60, timeout_s=2)
     publisher = Publisher(store)
-    with caplog.at_level(logging.WARNING, "poolhouse.publisher"):
+    with caplog.at_level(logging.WARNING, "poolhouse.reports.publisher"):
         publisher.publish()
         publisher.publish()
         assert [record.getMessage().partition(":")[0] for record in caplog.records] == [

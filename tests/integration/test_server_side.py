@@ -11,11 +11,11 @@ import psycopg2
 import pytest
 from django.db import connection
 
-from poolhouse.pools import pool_states
-from poolhouse.report import ProcessReport
-from poolhouse.server import ask, blocks, capacity, client_connections, monitor_cursor, timescaledb
-from poolhouse.status import take_status
-from poolhouse.store import store
+from poolhouse.overview.status import take_status
+from poolhouse.process.pools import pool_states
+from poolhouse.reports.report import ProcessReport
+from poolhouse.reports.store import store
+from poolhouse.servers.server import ask, blocks, capacity, client_connections, monitor_cursor, timescaledb
 from sandbox.servers import Place
 from tests.integration.conftest import await_that, frozen
 from tests.plugin import superuser_sql

@@ -19,7 +19,7 @@ start("web")
 import django
 django.setup()
 from django.db import connections
-from poolhouse.pools import pool_states
+from poolhouse.process.pools import pool_states
 first, second = (connections.create_connection("default") for _ in range(2))
 for wrapper in (first, second):
     with wrapper.cursor() as cursor:

@@ -13,11 +13,11 @@ from django.db import OperationalError, connection, connections
 from pytest_django import Settings
 
 from config.env import CHECKOUT
-from poolhouse import statements, tasks
 from poolhouse.conf import options
 from poolhouse.errors import PoolTimeoutError, PoolUse
-from poolhouse.throttle import Throttle
-from poolhouse.work import Work, current_work, doing
+from poolhouse.tracing import statements, tasks
+from poolhouse.tracing.throttle import Throttle
+from poolhouse.tracing.work import Work, current_work, doing
 
 pytestmark = pytest.mark.django_db
 
@@ -151,8 +151,8 @@ import django
 from django.conf import settings
 settings.configure(INSTALLED_APPS=["poolhouse"])
 django.setup()
-assert "poolhouse.statements" in sys.modules
-assert "poolhouse.tasks" not in sys.modules
+assert "poolhouse.tracing.statements" in sys.modules
+assert "poolhouse.tracing.tasks" not in sys.modules
 """
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "backend")}
     environment.pop("DJANGO_SETTINGS_MODULE", None)

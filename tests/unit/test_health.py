@@ -12,14 +12,14 @@ from pytest_django import Settings
 from rich.console import Console
 
 from poolhouse import health as health_module
-from poolhouse.activity import Activity
 from poolhouse.conf import options
+from poolhouse.display.health_report import draw_health
 from poolhouse.health import ConnectionPoolHealth, ConnectionPoolMonitor, connection_max_age_s
-from poolhouse.health_report import draw_health
-from poolhouse.histogram import Histogram
-from poolhouse.report import ProcessReport
-from poolhouse.server import Capacity, ServerConnection, ServerFacts
-from poolhouse.status import Status, Unreachable
+from poolhouse.overview.status import Status, Unreachable
+from poolhouse.process.activity import Activity
+from poolhouse.process.histogram import Histogram
+from poolhouse.reports.report import ProcessReport
+from poolhouse.servers.server import Capacity, ServerConnection, ServerFacts
 
 Configure = Callable[..., None]
 

@@ -11,7 +11,7 @@ from django.db import DataError, IntegrityError, OperationalError
 from django.test import RequestFactory
 
 from poolhouse.logs import JsonFormatter, PlainFormatter, without_passwords, words_of
-from poolhouse.work import Work, doing
+from poolhouse.tracing.work import Work, doing
 
 FORMATTERS = [PlainFormatter("{levelname} {name}: {message}", style="{"), JsonFormatter()]
 

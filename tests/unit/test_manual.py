@@ -35,7 +35,7 @@ def test_every_key_is_in_the_manual_with_its_default(header: str, options: type[
 
 
 def test_every_check_is_in_the_manual() -> None:
-    code = "".join(path.read_text() for path in Path(CHECKOUT / "backend/poolhouse").glob("*.py"))
+    code = "".join(path.read_text() for path in Path(CHECKOUT / "backend/poolhouse").rglob("*.py"))
     assert set(re.findall(r'id="(poolhouse\.[A-Z]\w+)"', code)) == set(table_of_ids()), (
         "docs/poolhouse.md, Checks: a row each"
     )

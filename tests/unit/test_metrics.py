@@ -17,19 +17,19 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
-from poolhouse.histogram import Histogram, bucket_of
-from poolhouse.leaks import Suspect
-from poolhouse.meter import COUNTERS, Meter
 from poolhouse.metrics import views
 from poolhouse.metrics.buckets import BOUNDS_S, ENDS, cumulative
 from poolhouse.metrics.families import families_of
 from poolhouse.metrics.fleet import COUNTED
 from poolhouse.metrics.look import Fleet, Look, Recent, Room
-from poolhouse.pgbouncer import PgBouncer, PgBouncerPool, PgBouncerServer, PgBouncerStats
-from poolhouse.pools import LENDING_ENGINE, PoolState
-from poolhouse.report import ProcessReport
-from poolhouse.server import Capacity, ServerConnection
-from poolhouse.totals import Numbers, Totals, increments, numbers_of, totals_of
+from poolhouse.process.histogram import Histogram, bucket_of
+from poolhouse.process.leaks import Suspect
+from poolhouse.process.meter import COUNTERS, Meter
+from poolhouse.process.pools import LENDING_ENGINE, PoolState
+from poolhouse.reports.report import ProcessReport
+from poolhouse.reports.totals import Numbers, Totals, increments, numbers_of, totals_of
+from poolhouse.servers.pgbouncer import PgBouncer, PgBouncerPool, PgBouncerServer, PgBouncerStats
+from poolhouse.servers.server import Capacity, ServerConnection
 
 POOL = PoolState("default", LENDING_ENGINE, "queuepool", 5, 10, in_use=3, idle=2, overflow=0, waiting=4, min=2)
 PER_THREAD = PoolState("default", "django.db.backends.postgresql", "per-thread", None, None, 1, 0, 0)
@@ -182,7 +182,9 @@ def test_what_has_happened_is_told_by_service() -> None:
 
 
 def test_everything_that_a_meter_counts_is_told() -> None:
-    assert {*COUNTED, "timeouts"} == {*COUNTERS}, "a counter of poolhouse.meter is missing in poolhouse.metrics.fleet"
+    assert {*COUNTED, "timeouts"} == {*COUNTERS}, (
+        "a counter of poolhouse.process.meter is missing in poolhouse.metrics.fleet"
+    )
 
 
 def test_the_server_s_connections_are_told_by_who_holds_them() -> None:
@@ -267,7 +269,7 @@ def test_a_look_is_taken_anew_when_it_is_too_old() -> None:
 
 def test_a_listener_is_told_of_every_duration_with_the_pool_s_alias(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[tuple[str, str, float]] = []
-    monkeypatch.setattr("poolhouse.meter._listeners", [lambda *told: heard.append(told)])
+    monkeypatch.setattr("poolhouse.process.meter._listeners", [lambda *told: heard.append(told)])
     meter = Meter("replica")
     meter.lent(0.1)
     meter.returned(0.2)
@@ -283,6 +285,6 @@ from django.conf import settings
 settings.configure(INSTALLED_APPS=["poolhouse"], DATABASES={"default": {"ENGINE": "django.db.backends.postgresql"}})
 import django
 django.setup()
-assert not [name for name in sys.modules if name.startswith("poolhouse.otel")]
+assert not [name for name in sys.modules if name.startswith("poolhouse.metrics.otel")]
 """
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolhouse.sql import SHOWN_MAX_CHARS, without_values
+from poolhouse.tracing.sql import SHOWN_MAX_CHARS, without_values
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,17 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from poolhouse.activity import Activity
-from poolhouse.console import console_for
-from poolhouse.histogram import Histogram
-from poolhouse.leaks import Suspect
-from poolhouse.looking import exit_status
-from poolhouse.pgbouncer import PgBouncer, PgBouncerServer
-from poolhouse.pools import PoolState
-from poolhouse.render import print_status
-from poolhouse.report import ProcessReport
-from poolhouse.server import HIDDEN, Block, Capacity, Hypertable, ServerConnection, ServerFacts, TimescaleDB
-from poolhouse.status import PGBOUNCER, Status, Unreachable
+from poolhouse.display.console import console_for
+from poolhouse.display.looking import exit_status
+from poolhouse.display.render import print_status
+from poolhouse.overview.status import PGBOUNCER, Status, Unreachable
+from poolhouse.process.activity import Activity
+from poolhouse.process.histogram import Histogram
+from poolhouse.process.leaks import Suspect
+from poolhouse.process.pools import PoolState
+from poolhouse.reports.report import ProcessReport
+from poolhouse.servers.pgbouncer import PgBouncer, PgBouncerServer
+from poolhouse.servers.server import HIDDEN, Block, Capacity, Hypertable, ServerConnection, ServerFacts, TimescaleDB
 
 
 def report(service: str, pid: int, *, in_use: int = 1, idle: int = 1) -> ProcessReport:

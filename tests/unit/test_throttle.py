@@ -1,6 +1,6 @@
 """How often the same thing is said."""
 
-from poolhouse.throttle import REMEMBERED_MAX, Throttle
+from poolhouse.tracing.throttle import REMEMBERED_MAX, Throttle
 
 
 def test_one_line_an_interval_and_the_next_tells_how_many_were_held_back() -> None:

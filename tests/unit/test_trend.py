@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from poolhouse.pools import PoolState
-from poolhouse.report import ProcessReport
-from poolhouse.trend import LendingRates, sparkline
+from poolhouse.overview.trend import LendingRates, sparkline
+from poolhouse.process.pools import PoolState
+from poolhouse.reports.report import ProcessReport
 
 
 def report(lent: int | None, reported_at: float, *, started_at: float = 0.0) -> ProcessReport:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
 
-from poolhouse.work import Work, current_work
+from poolhouse.tracing.work import Work, current_work
 
 STACK_MAX_FRAMES = 40
 Frames = tuple[tuple[CodeType, int], ...]

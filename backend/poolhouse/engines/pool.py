@@ -15,15 +15,15 @@ from sqlalchemy.pool import QueuePool
 from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util.queue import Empty, Queue
 
-from poolhouse import leaks
 from poolhouse.conf import options
 from poolhouse.engines import session, sockets
 from poolhouse.engines.connecting import TooSlowError, connect_within
 from poolhouse.engines.lending import Lease, LentConnection, frames_here
 from poolhouse.engines.options import PoolOptions
 from poolhouse.errors import PoolTimeoutError, PoolUse
-from poolhouse.meter import Meter
-from poolhouse.work import current_work
+from poolhouse.process import leaks
+from poolhouse.process.meter import Meter
+from poolhouse.tracing.work import current_work
 
 # What a ping may take of the TIMEOUT, and at most: the rest is for the new connection that replaces a dead one.
 PING_SHARE, PING_MAX_S = 0.5, 5.0

@@ -6,7 +6,7 @@ https://opentelemetry.io/docs/specs/semconv/db/database-metrics/#connection-pool
 from collections.abc import Callable
 from typing import NamedTuple
 
-from poolhouse.pools import PoolState
+from poolhouse.process.pools import PoolState
 
 POOL_NAME, STATE = "db.client.connection.pool.name", "db.client.connection.state"
 COUNT = "db.client.connection.count"

@@ -11,8 +11,8 @@ from poolhouse.metrics.buckets import cumulative
 from poolhouse.metrics.conventions import as_prometheus
 from poolhouse.metrics.look import Fleet
 from poolhouse.metrics.samples import counter, gauge
-from poolhouse.pools import LENDING_ENGINE
-from poolhouse.report import ProcessReport
+from poolhouse.process.pools import LENDING_ENGINE
+from poolhouse.reports.report import ProcessReport
 
 PROCESS = ("service", "host", "pid")
 POOL = (*PROCESS, "alias")
@@ -25,7 +25,7 @@ COUNTED = {
     "invalidated": "Connections found dead, or broken by an error",
     "resets": "Sessions reset because a borrower left state in them",
 }
-"""of `poolhouse.meter.COUNTERS`, those that OpenTelemetry has no name for"""
+"""of `poolhouse.process.meter.COUNTERS`, those that OpenTelemetry has no name for"""
 
 
 def of_processes(reports: list[ProcessReport], now: float) -> Iterator[Metric]:

@@ -10,14 +10,14 @@ from typing import Generic, TypeVar
 import redis
 from django.db import DEFAULT_DB_ALIAS
 
-from poolhouse import pgbouncer, server
 from poolhouse.conf import options
 from poolhouse.driver import driver_errors
-from poolhouse.pgbouncer import PgBouncer
-from poolhouse.report import ProcessReport
-from poolhouse.server import Capacity, ServerConnection, monitor_cursor
-from poolhouse.store import store
-from poolhouse.totals import Totals, totals_of
+from poolhouse.reports.report import ProcessReport
+from poolhouse.reports.store import store
+from poolhouse.reports.totals import Totals, totals_of
+from poolhouse.servers import pgbouncer, server
+from poolhouse.servers.pgbouncer import PgBouncer
+from poolhouse.servers.server import Capacity, ServerConnection, ask_as_monitor
 
 logger = logging.getLogger(__name__)
 
@@ -115,21 +115,10 @@ def _read_fleet() -> Fleet:
 
 
 def _ask_server() -> Room:
-    """Ask as the monitor's role, and where that one is refused without delay, as the application's."""
-    chosen, begun_at = options(), time.monotonic()
-    if not chosen.MONITOR_USER:
-        return _ask_server_as("", "")
-    try:
-        return _ask_server_as(chosen.MONITOR_USER, chosen.MONITOR_PASSWORD)
-    except driver_errors(DEFAULT_DB_ALIAS):
-        if time.monotonic() - begun_at > chosen.MONITOR_TIMEOUT_S / 2:
-            raise
-        return _ask_server_as("", "")
-
-
-def _ask_server_as(user: str, password: str) -> Room:
-    with monitor_cursor(DEFAULT_DB_ALIAS, user, password) as cursor:
-        return Room(server.capacity(cursor), server.client_connections(cursor))
+    room, _ = ask_as_monitor(
+        DEFAULT_DB_ALIAS, lambda cursor: Room(server.capacity(cursor), server.client_connections(cursor))
+    )
+    return room
 
 
 def _ask_pgbouncer() -> PgBouncer:

@@ -7,7 +7,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from poolhouse.metrics.look import PGBOUNCER, Look, Room
 from poolhouse.metrics.samples import counter, gauge
-from poolhouse.pgbouncer import PgBouncer, PgBouncerStats
+from poolhouse.servers.pgbouncer import PgBouncer, PgBouncerStats
 
 PGBOUNCER_TOTALS: dict[str, Callable[[PgBouncerStats], float]] = {
     "transactions": lambda stats: stats.transactions,

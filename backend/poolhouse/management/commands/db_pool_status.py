@@ -5,10 +5,10 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 
-from poolhouse.looking import LookingCommand
-from poolhouse.render import draw_status, draw_watched
-from poolhouse.status import Status, take_status
-from poolhouse.trend import Trend
+from poolhouse.display.looking import LookingCommand
+from poolhouse.display.render import draw_status, draw_watched
+from poolhouse.overview.status import Status, take_status
+from poolhouse.overview.trend import Trend
 
 
 class Command(LookingCommand[Status]):

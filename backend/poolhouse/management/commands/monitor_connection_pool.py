@@ -7,10 +7,10 @@ from django.core.management.base import CommandError
 from django.db import DEFAULT_DB_ALIAS, connections
 from rich.console import RenderableType
 
+from poolhouse.display.health_report import draw_health
+from poolhouse.display.looking import LookingCommand
 from poolhouse.health import ConnectionPoolHealth, ConnectionPoolMonitor
-from poolhouse.health_report import draw_health
 from poolhouse.identity import is_postgresql
-from poolhouse.looking import LookingCommand
 
 
 class Command(LookingCommand[ConnectionPoolHealth]):

@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DataError
 from rich.table import Table
 
-from poolhouse.console import console_for, table
+from poolhouse.display.console import console_for, table
 from telemetry.queries import BucketMean, bucket_means
 
 

@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 from rich.console import Console
 
-from poolhouse.console import console_for
+from poolhouse.display.console import console_for
 from telemetry.arguments import argument, ascii_encoding, one_character, timezone, whole_number
 from telemetry.formats import BadInput, Columns, TextFormat, TimeFormat
 from telemetry.formats.times import UNITS_PER_S

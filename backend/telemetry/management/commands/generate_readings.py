@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.progress import track
 
-from poolhouse.console import console_for
+from poolhouse.display.console import console_for
 from telemetry import formats, spool
 from telemetry.arguments import argument, whole_number
 from telemetry.formats import Columns

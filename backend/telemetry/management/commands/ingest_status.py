@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.table import Table
 
-from poolhouse.console import console_for, table
+from poolhouse.display.console import console_for, table
 from telemetry import rejects
 from telemetry.queries import (
     Progress,

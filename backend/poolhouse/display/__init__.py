@@ -1,0 +1,1 @@
+"""The views for people, on a terminal or in lines."""

@@ -1,0 +1,110 @@
+"""What the commands that look have in common: once or again and again, for people or programs, with an exit status."""
+
+import json
+from argparse import ArgumentParser, ArgumentTypeError
+from math import inf, nan
+from typing import Any, Generic, TypeVar
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils.timezone import localtime
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+from poolhouse.display.console import console_for
+from poolhouse.display.live import repeat, watch
+from poolhouse.overview.status import LEVELS
+
+INTERVAL_S = 2.0
+INTERVAL_MIN_S = 0.1
+
+Seen = TypeVar("Seen")
+
+
+class LookingCommand(BaseCommand, Generic[Seen]):
+    """Looks, and shows what it sees; what it looks at and how that is drawn, a subclass knows."""
+
+    requires_system_checks: list[str] = []  # it must answer when the database does not
+
+    def look(self, **options: Any) -> Seen:
+        """Ask every source once."""
+        raise NotImplementedError
+
+    def draw(self, seen: Seen, width: int, **options: Any) -> RenderableType:
+        """Give what people are to see, on so many columns."""
+        raise NotImplementedError
+
+    def document(self, seen: Seen) -> dict[str, Any]:
+        """Give what programs are to read."""
+        raise NotImplementedError
+
+    def level(self, seen: Seen) -> str:
+        """Give the verdict, one of LEVELS."""
+        raise NotImplementedError
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the options."""
+        parser.add_argument("--json", action="store_true", help="everything as JSON; with --watch an object a line")
+        parser.add_argument("--watch", action="store_true", help="look again and again, until Ctrl-C")
+        parser.add_argument(
+            "--interval",
+            type=_interval_s,
+            default=INTERVAL_S,
+            metavar="S",
+            help=f"seconds from one look of --watch to the next (default: {INTERVAL_S:g})",
+        )
+        parser.add_argument(
+            "--fail-on", choices=LEVELS[1:], help="exit with 1 for a warning (with `warning`), with 2 if critical"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Look, once or until Ctrl-C.
+
+        Raises:
+            CommandError: options that exclude each other.
+            SystemExit: with --fail-on, where the verdict is as bad as that or worse.
+        """
+        if options["watch"] and options["fail_on"]:
+            raise CommandError("--fail-on judges one look, and --watch has no last one", returncode=2)
+        console = console_for(self.stdout, no_color=options["no_color"])
+        if options["watch"]:
+            self._watch(console, options)
+            return
+        seen = self.look(**options)
+        if options["json"]:
+            self.stdout.write(json.dumps(self.document(seen), indent=2))
+        else:
+            console.print(self.draw(seen, console.width, **options))
+        if options["fail_on"] and (status := exit_status(self.level(seen), options["fail_on"])):
+            raise SystemExit(status)
+
+    def _watch(self, console: Console, options: dict[str, Any]) -> None:
+        if options["json"]:
+            repeat(lambda: self._print_line(console, options), options["interval"])
+        else:
+            watch(lambda: self._draw_again(console, options), console, options["interval"])
+
+    def _print_line(self, console: Console, options: dict[str, Any]) -> None:
+        # By the console, which ends quietly when its reader has gone.
+        console.print(Text(json.dumps(self.document(self.look(**options)))), soft_wrap=True)
+
+    def _draw_again(self, console: Console, options: dict[str, Any]) -> RenderableType:
+        drawn = self.draw(self.look(**options), console.width, **options)
+        how_to_end = "; Ctrl-C ends" if console.is_terminal else ""
+        head = f"{localtime():%Y-%m-%d %H:%M:%S %Z}, every {options['interval']:g} s{how_to_end}"
+        return Group(Text(head, style="dim"), drawn)
+
+
+def exit_status(level: str, fail_on: str) -> int:
+    """Give 1 for a warning and 2 for critical, where the level is as bad as `fail_on` or worse; else 0."""
+    found = LEVELS.index(level)
+    return found if found >= LEVELS.index(fail_on) else 0
+
+
+def _interval_s(text: str) -> float:
+    try:
+        interval_s = float(text)
+    except ValueError:
+        interval_s = nan
+    if not INTERVAL_MIN_S <= interval_s < inf:
+        raise ArgumentTypeError(f"{text!r} is no number of seconds from {INTERVAL_MIN_S:g}")
+    return interval_s

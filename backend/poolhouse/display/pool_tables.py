@@ -1,0 +1,163 @@
+"""The pools as tables: by service, and process by process."""
+
+from collections.abc import Iterator
+
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from poolhouse.display.console import section, table
+from poolhouse.display.human import NOT_GIVEN, duration, number
+from poolhouse.overview.fleet import Group
+from poolhouse.overview.status import PGBOUNCER, Status
+from poolhouse.process.histogram import Histogram
+from poolhouse.process.pools import PoolState
+from poolhouse.reports.report import ProcessReport
+
+UNKNOWN = "?"
+UNEXPLAINED = "unexplained"
+SHARES = (0.50, 0.95, 0.99)
+# What a table by service must have to show durations as well.
+WIDE_COLUMNS = 100
+STATEMENT_MAX_CHARS = 300
+
+WAITS = ("lent#", "wait p50#", "p95#", "p99#", "hold p50#", "p95#", "p99#")
+
+
+def service_table(status: Status, *, width: int) -> Table:
+    """Add up what each service has, and the fleet."""
+    names = ["service", "processes#", "in use#", "idle#", "overflow#", "waiting#", "max#", "server#"]
+    is_wide = width >= WIDE_COLUMNS
+    made = table(*names, *(("wait p95#", "hold p95#") if is_wide else ()))
+    for group in groups(status):
+        durations = [duration(_quantile(histogram, 0.95)) for histogram in (group.wait, group.hold)]
+        made.add_row(*_service_row(status, group), *(durations if is_wide else ()))
+    for name, owner in ((f"({PGBOUNCER})", PGBOUNCER), (f"({UNEXPLAINED})", None)):
+        if held := status.owned_by(owner):
+            made.add_row(name, *[""] * 6, str(len(held)))
+    return made
+
+
+def groups(status: Status) -> list[Group]:
+    """Give the services, and the fleet where it is more than one of them."""
+    return [*status.services, status.fleet] if len(status.services) > 1 else status.services
+
+
+def _service_row(status: Status, group: Group) -> list[str]:
+    return [
+        group.name,
+        str(len(group.processes)),
+        str(group.in_use),
+        str(group.idle),
+        str(group.overflow),
+        number(group.waiting),
+        number(group.max),
+        _on_server(status, group.processes),
+    ]
+
+
+def _on_server(status: Status, processes: list[ProcessReport]) -> str:
+    return str(sum(len(status.owned_by(process.name)) for process in processes)) if status.server else UNKNOWN
+
+
+def process_sections(status: Status) -> Iterator[RenderableType]:
+    """Give what each process says of its pools, and who holds a connection for too long."""
+    yield from section("Waits and holds by service", _service_waits(status))
+    yield from section("Processes", _process_table(status))
+    yield from section("Waits and holds by process", _process_waits(status))
+    yield from section("Since each process began", _count_table(status))
+    yield from _suspects(status)
+
+
+def _service_waits(status: Status) -> Table:
+    made = table("service", *WAITS)
+    for group in groups(status):
+        if group.wait and group.wait.count:
+            made.add_row(group.name, number(group.counts["lent"]), *_quantiles(group.wait), *_quantiles(group.hold))
+    return made
+
+
+def _process_table(status: Status) -> Table:
+    made = table("process", "pool", "size#", "in use#", "idle#", "overflow#", "waiting#", "server#", "seen#")
+    for process, pool in _pools(status):
+        made.add_row(
+            process.name,
+            _kind(status, pool),
+            _size(pool),
+            str(pool.in_use),
+            str(pool.idle),
+            str(pool.overflow),
+            number(pool.waiting),
+            _on_server(status, [process]),
+            f"{max(0.0, status.taken_at - process.reported_at):.1f} s",
+        )
+    return made
+
+
+def _process_waits(status: Status) -> Table:
+    made = table("process", *WAITS)
+    for process, pool in _pools(status):
+        if pool.wait and pool.wait.count:
+            name = _name(status, process, pool)
+            made.add_row(name, number(pool.counts.get("lent")), *_quantiles(pool.wait), *_quantiles(pool.hold))
+    return made
+
+
+def _count_table(status: Status) -> Table:
+    names = ("lent", "timeouts", "connects", "connect_errors", "invalidated", "recycled", "resets")
+    titles = [f"{name}#" for name in ("lent", "timeouts", "connects", "failed", "invalidated", "recycled", "resets")]
+    made = table("process", *titles)
+    for process, pool in _pools(status):
+        if pool.counts:
+            made.add_row(_name(status, process, pool), *(number(pool.counts.get(name)) for name in names))
+    return made
+
+
+def _suspects(status: Status) -> Iterator[RenderableType]:
+    suspects = [(process, one) for process, pool in _pools(status) for one in pool.suspects]
+    if suspects:
+        yield Text("\nHeld for too long", style="bold")
+    for process, one in suspects:
+        lines = table("", "")
+        lines.show_header = False
+        lines.add_row("holder", one.holder)
+        lines.add_row("taken at", one.taken_at or UNKNOWN)
+        lines.add_row("last statement", Text(_cut(one.last_statement or "none")))
+        yield Text(f"{process.name}, for {duration(one.held_s)}")
+        yield Padding(lines, (0, 0, 0, 2))
+
+
+def _cut(statement: str) -> str:
+    return statement if len(statement) <= STATEMENT_MAX_CHARS else f"{statement[:STATEMENT_MAX_CHARS]} …"
+
+
+def _pools(status: Status) -> Iterator[tuple[ProcessReport, PoolState]]:
+    return ((process, pool) for process in status.processes for pool in process.pools)
+
+
+def _has_several_aliases(status: Status) -> bool:
+    return len({pool.alias for _, pool in _pools(status)}) > 1
+
+
+def _kind(status: Status, pool: PoolState) -> str:
+    return f"{pool.kind} ({pool.alias})" if _has_several_aliases(status) else pool.kind
+
+
+def _name(status: Status, process: ProcessReport, pool: PoolState) -> str:
+    return f"{process.name} ({pool.alias})" if _has_several_aliases(status) else process.name
+
+
+def _size(pool: PoolState) -> str:
+    """Write a pool's size and what it may open above it: 5+5."""
+    if pool.size is None:
+        return NOT_GIVEN
+    return f"{pool.size}+{'any' if pool.max is None else pool.max - pool.size}"
+
+
+def _quantiles(histogram: Histogram | None) -> list[str]:
+    return [duration(_quantile(histogram, share)) for share in SHARES]
+
+
+def _quantile(histogram: Histogram | None, share: float) -> float | None:
+    return histogram.quantile_s(share) if histogram else None

@@ -1,0 +1,215 @@
+"""The status as text for people."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from poolhouse.display.console import section, table
+from poolhouse.display.human import duration
+from poolhouse.display.pool_tables import UNEXPLAINED, UNKNOWN, process_sections, service_table
+from poolhouse.overview.status import Status
+from poolhouse.overview.trend import Trend
+from poolhouse.servers.pgbouncer import PgBouncer
+from poolhouse.servers.server import ServerConnection, ServerFacts, TimescaleDB
+
+COLOURS = {"ok": "bold green", "warning": "bold yellow", "critical": "bold red"}
+NO_NAME = "(no name)"
+IDLE_IN_TRANSACTION_S = 3
+
+
+def print_status(status: Status, console: Console, *, detailed: bool) -> None:
+    """Print the verdict and a table by service; in detail, each process, connection, block and pool as well."""
+    for part in draw_status(status, detailed=detailed, width=console.width):
+        console.print(part)
+
+
+def draw_status(status: Status, *, detailed: bool, width: int) -> Iterator[RenderableType]:
+    """Give what `print_status` prints, piece by piece.
+
+    Args:
+        status: what is drawn.
+        detailed: each process, connection, block and pool as well.
+        width: of the console, in columns.
+    """
+    yield from draw_verdict(status)
+    yield from _draw_services(status, width)
+    if detailed:
+        yield from _draw_details(status)
+
+
+def draw_watched(status: Status, trend: Trend, *, detailed: bool, width: int) -> Iterator[RenderableType]:
+    """Give the same, with what was seen of each service in the looks before."""
+    yield from draw_verdict(status)
+    yield from section("Trend", trend.table(width))
+    yield from _draw_services(status, width)
+    if detailed:
+        yield from _draw_details(status)
+
+
+def _draw_services(status: Status, width: int) -> Iterator[RenderableType]:
+    if status.processes:
+        yield from section("Services", service_table(status, width=width))
+    else:
+        yield Text("\nNo process reports its pools.")
+
+
+def draw_verdict(status: Status) -> Iterator[RenderableType]:
+    """Give the verdict with its reasons, and a line for each server."""
+    level, reasons = status.verdict
+    yield draw_level(level, reasons)
+    yield from _draw_servers(status)
+
+
+def draw_level(level: str, reasons: Iterable[str], *, word: str = "") -> RenderableType:
+    """Give a verdict in its colour, with its reasons below."""
+    indented = (Padding(Text(reason), (0, 0, 0, 2), expand=False) for reason in reasons)
+    return Group(Text(word or level.upper(), style=COLOURS[level]), *indented)
+
+
+def _draw_servers(status: Status) -> Iterator[Text]:
+    if server := status.server:
+        room = server.capacity
+        yield Text(
+            f"PostgreSQL {room.version}: {server.used} connections open, room for {server.room_left} more "
+            f"(max_connections {room.max_connections}, reserved {room.superuser_reserved} + {room.reserved})"
+        )
+    if pgbouncer := status.pgbouncer:
+        waiting = sum(pool.clients_waiting for pool in pgbouncer.pools)
+        yield Text(
+            f"PgBouncer {pgbouncer.version}: {len(pgbouncer.clients)} clients, {waiting} of them waiting, "
+            f"on {len(pgbouncer.servers)} server connections"
+        )
+    if extension := status.timescaledb:
+        yield Text(f"TimescaleDB {extension.version}, {extension.edition} edition")
+
+
+def _draw_details(status: Status) -> Iterator[RenderableType]:
+    yield from process_sections(status)
+    if status.pgbouncer:
+        yield from _draw_pgbouncer(status.pgbouncer)
+    if status.server:
+        yield from _draw_server(status, status.server)
+    if status.timescaledb:
+        yield from section("Hypertables", _hypertable_table(status.timescaledb))
+
+
+def _draw_server(status: Status, server: ServerFacts) -> Iterator[RenderableType]:
+    idle = [one for one in server.idle_in_transaction if (one.state_age_s or 0) >= IDLE_IN_TRANSACTION_S]
+    longest = [one] if (one := server.longest_transaction) else []
+    by_owner = sorted(server.connections, key=lambda one: (_owner(status, one), one.pid))
+    yield from section("Blocked: these wait for a lock", _block_table(status, server))
+    yield from section(f"Idle in transaction for {IDLE_IN_TRANSACTION_S} s or longer", _connection_table(status, idle))
+    yield from section("Longest transaction", _connection_table(status, longest))
+    yield from section("Connections on the server", _group_table(server))
+    yield from section("Each connection, and who holds it", _connection_table(status, by_owner))
+
+
+def _draw_pgbouncer(pgbouncer: PgBouncer) -> Iterator[RenderableType]:
+    yield from section("PgBouncer's pools", _pgbouncer_pool_table(pgbouncer))
+    yield from section("PgBouncer's traffic", _pgbouncer_traffic_table(pgbouncer))
+    yield from section("PgBouncer's clients", _pgbouncer_client_table(pgbouncer))
+
+
+def _group_table(server: ServerFacts) -> Table:
+    made = table("application", "user", "client", "state", "connections#")
+    for group, count in sorted(server.groups.items()):
+        made.add_row(group.application or NO_NAME, group.user, group.client, group.state, str(count))
+    return made
+
+
+def _connection_table(status: Status, connections: list[ServerConnection]) -> Table:
+    made = table("pid#", "owner", "user", "client", "state", "for#", "age#", "transaction#", "waits for")
+    for one in connections:
+        made.add_row(
+            str(one.pid),
+            _owner(status, one),
+            one.user,
+            one.client,
+            one.state,
+            duration(one.state_age_s),
+            duration(one.age_s),
+            duration(one.transaction_age_s),
+            one.wait,
+        )
+    return made
+
+
+def _owner(status: Status, connection: ServerConnection) -> str:
+    """Write who holds a connection, and where that is not its application, what it calls itself."""
+    owner = status.owner_of(connection)
+    if owner == connection.application:
+        return owner
+    return f"{owner or UNEXPLAINED} {connection.application or NO_NAME}"
+
+
+def _block_table(status: Status, server: ServerFacts) -> Table:
+    owners = {one.pid: _owner(status, one) for one in server.connections}
+    states = {one.pid: one.state for one in server.connections}
+    made = table("pid#", "owner", "waits for", "since#", "blocked by pid#", "owner", "which is")
+    for block in server.blocks:
+        made.add_row(
+            str(block.pid),
+            owners.get(block.pid, NO_NAME),
+            block.lock,
+            duration(block.wait_s),
+            str(block.blocker_pid),
+            owners.get(block.blocker_pid, block.blocker),
+            states.get(block.blocker_pid, UNKNOWN),
+        )
+    return made
+
+
+def _pgbouncer_pool_table(pgbouncer: PgBouncer) -> Table:
+    made = table(
+        "database", "user", "mode", "clients#", "waiting#", "longest wait#", "servers active#", "idle#", "login#"
+    )
+    for pool in pgbouncer.pools:
+        made.add_row(
+            pool.database,
+            pool.user,
+            pool.mode,
+            str(pool.clients_active),
+            str(pool.clients_waiting),
+            duration(pool.longest_wait_s),
+            str(pool.servers_active),
+            str(pool.servers_idle),
+            str(pool.servers_in_login),
+        )
+    return made
+
+
+def _pgbouncer_traffic_table(pgbouncer: PgBouncer) -> Table:
+    columns = ("transactions/s#", "queries/s#", "mean transaction#", "mean query#", "mean wait#", "transactions#")
+    made = table("database", *columns)
+    for one in pgbouncer.stats:
+        made.add_row(
+            one.database,
+            f"{one.transactions_per_s:,}",
+            f"{one.queries_per_s:,}",
+            duration(one.mean_transaction_ms / 1000),
+            duration(one.mean_query_ms / 1000),
+            duration(one.mean_wait_ms / 1000),
+            f"{one.transactions:,}",
+        )
+    return made
+
+
+def _pgbouncer_client_table(pgbouncer: PgBouncer) -> Table:
+    waits: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for client in pgbouncer.clients:
+        waits[client.application, client.state].append(client.wait_s)
+    made = table("application", "state", "clients#", "longest wait#")
+    for (application, state), waited in sorted(waits.items()):
+        made.add_row(application or NO_NAME, state, str(len(waited)), duration(max(waited)))
+    return made
+
+
+def _hypertable_table(extension: TimescaleDB) -> Table:
+    made = table("hypertable", "chunks#", "size#")
+    for one in extension.hypertables:
+        made.add_row(one.name, f"{one.chunk_count:,}", f"{one.size_bytes / 2**20:,.1f} MiB")
+    return made

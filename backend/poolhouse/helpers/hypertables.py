@@ -1,0 +1,253 @@
+"""TimescaleDB's tables: what makes questions to them slow, and what to do about it."""
+
+import logging
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from django.db import DEFAULT_DB_ALIAS, connections
+
+from poolhouse.driver import driver, driver_errors, own_connection_params
+from poolhouse.servers.bounded import Cursor
+
+logger = logging.getLogger(__name__)
+
+Kind = Literal["index", "statistics", "chunk_interval"]
+
+# TimescaleDB's own advice: what is being written, with its indexes, should fit into a quarter of the memory.
+# https://docs.tigerdata.com/use-timescale/latest/hypertables/improve-query-performance/
+MEMORY_SHARE = 0.25
+CHUNKS_MANY = 100
+"""a question without a time opens, locks and plans each"""
+CHUNKS_WANTED = 50
+INTERVALS_H = (1, 6, 12, 24, 7 * 24, 30 * 24, 90 * 24, 365 * 24)
+NEWEST_CHUNKS = 4
+LOCK_TIMEOUT_MS = 5_000
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that makes questions to a hypertable slow."""
+
+    hypertable: str
+    kind: Kind
+    text: str
+    remedy: str
+    """SQL; empty where a person has to choose"""
+    outcome: str = "found"
+    """found, applied, or why it could not be applied"""
+
+
+@dataclass(frozen=True)
+class _Hypertable:
+    name: str
+    """quoted"""
+    time: str
+    """the column"""
+    chunk_count: int
+    interval_h: float | None
+    """None where time is a number"""
+
+
+def optimize_timescaledb_queries(alias: str = DEFAULT_DB_ALIAS, *, apply: Collection[Kind] = ()) -> list[Finding]:
+    """Look at a database's hypertables for what makes questions to them slow, and log each finding.
+
+    index: none leads from a series to its times, so that a question for one series reads all of them.
+    statistics: chunks that were never analyzed, so that the planner guesses.
+    chunk_interval: new chunks do not fit into memory, or there are so many small ones that planning takes long.
+
+    Nothing is changed but what `apply` names. Of several processes that apply at once, one does. An index is built a
+    chunk at a time, so that writers wait for one chunk; a new interval is for new chunks.
+
+    Args:
+        alias: of a PostgreSQL database; without TimescaleDB nothing is found. Its Apache edition will do.
+        apply: kinds of findings to be remedied, on a connection outside of every pool.
+
+    Raises:
+        ValueError: apply names another kind.
+        django.db.Error: the database does not answer, or the role may not look at a table.
+    """
+    if unknown := set(apply) - set(get_args(Kind)):
+        raise ValueError(f"apply={sorted(unknown)} must be among {', '.join(get_args(Kind))}")
+    with connections[alias].cursor() as cursor:
+        findings = [finding for table in _hypertables(cursor) for finding in _look_at(cursor, table)]
+    if any(finding.kind in apply and finding.remedy for finding in findings):
+        findings = _apply(alias, findings, apply)
+    for finding in findings:
+        logger.info("%s: %s: %s; %s: %s", alias, finding.hypertable, finding.text, finding.outcome, finding.remedy)
+    return findings
+
+
+def _look_at(cursor: Any, table: _Hypertable) -> Iterator[Finding]:
+    for look in (_index, _statistics, _chunk_interval):
+        yield from look(cursor, table)
+
+
+def _hypertables(cursor: Any) -> list[_Hypertable]:
+    cursor.execute("SELECT FROM pg_extension WHERE extname = 'timescaledb'")
+    if not cursor.fetchall():
+        return []
+    cursor.execute(
+        """
+        SELECT format('%I.%I', hypertable_schema, hypertable_name), column_name, num_chunks,
+               extract(epoch FROM time_interval)::float8 / 3600
+        FROM timescaledb_information.hypertables
+        JOIN timescaledb_information.dimensions USING (hypertable_schema, hypertable_name)
+        WHERE dimension_number = 1
+        ORDER BY 1
+        """
+    )
+    return [_Hypertable(*row) for row in cursor.fetchall()]
+
+
+def _index(cursor: Any, table: _Hypertable) -> Iterator[Finding]:
+    """Does an index lead from a series to its times, in either direction?"""
+    cursor.execute(
+        """
+        SELECT FROM pg_index
+        JOIN pg_class ON pg_class.oid = indexrelid
+        JOIN pg_am ON pg_am.oid = relam AND amname = 'btree'
+        JOIN pg_attribute ON attrelid = indrelid AND attname = %s
+        WHERE indrelid = %s::regclass AND indisvalid AND indpred IS NULL
+          AND array_position((indkey::int2[])[1:indnkeyatts - 1], attnum) IS NOT NULL  -- from 0; the first is no time
+        """,
+        [table.time, table.name],
+    )
+    if cursor.fetchall():
+        return
+    columns = _series_columns(cursor, table)
+    if not columns:
+        return
+    text = f"no index leads from a series ({' or '.join(columns)}) to its times: a question for one reads all of them"
+    key = f"{_quoted(columns[0])}, {_quoted(table.time)} DESC"
+    remedy = f"CREATE INDEX ON {table.name} ({key}) WITH (timescaledb.transaction_per_chunk)"
+    yield Finding(table.name, "index", text, remedy if len(columns) == 1 else "")
+
+
+def _series_columns(cursor: Any, table: _Hypertable) -> list[str]:
+    """Which columns can tell series apart? A dimension, or what refers to another table, sooner than others."""
+    cursor.execute(
+        """
+        SELECT attname,
+               CASE WHEN EXISTS (SELECT FROM timescaledb_information.dimensions
+                                 WHERE format('%%I.%%I', hypertable_schema, hypertable_name) = %s
+                                   AND column_name = attname) THEN 1
+                    WHEN EXISTS (SELECT FROM pg_constraint
+                                 WHERE conrelid = attrelid AND contype = 'f' AND conkey = ARRAY[attnum]) THEN 2
+                    ELSE 3 END
+        FROM pg_attribute
+        WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attname <> %s
+          AND atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype,
+                           'text'::regtype, 'varchar'::regtype, 'uuid'::regtype)
+        ORDER BY attnum
+        """,
+        [table.name, table.name, table.time],
+    )
+    found = cursor.fetchall()
+    best = min((rank for _, rank in found), default=0)
+    return [name for name, rank in found if rank == best]
+
+
+def _statistics(cursor: Any, table: _Hypertable) -> Iterator[Finding]:
+    """Which chunks were never analyzed?"""
+    cursor.execute(
+        """
+        SELECT count(*) FROM pg_inherits
+        JOIN pg_class ON pg_class.oid = inhrelid
+        JOIN pg_namespace ON pg_namespace.oid = relnamespace
+        WHERE inhparent = %s::regclass AND pg_relation_size(pg_class.oid) > 0
+          AND NOT EXISTS (SELECT FROM pg_stats WHERE schemaname = nspname AND tablename = relname)
+        """,
+        [table.name],
+    )
+    ((count,),) = cursor.fetchall()
+    if count:
+        text = f"{count} of {table.chunk_count} chunks were never analyzed: the planner guesses"
+        yield Finding(table.name, "statistics", text, f"ANALYZE {table.name}")
+
+
+def _chunk_interval(cursor: Any, table: _Hypertable) -> Iterator[Finding]:
+    """Do chunks of the interval as it is now fit into memory, and would there not be too many of them?"""
+    if table.interval_h is None or table.chunk_count == 0:
+        return
+    cursor.execute(
+        """
+        WITH chunk AS (
+            SELECT format('%%I.%%I', chunk_schema, chunk_name)::regclass AS id, range_start, range_end,
+                   extract(epoch FROM range_end - range_start)::float8 / 3600 AS hours
+            FROM timescaledb_information.chunks
+            WHERE format('%%I.%%I', hypertable_schema, hypertable_name) = %s
+        )
+        SELECT (SELECT max(pg_total_relation_size(id) / hours)
+                FROM (SELECT * FROM chunk ORDER BY range_end DESC LIMIT %s) AS newest),
+               extract(epoch FROM max(range_end) - min(range_start))::float8 / 3600,
+               pg_size_bytes(current_setting('shared_buffers'))
+        FROM chunk
+        """,
+        [table.name, NEWEST_CHUNKS],
+    )
+    ((bytes_per_h, span_h, buffer_bytes),) = cursor.fetchall()
+    size_bytes, room_bytes = bytes_per_h * table.interval_h, buffer_bytes * MEMORY_SHARE
+    # Of an interval that was changed there may be old chunks; they are not counted, or each look would change it again.
+    count = min(table.chunk_count, span_h / table.interval_h)
+    fitting = [hours for hours in INTERVALS_H if bytes_per_h * hours <= room_bytes]
+    sizes = f"one takes {_megabytes(size_bytes)}, a quarter of shared_buffers is {_megabytes(room_bytes)}"
+    if size_bytes > room_bytes:
+        text = f"chunks of {table.interval_h:g} h are larger than what is written should be: {sizes}"
+        hours = [one for one in fitting if one < table.interval_h][-1:]
+    elif count > CHUNKS_MANY:
+        text = f"{table.chunk_count} chunks of {table.interval_h:g} h: a question without a time plans each; {sizes}"
+        longer = [one for one in fitting if one > table.interval_h]
+        hours = [one for one in longer if one >= span_h / CHUNKS_WANTED][:1] or longer[-1:]
+    else:
+        return
+    if hours:
+        yield Finding(table.name, "chunk_interval", text, _set_interval(table.name, hours[0]))
+
+
+def _set_interval(table: str, hours: int) -> str:
+    name = table.replace("'", "''")
+    return f"SELECT set_chunk_time_interval('{name}', INTERVAL '{hours} hours')"
+
+
+def _quoted(name: str) -> str:
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
+
+
+def _megabytes(size_bytes: float) -> str:
+    return f"{size_bytes / 1e6:,.1f} MB"
+
+
+def _apply(alias: str, findings: list[Finding], apply: Collection[Kind]) -> list[Finding]:
+    with _own_cursor(alias) as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(hashtext('poolhouse.helpers.hypertables'))")
+        is_alone = cursor.fetchall() == [(True,)]
+        return [
+            replace(finding, outcome=_remedy(alias, cursor, finding) if is_alone else "another process is at it")
+            if finding.kind in apply and finding.remedy
+            else finding
+            for finding in findings
+        ]
+
+
+def _remedy(alias: str, cursor: Cursor, finding: Finding) -> str:
+    try:
+        cursor.execute(finding.remedy)
+    except driver_errors(alias) as error:
+        return " ".join(str(error).split())
+    return "applied"
+
+
+@contextmanager
+def _own_cursor(alias: str) -> Iterator[Cursor]:
+    """Lend a connection that may be busy for long, and that waits for nobody's lock for long."""
+    params = {
+        **own_connection_params(alias),
+        "options": f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout=0",
+    }
+    with closing(driver(alias).connect(**params)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            yield cursor

@@ -1,0 +1,114 @@
+"""This thread's connection, and this process' pools, without asking the server."""
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from poolhouse.driver import driver
+from poolhouse.process.pools import LENDING_ENGINE, PoolState, is_pooled, pool_states
+from poolhouse.tracing.work import current_work
+
+logger = logging.getLogger(__name__)
+
+_taken_at: "WeakKeyDictionary[BaseDatabaseWrapper, float]" = WeakKeyDictionary()
+
+
+def note_taken(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
+    """Receive Django's `connection_created`: a thread has opened a connection, or a pool has lent it one."""
+    _taken_at[connection] = time.perf_counter()
+    if not is_pooled(connection.settings_dict) and (work := current_work()) is not None:
+        work.opened_count += 1
+
+
+@dataclass(frozen=True)
+class ConnectionInfo:
+    """The connection that this thread has to a database, and the pool that it is of."""
+
+    alias: str
+    engine: str
+    driver: str
+    is_open: bool
+    """this thread has one; where not, the next four are None"""
+    backend_pid: int | None
+    """of the server's process; behind PgBouncer, a number that PgBouncer gives instead"""
+    in_transaction: bool | None
+    held_s: float | None
+    """since this thread has it"""
+    age_s: float | None
+    """since it was opened; None of Django's native pool, which does not tell"""
+    application_name: str
+    """as the settings have it, for this connection or the next"""
+    pool: PoolState
+
+
+def get_connection_info(alias: str = DEFAULT_DB_ALIAS, *, connect: bool = False) -> ConnectionInfo:
+    """Describe this thread's connection, without asking the server.
+
+    Args:
+        alias: of a PostgreSQL database.
+        connect: take a connection if this thread has none.
+
+    Raises:
+        KeyError: there is no such PostgreSQL alias.
+        django.db.OperationalError: with connect, none could be had.
+    """
+    pool = next((state for state in pool_states() if state.alias == alias), None)
+    if pool is None:
+        raise KeyError(f"no PostgreSQL database has the alias {alias!r}")
+    wrapper = connections[alias]
+    if connect and wrapper.connection is None:
+        wrapper.ensure_connection()
+        return get_connection_info(alias)
+    connection: Any = wrapper.connection
+    is_open = connection is not None
+    return ConnectionInfo(
+        alias=alias,
+        engine=pool.engine,
+        driver=driver(alias).__name__,
+        is_open=is_open,
+        backend_pid=connection.info.backend_pid if is_open else None,
+        in_transaction=wrapper.in_atomic_block if is_open else None,
+        held_s=_held_s(wrapper) if is_open else None,
+        age_s=_age_s(wrapper) if is_open else None,
+        application_name=wrapper.settings_dict["OPTIONS"].get("application_name", ""),
+        pool=pool,
+    )
+
+
+def log_connection_pool_stats() -> dict[str, PoolState]:
+    """Log a line for each PostgreSQL alias of this process, and give the figures by alias."""
+    states = {state.alias: state for state in pool_states()}
+    for state in states.values():
+        logger.info(
+            "%s (%s, %s): %d in use, %d idle, %s waiting; size %s, at most %s",
+            state.alias,
+            state.kind,
+            state.engine,
+            state.in_use,
+            state.idle,
+            "?" if state.waiting is None else state.waiting,
+            "any" if state.size is None else state.size,
+            "any" if state.max is None else state.max,
+            extra={"alias": state.alias, "in_use": state.in_use, "idle": state.idle, "waiting": state.waiting},
+        )
+    return states
+
+
+def _held_s(wrapper: BaseDatabaseWrapper) -> float | None:
+    taken_at = _taken_at.get(wrapper)
+    return None if taken_at is None else time.perf_counter() - taken_at
+
+
+def _age_s(wrapper: Any) -> float | None:
+    database = wrapper.settings_dict
+    if database["ENGINE"] == LENDING_ENGINE:
+        age_s: float = wrapper.lending_pool().age_s(wrapper.connection.driver_connection)
+        return age_s
+    if "dj_db_conn_pool" in database["ENGINE"]:
+        return time.time() - float(wrapper.connection._connection_record.starttime)
+    return None if is_pooled(database) else _held_s(wrapper)

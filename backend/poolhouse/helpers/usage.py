@@ -1,0 +1,110 @@
+"""What a block of code has of the database."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from poolhouse.process import pools
+from poolhouse.tracing.troubles import is_costly, queries
+from poolhouse.tracing.work import Work, current_work, doing
+
+if TYPE_CHECKING:  # of an engine that a project need not have installed
+    from poolhouse.engines.lending import Lease
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a block had of the database, filled in when it is over. It counts what its thread did, or its coroutine."""
+
+    name: str
+    statements: int = 0
+    database_ms: float = 0.0
+    """in statements"""
+    wait_ms: float = 0.0
+    """until pools gave connections"""
+    hold_ms: float = 0.0
+    """with a pool's connection; 0 where the engine is not this app's"""
+    connections_opened: int = 0
+    """0 as well where a pool that is not this app's opens them"""
+    elapsed_ms: float = 0.0
+
+
+@contextmanager
+def db_connection_monitor(name: str, *, slow_ms: float | None = None) -> Iterator[Usage]:
+    """Measure what a block has of the database, and log it in one line.
+
+    The line is a WARNING where one of the thresholds for requests is passed, else INFO. In a request or a task the
+    block remains a part of it, so blocks may be in one another.
+
+    Args:
+        name: of the block, for the log.
+        slow_ms: how long its statements may take together; None: as POOLHOUSE["SLOW_REQUEST_DATABASE_MS"].
+    """
+    usage, began_at = Usage(name), time.perf_counter()
+    with _work_of(name) as work:
+        before, held_before_s = copy(work), work.held_s()
+        try:
+            yield usage
+        finally:
+            usage.statements = work.statement_count - before.statement_count
+            usage.database_ms = (work.database_s - before.database_s) * 1000
+            usage.wait_ms = (work.wait_s - before.wait_s) * 1000
+            usage.hold_ms = (work.held_s() - held_before_s) * 1000
+            usage.connections_opened = work.opened_count - before.opened_count
+            usage.elapsed_ms = (time.perf_counter() - began_at) * 1000
+            _log(usage, slow_ms)
+
+
+@contextmanager
+def _work_of(name: str) -> Iterator[Work]:
+    """Give what this thread is doing; where nobody has said, it does the block."""
+    work = current_work()
+    if work is not None:
+        yield work
+        return
+    with doing(Work("block", name)) as block:
+        for lease in _leases_of(None):  # lent before the block began
+            lease.work, block.held_since = block, lease.began_at
+        try:
+            yield block
+        finally:
+            for lease in _leases_of(block):  # still lent: the next block's
+                lease.work = None
+
+
+def _leases_of(work: Work | None) -> list["Lease"]:
+    """Give the connections that this thread has for a work."""
+    connections: list[Any] = [wrapper.connection for wrapper in pools.lending_wrappers()]  # None: it has none now
+    return [connection.lease for connection in connections if connection and connection.lease.work is work]
+
+
+def _log(usage: Usage, slow_ms: float | None) -> None:
+    over = is_costly(usage.statements, usage.database_ms, usage.wait_ms, usage.hold_ms, slow_ms=slow_ms)
+    error = sys.exception()
+    logger.log(
+        logging.WARNING if over else logging.INFO,
+        "%s%s: %s in %.0f ms; waited %.0f ms for a connection, held one for %.0f ms, opened %d; %.0f ms in all",
+        usage.name,
+        f", ended by {type(error).__name__}" if error else "",
+        queries(usage.statements),
+        usage.database_ms,
+        usage.wait_ms,
+        usage.hold_ms,
+        usage.connections_opened,
+        usage.elapsed_ms,
+        extra={
+            "block": usage.name,
+            "queries": usage.statements,
+            "database_ms": round(usage.database_ms, 1),
+            "wait_ms": round(usage.wait_ms, 1),
+            "hold_ms": round(usage.hold_ms, 1),
+            "opened": usage.connections_opened,
+        },
+    )

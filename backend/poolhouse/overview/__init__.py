@@ -1,0 +1,1 @@
+"""The merged view: reports joined with what the servers say."""

@@ -1,0 +1,79 @@
+"""What an alias of a process has done: since the process began, and of late."""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from poolhouse.process.histogram import Histogram
+
+RECENT_S = 300
+"""what lies further back tells nothing of the health of now"""
+SAMPLE_INTERVAL_S = 10
+
+
+@dataclass(frozen=True)
+class Activity:
+    """Statements of one alias, and the callers that its pool had nothing for."""
+
+    alias: str
+    statements: Histogram = field(default_factory=Histogram)
+    """how long each took, those that failed included"""
+    errors: int = 0
+    """statements that raised"""
+    timeouts: int = 0
+    """callers that got no connection in time"""
+
+    @property
+    def error_share(self) -> float | None:
+        """How many of the statements failed, as a share of 1; None of nothing."""
+        return self.errors / self.statements.count if self.statements.count else None
+
+    def since(self, earlier: "Activity") -> Self:
+        """Give what has been added since an earlier sample of the same alias."""
+        # A pool that was closed and made anew counts from 0.
+        timeouts = self.timeouts - earlier.timeouts if self.timeouts >= earlier.timeouts else self.timeouts
+        statements = self.statements.since(earlier.statements)
+        return type(self)(self.alias, statements, self.errors - earlier.errors, timeouts)
+
+    @classmethod
+    def merged(cls, alias: str, activities: Iterable["Activity"]) -> Self:
+        """Add up those of several processes."""
+        parts = list(activities)
+        return cls(
+            alias,
+            Histogram.merged(part.statements for part in parts),
+            sum(part.errors for part in parts),
+            sum(part.timeouts for part in parts),
+        )
+
+    def as_figures(self) -> dict[str, Any]:
+        """Give it as JSON data, without the alias; statements as count, mean and percentiles, in seconds."""
+        return {"statements": self.statements.summary(), "errors": self.errors, "timeouts": self.timeouts}
+
+
+class Past:
+    """Samples of the last RECENT_S, one every SAMPLE_INTERVAL_S: what only grows is recent by its difference to one."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, Sequence[Activity]]] = deque()
+
+    def recent(self, activities: Sequence[Activity], now_s: float) -> tuple[Activity, ...]:
+        """Give what was done in the last RECENT_S, or since the process began if that is later.
+
+        Args:
+            activities: of every alias, since the process began.
+            now_s: on a clock that is never set.
+        """
+        if not self._samples or now_s - self._samples[-1][0] >= SAMPLE_INTERVAL_S:
+            self._samples.append((now_s, activities))
+        while len(self._samples) > 1 and now_s - self._samples[1][0] >= RECENT_S:
+            self._samples.popleft()
+        sampled_at, sample = self._samples[0]
+        if now_s - sampled_at < RECENT_S:
+            return tuple(activities)
+        earlier = {activity.alias: activity for activity in sample}
+        return tuple(
+            activity.since(earlier[activity.alias]) if activity.alias in earlier else activity
+            for activity in activities
+        )

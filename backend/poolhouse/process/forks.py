@@ -1,0 +1,67 @@
+"""Pools that a fork would share with the child. No check of the settings sees it come, so it is logged when it does."""
+
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from django.core import checks
+from django.db import connections
+
+from poolhouse.process.pools import LENDING_ENGINE, is_pooled
+
+logger = logging.getLogger(__name__)
+
+_logged: set[str] = set()
+
+
+def pools_in_prefork() -> Iterator[checks.CheckMessage]:
+    """Tell of each alias that no worker should have that forks its children."""
+    for alias, database in connections.settings.items():
+        if is_pooled(database) and database["ENGINE"] != LENDING_ENGINE:
+            yield checks.Warning(
+                f"DATABASES[{alias!r}] has a pool that does not survive a fork, and a prefork worker of Celery forks.",
+                hint="Let the worker have Django's own engine without a pool, or poolhouse.engines.postgresql, whose "
+                "pool each child makes anew; or start it with --pool threads. Celery ends a native one at each task.",
+                id="poolhouse.W006",
+            )
+
+
+def open_pools_at_fork() -> Iterator[checks.CheckMessage]:
+    """Tell of each pool of this process with open connections, which its children would use as well."""
+    for alias, count in _open_counts():
+        yield checks.Warning(
+            f"The pool of {alias!r} has {count} connections open, and this process is about to fork: "
+            "parent and child would write to the same connections.",
+            hint="Ask the database nothing before the fork (gunicorn: preload_app, uWSGI: lazy-apps, multiprocessing: "
+            "spawn), or use poolhouse.engines.postgresql, whose pool each child makes anew.",
+            id="poolhouse.W007",
+        )
+
+
+def log_messages(messages: Iterable[checks.CheckMessage]) -> None:
+    """Log what a check would say, once in a process."""
+    for message in messages:
+        line = f"{message.id}: {message.msg}"
+        if line not in _logged:
+            _logged.add(line)
+            logger.warning("%s %s", line, message.hint)
+
+
+def before_fork() -> None:
+    """Receive what `os.register_at_fork` tells the parent."""
+    log_messages(open_pools_at_fork())
+
+
+def _open_counts() -> Iterator[tuple[str, int]]:
+    """Count the open connections of pools that do not survive a fork, without making any."""
+    if core := sys.modules.get("dj_db_conn_pool.core"):
+        for alias, pool in core.pool_container.items():
+            is_safe = connections.settings.get(alias, {}).get("ENGINE") == LENDING_ENGINE
+            if not is_safe and (count := pool.checkedin() + pool.checkedout()):
+                yield alias, count
+    if base := sys.modules.get("django.db.backends.postgresql.base"):
+        native: dict[str, Any] = base.DatabaseWrapper._connection_pools
+        for alias, pool in native.items():
+            if count := pool.get_stats().get("pool_size", 0):
+                yield alias, count

@@ -1,0 +1,87 @@
+"""The thread that looks after this process' pools for as long as the process lives, and lets them report."""
+
+import atexit
+import logging
+import os
+import threading
+
+from poolhouse.conf import options
+from poolhouse.driver import driver_errors
+from poolhouse.identity import label_connections
+from poolhouse.process import pools, statement_meter
+from poolhouse.reports.publisher import Publisher
+from poolhouse.reports.store import store
+
+logger = logging.getLogger(__name__)
+
+
+class Keeper:
+    """Looks after the pools every interval, on a daemon thread."""
+
+    def __init__(self, publisher: Publisher | None, interval_s: float) -> None:
+        self._publisher = publisher
+        self._interval_s = interval_s
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="poolhouse-keeper", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, and take this process' report away."""
+        self._stopping.set()
+        self._thread.join(timeout=1)
+        if self._publisher:
+            self._publisher.withdraw()
+
+    def _run(self) -> None:
+        # The wait comes first: a command that is over within an interval has nothing to tell.
+        while not self._stopping.wait(self._interval_s):
+            _tend()
+            if self._publisher:
+                self._publisher.publish()
+
+
+def _tend() -> None:
+    """Keep warm the pools that are in use, and look for leaks."""
+    for wrapper in pools.lending_wrappers():
+        wrapper.look_for_leaks()
+        if wrapper.pool_if_made() is None:
+            continue
+        try:
+            wrapper.keep_warm()
+        except driver_errors(wrapper.alias) as error:  # its callers hear of it too
+            logger.debug("%s: not kept warm: %s", wrapper.alias, error)
+
+
+_keeper: Keeper | None = None
+
+
+def begin() -> None:
+    """Label this process' connections and look after its pools, here and in every child that it forks."""
+    os.register_at_fork(after_in_child=_begin_in_child)
+    atexit.register(_end)
+    _begin()
+
+
+def _begin_in_child() -> None:
+    pools.forget_parent()
+    statement_meter.forget_parent()
+    store.cache_clear()  # its sockets are the parent's
+    _begin()
+
+
+def _begin() -> None:
+    global _keeper  # noqa: PLW0603 - one a process, made anew in each child
+    label_connections()
+    target = store()
+    publisher = Publisher(target) if target else None
+    _keeper = Keeper(publisher, options().PUBLISH_INTERVAL_S) if publisher or pools.lending_aliases() else None
+    if _keeper:
+        _keeper.start()
+
+
+def _end() -> None:
+    if _keeper:
+        _keeper.stop()

@@ -1,0 +1,67 @@
+"""Connections that are held for too long: said once, with the code that took them, and again when they come back."""
+
+import logging
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from poolhouse.tracing.code import is_own_code
+from poolhouse.tracing.sql import without_values
+
+if TYPE_CHECKING:
+    from poolhouse.engines.lending import Frames, Lease
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A connection that may have leaked."""
+
+    holder: str
+    """the request or task, and the thread"""
+    held_s: float
+    taken_at: str
+    """file, line and function of the project's own code that took it; empty if that is not known"""
+    last_statement: str
+    """without its literals"""
+
+
+def look_for_leaks(alias: str, leases: Iterable["Lease"], threshold_s: float) -> None:
+    """Log each connection that has been held for longer than the threshold, once."""
+    for lease in leases:
+        if not lease.is_suspect and lease.held_s() > threshold_s:
+            lease.is_suspect = True
+            suspect = _suspect(lease)
+            logger.warning(
+                "%s: a connection has been held for %.1f s by %s; taken at %s; last statement: %s\n%s",
+                alias,
+                suspect.held_s,
+                suspect.holder,
+                suspect.taken_at or "an unknown place",
+                suspect.last_statement or "none",
+                _stack(lease.frames),
+            )
+
+
+def note_return(alias: str, lease: "Lease") -> None:
+    """Log that a suspect has come back after all."""
+    logger.warning("%s: a connection was returned after %.1f s by %s", alias, lease.held_s(), lease.holder)
+
+
+def suspects_among(leases: Iterable["Lease"]) -> tuple[Suspect, ...]:
+    """Give the suspects, the one that is held longest first."""
+    return tuple(sorted((_suspect(lease) for lease in leases if lease.is_suspect), key=lambda one: -one.held_s))
+
+
+def _suspect(lease: "Lease") -> Suspect:
+    place = next(((code, line) for code, line in lease.frames if is_own_code(code.co_filename)), None)
+    taken_at = f"{place[0].co_filename}:{place[1]} in {place[0].co_qualname}" if place else ""
+    return Suspect(lease.holder, lease.held_s(), taken_at, without_values(lease.last_statement))
+
+
+def _stack(frames: "Frames") -> str:
+    """Write the stack as a traceback has it, outermost first."""
+    summary = [traceback.FrameSummary(code.co_filename, line, code.co_name) for code, line in reversed(frames)]
+    return "".join(traceback.format_list(summary)).rstrip()

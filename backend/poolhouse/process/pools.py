@@ -1,0 +1,257 @@
+"""The pools of this process, seen from inside it; the same facts for every strategy, as far as each can give them."""
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from poolhouse.driver import driver_errors
+from poolhouse.identity import is_postgresql
+from poolhouse.process.histogram import Histogram
+from poolhouse.process.leaks import Suspect, suspects_among
+
+if TYPE_CHECKING:  # engines that a project need not have installed
+    from poolhouse.engines.postgresql.base import DatabaseWrapper as LendingWrapper
+
+logger = logging.getLogger(__name__)
+
+LENDING_ENGINE = "poolhouse.engines.postgresql"
+
+# Wrappers live in their own thread's storage, out of the reach of others; this is how a reporting thread finds them.
+_wrappers: "WeakSet[BaseDatabaseWrapper]" = WeakSet()
+_wrappers_lock = threading.Lock()
+_connects: Counter[str] = Counter()
+
+
+@dataclass(frozen=True)
+class PoolState:
+    """One database alias of one process, at one moment. What an engine does not tell is None, or not in `counts`."""
+
+    alias: str
+    engine: str
+    kind: str
+    """queuepool (dj_db_conn_pool's, or this app's on it), native (Django's own, of psycopg), or per-thread"""
+    size: int | None
+    """connections that the pool keeps; None where nothing bounds it"""
+    max: int | None
+    """size and overflow; None where nothing bounds it"""
+    in_use: int
+    """connections lent to a thread; per-thread: open"""
+    idle: int
+    overflow: int
+    """connections open above size"""
+    waiting: int | None = None
+    """callers that wait for a connection"""
+    counts: dict[str, int] = field(default_factory=dict)
+    """what has happened since the process began: `poolhouse.process.meter.COUNTERS`"""
+    wait: Histogram | None = None
+    """from asking for a connection to having it"""
+    hold: Histogram | None = None
+    """from having it to returning it"""
+    connect: Histogram | None = None
+    """opening one"""
+    suspects: tuple[Suspect, ...] = ()
+    """connections that are held for longer than LEAK_THRESHOLD_S"""
+    min: int | None = None
+    """connections that the pool keeps open even when nobody asks for one"""
+
+    def as_document(self) -> dict[str, Any]:
+        """Give the state as JSON data; durations as count, mean and percentiles, in seconds."""
+        durations = {"wait": self.wait, "hold": self.hold, "connect": self.connect}
+        return {
+            **vars(self),
+            **{name: histogram and histogram.summary() for name, histogram in durations.items()},
+            "suspects": [vars(suspect) for suspect in self.suspects],
+        }
+
+    @property
+    def idle_max(self) -> int | None:
+        """Connections that the pool keeps when they come back; None where their number is not what decides."""
+        return self.size if self.kind == "queuepool" else None
+
+    @property
+    def open(self) -> int:
+        """Connections that this process holds on the server."""
+        return self.in_use + self.idle
+
+
+def pool_states() -> list[PoolState]:
+    """Look at every PostgreSQL alias of this process, without opening a connection or waiting for one."""
+    return [
+        _reader_of(database)(alias, database)
+        for alias, database in connections.settings.items()
+        if is_postgresql(database["ENGINE"])
+    ]
+
+
+def is_pooled(database: dict[str, Any]) -> bool:
+    """Say whether an alias, by its settings, has a pool that threads share."""
+    return "dj_db_conn_pool" in database["ENGINE"] or database["ENGINE"] == LENDING_ENGINE or _has_native(database)
+
+
+def _has_native(database: dict[str, Any]) -> bool:
+    return bool(database.get("OPTIONS", {}).get("pool"))
+
+
+def _reader_of(database: dict[str, Any]) -> Callable[[str, dict[str, Any]], PoolState]:
+    if database["ENGINE"] == LENDING_ENGINE:
+        return _lending_state
+    if "dj_db_conn_pool" in database["ENGINE"]:
+        return _queuepool_state
+    return _native_state if _has_native(database) else _per_thread_state
+
+
+def _lending_state(alias: str, database: dict[str, Any]) -> PoolState:
+    wrapper = _lending_wrapper(alias)
+    settings, pool = wrapper.pool_options, wrapper.pool_if_made()
+    bound = None if settings.MAX_OVERFLOW < 0 else settings.POOL_SIZE + settings.MAX_OVERFLOW
+    state: dict[str, Any] = {
+        "alias": alias,
+        "engine": _engine_in_use(alias),
+        "kind": "queuepool",
+        "size": settings.POOL_SIZE,
+        "min": settings.MIN_SIZE,
+    }
+    if pool is None:  # it is made when the first connection is asked for
+        return PoolState(**state, max=bound, in_use=0, idle=0, overflow=0, waiting=0)
+    leases = pool.leases()
+    in_use, opened = len(leases), pool.open
+    return PoolState(
+        **state,
+        max=bound,
+        in_use=in_use,
+        idle=max(0, opened - in_use),
+        overflow=max(0, opened - settings.POOL_SIZE),
+        waiting=pool.waiting,
+        suspects=suspects_among(leases),
+        **pool.meter.read(),
+    )
+
+
+def _queuepool_state(alias: str, database: dict[str, Any]) -> PoolState:
+    from dj_db_conn_pool.core import pool_container
+
+    defaults = pool_container.pool_default_params
+    pool_options = database.get("POOL_OPTIONS", {})
+    size = pool_options.get("POOL_SIZE", defaults["pool_size"])
+    max_overflow = pool_options.get("MAX_OVERFLOW", defaults["max_overflow"])
+    in_use = idle = overflow = 0
+    if pool_container.has(alias):
+        pool = pool_container.get(alias)
+        in_use, idle, overflow = pool.checkedout(), pool.checkedin(), max(0, pool.overflow())
+    return PoolState(
+        alias=alias,
+        engine=_engine_in_use(alias),
+        kind="queuepool",
+        size=size,
+        max=None if max_overflow < 0 else size + max_overflow,
+        in_use=in_use,
+        idle=idle,
+        overflow=overflow,
+    )
+
+
+def _native_state(alias: str, database: dict[str, Any]) -> PoolState:
+    """Ask psycopg's pool: https://www.psycopg.org/psycopg3/docs/advanced/pool.html#pool-stats.
+
+    Its usage_ms stays 0: it is counted by `pool.connection()`, and Django calls getconn and putconn.
+    """
+    pool: Any = connections[alias].pool  # type: ignore[attr-defined]  # it is there where OPTIONS has a pool
+    stats = pool.get_stats()  # a key whose value is 0 may be missing
+    size, idle = stats.get("pool_size", 0), stats.get("pool_available", 0)
+    lent, connects = stats.get("requests_num", 0), stats.get("connections_num", 0)
+    return PoolState(
+        alias=alias,
+        engine=_engine_in_use(alias),
+        kind="native",
+        size=stats["pool_min"],
+        min=stats["pool_min"],
+        max=stats["pool_max"],
+        in_use=size - idle,
+        idle=idle,
+        overflow=max(0, size - stats["pool_min"]),
+        waiting=stats.get("requests_waiting", 0),
+        counts={
+            "lent": lent,
+            "timeouts": stats.get("requests_errors", 0),
+            "connects": connects,
+            "connect_errors": stats.get("connections_errors", 0),
+            "invalidated": stats.get("connections_lost", 0) + stats.get("returns_bad", 0),
+        },
+        wait=Histogram(total_s=stats.get("requests_wait_ms", 0) / 1000, without_bucket=lent),
+        connect=Histogram(total_s=stats.get("connections_ms", 0) / 1000, without_bucket=connects),
+    )
+
+
+def _per_thread_state(alias: str, database: dict[str, Any]) -> PoolState:
+    with _wrappers_lock:
+        held = [wrapper for wrapper in _wrappers if wrapper.alias == alias and wrapper.connection is not None]
+        connects = _connects[alias]
+    return PoolState(
+        alias=alias,
+        engine=_engine_in_use(alias),
+        kind="per-thread",
+        size=None,
+        max=None,
+        in_use=len(held),
+        idle=0,
+        overflow=0,
+        counts={"connects": connects},
+    )
+
+
+def _engine_in_use(alias: str) -> str:
+    """Name the engine that this process really has, whatever its settings say."""
+    return type(connections[alias]).__module__.removesuffix(".base")
+
+
+def _lending_wrapper(alias: str) -> "LendingWrapper":
+    from poolhouse.engines.postgresql.base import DatabaseWrapper
+
+    wrapper = connections[alias]
+    if not isinstance(wrapper, DatabaseWrapper):
+        raise TypeError(f"{alias}: its engine was changed after it was first used, from {type(wrapper).__module__}")
+    return wrapper
+
+
+def remember_wrapper(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
+    """Receive Django's `connection_created`; of an alias with a pool, the pool knows."""
+    if is_pooled(connection.settings_dict):
+        return
+    with _wrappers_lock:
+        _wrappers.add(connection)
+        _connects[connection.alias] += 1
+
+
+def forget_parent() -> None:
+    """Forget, in a forked child, what belongs to the parent; nothing is closed, since the sockets are shared."""
+    global _wrappers, _wrappers_lock, _connects
+    _wrappers, _wrappers_lock, _connects = WeakSet(), threading.Lock(), Counter()
+
+
+def lending_aliases() -> list[str]:
+    """Give the aliases that have this app's engine."""
+    return [alias for alias, database in connections.settings.items() if database["ENGINE"] == LENDING_ENGINE]
+
+
+def lending_wrappers() -> "list[LendingWrapper]":
+    """Give this thread's wrapper of each alias that has this app's engine."""
+    return [_lending_wrapper(alias) for alias in lending_aliases()]
+
+
+def warm_up() -> None:
+    """Open the connections that a process is to start with: MIN_SIZE of POOL_OPTIONS.
+
+    A server that cannot be reached now is logged, not raised: the process can start and connect later.
+    """
+    for wrapper in lending_wrappers():
+        try:
+            wrapper.keep_warm()
+        except driver_errors(wrapper.alias) as error:
+            logger.warning("%s: could not open its first connections: %s", wrapper.alias, error)

@@ -1,0 +1,1 @@
+"""What a process tells the others, and where the reports meet."""

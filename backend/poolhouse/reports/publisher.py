@@ -1,0 +1,83 @@
+"""Telling the store what this process' pools do."""
+
+import logging
+import time
+from collections.abc import Sequence
+
+import redis
+
+from poolhouse.identity import current
+from poolhouse.process.activity import Activity, Past
+from poolhouse.process.histogram import Histogram
+from poolhouse.process.pools import PoolState, pool_states
+from poolhouse.process.statement_meter import meter
+from poolhouse.reports.report import ProcessReport
+from poolhouse.reports.store import ReportStore
+from poolhouse.reports.totals import Numbers, increments, numbers_of
+
+logger = logging.getLogger(__name__)
+
+
+class Publisher:
+    """Publishes when it is told to; a store that is away is logged once, and again when it is back."""
+
+    def __init__(self, store: ReportStore) -> None:
+        self._store = store
+        self._started_at = time.time()
+        self._past = Past()
+        self._reachable = True
+        self._published = False
+        self._told: Numbers = {}
+
+    def publish(self) -> None:
+        """Replace this process' report and tell what is new, or leave both to the next time."""
+        try:
+            report = self._report()
+            numbers = numbers_of(report.pools)
+            self._store.publish(report, increments(self._told, numbers))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next interval tries again, and the log has it
+            if self._reachable:
+                logger.warning("pool reports are not getting through: %s: %s", type(error).__name__, error)
+            self._reachable = False
+        else:
+            # An answer that was lost on its way back counts as none: what it was for is told, and counted, again.
+            self._told = numbers
+            if not self._reachable:
+                logger.warning("pool reports are getting through again")
+            self._reachable = self._published = True
+
+    def withdraw(self) -> None:
+        """Tell what is left to tell, and take the report away, as a process does that ends in good order."""
+        if not self._published:
+            return
+        self.publish()
+        if not self._reachable:
+            return  # the report will expire
+        try:
+            self._store.withdraw(current().name)
+        except redis.RedisError as error:
+            logger.debug("report not withdrawn, it will expire: %s", error)
+
+    def _report(self) -> ProcessReport:
+        me, pools = current(), tuple(pool_states())
+        activity = activity_of(pools)
+        return ProcessReport(
+            name=me.name,
+            service=me.service,
+            host=me.host,
+            pid=me.pid,
+            started_at=self._started_at,
+            reported_at=time.time(),
+            pools=pools,
+            activity=activity,
+            recent=self._past.recent(activity, time.monotonic()),
+        )
+
+
+def activity_of(pools: Sequence[PoolState]) -> tuple[Activity, ...]:
+    """Give what each alias of this process has done since the process began."""
+    statements = meter().read()
+    return tuple(
+        Activity(pool.alias, *statements.get(pool.alias, (Histogram(), 0)), timeouts=pool.counts.get("timeouts", 0))
+        for pool in pools
+    )

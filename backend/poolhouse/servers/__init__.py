@@ -1,0 +1,1 @@
+"""What the database server and PgBouncer say, each asked within a time."""

@@ -1,0 +1,283 @@
+"""What the database server says: one question a function, its SQL beside it.
+
+A look takes three round trips, and two more in detail; what follows from an answer is not asked again.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+from poolhouse.conf import options
+from poolhouse.driver import driver, driver_errors, own_connection_params
+from poolhouse.servers.bounded import Cursor, bounded_cursor
+
+# Whoever holds a lock that the monitor would have to wait for is a finding, and no reason to wait.
+LOCK_TIMEOUT_MS = 500
+HIDDEN = "hidden"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What the server is, and how many connections it takes."""
+
+    version: str
+    max_connections: int
+    superuser_reserved: int
+    """kept for superusers"""
+    reserved: int
+    """kept for roles with pg_use_reserved_connections"""
+
+    @property
+    def usable(self) -> int:
+        """How many there are for ordinary roles."""
+        return self.max_connections - self.superuser_reserved - self.reserved
+
+
+@dataclass(frozen=True)
+class ServerConnection:
+    """One client connection, as pg_stat_activity has it. Ages in seconds; None: the server does not say."""
+
+    pid: int
+    application: str
+    user: str
+    database: str
+    client: str
+    client_port: int | None
+    """None on a socket"""
+    state: str
+    """hidden: the monitor's role may not see it"""
+    wait: str
+    """what the session waits for, its kind first: Lock: transactionid; empty: it runs"""
+    age_s: float | None
+    state_age_s: float | None
+    transaction_age_s: float | None
+    """None outside a transaction"""
+
+    @property
+    def is_idle_in_transaction(self) -> bool:
+        """Whether it keeps a transaction, and its locks, for a client that asks for nothing."""
+        return self.state.startswith("idle in transaction")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A session that waits for a lock, and one that is in its way."""
+
+    pid: int
+    lock: str
+    """what kind of lock: relation, transactionid, tuple, advisory, …"""
+    wait_s: float
+    blocker_pid: int
+    """0: a prepared transaction"""
+    blocker: str
+    """its application_name, or what it is where it has none: autovacuum worker, prepared transaction"""
+
+
+@dataclass(frozen=True)
+class Hypertable:
+    """A table of TimescaleDB."""
+
+    name: str
+    chunk_count: int
+    size_bytes: int
+    """with indexes, of all chunks"""
+
+
+@dataclass(frozen=True)
+class TimescaleDB:
+    """The extension as the database has it."""
+
+    version: str
+    edition: str
+    """apache, or timescale (Community)"""
+    hypertables: list[Hypertable]
+
+
+class Group(NamedTuple):
+    """What connections can have in common."""
+
+    application: str
+    user: str
+    client: str
+    state: str
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """The answers of one look."""
+
+    capacity: Capacity
+    connections: list[ServerConnection]
+    """the monitor's own aside"""
+    blocks: list[Block]
+
+    @property
+    def used(self) -> int:
+        """How many connections are open."""
+        return len(self.connections)
+
+    @property
+    def room_left(self) -> int:
+        """How many more ordinary roles can open."""
+        return max(0, self.capacity.usable - self.used)
+
+    @property
+    def groups(self) -> Counter[Group]:
+        """How many connections each application, user, client and state has."""
+        return Counter(Group(one.application, one.user, one.client, one.state) for one in self.connections)
+
+    @property
+    def idle_in_transaction(self) -> list[ServerConnection]:
+        """Who keeps a transaction open and does nothing, the longest first?"""
+        idle = [one for one in self.connections if one.is_idle_in_transaction]
+        return sorted(idle, key=lambda one: one.state_age_s or 0, reverse=True)
+
+    @property
+    def longest_transaction(self) -> ServerConnection | None:
+        """Whose transaction is the oldest? None: there is none."""
+        within = [one for one in self.connections if one.transaction_age_s is not None]
+        return max(within, key=lambda one: one.transaction_age_s or 0, default=None)
+
+
+def ask_as_monitor(alias: str, ask: Callable[[Cursor], T]) -> tuple[T, str]:
+    """Ask over a connection of the monitor's role, and where that one is refused without delay, of the application's.
+
+    Returns:
+        The answer, and why the monitor's role was refused; empty if it was not.
+
+    Raises:
+        the driver's Error: nobody got an answer.
+    """
+    chosen, begun_at = options(), time.monotonic()
+    refusal = ""
+    if chosen.MONITOR_USER:
+        try:
+            with monitor_cursor(alias, chosen.MONITOR_USER, chosen.MONITOR_PASSWORD) as cursor:
+                return ask(cursor), ""
+        except driver_errors(alias) as error:
+            if time.monotonic() - begun_at > chosen.MONITOR_TIMEOUT_S / 2:
+                raise  # a server that keeps one waiting is not given another
+            refusal = " ".join(str(error).split())
+    with monitor_cursor(alias) as cursor:
+        return ask(cursor), refusal
+
+
+@contextmanager
+def monitor_cursor(alias: str, user: str = "", password: str = "") -> Iterator[Cursor]:
+    """Open the monitor's own connection, outside every pool, with short timeouts, and close it.
+
+    Args:
+        alias: of the database to ask.
+        user: the role to ask as; empty: the alias' own, which is let in as long as the application is.
+        password: the role's.
+
+    Raises:
+        the driver's Error: the server cannot be reached, has no room, or does not answer in time.
+
+    """
+    timeout_s = options().MONITOR_TIMEOUT_S
+    params = {
+        **own_connection_params(alias),
+        "options": f"-c statement_timeout={timeout_s * 1000} -c lock_timeout={LOCK_TIMEOUT_MS}",
+    }
+    if user:
+        params |= {"user": user, "password": password}
+    with bounded_cursor(driver(alias), timeout_s, **params) as cursor:
+        yield cursor
+
+
+def ask(cursor: Cursor) -> ServerFacts:
+    """Take one look."""
+    return ServerFacts(capacity(cursor), client_connections(cursor), blocks(cursor))
+
+
+def capacity(cursor: Cursor) -> Capacity:
+    """How many connections may there be, and for whom?"""
+    cursor.execute(
+        """
+        SELECT current_setting('server_version'),
+               current_setting('max_connections')::int,
+               current_setting('superuser_reserved_connections')::int,
+               coalesce(current_setting('reserved_connections', true)::int, 0)  -- since PostgreSQL 16
+        """
+    )
+    (row,) = cursor.fetchall()
+    return Capacity(*row)
+
+
+def client_connections(cursor: Cursor) -> list[ServerConnection]:
+    """Which connections are open, whose are they, how old are they, and what do they wait for?
+
+    A role without pg_monitor sees of other roles' connections the pid, application, user and database alone.
+    """
+    cursor.execute(
+        """
+        SELECT pid, coalesce(application_name, ''), coalesce(usename, ''), coalesce(datname, ''),
+               coalesce(host(client_addr), CASE WHEN backend_type IS NULL THEN '' ELSE 'socket' END),
+               nullif(client_port, -1),
+               CASE WHEN backend_type IS NULL THEN 'hidden' ELSE coalesce(state, 'unknown') END,
+               coalesce(wait_event_type || ': ' || wait_event, ''),
+               extract(epoch FROM clock_timestamp() - backend_start)::float8,
+               extract(epoch FROM clock_timestamp() - state_change)::float8,
+               extract(epoch FROM clock_timestamp() - xact_start)::float8
+        FROM pg_stat_activity
+        WHERE pid <> pg_backend_pid()
+          AND (backend_type = 'client backend'
+               OR backend_type IS NULL AND usesysid IS NOT NULL AND datid IS NOT NULL)  -- hidden: what else has both
+        ORDER BY application_name, pid
+        """
+    )
+    return [ServerConnection(*row) for row in cursor.fetchall()]
+
+
+def blocks(cursor: Cursor) -> list[Block]:
+    """Who is blocked by whom, the longest wait first?"""
+    cursor.execute(
+        """
+        SELECT waiting.pid, waiting.locktype,
+               coalesce(extract(epoch FROM clock_timestamp() - waiting.waitstart), 0)::float8,
+               blocking.pid,
+               coalesce(nullif(blocker.application_name, ''), blocker.backend_type,
+                        CASE blocking.pid WHEN 0 THEN 'prepared transaction' ELSE '' END)
+        FROM pg_locks AS waiting
+        CROSS JOIN LATERAL unnest(pg_blocking_pids(waiting.pid)) AS blocking (pid)
+        LEFT JOIN pg_stat_activity AS blocker ON blocker.pid = blocking.pid
+        WHERE NOT waiting.granted
+        GROUP BY 1, 2, 3, 4, 5  -- parallel workers make one blocker several
+        ORDER BY 3 DESC, 1, 4
+        """
+    )
+    return [Block(*row) for row in cursor.fetchall()]
+
+
+def timescaledb(cursor: Cursor) -> TimescaleDB | None:
+    """Which edition of TimescaleDB is there, and how big are its tables? None: the database does not have it.
+
+    It opens every chunk: a third of a second for a thousand of them.
+    """
+    cursor.execute(
+        """
+        SELECT extversion, coalesce(current_setting('timescaledb.license', true), 'unknown')
+        FROM pg_extension WHERE extname = 'timescaledb'
+        """
+    )
+    found = cursor.fetchall()
+    if not found:
+        return None
+    cursor.execute(
+        """
+        SELECT hypertable_schema || '.' || hypertable_name, num_chunks, coalesce(hypertable_size(pg_class.oid), 0)
+        FROM timescaledb_information.hypertables
+        -- By name, ::regclass would ask for rights on the schema.
+        JOIN pg_namespace ON nspname = hypertable_schema
+        JOIN pg_class ON relname = hypertable_name AND relnamespace = pg_namespace.oid
+        ORDER BY 1
+        """
+    )
+    ((version, edition),) = found
+    return TimescaleDB(version, edition, [Hypertable(*row) for row in cursor.fetchall()])

@@ -1,0 +1,1 @@
+"""For whom a statement runs, what it costs, and what is worth a line in the log."""

@@ -1,0 +1,90 @@
+"""What statements cost: timed, for the request or task that runs them if there is one, and logged when slow."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from poolhouse.conf import options
+from poolhouse.process.statement_meter import meter
+from poolhouse.tracing.code import is_own_code
+from poolhouse.tracing.sql import without_values
+from poolhouse.tracing.throttle import Throttle
+from poolhouse.tracing.work import Work, current_work
+
+logger = logging.getLogger(__name__)
+
+_slow = Throttle()
+
+
+def time_statements(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
+    """Receive Django's `connection_created`."""
+    if _timed not in connection.execute_wrappers:
+        # As the first, it is around the others; and Django, when it ends somebody's wrapper, takes the last.
+        connection.execute_wrappers.insert(0, _timed)
+
+
+def _timed(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
+    """Run a statement; count it, and add it to what the current work has had, whether it succeeds or not."""
+    work = current_work()
+    failed = True
+    began_at = time.perf_counter()
+    try:
+        answer = execute(sql, params, many, context)
+        failed = False
+        return answer
+    finally:
+        duration_s = time.perf_counter() - began_at
+        meter().note(context["connection"].alias, duration_s, failed=failed)
+        if work is not None:
+            work.statement_count += 1
+            work.database_s += duration_s
+            if 0 <= options().SLOW_QUERY_MS < duration_s * 1000:
+                _log_slow(work, sql, duration_s, context)
+
+
+def _log_slow(work: Work, sql: Any, duration_s: float, context: dict[str, Any]) -> None:
+    shape = without_values(_as_text(sql, context["cursor"].cursor))
+    held_back = _slow.admit(shape, now_s=time.monotonic(), interval_s=options().SLOW_QUERY_INTERVAL_S)
+    if held_back is None:
+        return
+    alias, caller, duration_ms = context["connection"].alias, _caller(), round(duration_s * 1000, 1)
+    logger.warning(
+        "slow statement: %.0f ms on %s for %s%s%s: %s",
+        duration_ms,
+        alias,
+        work.label,
+        f" at {caller}" if caller else "",
+        f" ({held_back} more like it since the last line)" if held_back else "",
+        shape,
+        extra={
+            "alias": alias,
+            "duration_ms": duration_ms,
+            "work": str(work),
+            "view": work.view,
+            "caller": caller,
+            "held_back": held_back,
+            "sql": shape,
+        },
+    )
+
+
+def _as_text(sql: Any, cursor: Any) -> str:
+    """Give the statement's text; the drivers also take bytes, and statements that are composed."""
+    if isinstance(sql, bytes):
+        return sql.decode(errors="replace")
+    return sql if isinstance(sql, str) else str(sql.as_string(cursor))
+
+
+def _caller() -> str:
+    """Give file and line of the project's code that runs the statement; empty where none is on this thread's stack."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if is_own_code(path):
+            return f"{path}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""
