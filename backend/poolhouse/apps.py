@@ -28,7 +28,7 @@ class PoolhouseConfig(AppConfig):
     def ready(self) -> None:
         """Listen for connections and tasks, and start to report."""
         from poolhouse.checks import check_servers, check_settings
-        from poolhouse.process import keeper
+        from poolhouse.reports import keeper
 
         connection_created.connect(pools.remember_wrapper, dispatch_uid="poolhouse.remember_wrapper")
         connection_created.connect(statements.time_statements, dispatch_uid="poolhouse.time_statements")
@@ -38,7 +38,7 @@ class PoolhouseConfig(AppConfig):
         if is_observer():
             return
         if find_spec("celery"):
-            from poolhouse.tracing import tasks
+            from poolhouse import tasks
 
             tasks.follow_tasks()
         os.register_at_fork(before=forks.before_fork)

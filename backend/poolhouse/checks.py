@@ -80,7 +80,7 @@ def _conn_max_age(alias: str, database: dict[str, Any]) -> Iterator[checks.Check
 def _has_prefork_workers() -> bool:
     if not find_spec("celery"):
         return False
-    from poolhouse.tracing.tasks import is_prefork
+    from poolhouse.tasks import is_prefork
 
     return is_prefork()
 

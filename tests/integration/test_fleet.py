@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from config.env import Queue, read
-from poolhouse.process.histogram import Histogram
-from poolhouse.process.meter import COUNTERS
+from poolhouse.measures.histogram import Histogram
+from poolhouse.measures.meter import COUNTERS
 from poolhouse.process.pools import PoolState
 from poolhouse.reports.report import ProcessReport
 from poolhouse.reports.store import ReportStore

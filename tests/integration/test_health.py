@@ -13,9 +13,9 @@ from django.core.management import CommandError
 from django.db import DatabaseError, connection
 
 from poolhouse.health import get_connection_pool_health, print_connection_pool_report
-from poolhouse.process import statement_meter
+from poolhouse.measures import statement_meter
+from poolhouse.measures.statement_meter import StatementMeter, meter
 from poolhouse.process.pools import pool_states
-from poolhouse.process.statement_meter import StatementMeter, meter
 from poolhouse.reports.publisher import activity_of
 from poolhouse.reports.report import ProcessReport
 from poolhouse.reports.store import store

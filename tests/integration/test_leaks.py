@@ -47,7 +47,7 @@ def test_a_leak_is_named_once_with_file_and_line_until_it_comes_back(
     alias = pool_of(OURS)
     with doing(Work("request", "GET /leaks/")), borrowed(alias) as wrapper:
         ask(wrapper, "SELECT 'a secret', 42")
-        with caplog.at_level(logging.WARNING, "poolhouse.process.leaks"):
+        with caplog.at_level(logging.WARNING, "poolhouse.engines.leaks"):
             look(alias)
             look(alias)
         (suspect,) = state_of(alias).suspects

@@ -255,7 +255,7 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemoryMetricReader]:
     memory = InMemoryMetricReader()
     provider = MeterProvider([memory])
     monkeypatch.setattr(otel, "get_meter", provider.get_meter)
-    monkeypatch.setattr("poolhouse.process.meter._listeners", [])
+    monkeypatch.setattr("poolhouse.measures.meter._listeners", [])
     otel.observe_pools()
     yield memory
     provider.shutdown()

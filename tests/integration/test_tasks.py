@@ -13,9 +13,10 @@ from django.db import OperationalError, connection, connections
 from pytest_django import Settings
 
 from config.env import CHECKOUT
+from poolhouse import tasks
 from poolhouse.conf import options
 from poolhouse.errors import PoolTimeoutError, PoolUse
-from poolhouse.tracing import statements, tasks
+from poolhouse.tracing import statements
 from poolhouse.tracing.throttle import Throttle
 from poolhouse.tracing.work import Work, current_work, doing
 
@@ -152,7 +153,7 @@ from django.conf import settings
 settings.configure(INSTALLED_APPS=["poolhouse"])
 django.setup()
 assert "poolhouse.tracing.statements" in sys.modules
-assert "poolhouse.tracing.tasks" not in sys.modules
+assert "poolhouse.tasks" not in sys.modules
 """
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "backend")}
     environment.pop("DJANGO_SETTINGS_MODULE", None)

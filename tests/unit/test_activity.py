@@ -1,7 +1,7 @@
 """What a process has done of late: the difference to a sample that is old enough."""
 
+from poolhouse.measures.histogram import Histogram
 from poolhouse.process.activity import RECENT_S, SAMPLE_INTERVAL_S, Activity, Past
-from poolhouse.process.histogram import Histogram
 
 
 def activity(*durations_s: float, errors: int = 0, timeouts: int = 0) -> Activity:

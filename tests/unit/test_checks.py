@@ -9,10 +9,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from pytest_django import Settings
 
+from poolhouse import tasks
 from poolhouse.checks import check_settings
 from poolhouse.conf import options
 from poolhouse.engines.options import NAMES
-from poolhouse.tracing import tasks
 
 OURS = "poolhouse.engines.postgresql"
 PLAIN = "dj_db_conn_pool.backends.postgresql"

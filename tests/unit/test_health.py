@@ -11,13 +11,13 @@ from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 from rich.console import Console
 
-from poolhouse import health as health_module
 from poolhouse.conf import options
 from poolhouse.display.health_report import draw_health
-from poolhouse.health import ConnectionPoolHealth, ConnectionPoolMonitor, connection_max_age_s
+from poolhouse.measures.histogram import Histogram
+from poolhouse.overview import health as health_module
+from poolhouse.overview.health import ConnectionPoolHealth, ConnectionPoolMonitor, connection_max_age_s
 from poolhouse.overview.status import Status, Unreachable
 from poolhouse.process.activity import Activity
-from poolhouse.process.histogram import Histogram
 from poolhouse.reports.report import ProcessReport
 from poolhouse.servers.server import Capacity, ServerConnection, ServerFacts
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolhouse.process.histogram import LAST_BUCKET, Histogram, bucket_end_s, bucket_of
+from poolhouse.measures.histogram import LAST_BUCKET, Histogram, bucket_end_s, bucket_of
 
 durations = st.floats(0, 800, allow_nan=False)
 

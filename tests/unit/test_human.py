@@ -2,7 +2,7 @@
 
 import pytest
 
-from poolhouse.display.human import counted, duration, percent
+from poolhouse.human import counted, duration, percent
 
 
 @pytest.mark.parametrize(

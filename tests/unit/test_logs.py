@@ -10,7 +10,8 @@ import pytest
 from django.db import DataError, IntegrityError, OperationalError
 from django.test import RequestFactory
 
-from poolhouse.logs import JsonFormatter, PlainFormatter, without_passwords, words_of
+from poolhouse.logs import JsonFormatter, PlainFormatter
+from poolhouse.tracing.masks import without_passwords, words_of
 from poolhouse.tracing.work import Work, doing
 
 FORMATTERS = [PlainFormatter("{levelname} {name}: {message}", style="{"), JsonFormatter()]

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
+from poolhouse.engines.leaks import Suspect
+from poolhouse.measures.histogram import Histogram, bucket_of
+from poolhouse.measures.meter import COUNTERS, Meter
 from poolhouse.metrics import views
 from poolhouse.metrics.buckets import BOUNDS_S, ENDS, cumulative
 from poolhouse.metrics.families import families_of
 from poolhouse.metrics.fleet import COUNTED
 from poolhouse.metrics.look import Fleet, Look, Recent, Room
-from poolhouse.process.histogram import Histogram, bucket_of
-from poolhouse.process.leaks import Suspect
-from poolhouse.process.meter import COUNTERS, Meter
 from poolhouse.process.pools import LENDING_ENGINE, PoolState
 from poolhouse.reports.report import ProcessReport
 from poolhouse.reports.totals import Numbers, Totals, increments, numbers_of, totals_of
@@ -183,7 +183,7 @@ def test_what_has_happened_is_told_by_service() -> None:
 
 def test_everything_that_a_meter_counts_is_told() -> None:
     assert {*COUNTED, "timeouts"} == {*COUNTERS}, (
-        "a counter of poolhouse.process.meter is missing in poolhouse.metrics.fleet"
+        "a counter of poolhouse.measures.meter is missing in poolhouse.metrics.fleet"
     )
 
 
@@ -269,7 +269,7 @@ def test_a_look_is_taken_anew_when_it_is_too_old() -> None:
 
 def test_a_listener_is_told_of_every_duration_with_the_pool_s_alias(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[tuple[str, str, float]] = []
-    monkeypatch.setattr("poolhouse.process.meter._listeners", [lambda *told: heard.append(told)])
+    monkeypatch.setattr("poolhouse.measures.meter._listeners", [lambda *told: heard.append(told)])
     meter = Meter("replica")
     meter.lent(0.1)
     meter.returned(0.2)

@@ -10,10 +10,10 @@ from rich.console import Console
 from poolhouse.display.console import console_for
 from poolhouse.display.looking import exit_status
 from poolhouse.display.render import print_status
+from poolhouse.engines.leaks import Suspect
+from poolhouse.measures.histogram import Histogram
 from poolhouse.overview.status import PGBOUNCER, Status, Unreachable
 from poolhouse.process.activity import Activity
-from poolhouse.process.histogram import Histogram
-from poolhouse.process.leaks import Suspect
 from poolhouse.process.pools import PoolState
 from poolhouse.reports.report import ProcessReport
 from poolhouse.servers.pgbouncer import PgBouncer, PgBouncerServer

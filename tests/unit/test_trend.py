@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from poolhouse.overview.trend import LendingRates, sparkline
+from poolhouse.display.trend import LendingRates, sparkline
 from poolhouse.process.pools import PoolState
 from poolhouse.reports.report import ProcessReport
 

@@ -8,9 +8,9 @@ from rich.text import Text
 
 from poolhouse.conf import options
 from poolhouse.display.console import section, table
-from poolhouse.display.human import NOT_GIVEN, duration, percent
 from poolhouse.display.render import draw_level
-from poolhouse.health import ConnectionPoolHealth, ConnectionPoolStats
+from poolhouse.human import NOT_GIVEN, duration, percent
+from poolhouse.overview.health import ConnectionPoolHealth, ConnectionPoolStats
 from poolhouse.process.activity import RECENT_S, Activity
 
 SHOWN_MAX_CONNECTIONS = 10

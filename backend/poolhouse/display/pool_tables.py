@@ -8,10 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from poolhouse.display.console import section, table
-from poolhouse.display.human import NOT_GIVEN, duration, number
+from poolhouse.human import NOT_GIVEN, duration, number
+from poolhouse.measures.histogram import Histogram
 from poolhouse.overview.fleet import Group
 from poolhouse.overview.status import PGBOUNCER, Status
-from poolhouse.process.histogram import Histogram
 from poolhouse.process.pools import PoolState
 from poolhouse.reports.report import ProcessReport
 

@@ -9,10 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from poolhouse.display.console import section, table
-from poolhouse.display.human import duration
 from poolhouse.display.pool_tables import UNEXPLAINED, UNKNOWN, process_sections, service_table
+from poolhouse.display.trend import Trend
+from poolhouse.human import duration
 from poolhouse.overview.status import Status
-from poolhouse.overview.trend import Trend
 from poolhouse.servers.pgbouncer import PgBouncer
 from poolhouse.servers.server import ServerConnection, ServerFacts, TimescaleDB
 

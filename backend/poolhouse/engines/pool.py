@@ -16,13 +16,12 @@ from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util.queue import Empty, Queue
 
 from poolhouse.conf import options
-from poolhouse.engines import session, sockets
+from poolhouse.engines import leaks, session, sockets
 from poolhouse.engines.connecting import TooSlowError, connect_within
 from poolhouse.engines.lending import Lease, LentConnection, frames_here
 from poolhouse.engines.options import PoolOptions
 from poolhouse.errors import PoolTimeoutError, PoolUse
-from poolhouse.process import leaks
-from poolhouse.process.meter import Meter
+from poolhouse.measures.meter import Meter
 from poolhouse.tracing.work import current_work
 
 # What a ping may take of the TIMEOUT, and at most: the rest is for the new connection that replaces a dead one.

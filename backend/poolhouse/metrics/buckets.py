@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from poolhouse.process.histogram import BUCKETS_PER_DOUBLING, Histogram, bucket_end_s
+from poolhouse.measures.histogram import BUCKETS_PER_DOUBLING, Histogram, bucket_end_s
 
 # Each bound is twice the one before, from 64 µs to 67 s; at an end of a bucket, so that nothing is split by guess.
 FIRST_DOUBLING, LAST_DOUBLING = 6, 26

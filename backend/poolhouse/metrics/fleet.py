@@ -25,7 +25,7 @@ COUNTED = {
     "invalidated": "Connections found dead, or broken by an error",
     "resets": "Sessions reset because a borrower left state in them",
 }
-"""of `poolhouse.process.meter.COUNTERS`, those that OpenTelemetry has no name for"""
+"""of `poolhouse.measures.meter.COUNTERS`, those that OpenTelemetry has no name for"""
 
 
 def of_processes(reports: list[ProcessReport], now: float) -> Iterator[Metric]:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from opentelemetry.metrics import CallbackOptions, Meter, Observation, get_meter
 
 from poolhouse import __version__
+from poolhouse.measures import meter
 from poolhouse.metrics.buckets import BOUNDS_S
 from poolhouse.metrics.conventions import COUNT, COUNT_TEXT, DURATIONS, LIMITS, POOL_NAME, STATE, TIMEOUTS, Number
-from poolhouse.process import meter
 from poolhouse.process.pools import pool_states
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from poolhouse.measures.histogram import Histogram
 from poolhouse.process.activity import Activity
-from poolhouse.process.histogram import Histogram
 from poolhouse.process.pools import PoolState
 from poolhouse.reports.report import ProcessReport
 

@@ -10,8 +10,8 @@ import redis
 from django.db import DEFAULT_DB_ALIAS
 
 from poolhouse.conf import options
-from poolhouse.display.human import counted, duration
 from poolhouse.driver import driver_errors
+from poolhouse.human import counted, duration
 from poolhouse.identity import current
 from poolhouse.overview.fleet import Group, services
 from poolhouse.process.activity import RECENT_S

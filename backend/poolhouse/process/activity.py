@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from poolhouse.process.histogram import Histogram
+from poolhouse.measures.histogram import Histogram
 
 RECENT_S = 300
 """what lies further back tells nothing of the health of now"""

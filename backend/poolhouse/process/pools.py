@@ -12,9 +12,9 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from poolhouse.driver import driver_errors
+from poolhouse.engines.leaks import Suspect, suspects_among
 from poolhouse.identity import is_postgresql
-from poolhouse.process.histogram import Histogram
-from poolhouse.process.leaks import Suspect, suspects_among
+from poolhouse.measures.histogram import Histogram
 
 if TYPE_CHECKING:  # engines that a project need not have installed
     from poolhouse.engines.postgresql.base import DatabaseWrapper as LendingWrapper
@@ -49,7 +49,7 @@ class PoolState:
     waiting: int | None = None
     """callers that wait for a connection"""
     counts: dict[str, int] = field(default_factory=dict)
-    """what has happened since the process began: `poolhouse.process.meter.COUNTERS`"""
+    """what has happened since the process began: `poolhouse.measures.meter.COUNTERS`"""
     wait: Histogram | None = None
     """from asking for a connection to having it"""
     hold: Histogram | None = None

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import redis
 
 from poolhouse.identity import current
+from poolhouse.measures.histogram import Histogram
+from poolhouse.measures.statement_meter import meter
 from poolhouse.process.activity import Activity, Past
-from poolhouse.process.histogram import Histogram
 from poolhouse.process.pools import PoolState, pool_states
-from poolhouse.process.statement_meter import meter
 from poolhouse.reports.report import ProcessReport
 from poolhouse.reports.store import ReportStore
 from poolhouse.reports.totals import Numbers, increments, numbers_of

@@ -4,9 +4,9 @@ import json
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
+from poolhouse.engines.leaks import Suspect
+from poolhouse.measures.histogram import Histogram
 from poolhouse.process.activity import Activity
-from poolhouse.process.histogram import Histogram
-from poolhouse.process.leaks import Suspect
 from poolhouse.process.pools import PoolState
 
 WIRE_VERSION = 2

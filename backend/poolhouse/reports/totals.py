@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from poolhouse.process.histogram import Histogram
+from poolhouse.measures.histogram import Histogram
 from poolhouse.process.pools import PoolState
 
 DURATIONS = ("wait", "hold", "connect")
@@ -20,7 +20,7 @@ class Totals:
     """The pools of one alias in all processes of a service, those that have ended included."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    """what was counted, by its name in `poolhouse.process.meter.COUNTERS`"""
+    """what was counted, by its name in `poolhouse.measures.meter.COUNTERS`"""
     durations: dict[str, Histogram] = field(default_factory=dict)
     """wait, hold and connect, as far as the engine tells them"""
 

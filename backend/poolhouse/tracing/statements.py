@@ -9,7 +9,7 @@ from typing import Any
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from poolhouse.conf import options
-from poolhouse.process.statement_meter import meter
+from poolhouse.measures.statement_meter import meter
 from poolhouse.tracing.code import is_own_code
 from poolhouse.tracing.sql import without_values
 from poolhouse.tracing.throttle import Throttle

@@ -9,7 +9,7 @@ from django.db.backends.utils import CursorWrapper
 
 from poolhouse.conf import options
 from poolhouse.errors import PoolTimeoutError
-from poolhouse.logs import words_of
+from poolhouse.tracing.masks import words_of
 from poolhouse.tracing.work import Work
 
 logger = logging.getLogger(__name__)

@@ -13,12 +13,11 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.functional import cached_property
 
 from poolhouse.conf import options
-from poolhouse.engines import session
+from poolhouse.engines import leaks, session
 from poolhouse.engines.connecting import TooSlowError
 from poolhouse.engines.lending import Lease
 from poolhouse.engines.options import PoolOptions
 from poolhouse.engines.pool import LendingPool
-from poolhouse.process import leaks
 
 
 class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # untyped upstream

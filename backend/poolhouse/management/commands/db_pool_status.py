@@ -7,8 +7,8 @@ from rich.console import Group, RenderableType
 
 from poolhouse.display.looking import LookingCommand
 from poolhouse.display.render import draw_status, draw_watched
+from poolhouse.display.trend import Trend
 from poolhouse.overview.status import Status, take_status
-from poolhouse.overview.trend import Trend
 
 
 class Command(LookingCommand[Status]):

@@ -9,8 +9,8 @@ from rich.console import RenderableType
 
 from poolhouse.display.health_report import draw_health
 from poolhouse.display.looking import LookingCommand
-from poolhouse.health import ConnectionPoolHealth, ConnectionPoolMonitor
 from poolhouse.identity import is_postgresql
+from poolhouse.overview.health import ConnectionPoolHealth, ConnectionPoolMonitor
 
 
 class Command(LookingCommand[ConnectionPoolHealth]):

@@ -3,7 +3,7 @@
 import threading
 from collections import Counter, defaultdict
 
-from poolhouse.process.histogram import Histogram
+from poolhouse.measures.histogram import Histogram
 
 
 class StatementMeter:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from poolhouse.process.histogram import Histogram
+from poolhouse.measures.histogram import Histogram
 
 # What can be counted; the names are those of the status' JSON and, with a prefix, of the metrics.
 COUNTERS = (

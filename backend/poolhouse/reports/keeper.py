@@ -8,7 +8,8 @@ import threading
 from poolhouse.conf import options
 from poolhouse.driver import driver_errors
 from poolhouse.identity import label_connections
-from poolhouse.process import pools, statement_meter
+from poolhouse.measures import statement_meter
+from poolhouse.process import pools
 from poolhouse.reports.publisher import Publisher
 from poolhouse.reports.store import store
 

@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from poolhouse.display.console import table
-from poolhouse.display.human import NOT_GIVEN
 from poolhouse.display.pool_tables import groups
+from poolhouse.human import NOT_GIVEN
 from poolhouse.overview.status import Status
 from poolhouse.reports.report import ProcessReport
 

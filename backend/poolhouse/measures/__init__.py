@@ -1,0 +1,1 @@
+"""Counters and durations, as they are kept, merged and sent."""
