@@ -42,3 +42,9 @@ def is_listening(port: int, host: str = "127.0.0.1") -> bool:
     except OSError:  # refused, timed out, or a name that nobody knows
         return False
     return True
+
+
+def processor_s(pid: int) -> float:
+    """Give the processor time that a process has had, in seconds; its ended children are not in it."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

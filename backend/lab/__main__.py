@@ -61,8 +61,9 @@ def main() -> int:
     grown.set_defaults(measure=ingest_parts)
     engines = experiments.add_parser("engine", help="requests/s on the engine beside other pools")
     engines.set_defaults(measure=engine)
+    compared.add_argument("--rounds", type=int, default=5)
+    engines.add_argument("--rounds", type=int, default=25, help="of a second for each way")
     for each in (compared, engines):
-        each.add_argument("--rounds", type=int, default=5)
         each.add_argument("--chart", type=Path, metavar="FILE", help="draw an SVG, as those in docs/lab")
     for each in (compared, grown, engines):
         each.add_argument("--json", type=Path, metavar="FILE", help="write machine, versions and every round")

@@ -12,18 +12,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from config.env import CHECKOUT
+from config.env import CHECKOUT, Database, Monitor, Servers, read
 from lab.load import load
-from sandbox.isolation import free_ports
+from sandbox.isolation import free_ports, superuser_sql
+from sandbox.processes import children_of, processor_s
+from sandbox.servers import Place, timescale
 
 PROCESSES, THREADS, CLIENTS = 2, 8, 16
 START_TIMEOUT_S = 30
-WARM_UP_S, MEASURED_S = 0.7, 3.0
+TURN_S = 0.8
 
 WAYS = {
     "poolhouse": {"DB_STRATEGY": "poolhouse", "DB_CONN_HEALTH_CHECKS": "true"},
@@ -41,23 +44,60 @@ LABELS = {
 }
 
 
-def requests_per_s(way: str, folder: Path) -> float:
-    """Start a web with a way to keep connections, and give how many requests it serves in a second.
+def make_room(place: Place) -> None:
+    """Let the server take the connections of all ways at once, so that they can be measured in short turns."""
+    server = timescale(place, read(Database), read(Monitor), read(Servers))
+    superuser_sql(f"ALTER SYSTEM SET max_connections = {len(WAYS) * PROCESSES * THREADS + 20}")
+    server.stop()
+    server.start()
+
+
+@dataclass(frozen=True)
+class Web:
+    """A web that runs."""
+
+    port: int
+    pid: int
+
+    def processor_s(self) -> float:
+        """Give the processor time that its processes have had, in seconds."""
+        return sum(processor_s(pid) for pid in (self.pid, *children_of(self.pid)))
+
+
+@contextmanager
+def webs(folder: Path) -> Iterator[dict[str, Web]]:
+    """Run a web for each way, for the length of a block."""
+    with ExitStack() as running:
+        yield {
+            way: running.enter_context(_web(way, port, folder))
+            for way, port in zip(WAYS, free_ports(len(WAYS)), strict=True)
+        }
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a web did in a turn."""
+
+    requests_per_s: float
+    processor_us: float
+    """of the web's processes, for each request"""
+
+
+def take_turn(way: str, web: Web) -> Turn:
+    """Ask a web as fast as it answers.
 
     Raises:
         RuntimeError: a request failed.
     """
-    (port,) = free_ports(1)
-    with _web(way, port, folder):
-        load(port, clients=CLIENTS, duration_s=WARM_UP_S)
-        answers = load(port, clients=CLIENTS, duration_s=MEASURED_S)
+    begun_s = web.processor_s()
+    answers = load(web.port, clients=CLIENTS, processes=PROCESSES, duration_s=TURN_S)
     if answers.bad:
         raise RuntimeError(f"{way}: {len(answers.bad)} requests failed, the first with {answers.bad[0]!r}")
-    return answers.good / MEASURED_S
+    return Turn(answers.good / TURN_S, (web.processor_s() - begun_s) / answers.good * 1e6)
 
 
 @contextmanager
-def _web(way: str, port: int, folder: Path) -> Iterator[None]:
+def _web(way: str, port: int, folder: Path) -> Iterator[Web]:
     variables = {
         **os.environ,  # noqa: TID251 - handed on
         "POOLHOUSE_LEAK_THRESHOLD_S": "0",
@@ -79,7 +119,7 @@ def _web(way: str, port: int, folder: Path) -> Iterator[None]:
         process = subprocess.Popen(command, cwd=CHECKOUT / "backend", env=variables, stdout=log, stderr=log)
     try:
         _wait_until_it_answers(port, process)
-        yield
+        yield Web(port, process.pid)
     finally:
         process.terminate()
         process.wait(timeout=30)

@@ -1,9 +1,11 @@
 """The engine's experiment: what is measured, in which turn, and how it is told."""
 
+import random
 from statistics import median
 from typing import Any
 
 from rich.console import Console
+from rich.progress import track
 
 from lab import chart, engine, middleware
 from lab.circumstances import circumstances
@@ -11,39 +13,51 @@ from poolhouse.display.console import table
 from sandbox.isolation import isolated_servers
 
 
+# How a process happens to lie in memory makes it faster or slower for as long as it lives.
+STARTS = 5
+
+
 def compare(rounds: int, console: Console) -> dict[str, Any]:
-    """Measure each way in turn, round by round; give every round, medians and ratios of requests/s."""
+    """Measure each way in turn, in another order each round; give every round, medians and ratios of requests/s."""
+    chance = random.Random(1)  # noqa: S311 - an order, the same each time
     with isolated_servers() as place:
-        rates: dict[str, list[float]] = {way: [] for way in engine.WAYS}
-        for number in range(1, rounds + 1):
-            for way, measured in rates.items():
-                measured.append(engine.requests_per_s(way, place.data))
-            console.print(
-                f"round {number}: " + ", ".join(f"{way} {measured[-1]:,.0f}" for way, measured in rates.items())
-            )
-        medians = {way: median(measured) for way, measured in rates.items()}
+        engine.make_room(place)
+        turns: dict[str, list[engine.Turn]] = {way: [] for way in engine.WAYS}
+        for _ in track(range(STARTS), "starts", console=console, transient=True):
+            with engine.webs(place.data) as webs:
+                for way, web in webs.items():
+                    engine.take_turn(way, web)  # warm
+                for _ in range(-(-rounds // STARTS)):
+                    for way in chance.sample(list(turns), len(turns)):
+                        turns[way].append(engine.take_turn(way, webs[way]))
+        rates = {way: median(turn.requests_per_s for turn in taken) for way, taken in turns.items()}
         return {
             "question": "requests per second, one query a request, by how connections are kept",
             **circumstances(),
             "web": {"processes": engine.PROCESSES, "threads": engine.THREADS, "clients": engine.CLIENTS},
-            "requests_per_s": {way: [round(rate) for rate in measured] for way, measured in rates.items()},
-            "median_requests_per_s": {way: round(rate) for way, rate in medians.items()},
-            "ratio_to_plain_without_ping": round(medians["poolhouse"] / medians["plain"], 3),
-            "ratio_to_plain_with_ping": round(medians["poolhouse"] / medians["plain_ping"], 3),
-            "ratio_to_native": round(medians["poolhouse"] / medians["native"], 3),
-            "ratio_of_leak_detection_on_to_off": round(medians["leaks"] / medians["poolhouse"], 3),
+            "requests_per_s": {way: [round(turn.requests_per_s) for turn in taken] for way, taken in turns.items()},
+            "median_requests_per_s": {way: round(rate) for way, rate in rates.items()},
+            "median_processor_us": {
+                way: round(median(turn.processor_us for turn in taken), 1) for way, taken in turns.items()
+            },
+            "ratio_to_plain_without_ping": round(rates["poolhouse"] / rates["plain"], 3),
+            "ratio_to_plain_with_ping": round(rates["poolhouse"] / rates["plain_ping"], 3),
+            "ratio_to_native": round(rates["poolhouse"] / rates["native"], 3),
+            "ratio_of_leak_detection_on_to_off": round(rates["leaks"] / rates["poolhouse"], 3),
             "middleware_us": round(middleware.cost_us(), 1),
         }
 
 
 def print_comparison(result: dict[str, Any], console: Console) -> None:
     """Print a table of what `compare` gave."""
-    made = table("connections kept by", "median requests/s#", "least#", "greatest#", "to ours#")
+    made = table("connections kept by", "requests/s#", "least#", "greatest#", "to ours#", "µs#")
     ours = result["median_requests_per_s"]["poolhouse"]
     for way, label in engine.LABELS.items():
+        processor_us = str(result["median_processor_us"][way])
         rates, middle = result["requests_per_s"][way], result["median_requests_per_s"][way]
-        made.add_row(label, f"{middle:,}", f"{min(rates):,}", f"{max(rates):,}", f"{middle / ours:.2f}")
+        made.add_row(label, f"{middle:,}", f"{min(rates):,}", f"{max(rates):,}", f"{middle / ours:.2f}", processor_us)
     console.print(made)
+    console.print("requests/s: medians; µs: of a processor, in the web's processes, for each request")
     console.print(f"the middleware adds {result['middleware_us']} µs to a request with one query")
 
 

@@ -1,14 +1,22 @@
-"""Load on a web server from one thread: so many clients, each of which asks again when it has its answer."""
+"""Load on a web server from one thread: so many clients, each of which asks again when it has its answer.
+
+A connection stays with the process that accepted it, and which one that is, is chance. So connections are opened until
+each process has its share of them; otherwise a round measures one process or two, as it happens.
+"""
 
 import re
 import selectors
 import socket
 import time
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+PROCESS = re.compile(rb"\r\nx-process: *(\d+)\r\n", re.IGNORECASE)
 HEAD_END = b"\r\n\r\n"
+ATTEMPTS_A_CLIENT = 50
 ANSWER_TIMEOUT_S = 10
 
 
@@ -43,12 +51,13 @@ class _Client:
         return len(body) >= int(length[1])
 
 
-def load(port: int, *, clients: int, duration_s: float) -> Answers:
+def load(port: int, *, clients: int, processes: int, duration_s: float) -> Answers:
     """Ask for a time.
 
     Args:
         port: of the server, on this machine.
         clients: how many requests are under way at a time.
+        processes: how many the server has; each gets an equal share of the clients.
         duration_s: for how long new requests are made.
 
     Raises:
@@ -59,15 +68,40 @@ def load(port: int, *, clients: int, duration_s: float) -> Answers:
     answers = Answers()
     with selectors.DefaultSelector() as selector:
         try:
-            for _ in range(clients):
-                client = _Client(socket.create_connection(("127.0.0.1", port), ANSWER_TIMEOUT_S))
+            for client in _clients(port, clients, processes):
                 selector.register(client.socket, selectors.EVENT_READ, client)
-                client.ask()
+            for key in selector.get_map().values():
+                key.data.ask()
             _ask_again_and_again(selector, answers, time.perf_counter() + duration_s)
         finally:
             for key in list(selector.get_map().values()):
                 key.data.socket.close()
     return answers
+
+
+def _clients(port: int, count: int, processes: int) -> Iterator[_Client]:
+    share, found = -(-count // processes), Counter[bytes]()
+    for _ in range(ATTEMPTS_A_CLIENT * count):
+        client = _Client(socket.create_connection(("127.0.0.1", port), ANSWER_TIMEOUT_S))
+        process = _process_of(client)
+        if found[process] < share:
+            found[process] += 1
+            yield client
+        else:
+            client.socket.close()
+        if found.total() == count:
+            return
+    raise ConnectionError(f"the server's processes took {dict(found)} connections, wanted: {share} each")
+
+
+def _process_of(client: _Client) -> bytes:
+    client.ask()
+    while not client.has_answer():
+        client.received += client.socket.recv(65536)
+    found = PROCESS.search(client.received)
+    if found is None:
+        raise ValueError(f"the answer does not say which process gave it: {client.received!r}")
+    return found[1]
 
 
 def _ask_again_and_again(selector: selectors.BaseSelector, answers: Answers, end: float) -> None:

@@ -1,5 +1,6 @@
 """The smallest web that uses the database: one query a request, on the strategy that DB_STRATEGY names."""
 
+import os
 from typing import Any
 
 from config.start import start
@@ -20,7 +21,7 @@ def one_query(request: HttpRequest) -> HttpResponse:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
         body = f"{cursor.fetchone()[0]}\n"
-    return HttpResponse(body, headers={"Content-Length": str(len(body))})
+    return HttpResponse(body, headers={"Content-Length": str(len(body)), "X-Process": str(os.getpid())})
 
 
 urlpatterns = [path("", one_query)]

@@ -4,13 +4,10 @@ import logging
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from poolhouse.engines.lending import Frames, Lease, line_of
 from poolhouse.tracing.code import is_own_code
 from poolhouse.tracing.sql import without_values
-
-if TYPE_CHECKING:
-    from poolhouse.engines.lending import Frames, Lease
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +25,7 @@ class Suspect:
     """without its literals"""
 
 
-def look_for_leaks(alias: str, leases: Iterable["Lease"], threshold_s: float) -> None:
+def look_for_leaks(alias: str, leases: Iterable[Lease], threshold_s: float) -> None:
     """Log each connection that has been held for longer than the threshold, once."""
     for lease in leases:
         if not lease.is_suspect and lease.held_s() > threshold_s:
@@ -45,23 +42,25 @@ def look_for_leaks(alias: str, leases: Iterable["Lease"], threshold_s: float) ->
             )
 
 
-def note_return(alias: str, lease: "Lease") -> None:
+def note_return(alias: str, lease: Lease) -> None:
     """Log that a suspect has come back after all."""
     logger.warning("%s: a connection was returned after %.1f s by %s", alias, lease.held_s(), lease.holder)
 
 
-def suspects_among(leases: Iterable["Lease"]) -> tuple[Suspect, ...]:
+def suspects_among(leases: Iterable[Lease]) -> tuple[Suspect, ...]:
     """Give the suspects, the one that is held longest first."""
     return tuple(sorted((_suspect(lease) for lease in leases if lease.is_suspect), key=lambda one: -one.held_s))
 
 
-def _suspect(lease: "Lease") -> Suspect:
-    place = next(((code, line) for code, line in lease.frames if is_own_code(code.co_filename)), None)
-    taken_at = f"{place[0].co_filename}:{place[1]} in {place[0].co_qualname}" if place else ""
+def _suspect(lease: Lease) -> Suspect:
+    place = next(((code, at) for code, at in lease.frames if is_own_code(code.co_filename)), None)
+    taken_at = f"{place[0].co_filename}:{line_of(*place)} in {place[0].co_qualname}" if place else ""
     return Suspect(lease.holder, lease.held_s(), taken_at, without_values(lease.last_statement))
 
 
-def _stack(frames: "Frames") -> str:
+def _stack(frames: Frames) -> str:
     """Write the stack as a traceback has it, outermost first."""
-    summary = [traceback.FrameSummary(code.co_filename, line, code.co_name) for code, line in reversed(frames)]
+    summary = [
+        traceback.FrameSummary(code.co_filename, line_of(code, at), code.co_name) for code, at in reversed(frames)
+    ]
     return "".join(traceback.format_list(summary)).rstrip()
