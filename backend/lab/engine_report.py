@@ -12,7 +12,6 @@ from lab.circumstances import circumstances
 from poolhouse.display.console import table
 from sandbox.isolation import isolated_servers
 
-
 # How a process happens to lie in memory makes it faster or slower for as long as it lives.
 STARTS = 5
 
