@@ -56,8 +56,11 @@ class Terminal:
 
     def wait(self) -> int:
         """Read to the end, and give the exit status."""
-        while self._read(20):
-            pass
+        deadline = time.monotonic() + 20
+        while self._read(1):
+            if time.monotonic() > deadline:
+                os.kill(self.pid, signal.SIGKILL)
+                raise AssertionError("it does not end")
         _, status = os.waitpid(self.pid, 0)
         os.close(self._master)
         return os.waitstatus_to_exitcode(status)

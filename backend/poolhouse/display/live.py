@@ -1,6 +1,7 @@
 """Looking again and again: in place on a terminal, block after block elsewhere."""
 
 import signal
+import threading
 import time
 from collections.abc import Callable
 
@@ -27,17 +28,22 @@ def watch(draw: Draw, console: Console, interval_s: float) -> None:
 
 
 def repeat(look: Callable[[], object], interval_s: float) -> None:
-    """Look every interval, until Ctrl-C or SIGTERM: one that killed it would leave the terminal without a cursor."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Look every interval, until Ctrl-C or SIGTERM: one that killed it would leave the terminal without a cursor.
+
+    The signals are noted instead of raised: an exception in the midst of a look can be swallowed where no code of ours
+    sees it, as in a destructor. A look is bounded in time, so it ends soon all the same.
+    """
+    is_over = threading.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(one, lambda *_: is_over.set()) for one in signals]
     try:
-        while True:
+        while not is_over.is_set():
             next_at = time.monotonic() + interval_s
             look()
-            time.sleep(max(0.0, next_at - time.monotonic()))
-    except KeyboardInterrupt:
-        pass  # it is how this ends
+            is_over.wait(max(0.0, next_at - time.monotonic()))
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in zip(signals, before, strict=True):
+            signal.signal(one, handler)
 
 
 def _print_block(block: RenderableType, console: Console) -> None:
