@@ -3,12 +3,32 @@
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-from django.db import Error, connections
+from django.db import DEFAULT_DB_ALIAS, Error, connections
 
+from poolhouse.backends import is_postgresql
+from poolhouse.conf import options
 from poolhouse.identity import current
 
 if TYPE_CHECKING:  # it imports a driver, which a project on another database need not have
     from django.db.backends.postgresql.base import DatabaseWrapper
+
+
+def postgresql_aliases() -> list[str]:
+    """Give the aliases of DATABASES that are PostgreSQL's, the default one first."""
+    found = [alias for alias, database in connections.settings.items() if is_postgresql(database["ENGINE"])]
+    return sorted(found, key=lambda alias: alias != DEFAULT_DB_ALIAS)
+
+
+def require_postgresql(alias: str) -> None:
+    """Refuse an alias that is none, or another database's.
+
+    Raises:
+        KeyError: there is no such PostgreSQL alias.
+    """
+    if alias not in (known := postgresql_aliases()):
+        raise KeyError(
+            f"no PostgreSQL database has the alias {alias!r}; allowed: {', '.join(known) or 'there is none'}"
+        )
 
 
 def driver(alias: str) -> ModuleType:
@@ -21,8 +41,16 @@ def driver_errors(alias: str) -> tuple[type[Exception], ...]:
     return (Error, driver(alias).Error)
 
 
-def own_connection_params(alias: str) -> dict[str, Any]:
-    """Give the parameters of a connection outside every pool, under the monitor's name."""
-    params = connections.create_connection(alias).get_connection_params()
+def own_connection_params(alias: str, *, directly: bool = False) -> dict[str, Any]:
+    """Give the parameters of a connection outside every pool, under the monitor's name.
+
+    Args:
+        alias: of the database.
+        directly: to the server itself, where POOLHOUSE["DIRECT"] says that the alias goes through PgBouncer.
+    """
+    wrapper = connections.create_connection(alias)
+    if directly:
+        wrapper.settings_dict = {**wrapper.settings_dict, **options().DIRECT.get(alias, {})}
+    params = wrapper.get_connection_params()
     params.pop("pool", None)
     return {**params, "application_name": current("monitor").name}

@@ -16,6 +16,8 @@ class PoolUse:
     in_use: int
     waiting: int
     """callers that wait for one, the one who was refused included"""
+    opening: int = 0
+    """being opened, or looked at, for somebody; an attempt that its caller has given up counts until it has ended"""
 
 
 class PoolTimeoutError(OperationalError):
@@ -34,9 +36,10 @@ class PoolTimeoutError(OperationalError):
     def __init__(self, alias: str, waited_s: float, use: PoolUse, longest: str, reason: str) -> None:
         self.alias, self.waited_s, self.use, self.longest, self.reason = alias, waited_s, use, longest, reason
         overflow = "any" if use.overflow < 0 else use.overflow
+        opening = f"being opened {use.opening}, " if use.opening > 0 else ""
         text = (
             f"{alias}: no connection after {waited_s:.2f} s: {reason}; size {use.size}, overflow {overflow}, "
-            f"in use {use.in_use}, waiting {use.waiting}"
+            f"in use {use.in_use}, {opening}waiting {use.waiting}"
         )
         super().__init__(f"{text}; {longest}" if longest else text)
 

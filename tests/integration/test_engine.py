@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-import psycopg2
 import pytest
 import sqlalchemy.exc
 from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
@@ -58,7 +57,7 @@ def pool_of() -> Iterator[MakePool]:
             **template,
             "ENGINE": engine,
             "CONN_MAX_AGE": 0,
-            "OPTIONS": {**template["OPTIONS"], "application_name": alias},
+            "OPTIONS": {**template["OPTIONS"], "application_name": alias, "pool": None},
             "POOL_OPTIONS": {"POOL_SIZE": 2, "MAX_OVERFLOW": 0, "TIMEOUT": 5, "PRE_PING": False, **pool_options},
         }
         made.append(alias)
@@ -154,32 +153,30 @@ def test_exhaustion_is_an_operational_error_that_says_who_holds(engine: str, poo
 
 
 @ours_alone
-def test_a_failure_to_connect_wakes_who_waits(engine: str, pool_of: MakePool) -> None:
+def test_a_failure_to_connect_wakes_who_waits(engine: str, pool_of: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
     alias = pool_of(engine, POOL_SIZE=1, TIMEOUT=3)
-    good = connections.settings[alias]["PASSWORD"]
+    database: Any = connections[alias].Database  # type: ignore[attr-defined]  # PostgreSQL's has it
     holder_began, fail = threading.Event(), threading.Event()
 
-    class Slow(psycopg2.extensions.connection):  # type: ignore[misc]  # it has no types
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            holder_began.set()
-            assert fail.wait(10)
-            raise psycopg2.OperationalError("the server is away")
+    def connect_slowly(*args: Any, **kwargs: Any) -> Any:
+        holder_began.set()
+        assert fail.wait(10)
+        raise database.OperationalError("the server is away")
 
     def fails() -> None:
         wrapper = connections.create_connection(alias)
-        wrapper.settings_dict["OPTIONS"]["connection_factory"] = Slow
+        monkeypatch.setattr(database, "connect", connect_slowly)
         with pytest.raises(OperationalError):
             wrapper.ensure_connection()
 
     def waits() -> float:
         assert holder_began.wait(10)
-        del connections.settings[alias]["OPTIONS"]["connection_factory"]
+        monkeypatch.undo()
         begun_at = time.perf_counter()
         threading.Timer(0.2, fail.set).start()
         with borrowed(alias):
             return time.perf_counter() - begun_at
 
-    assert good
     with ThreadPoolExecutor(2) as threads:
         failing, waiting = threads.submit(fails), threads.submit(waits)
         failing.result()

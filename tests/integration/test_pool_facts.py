@@ -1,29 +1,58 @@
 """The sources of the status: the store, and the pools of a process."""
 
+import json
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 
 import pytest
 import redis
-from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, connections
-from pytest_django import Settings
 
 from config.env import Queue, read
-from poolhouse.conf import options
+from poolhouse.driver import driver
 from poolhouse.overview.status import take_status
 from poolhouse.process import pools
-from poolhouse.reports.report import ProcessReport
-from poolhouse.reports.store import ReportStore
+from poolhouse.reports.report import WIRE_VERSION, ProcessReport
+from poolhouse.reports.store import Reports, ReportStore
+from poolhouse.servers.server import monitor_cursor
 from sandbox.servers import Place
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def store(servers: Place) -> ReportStore:
-    return ReportStore(read(Queue).url, prefix=f"test-{time.monotonic_ns()}", ttl_s=0.2, timeout_s=2)
+def store(servers: Place) -> Iterator[ReportStore]:
+    with closing(_store(ttl_s=60)) as made:
+        yield made
+
+
+@pytest.fixture
+def brief_store(servers: Place) -> Iterator[ReportStore]:
+    with closing(_store(ttl_s=0.2)) as made:
+        yield made
+
+
+def _store(*, ttl_s: float) -> ReportStore:
+    return ReportStore(read(Queue).url, prefix=f"test-{time.monotonic_ns()}", ttl_s=ttl_s, timeout_s=2)
+
+
+@pytest.fixture
+def client(servers: Place) -> Iterator[redis.Redis]:
+    with closing(redis.Redis.from_url(read(Queue).url)) as made:
+        yield made
+
+
+def _await(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def report(pid: int) -> ProcessReport:
@@ -33,20 +62,50 @@ def report(pid: int) -> ProcessReport:
 def test_reports_are_read_until_they_are_withdrawn(store: ReportStore) -> None:
     store.publish(report(2))
     store.publish(report(1))
-    assert store.read_all() == [report(1), report(2)]
-    store.withdraw("web@box:2")
-    assert store.read_all() == [report(1)]
+    assert store.read_all() == Reports([report(1), report(2)], of_other_versions=0)
+    store.withdraw(report(2).key)
+    assert store.read_all().live == [report(1)]
 
 
-def test_a_process_that_stops_reporting_disappears_by_itself(store: ReportStore) -> None:
+def test_processes_of_one_name_are_all_there_and_end_each_for_itself(store: ReportStore) -> None:
+    one, other = replace(report(1), run="a"), replace(report(1), run="b", started_at=1.5)
+    store.publish(one)
+    store.publish(other)
+    assert store.read_all().live == [one, other]
+    store.withdraw(one.key)
+    assert store.read_all().live == [other]
+
+
+def test_a_process_whose_clock_is_wrong_takes_nobody_away(store: ReportStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.publish(report(1))
-    client = redis.Redis.from_url(read(Queue).url)
-    assert 0 < client.pttl(store._key("web@box:1")) <= 200
-    deadline = time.monotonic() + 5
-    while store.read_all() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    client.close()
-    assert store.read_all() == []
+    now = time.time()
+    for pid, hours in ((2, 24), (3, -24)):
+        monkeypatch.setattr("time.time", lambda hours=hours: now + hours * 3600)
+        store.publish(report(pid))
+    assert store.read_all().live == [report(1), report(2), report(3)]
+
+
+def test_who_was_killed_is_forgotten_by_the_index_as_well(brief_store: ReportStore, client: redis.Redis) -> None:
+    brief_store.publish(report(1))
+    _await(lambda: brief_store.read_all().live == [])
+    brief_store.publish(report(2))
+    assert client.zrange(brief_store._index, 0, -1) == [report(2).key.encode()]
+
+
+def test_what_is_not_understood_is_counted_and_hides_nothing(store: ReportStore, client: redis.Redis) -> None:
+    store.publish(report(1))
+    newer = json.loads(report(2).to_json()) | {"version": WIRE_VERSION + 1}
+    for member, text in ((b"newer", json.dumps(newer)), (b"\xff", "no report"), (b"\xfe", b"\xff"), (b"gone", None)):
+        client.zadd(store._index, {member: time.time() + 60})
+        if text is not None:
+            client.set(store._key("").encode() + member, text, px=5000)
+    assert store.read_all() == Reports([report(1)], of_other_versions=3)
+
+
+def test_a_process_that_stops_reporting_disappears_by_itself(brief_store: ReportStore, client: redis.Redis) -> None:
+    brief_store.publish(report(1))
+    assert 0 < client.pttl(brief_store._key(report(1).key)) <= 200
+    _await(lambda: brief_store.read_all().live == [])
 
 
 def test_the_standard_backend_s_connections_are_counted_over_all_threads() -> None:
@@ -68,26 +127,64 @@ def test_the_standard_backend_s_connections_are_counted_over_all_threads() -> No
     assert (state.kind, state.engine, state.in_use) == ("per-thread", "django.db.backends.postgresql", 4)
 
 
+# In a process of its own, where Django has psycopg 3.
+NATIVE = """
+import json, threading
+from django.conf import settings
+pool = {"min_size": 2, "max_size": 4, "timeout": 0.3}
+database = {"ENGINE": "django.db.backends.postgresql", "NAME": "none", "HOST": "127.0.0.1", "PORT": 1}
+settings.configure(INSTALLED_APPS=["poolhouse"], DATABASES={"default": database | {"OPTIONS": {"pool": pool}}})
+import django
+django.setup()
+from django.db import OperationalError, connections
+from poolhouse.process.pools import pool_states
+
+def ask():
+    try:
+        connections["default"].ensure_connection()
+    except OperationalError:
+        refused.append(True)
+
+refused = []
+callers = [threading.Thread(target=ask) for _ in range(3)]
+for caller in callers:
+    caller.start()
+for caller in callers:
+    caller.join()
+(state,) = pool_states()
+connections["default"].close_pool()
+print(json.dumps([len(refused), state.as_document()]))
+"""
+
+
+def test_what_the_native_pool_is_still_trying_to_open_is_not_told_as_lent() -> None:
+    told = subprocess.run([sys.executable, "-c", NATIVE], check=True, capture_output=True, text=True).stdout
+    refused, state = json.loads(told)
+    assert (refused, state["counts"]["timeouts"]) == (3, 3)
+    assert (state["in_use"], state["idle"], state["overflow"]) == (0, 0, 0)
+    assert state["counts"]["lent"] == 0
+    assert state["wait"]["count"] == 3
+    assert state["wait"]["mean_s"] == pytest.approx(0.3, rel=0.5)
+
+
 def test_a_source_that_is_away_is_named_and_the_other_still_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     connection.ensure_connection()
     monkeypatch.setitem(connections.settings["default"], "PORT", "1")
-    monkeypatch.setattr("poolhouse.overview.status.store", lambda: None)
+    monkeypatch.setattr("poolhouse.overview.sources.store", lambda: None)
     status = take_status()
     assert status.server is None
     assert [source.source for source in status.unreachable] == ["process reports", "database server (default)"]
     assert "refused" in status.unreachable[1].reason
 
 
-def test_settings_that_make_no_sense_are_refused(settings: Settings) -> None:
-    options.cache_clear()
-    try:
-        for given, problem in (
-            ({"SERVCE": "web"}, r"unknown keys \['SERVCE'\]; allowed: "),
-            ({"REPORT_TTL_S": 1.0, "PUBLISH_INTERVAL_S": 2.0}, "REPORT_TTL_S=1.0 must be more than"),
-            ({"MONITOR_TIMEOUT_S": 0}, "MONITOR_TIMEOUT_S=0 must be 1 or more"),
-        ):
-            settings.POOLHOUSE = given
-            with pytest.raises(ImproperlyConfigured, match=problem):
-                options()
-    finally:
-        options.cache_clear()
+def test_a_timeout_need_not_be_of_whole_seconds(configure: Callable[..., None]) -> None:
+    def ask_what_takes_long() -> None:
+        with monitor_cursor("default") as cursor:
+            cursor.execute("SELECT current_setting('statement_timeout')")
+            assert cursor.fetchall() == [("1250ms",)]
+            cursor.execute("SELECT pg_sleep(5)")
+
+    connection.ensure_connection()
+    configure(MONITOR_TIMEOUT_S=1.25)
+    with pytest.raises(driver("default").OperationalError, match=r"no answer within 1\.25 s|statement timeout"):
+        ask_what_takes_long()

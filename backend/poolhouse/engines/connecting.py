@@ -2,44 +2,77 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+from poolhouse.engines import native
+
+T = TypeVar("T")
 
 
 class TooSlowError(Exception):
     """A connection was not open in time."""
 
 
-class _Attempt(threading.Thread):
+class Attempt(threading.Thread, Generic[T]):
     """One call, on a thread of its own, so that its caller can stop waiting for it."""
 
-    def __init__(self, connect: Callable[[], Any]) -> None:
+    def __init__(self, connect: Callable[[], T], late: Callable[[T | None], None]) -> None:
+        """Prepare it.
+
+        Args:
+            connect: opens a connection, and gives it; called on the other thread.
+            late: is called there with what was opened after the caller had stopped waiting, or with None if it failed.
+        """
         super().__init__(name="poolhouse-connect", daemon=True)
-        self._connect = connect
+        self._connect, self._late = connect, late
         self._lock = threading.Lock()
-        self._is_abandoned = False
-        self.done = threading.Event()
-        self.connection: Any = None
-        self.error: BaseException | None = None
+        self._done = threading.Event()
+        self._opened: T | None = None
+        self._error: BaseException | None = None
+        self.is_abandoned = False
+        """its caller waits no longer; `late` gets what comes of it"""
 
     def run(self) -> None:
+        """Call, and hand on what comes of it."""
         try:
-            connection = self._connect()
+            self._opened = native.call(self._connect)
         except BaseException as error:  # noqa: BLE001 - it is raised in the thread that asked
-            self.error = error
-        else:
-            with self._lock:
-                if self._is_abandoned:
-                    connection.close()
-                else:
-                    self.connection = connection
-        self.done.set()
-
-    def abandon(self) -> None:
-        """Stop waiting; a connection that comes after this is closed."""
+            self._error = error
         with self._lock:
-            self._is_abandoned = True
-            if self.connection is not None:  # it came in the last moment
-                self.connection.close()
+            self._done.set()
+            is_late = self.is_abandoned
+        if is_late:
+            self._error = None  # it refers to this thread
+            self._late(self._opened)
+
+    def opened_within(self, timeout_s: float) -> T:
+        """Start it, and wait for what it opens.
+
+        Raises:
+            TooSlowError: it took longer.
+            whatever connect raises.
+        """
+        self.start()
+        try:
+            is_done = self._done.wait(timeout_s)
+        except BaseException:  # a signal's, a greenlet's timeout: nobody waits any longer
+            self._abandon()
+            raise
+        if not is_done and self._abandon():
+            raise TooSlowError(f"connecting took more than {timeout_s:.2f} s")
+        if self._error is not None:
+            error, self._error = self._error, None
+            try:
+                raise error
+            finally:
+                del error  # its traceback refers to this frame, and to all that failed with it: a socket, say
+        return self._opened  # type: ignore[return-value]  # it is there where there is no error
+
+    def _abandon(self) -> bool:
+        """Stop waiting; False: it has ended in this moment."""
+        with self._lock:
+            self.is_abandoned = not self._done.is_set()
+            return self.is_abandoned
 
 
 def connect_within(timeout_s: float, connect: Callable[[], Any]) -> Any:
@@ -58,11 +91,9 @@ def connect_within(timeout_s: float, connect: Callable[[], Any]) -> Any:
     """
     if timeout_s <= 0:
         raise TooSlowError("no time was left to connect")
-    attempt = _Attempt(connect)
-    attempt.start()
-    if not attempt.done.wait(timeout_s):
-        attempt.abandon()
-        raise TooSlowError(f"connecting took more than {timeout_s:.2f} s")
-    if attempt.error is not None:
-        raise attempt.error
-    return attempt.connection
+    return Attempt(connect, _close).opened_within(timeout_s)
+
+
+def _close(connection: Any) -> None:
+    if connection is not None:
+        connection.close()

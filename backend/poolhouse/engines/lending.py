@@ -3,10 +3,12 @@
 import sys
 import threading
 import time
-from collections.abc import Callable
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Protocol
 
+from django.db import InterfaceError
+
+from poolhouse.engines.cursors import LentCursor
 from poolhouse.tracing.work import Work, current_work
 
 # Each costs half a microsecond: enough for a view under Django, not for all of the web server under the view.
@@ -15,22 +17,44 @@ STACK_MAX_FRAMES = 25
 STACK_SKIPPED_FRAMES = 5
 Frames = tuple[tuple[CodeType, int], ...]
 
+# What Django and the status read. Whatever else a borrower has of the driver's connection may change it.
+_ONLY_READ = frozenset({"adapters", "commit", "info", "rollback", "server_version", "encoding"})
+
 
 class Lease:
     """Who holds a connection, and since when. Times are those of perf_counter, in seconds."""
 
-    __slots__ = ("began_at", "frames", "is_suspect", "last_statement", "leaves_state", "thread", "work")
+    __slots__ = (
+        "began_at",
+        "frames",
+        "is_over",
+        "is_suspect",
+        "is_touched",
+        "last_statement",
+        "leaves_state",
+        "named_cursors",
+        "slot",
+        "thread",
+        "work",
+    )
 
-    def __init__(self, frames: Frames = ()) -> None:
+    def __init__(self, slot: Any = None, frames: Frames = ()) -> None:
+        self.slot = slot
+        """the pool's own, until it has it back"""
         self.frames = frames
         """the code that took it, innermost first, with positions in it; empty where nobody asked for it"""
         self.work: Work | None = current_work()
         self.thread = threading.current_thread()
-        self.last_statement: Any = ""
+        self.last_statement = ""
         self.leaves_state = False
         """a statement has left something in the session"""
+        self.is_touched = False
+        """the borrower had hold of the driver's connection itself, and may have changed its attributes"""
+        self.named_cursors: tuple[Any, ...] = ()
+        """those that the server has as well"""
         self.is_suspect = False
         """held for so long that it was logged"""
+        self.is_over = False
         self.began_at = time.perf_counter()
 
     def held_s(self) -> float:
@@ -44,42 +68,89 @@ class Lease:
         return f"{self.work} in {thread}" if self.work else thread
 
 
+class Lender(Protocol):
+    """Who has lent a connection."""
+
+    def take_back(self, lease: Lease) -> None:
+        """Receive it from its borrower."""
+
+    def forget(self, lease: Lease) -> None:
+        """Receive it from the collector, which may come at any moment, on any thread: nothing may be waited for."""
+
+
 class LentConnection:
     """The driver's connection, for as long as it is lent; closing it gives it back, and so does forgetting it.
 
-    SQLAlchemy's own does more, for ten times the price. The driver's connection is `driver_connection`: attributes are
-    read through, and to be set there.
+    SQLAlchemy's own does more, for ten times the price. Attributes are read through; to set one, there is
+    `driver_connection`. A cursor of it ends with it.
     """
 
-    __slots__ = ("_give_back", "driver_connection", "lease")
+    __slots__ = ("_lender", "lease", "raw")
 
-    def __init__(self, driver_connection: Any, lease: Lease, give_back: Callable[[], None]) -> None:
-        self.driver_connection = driver_connection
+    def __init__(self, raw: Any, lease: Lease, lender: Lender) -> None:
+        self.raw = raw
+        """the driver's connection, for this engine itself; None once it was given back"""
         self.lease = lease
-        self._give_back: Callable[[], None] | None = give_back
+        self._lender: Lender | None = lender
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.driver_connection, name)
+        if name not in _ONLY_READ:
+            self.lease.is_touched = True
+        return getattr(self._open_one(), name)
+
+    @property
+    def driver_connection(self) -> Any:
+        """The driver's connection; None once it was given back."""
+        self.lease.is_touched = True
+        return self.raw
+
+    @property
+    def autocommit(self) -> bool:
+        """Whether each statement is a transaction of its own."""
+        return bool(self._open_one().autocommit)
+
+    @autocommit.setter
+    def autocommit(self, autocommit: bool) -> None:
+        self._open_one().autocommit = autocommit
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
         """Open a cursor."""
-        return self.driver_connection.cursor(*args, **kwargs)
+        cursor = self._open_one().cursor(*args, **kwargs)
+        if isinstance(cursor, LentCursor):
+            cursor.lease = self.lease
+        else:  # of the borrower's own kind: what it runs is not seen
+            self.lease.leaves_state = True
+        if args or kwargs:
+            self.end_with_lease(cursor)
+        return cursor
+
+    def end_with_lease(self, cursor: Any) -> None:
+        """Close a cursor when the connection is given back, if it is one that the server has as well."""
+        if getattr(cursor, "name", None):
+            self.lease.named_cursors += (cursor,)
 
     @property
     def closed(self) -> bool:
         """Whether it was given back, or is closed."""
-        return self._give_back is None or bool(self.driver_connection.closed)
+        return self.raw is None or bool(self.raw.closed)
 
     def close(self) -> None:
         """Give it back."""
-        give_back, self._give_back = self._give_back, None
-        if give_back is not None:
-            self.driver_connection = None
-            give_back()
+        if self._lender is not None:
+            try:
+                self._lender.take_back(self.lease)  # which closes cursors that need it
+            finally:
+                self.raw = None
+            self._lender = None  # now, and not before: a signal's exception may have come in between
+
+    def _open_one(self) -> Any:
+        if self.raw is None:
+            raise InterfaceError("connection already closed")
+        return self.raw
 
     def __del__(self) -> None:
-        if not sys.is_finalizing():
-            self.close()
+        if self._lender is not None:
+            self._lender.forget(self.lease)
 
 
 def frames_here() -> Frames:

@@ -48,7 +48,7 @@ class PoolOptions:
 
 
 NAMES = tuple(field.name for field in fields(PoolOptions))
-LEAST = {"POOL_SIZE": 1, "MAX_OVERFLOW": -1, "TIMEOUT": 0, "RECYCLE": -1, "PING_IDLE_S": 0, "MIN_SIZE": 0}
+LEAST = {"POOL_SIZE": 1, "MAX_OVERFLOW": -1, "RECYCLE": -1, "PING_IDLE_S": 0, "MIN_SIZE": 0}
 
 
 def problems(given: Mapping[str, Any]) -> list[str]:
@@ -77,4 +77,6 @@ def _problem_with(key: str, value: Any) -> str | None:
     kinds = (int, float) if isinstance(default, float) else (int,)
     if isinstance(value, bool) or not isinstance(value, kinds):
         return f"{key}={value!r} must be a {'number' if float in kinds else 'whole number'}"
+    if key == "TIMEOUT":  # it bounds connecting too: none could ever be opened in no time
+        return None if value > 0 else f"TIMEOUT={value!r} must be more than 0"
     return None if value >= LEAST[key] else f"{key}={value!r} must be {LEAST[key]} or more"

@@ -1,320 +1,423 @@
-"""SQLAlchemy's QueuePool, as dj_db_conn_pool uses it, that keeps its time and tells what it does."""
+"""A pool that gives a connection or an error in time, keeps its time and tells what it does."""
 
 import gc
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from typing import Any, cast
+from typing import Any
+from weakref import WeakValueDictionary
 
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.pool.base import _ConnectionRecord
-from sqlalchemy.util.queue import Empty, Queue
 
 from poolhouse.conf import options
 from poolhouse.engines import leaks, session, sockets
-from poolhouse.engines.connecting import TooSlowError, connect_within
+from poolhouse.engines.connecting import Attempt, TooSlowError
 from poolhouse.engines.lending import Lease, LentConnection, frames_here
 from poolhouse.engines.options import PoolOptions
+from poolhouse.engines.places import OPEN_ONE, WAIT, Places
+from poolhouse.engines.slot import Slot, identity_of
 from poolhouse.errors import PoolTimeoutError, PoolUse
 from poolhouse.measures.meter import Meter
 from poolhouse.tracing.work import current_work
 
+logger = logging.getLogger(__name__)
+
 # What a ping may take of the TIMEOUT, and at most: the rest is for the new connection that replaces a dead one.
 PING_SHARE, PING_MAX_S = 0.5, 5.0
+# How often who waits looks whether somebody has forgotten a connection.
+LOOK_INTERVAL_S = 0.1
 # A collection stops every thread for as long as it takes, which in a large process is a tenth of a second.
 COLLECT_INTERVAL_S = 1.0
-# libpq's PQTRANS_IDLE, which both drivers hand on: https://www.postgresql.org/docs/17/libpq-status.html
-NO_TRANSACTION = 0
 
 # SQLAlchemy writes a line for each connection that is closed; they are counted here. ECHO brings the lines back.
 logging.getLogger(f"{__name__}.LendingPool").setLevel(logging.WARNING)
 
 
+Params = dict[str, Any]
+Open = Callable[[Params], Any]
+"""opens a connection of the driver's"""
+
+
 class _NothingFreeError(Exception):
-    """No slot within the time."""
+    """No place within the time."""
 
 
 class LendingPool(QueuePool):
-    """A pool that gives a connection or an error in time, and counts.
-
-    A slot may be without a connection: after an attempt that failed it is free like any other, and the next caller
-    connects. So a failure wakes those who wait, where the plain pool would let them wait for their whole time.
-    """
+    """SQLAlchemy's pool of one alias, with places that are handed on in the order in which they were asked for."""
 
     def __init__(self, alias: str, settings: PoolOptions, dialect: Dialect) -> None:
-        super().__init__(
-            self._open,
-            pool_size=settings.POOL_SIZE,
-            max_overflow=settings.MAX_OVERFLOW,
-            timeout=settings.TIMEOUT,
-            use_lifo=settings.USE_LIFO,
-            recycle=settings.RECYCLE,
-            echo=settings.ECHO,
-            pre_ping=False,  # this pool knows better when
-            dialect=dialect,
-        )
+        # QueuePool's own beginning would make the queue that the places are for.
+        super(QueuePool, self).__init__(self._connect_for_slot, echo=settings.ECHO, dialect=dialect)
         self.alias, self.settings, self.meter = alias, settings, Meter(alias)
-        self.waiting = 0
         self.pid = os.getpid()
-        self._asked = threading.local()
-        self._waiting_lock = threading.Lock()
-        self._leases: dict[int, Lease] = {}
-        self._opened: dict[Any, float] = {}  # when, by perf_counter
+        self._timeout = settings.TIMEOUT
+        self._places: Places[Slot] = Places(settings.POOL_SIZE, settings.MAX_OVERFLOW, lifo=settings.USE_LIFO)
+        self._leases: set[Lease] = set()
+        self._forgotten: deque[Lease | _ConnectionRecord] = deque()  # a record: of a slot that was lost
+        self._slots: WeakValueDictionary[Any, Slot] = WeakValueDictionary()  # by the driver's connection
+        self._generation = 0
+        self._connecting = threading.local()
         self._may_collect_at = 0.0
         self._notes_frames = options().LEAK_THRESHOLD_S > 0
 
-    def asked_by(self, connect: Callable[[], Any]) -> None:
-        """Say how this thread's next connection is opened, should a new one be needed: with the parameters of now."""
-        self._asked.connect = connect
-
-    def connect(self) -> LentConnection:  # type: ignore[override]  # a lighter one than SQLAlchemy's
+    def connect(self, params: Params, open_: Open) -> LentConnection:  # type: ignore[override]  # SQLAlchemy's is heavier
         """Lend a connection.
+
+        Args:
+            params: what to connect to, and how; those of now, should a new connection be needed.
+            open_: opens one; called on another thread.
 
         Raises:
             PoolTimeoutError: there was none within TIMEOUT.
             the driver's Error: it could not be opened.
         """
         began_at = time.perf_counter()
-        self._asked.deadline = began_at + self.settings.TIMEOUT
         try:
-            slot = self._take_filled_slot()
+            slot = self._take_slot(params, open_, began_at + self._timeout)
         except (_NothingFreeError, TooSlowError) as error:
             self.meter.count("timeouts")
             waited_s = time.perf_counter() - began_at
             if (work := current_work()) is not None:
                 work.wait_s += waited_s
             raise self._timeout_error(waited_s, str(error)) from None
-        lease = Lease(frames_here() if self._notes_frames else ())
-        waited_s = lease.began_at - began_at
-        self._leases[id(lease)] = lease
-        if lease.work is not None:
-            lease.work.wait_s += waited_s
-            lease.work.held_since = lease.began_at
-        self.meter.lent(waited_s)
-        return LentConnection(slot.dbapi_connection, lease, partial(self._take_back, slot, lease))
+        try:
+            lease = Lease(slot, frames_here() if self._notes_frames else ())
+            self._leases.add(lease)
+            waited_s = lease.began_at - began_at
+            if lease.work is not None:
+                lease.work.wait_s += waited_s
+                lease.work.took(lease.began_at)
+            self.meter.lent(waited_s)
+            return LentConnection(slot.connection, lease, self)
+        except BaseException:  # a signal's
+            self._leases = {other for other in self._leases if other.slot is not slot}
+            self._settle(slot, is_clean=False)
+            raise
 
     def leases(self) -> list[Lease]:
         """Give the connections that are lent now."""
-        return list(self._leases.values())
+        self._take_back_forgotten()
+        return list(self._leases)
 
     def age_s(self, connection: Any) -> float:
         """Give how long ago a connection of this pool was opened, by the driver's object."""
-        return time.perf_counter() - self._opened[connection]
+        return time.perf_counter() - self._slots[connection].opened_at
 
     @property
     def open(self) -> int:
         """How many connections are open, lent or not."""
-        return len(self._opened)
+        return len(self._slots)
 
-    def keep_warm(self) -> None:
-        """Open what is missing of MIN_SIZE; `asked_by` says how.
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for a connection."""
+        return self._places.waiting
+
+    def size(self) -> int:
+        """Give how many connections are kept."""
+        return self._places.size
+
+    def checkedin(self) -> int:
+        """Give how many connections nobody uses."""
+        return self._places.idle
+
+    def checkedout(self) -> int:
+        """Give how many are lent, or being opened."""
+        return max(0, self._places.count - self._places.idle)
+
+    def overflow(self) -> int:
+        """Give by how many there are more than are kept; below 0: fewer."""
+        return self._places.count - self._places.size
+
+    def keep_warm(self, params: Params, open_: Open, within_s: float | None = None) -> None:
+        """Open what is missing of MIN_SIZE.
+
+        Args:
+            params: as of `connect`.
+            open_: so as well.
+            within_s: how long it may take; None: TIMEOUT. What is open later is kept as well.
 
         Raises:
             the driver's Error, TooSlowError: one could not be opened.
         """
-        self._asked.deadline = time.perf_counter() + self.settings.TIMEOUT
-        self._bury_what_the_server_closed()
-        while self.open < self.settings.MIN_SIZE and (slot := self._slot_without_connection()) is not None:
-            try:
-                slot.get_connection()
-            finally:
-                self._put_back(slot)
+        deadline = time.perf_counter() + (self._timeout if within_s is None else within_s)
+        self._drop_what_the_server_closed()
+        while self._places.reserve(self.settings.MIN_SIZE):
+            self._put_back(self._open(params, open_, deadline))
 
     def find_forgotten(self) -> bool:
-        """Let the collector return the connections of threads that have ended without returning them; True if it did.
+        """Take back what was forgotten by threads that have ended; True if anything was.
 
         Django's wrappers refer to themselves, so they outlive their thread until the collector comes by, which it does
         when much is allocated, and not when everybody waits.
         """
         now = time.perf_counter()
-        if now < self._may_collect_at or all(lease.thread.is_alive() for lease in self.leases()):
-            return False
-        self._may_collect_at = now + COLLECT_INTERVAL_S
-        held = len(self._leases)
-        gc.collect()
-        return len(self._leases) < held
+        if now >= self._may_collect_at and not all(lease.thread.is_alive() for lease in self.leases()):
+            self._may_collect_at = now + COLLECT_INTERVAL_S
+            gc.collect()
+        return self._take_back_forgotten()
+
+    def dispose(self) -> None:
+        """Close the connections that nobody uses, and the others as they come back."""
+        self._generation += 1
+        for slot in self._places.idle_ones():
+            if self._places.withdraw(slot):
+                self._close(slot)
+
+    def recreate(self) -> "LendingPool":
+        """Give a new one like it."""
+        return LendingPool(self.alias, self.settings, self._dialect)  # type: ignore[arg-type]  # it was given as one
 
     def disown(self) -> None:
         """Let go, in a forked child, of the sockets that are the parent's."""
-        for connection in list(self._opened):
+        for connection in list(self._slots):
             sockets.disown(connection)
-
-    def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
-        self._opened.pop(connection, None)
-        super()._close_connection(connection, terminate=terminate)
 
     # Lending.
 
-    def _take_filled_slot(self) -> Any:
-        slot = self._take_slot(self._asked.deadline)
-        try:
-            if slot.dbapi_connection is not None:
-                self._replace_if_old_or_dead(slot)
-            if slot.dbapi_connection is None:
-                slot.get_connection()
-        except BaseException:
-            self._put_back(slot)  # whoever waits for one connects
-            raise
+    def _take_slot(self, params: Params, open_: Open, deadline: float) -> Slot:
+        if self._forgotten:
+            self._take_back_forgotten()
+        place = self._places.take()
+        if place is WAIT:
+            place = self._wait(deadline)
+        while isinstance(place, Slot):
+            if self._is_fit(place, params, deadline):
+                return place
+            place = self._places.exchange()  # another idle one is as good
+        slot = self._open(params, open_, deadline)
+        if (work := current_work()) is not None:
+            work.opened_count += 1
         return slot
 
-    def _take_slot(self, deadline: float) -> Any:
-        """Give a slot that is free, or a new one, or wait for one.
+    def _wait(self, deadline: float) -> Any:
+        """Wait in line for a place.
 
         Raises:
             _NothingFreeError: the deadline has passed.
         """
-        while True:
-            try:
-                return self._pool.get(False)
-            except Empty:
-                pass
-            if self._inc_overflow():
-                return _ConnectionRecord(self, connect=False)
-            left_s = deadline - time.perf_counter()
-            if left_s <= 0:
-                raise _NothingFreeError("every connection is lent")
-            if self.find_forgotten():
-                continue
-            with self._counted_as_waiting():
-                try:
-                    return self._pool.get(True, left_s)
-                except Empty:
-                    raise _NothingFreeError("every connection is lent") from None
-
-    @contextmanager
-    def _counted_as_waiting(self) -> Iterator[None]:
-        with self._waiting_lock:
-            self.waiting += 1
+        waiter, place = self._places.join(), None
         try:
-            yield
+            while not waiter.wait(min(LOOK_INTERVAL_S, deadline - time.perf_counter())):
+                if time.perf_counter() >= deadline:
+                    break
+                self.find_forgotten()
+            place = waiter.gift
         finally:
-            with self._waiting_lock:
-                self.waiting -= 1
+            given = self._places.leave(waiter)
+            if place is None and given is not WAIT:  # a signal's exception, or a greenlet's timeout
+                self._places.free() if given is OPEN_ONE else self._put_back(given)
+        if given is WAIT:
+            is_opening = self.checkedout() > len(self._leases)
+            raise _NothingFreeError(f"every connection is lent{' or being opened' if is_opening else ''}")
+        return given
 
-    def _replace_if_old_or_dead(self, slot: Any) -> None:
-        """Empty a slot that is about to be lent, if its connection is of no use; the borrower connects anew."""
-        if 0 <= self.settings.RECYCLE < time.time() - slot.starttime:
-            self.meter.count("recycled")
-            slot.invalidate()
-        elif slot.starttime < self._invalidate_time or not self._is_alive(slot):
-            self._bury(slot)
-
-    def _is_alive(self, slot: Any) -> bool:
-        """Look whether an idle connection is alive, and ask it where looking does not tell."""
-        idle_s = time.perf_counter() - slot.info["returned_at"]
-        is_due = self.settings.PRE_PING and idle_s > self.settings.PING_IDLE_S
-        if not is_due and not self._has_word(slot):
-            return True
-        timeout_s = min(PING_MAX_S, max(0.0, self._asked.deadline - time.perf_counter()) * PING_SHARE)
-        begun_at = time.perf_counter()
-        if sockets.is_alive(slot.dbapi_connection, timeout_s):
-            return True
-        if time.perf_counter() - begun_at >= timeout_s:
-            # The way to the server is broken, for the others as well, and not each caller should have to find it out.
-            self._invalidate_time = time.time()
+    def _is_fit(self, slot: Slot, params: Params, deadline: float) -> bool:
+        """Say whether an idle connection can be lent; if not, it is closed, and its place kept."""
+        try:
+            if slot.identity != identity_of(params):  # the settings were changed: it leads to somewhere else
+                self._discard(slot)
+                return False
+            now = time.perf_counter()
+            if 0 <= self.settings.RECYCLE < now - slot.opened_at:
+                self.meter.count("recycled")
+                self._discard(slot)
+                return False
+            if slot.generation == self._generation:
+                is_due = self.settings.PRE_PING and now - slot.returned_at > self.settings.PING_IDLE_S
+                if not (is_due or slot.has_word()) or self._answers(slot, deadline):
+                    return True
+        except BaseException:  # a signal's, or a greenlet's timeout
+            self._settle(slot, is_clean=False)
+            raise
+        self.meter.count("invalidated")
+        self._sever(slot)
         return False
 
-    @staticmethod
-    def _has_word(slot: Any) -> bool:
-        """Say whether the server has sent something to an idle connection, or has closed it; it takes a microsecond.
-
-        A server that is restarted, fails over or ends a session says so at once; one behind a broken network does not.
-        """
-        poller = slot.info.get("poller")
-        if poller is None:
-            poller = slot.info["poller"] = sockets.poller_of(slot.dbapi_connection)
-        return bool(poller.poll(0))
-
-    def _bury(self, slot: Any) -> None:
-        """Close a connection that is broken, without a word to the server, which could block."""
-        self.meter.count("invalidated")
-        sockets.sever(slot.dbapi_connection)
-        slot.invalidate()
-
-    def _open(self) -> Any:
-        """Open a connection for a slot."""
+    def _answers(self, slot: Slot, deadline: float) -> bool:
+        """Ask an idle connection for a sign of life where looking does not tell."""
+        full_s = min(PING_MAX_S, self._timeout * PING_SHARE)
         begun_at = time.perf_counter()
+        timeout_s = min(full_s, max(0.0, deadline - begun_at) * PING_SHARE)
+        if sockets.is_alive(slot.connection, timeout_s):
+            return True
+        if time.perf_counter() - begun_at >= timeout_s >= full_s / 2:
+            # The way to the server is broken, for the others as well, and not each caller should have to find it out.
+            self._generation += 1
+        return False
+
+    def _open(self, params: Params, open_: Open, deadline: float) -> Slot:
+        """Open a connection in a place; if that fails, the place is free again, once the attempt has ended."""
+        left_s = deadline - time.perf_counter()
+        attempt = Attempt(partial(self._make_slot, params, open_), self._receive_late)
         try:
-            connection = connect_within(self._asked.deadline - begun_at, self._asked.connect)
+            if left_s <= 0:
+                raise TooSlowError("no time was left to connect")
+            return attempt.opened_within(left_s)
+        except BaseException:
+            if not attempt.is_abandoned:
+                self._places.free()
+            raise
+
+    def _make_slot(self, params: Params, open_: Open) -> Slot:
+        generation, begun_at = self._generation, time.perf_counter()
+        self._connecting.connect = partial(open_, params)
+        try:
+            record = _ConnectionRecord(self)
         except BaseException:
             self.meter.count("connect_errors")
             raise
-        self._opened[connection] = time.perf_counter()
-        self.meter.connected(time.perf_counter() - begun_at)
-        if (work := current_work()) is not None:
-            work.opened_count += 1
-        return connection
+        slot = Slot(record, identity_of(params), generation, self._forgotten.append)
+        self._slots[slot.connection] = slot
+        self.meter.connected(slot.opened_at - begun_at)
+        return slot
 
-    def _slot_without_connection(self) -> Any:
-        """Give a slot to be warmed, one that lost its connection or a new one; None if all have one."""
-        queue = cast("Queue[Any]", self._pool)
-        with queue.mutex:
-            for slot in queue.queue:
-                if slot.dbapi_connection is None:
-                    queue.queue.remove(slot)
-                    return slot
-        return _ConnectionRecord(self, connect=False) if self._inc_overflow() else None
+    def _connect_for_slot(self) -> Any:
+        """Open a connection for SQLAlchemy's record, which asks for it without a word."""
+        return self._connecting.connect()
 
-    def _bury_what_the_server_closed(self) -> None:
-        """Empty the slots of idle connections that are of no use any more, before somebody is to use them."""
-        queue = cast("Queue[Any]", self._pool)
-        with queue.mutex:
-            for slot in queue.queue:
-                if slot.dbapi_connection is not None and self._has_word(slot):
-                    self._bury(slot)
+    def _receive_late(self, slot: Slot | None) -> None:
+        """Keep what was opened after its borrower had gone: the next one is as glad of it."""
+        if slot is None:
+            self._places.free()
+        else:
+            self._put_back(slot)
+
+    def _drop_what_the_server_closed(self) -> None:
+        """Close idle connections that are of no use any more, before somebody is to use them."""
+        for slot in self._places.idle_ones():
+            if not self._places.withdraw(slot):  # it was lent in the meantime
+                continue
+            if slot.has_word():
+                self._settle(slot, is_clean=False)
+            elif not self._places.put(slot):
+                self._close(slot)
 
     # Returning.
 
-    def _take_back(self, slot: Any, lease: Lease) -> None:
-        if os.getpid() != self.pid:  # of the parent's pool, in a child: it is not ours
+    def take_back(self, lease: Lease) -> None:
+        """Receive a connection from its borrower."""
+        slot, is_clean = lease.slot, False
+        if slot is None or os.getpid() != self.pid:  # in a child, what is of the parent's pool is not ours
             return
         try:
             self._end(lease)
-            if not self._is_clean(slot.dbapi_connection, lease):
-                self._bury(slot)
+            is_clean = self._is_clean(slot, lease)
         finally:
-            self._put_back(slot)
+            lease.slot = None
+            self._settle(slot, is_clean=is_clean)
 
-    def _put_back(self, slot: Any) -> None:
-        slot.info["returned_at"] = time.perf_counter()
-        self._do_return_conn(slot)
+    def forget(self, lease: Lease) -> None:
+        """Receive a connection from the collector: whoever comes by next looks after it."""
+        self._forgotten.append(lease)
+
+    def _take_back_forgotten(self) -> bool:
+        """Take back what the collector has found; nobody waits for the server for it."""
+        found = False
+        while self._forgotten:
+            with suppress(IndexError):  # somebody else was faster
+                one = self._forgotten.popleft()
+                found = True
+                if isinstance(one, _ConnectionRecord):
+                    sockets.sever(one.dbapi_connection)
+                    one.invalidate()
+                    self._places.free()
+                elif (slot := one.slot) is not None:
+                    self._end(one)
+                    one.slot = None
+                    self._settle(slot, is_clean=self._is_untouched(slot, one))
+        return found
 
     def _end(self, lease: Lease) -> None:
-        del self._leases[id(lease)]
+        lease.is_over = True
+        self._leases.discard(lease)
         held_s = lease.held_s()
         self.meter.returned(held_s)
         if lease.is_suspect:
             leaks.note_return(self.alias, lease)
         if lease.work is not None:
-            lease.work.hold_s += held_s
-            lease.work.held_since = None
+            lease.work.gave_back(lease.began_at + held_s)
+            lease.work = None  # somebody may keep a cursor, and with it all of a request
 
-    def _is_clean(self, connection: Any, lease: Lease) -> bool:
-        """Say whether a connection can be lent again, once its transaction and its session are brought to an end."""
-        if connection.closed:
-            return False
-        in_transaction = connection.info.transaction_status != NO_TRANSACTION
-        resets = self.settings.RESET == "always" or (self.settings.RESET == "seen" and lease.leaves_state)
-        if not in_transaction and not resets:
-            return True
+    def _settle(self, slot: Slot, *, is_clean: bool) -> None:
+        if is_clean:
+            self._put_back(slot)
+        else:
+            self.meter.count("invalidated")
+            try:
+                self._sever(slot)
+            finally:
+                self._places.free()
+
+    def _put_back(self, slot: Slot) -> None:
+        slot.returned_at = time.perf_counter()
+        if not self._places.put(slot):
+            self._close(slot)
+
+    def _close(self, slot: Slot) -> None:
+        """Close a connection, and free its place."""
         try:
-            with sockets.severed_after(connection, self.settings.TIMEOUT):
-                if in_transaction:
-                    connection.rollback()
-                if resets:
-                    session.reset_session(connection)
+            self._discard(slot)
+        finally:
+            self._places.free()
+
+    def _discard(self, slot: Slot) -> None:
+        """Close a connection that is sound."""
+        slot.is_given_up = True
+        self._slots.pop(slot.connection, None)
+        slot.record.close()
+
+    def _sever(self, slot: Slot) -> None:
+        """Close a connection that may not be, without a word to the server, which could block."""
+        slot.is_given_up = True
+        self._slots.pop(slot.connection, None)
+        sockets.sever(slot.connection)
+        slot.record.invalidate()
+
+    def _is_clean(self, slot: Slot, lease: Lease) -> bool:
+        """Say whether a connection can be lent again, once its transaction and its session are brought to an end."""
+        if self._is_untouched(slot, lease):
+            return True
+        if not slot.can_be_cleaned or slot.generation != self._generation:
+            return False
+        try:
+            with sockets.severed_after(slot.connection, self._timeout):
+                slot.close_cursors(lease.named_cursors)
+                if not session.end_transaction(slot.connection):
+                    return False
+                if self._resets(lease):
+                    session.reset_session(slot.connection)
                     self.meter.count("resets")
+                slot.restore()
         except Exception:  # noqa: BLE001 - what cannot be brought to an end is closed
             return False
         return True
 
+    def _is_untouched(self, slot: Slot, lease: Lease) -> bool:
+        """Say whether a connection can be lent again as it is; nothing is asked of the server."""
+        return (
+            slot.is_idle()
+            and slot.generation == self._generation
+            and not lease.is_touched
+            and not lease.named_cursors
+            and not self._resets(lease)
+        )
+
+    def _resets(self, lease: Lease) -> bool:
+        return self.settings.RESET == "always" or (self.settings.RESET == "seen" and lease.leaves_state)
+
     def _timeout_error(self, waited_s: float, reason: str) -> PoolTimeoutError:
         held = max(self.leases(), key=Lease.held_s, default=None)
-        use = PoolUse(self.settings.POOL_SIZE, self.settings.MAX_OVERFLOW, len(self._leases), self.waiting + 1)
+        in_use = len(self._leases)
+        use = PoolUse(
+            self.settings.POOL_SIZE, self.settings.MAX_OVERFLOW, in_use, self.waiting + 1, self.checkedout() - in_use
+        )
         longest = f"longest held: {held.held_s():.1f} s by {held.holder}" if held else ""
         return PoolTimeoutError(self.alias, waited_s, use, longest, reason)

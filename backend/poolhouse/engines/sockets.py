@@ -3,15 +3,20 @@
 import os
 import select
 import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from poolhouse.engines import native
 
-def poller_of(connection: Any) -> select.poll:
+
+class SeveredError(Exception):
+    """A connection's socket was cut, since something took too long on it."""
+
+
+def poller_of(connection: Any) -> Any:
     """Give what tells whether something has come from the server, its goodbye included."""
-    poller = select.poll()
+    poller = native.new_poll()
     poller.register(connection.fileno(), select.POLLIN | select.POLLRDHUP)
     return poller
 
@@ -36,14 +41,44 @@ def is_alive(connection: Any, timeout_s: float) -> bool:
 
 @contextmanager
 def severed_after(connection: Any, timeout_s: float) -> Iterator[None]:
-    """Cut a connection's socket if a block takes too long: a driver that waits for the server cannot be interrupted."""
-    timer = threading.Timer(timeout_s, sever, [connection])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+    """Cut a connection's socket if a block takes too long: a driver that waits for the server cannot be interrupted.
+
+    Raises:
+        SeveredError: it was cut, and the block has not raised.
+    """
+    # Of a copy of the descriptor: when the driver has closed the connection, its number may be another file's.
+    with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
+        watchdog = _Watchdog(duplicate, timeout_s)
+        try:
+            yield
+        finally:
+            is_cut = watchdog.end()
+        if is_cut:  # in the last moment: whoever is lent it next would have it cut
+            raise SeveredError(f"it took more than {timeout_s:g} s")
+
+
+class _Watchdog:
+    """Cuts a socket after a time, unless it has been told that this is over."""
+
+    def __init__(self, connected: socket.socket, timeout_s: float) -> None:
+        self._connected = connected
+        self._lock = native.new_lock()
+        self._is_over = self._is_cut = False
+        self._call_off = native.call_later(timeout_s, self._cut)
+
+    def end(self) -> bool:
+        """Leave the socket alone from here on; say whether it was cut."""
+        self._call_off()
+        with self._lock:
+            self._is_over = True
+            return self._is_cut
+
+    def _cut(self) -> None:
+        with self._lock:
+            if not self._is_over:
+                self._is_cut = True
+                with suppress(OSError):  # the other side was faster
+                    self._connected.shutdown(socket.SHUT_RDWR)
 
 
 def sever(connection: Any) -> None:

@@ -1,21 +1,21 @@
 """`ENGINE = "poolhouse.engines.postgresql"`: dj_db_conn_pool's, with what it lacks."""
 
+import math
 import os
 import threading
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from dj_db_conn_pool.backends.postgresql import base
 from dj_db_conn_pool.core import pool_container
 from django.db import OperationalError, connections
-from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 from django.utils.functional import cached_property
 
 from poolhouse.conf import options
-from poolhouse.engines import leaks, session
+from poolhouse.engines import leaks
 from poolhouse.engines.connecting import TooSlowError
-from poolhouse.engines.lending import Lease
+from poolhouse.engines.cursors import lent
+from poolhouse.engines.lending import Lease, LentConnection
 from poolhouse.engines.options import PoolOptions
 from poolhouse.engines.pool import LendingPool
 
@@ -23,10 +23,7 @@ from poolhouse.engines.pool import LendingPool
 class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # untyped upstream
     """A connection from a pool of this process."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._lease: Lease | None = None
-        self.execute_wrappers.append(self._note_statement)
+    connection: Any
 
     def get_connection_params(self) -> dict[str, Any]:
         """Give the parameters of the next connection; where nothing is said, a dead way to the server is noticed."""
@@ -36,6 +33,8 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # untyped up
     def _noticing(self) -> dict[str, int]:
         timeout_s = max(1, int(self.pool_options.TIMEOUT))
         return {
+            # An attempt that its caller has left to itself shall end as well; libpq takes no less than two seconds.
+            "connect_timeout": max(2, math.ceil(self.pool_options.TIMEOUT)),
             "tcp_user_timeout": timeout_s * 1000,
             "keepalives_idle": timeout_s,
             "keepalives_interval": max(1, timeout_s // 3),
@@ -54,15 +53,41 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # untyped up
             PoolTimeoutError: there was none within TIMEOUT.
             django.db.OperationalError: it could not be opened.
         """
+        if self.alias == NO_DB_ALIAS:  # every alias has one, on a server of its own
+            connection = self._open(conn_params)
+            return LentConnection(connection, Lease(connection), _Nobody())
         pool = self.pool_if_made() or self.lending_pool()
-        pool.asked_by(partial(self._get_new_connection, conn_params))
-        connection = pool.connect()
-        self._lease = connection.lease
-        return connection
+        return pool.connect(conn_params, self._open)
+
+    def _open(self, conn_params: dict[str, Any]) -> Any:
+        factory = conn_params.get("cursor_factory")
+        if isinstance(factory, type):
+            conn_params = {**conn_params, "cursor_factory": lent(factory)}
+        return self._get_new_connection(conn_params)
+
+    def init_connection_state(self) -> None:
+        """Prepare a connection that was borrowed: what Django sets, it sets for each borrower."""
+        super().init_connection_state()
+        self.connection.lease.leaves_state = False
+
+    def chunked_cursor(self) -> Any:
+        """Open a cursor that the server has as well; it ends with the lease."""
+        cursor = super().chunked_cursor()
+        self.connection.end_with_lease(cursor.cursor)
+        return cursor
+
+    def _set_autocommit(self, autocommit: bool) -> None:
+        with self.wrap_database_errors:
+            self.connection.autocommit = autocommit
 
     def close(self) -> None:
         """Give the connection back."""
         BaseDatabaseWrapper.close(self)  # dj_db_conn_pool's own writes a line for the log each time, and nothing else
+
+    def close_pool(self) -> None:
+        """Close this alias' connections, as Django asks where what they were opened for has changed."""
+        if pool := self.pool_if_made():
+            pool.dispose()
 
     def lending_pool(self) -> LendingPool:
         """Give this alias' pool of this process; it is made when it is first asked for."""
@@ -77,18 +102,19 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # untyped up
         pool: LendingPool | None = dict.get(pool_container, self.alias)  # the container's own get raises
         return pool
 
-    def keep_warm(self) -> None:
+    def keep_warm(self, within_s: float | None = None) -> None:
         """Open what is missing of the pool's MIN_SIZE.
+
+        Args:
+            within_s: how long that may take; None: TIMEOUT. What is open later is kept as well.
 
         Raises:
             django.db.OperationalError, the driver's Error: one could not be opened.
         """
         pool = self.lending_pool()
         pool.find_forgotten()
-        conn_params = self.get_connection_params()
-        pool.asked_by(partial(self._get_new_connection, conn_params))
         try:
-            pool.keep_warm()
+            pool.keep_warm(self.get_connection_params(), self._open, within_s)
         except TooSlowError as error:
             raise OperationalError(f"{self.alias}: {error}") from None
 
@@ -100,16 +126,19 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # untyped up
 
     def forget_connection(self) -> None:
         """Forget, in a forked child, the connection that is the parent's."""
-        self.connection = self._lease = None
+        self.connection = None
 
-    def _note_statement(
-        self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]
-    ) -> Any:
-        if self._lease is not None:
-            self._lease.last_statement = sql
-            if session.leaves_state(sql):
-                self._lease.leaves_state = True
-        return execute(sql, params, many, context)
+
+class _Nobody:
+    """Lends connections that are of no pool."""
+
+    def take_back(self, lease: Lease) -> None:
+        """Close it."""
+        lease.is_over = True
+        lease.slot.close()
+
+    def forget(self, lease: Lease) -> None:
+        """Leave it to the driver, which closes what nobody refers to."""
 
 
 def _disown_parents_connections() -> None:

@@ -1,0 +1,56 @@
+"""Cursors that know for whom they are: what they run is noted with the lease, and they end with it."""
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from django.db import InterfaceError
+
+from poolhouse.engines import session
+
+if TYPE_CHECKING:
+    from poolhouse.engines.lending import Lease
+
+
+class LentCursor:
+    """Is put before the driver's class of cursors, so that nothing that runs a statement goes past it."""
+
+    lease: "Lease | None" = None
+    """None where the borrower has gone past the lent connection to make it"""
+
+    def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run a statement."""
+        _note(self, query)
+        return super().execute(query, *args, **kwargs)  # type: ignore[misc]  # the driver's
+
+    def executemany(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run a statement for each of many parameters."""
+        _note(self, query)
+        return super().executemany(query, *args, **kwargs)  # type: ignore[misc]
+
+    def callproc(self, name: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call a function of the server's."""
+        _note(self, f"{name}(")
+        return super().callproc(name, *args, **kwargs)  # type: ignore[misc]
+
+    def stream(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run a statement whose rows come one by one; psycopg 3 alone has it."""
+        _note(self, query)
+        return super().stream(query, *args, **kwargs)  # type: ignore[misc]
+
+
+def _note(cursor: Any, query: Any) -> None:
+    lease = cursor.lease
+    if lease is None:
+        return
+    if lease.is_over:
+        raise InterfaceError("cursor already closed: its connection was given back to the pool")
+    text = query if isinstance(query, str) else session.text_of(query, cursor)
+    lease.last_statement = text
+    if session.leaves_state(text):
+        lease.leaves_state = True
+
+
+@cache
+def lent(kind: type[Any]) -> type[Any]:
+    """Give a class of cursors that does what another does, and notes it."""
+    return type(f"Lent{kind.__name__}", (LentCursor, kind), {"__module__": __name__})

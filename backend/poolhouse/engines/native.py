@@ -1,0 +1,81 @@
+"""Threads of the operating system's, also where gevent has put greenlets in the place of threads.
+
+A driver in C that waits stops all greenlets of its thread. Only another thread can do that waiting, or end it.
+"""
+
+import os
+import select
+import sys
+import threading
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar
+
+THREADS_MAX = 200
+IDLE_MAX_S = 10
+
+T = TypeVar("T")
+
+
+def call(do: Callable[[], T]) -> T:
+    """Call something that may block; where a thread is a greenlet, on a thread, and the other greenlets go on."""
+    if not _has_greenlets():
+        return do()
+    answer: T = _threads(os.getpid(), _hub()).apply(do)
+    return answer
+
+
+def call_later(after_s: float, do: Callable[[], None]) -> Callable[[], None]:
+    """Call something after a time, even if this thread is blocked; give what calls it off."""
+    is_called_off = new_lock()
+    is_called_off.acquire()
+
+    def wait() -> None:
+        if not is_called_off.acquire(timeout=after_s):
+            do()
+
+    _start_thread(wait)
+    called_off: Callable[[], None] = is_called_off.release
+    return called_off
+
+
+def new_lock() -> Any:
+    """Make a lock for threads; a greenlet that waits for it stops the others, so it is to be held for a moment only."""
+    return _original("allocate_lock", "_thread")() if _has_greenlets() else threading.Lock()
+
+
+def new_poll() -> Any:
+    """Make a poll object that any thread may ask without waiting; gevent's belongs to the thread that made it."""
+    return _original("poll", "select")() if _has_greenlets() else select.poll()
+
+
+def _start_thread(run: Callable[[], None]) -> None:
+    if _has_greenlets():
+        _original("start_new_thread", "_thread")(run, ())
+    else:
+        threading.Thread(target=run, name="poolhouse-watchdog", daemon=True).start()
+
+
+def _has_greenlets() -> bool:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and monkey.is_module_patched("threading")
+
+
+def _original(name: str, module: str) -> Any:
+    from gevent.monkey import get_original
+
+    return get_original(module, name)
+
+
+def _hub() -> Any:
+    from gevent import get_hub
+
+    return get_hub()
+
+
+@cache
+def _threads(pid: int, hub: Any) -> Any:
+    """Make threads of one's own: gevent's are few, and needed for its name service."""
+    from gevent.threadpool import ThreadPool
+
+    return ThreadPool(THREADS_MAX, hub, idle_task_timeout=IDLE_MAX_S)

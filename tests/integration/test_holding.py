@@ -1,0 +1,119 @@
+"""Who holds connections of pools, and for how long: over several aliases, and on threads that Django does not tidy."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+from django.db import connections
+from django.http import HttpRequest, HttpResponse
+from django.test import AsyncClient
+from django.urls import path
+from pytest_django import Settings
+
+from poolhouse.helpers import db_connection_monitor
+
+ALIASES = ("left", "right")
+
+
+@pytest.fixture
+def _pools(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """Two aliases of the test database, each with a pool of two connections."""
+    from dj_db_conn_pool.core import pool_container
+
+    template = connections["default"].settings_dict
+    pool_options = {"POOL_SIZE": 2, "MAX_OVERFLOW": 0, "TIMEOUT": 1}
+    for alias in ALIASES:
+        ours = {"ENGINE": "poolhouse.engines.postgresql", "CONN_MAX_AGE": 0, "POOL_OPTIONS": pool_options}
+        connections.settings[alias] = {**template, **ours}
+    with django_db_blocker.unblock():
+        yield
+        for alias in ALIASES:
+            connections[alias].close()
+            if pool_container.has(alias):
+                pool_container.get(alias).dispose()
+                del pool_container[alias]
+            del connections[alias]
+            del connections.settings[alias]
+
+
+pytestmark = pytest.mark.usefixtures("_pools")
+
+
+def ask(alias: str) -> None:
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(0.2)")
+
+
+def test_holding_lasts_until_the_last_alias_has_its_connection_back() -> None:
+    with db_connection_monitor("both") as usage:
+        for alias in ALIASES:
+            connections[alias].ensure_connection()
+        time.sleep(0.2)
+        for alias in ALIASES:
+            connections[alias].close()
+        time.sleep(0.2)
+    assert 200 <= usage.hold_ms < 350
+
+
+def test_a_connection_that_is_still_held_counts_when_another_was_returned() -> None:
+    with db_connection_monitor("both") as usage:
+        for alias in ALIASES:
+            connections[alias].ensure_connection()
+        connections["right"].close()
+        time.sleep(0.2)
+    assert 200 <= usage.hold_ms < 350
+
+
+# Each request has a thread of its own: none comes so late that it is given one that another left, with its connection.
+THREADS = 4
+all_have_threads = threading.Barrier(THREADS, timeout=10)
+
+
+def _ask_beside_the_others() -> None:
+    all_have_threads.wait()
+    ask("left")
+
+
+async def careless(request: HttpRequest) -> HttpResponse:
+    await sync_to_async(_ask_beside_the_others, thread_sensitive=False)()
+    return HttpResponse("asked")
+
+
+def _ask_and_return() -> None:
+    try:
+        _ask_beside_the_others()
+    finally:
+        connections.close_all()
+
+
+async def careful(request: HttpRequest) -> HttpResponse:
+    await sync_to_async(_ask_and_return, thread_sensitive=False)()
+    return HttpResponse("asked")
+
+
+urlpatterns = [path("careless", careless), path("careful", careful)]
+
+
+def ask_at_once(address: str) -> list[tuple[int, str]]:
+    async def ask_all() -> list[tuple[int, str]]:
+        client = AsyncClient(raise_request_exception=False)
+        answers: list[Any] = await asyncio.gather(*(client.get(address) for _ in range(THREADS)))
+        return [(answer.status_code, answer.content.decode()) for answer in answers]
+
+    return async_to_sync(ask_all)()
+
+
+@pytest.mark.urls(__name__)
+@pytest.mark.parametrize(("address", "refused"), [("/careless", 2), ("/careful", 0)])
+def test_a_thread_of_no_request_s_keeps_its_connection_unless_it_is_closed_there(
+    settings: Settings, caplog: pytest.LogCaptureFixture, address: str, refused: int
+) -> None:
+    settings.MIDDLEWARE = ["poolhouse.middleware.DatabaseMiddleware"]
+    statuses = [status for status, _ in ask_at_once(address)]
+    assert sorted(statuses) == [200] * (THREADS - refused) + [503] * refused
+    holder = "by request GET /careless in thread"
+    assert sum(holder in record.getMessage() for record in caplog.records) == refused, "the error says who has them"

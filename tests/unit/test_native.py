@@ -1,0 +1,25 @@
+"""What is made on a thread of the operating system's, under gevent, is of use on every other."""
+
+import subprocess
+import sys
+
+from config.env import CHECKOUT
+
+# The thread that has opened a connection ends before the connection does, and its hub with it.
+SCRIPT = """
+import gevent.monkey
+gevent.monkey.patch_all()
+import os, socket
+from poolhouse.engines import native, sockets
+ours, theirs = socket.socketpair()
+poller = native.call(lambda: sockets.poller_of(ours))
+native._threads(os.getpid(), native._hub()).kill()
+assert poller.poll(0) == []
+theirs.send(b"a word")
+assert len(poller.poll(0)) == 1
+"""
+
+
+def test_a_socket_can_be_looked_at_when_the_thread_that_opened_it_has_ended() -> None:
+    answer = subprocess.run([sys.executable, "-c", SCRIPT], cwd=CHECKOUT / "backend", capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
