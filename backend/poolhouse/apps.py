@@ -1,5 +1,6 @@
 """The app's start in a process."""
 
+import logging
 import os
 from importlib.util import find_spec
 from typing import Any
@@ -12,6 +13,8 @@ from poolhouse.helpers import inspection
 from poolhouse.overview.observer import is_observer, spare_pooled_engines
 from poolhouse.process import forks, pools
 from poolhouse.tracing import statements
+
+logger = logging.getLogger(__name__)
 
 
 class PoolhouseConfig(AppConfig):
@@ -42,8 +45,17 @@ class PoolhouseConfig(AppConfig):
 
             tasks.follow_tasks()
         os.register_at_fork(before=forks.before_fork)
-        if find_spec("opentelemetry"):
-            from poolhouse.metrics import otel
-
-            otel.observe_pools()
+        _tell_opentelemetry()
         keeper.begin()
+
+
+def _tell_opentelemetry() -> None:
+    """Let OpenTelemetry know of the pools where its API is installed; the project works without."""
+    if not find_spec("opentelemetry") or not find_spec("opentelemetry.metrics"):  # other packages share the first name
+        return
+    try:
+        from poolhouse.metrics import otel
+
+        otel.observe_pools()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must not keep a project from starting
+        logger.warning("OpenTelemetry is not told of the pools: %s: %s", type(error).__name__, error)

@@ -9,17 +9,19 @@ from django.apps import AppConfig
 from django.core import checks
 from django.db import connections
 
+from poolhouse.backends import is_lending, is_postgresql, is_queuepool
 from poolhouse.conf import Options, options
-from poolhouse.driver import driver_errors
+from poolhouse.driver import driver, driver_errors, own_connection_params
 from poolhouse.engines.options import problems
-from poolhouse.identity import is_postgresql
 from poolhouse.process.forks import pools_in_prefork
 from poolhouse.process.pools import LENDING_ENGINE, is_pooled
 from poolhouse.servers import pgbouncer
-from poolhouse.servers.server import Capacity, capacity, monitor_cursor
+from poolhouse.servers.bounded import Cursor, bounded_cursor
+from poolhouse.servers.server import Capacity, ask_as_monitor, capacity
 
 MONITOR_CONNECTIONS = 1
 PLAIN_POOL_OPTIONS = ("POOL_SIZE", "MAX_OVERFLOW", "TIMEOUT", "RECYCLE", "PRE_PING", "ECHO")
+POSTGRESQL_PORT, PGBOUNCER_PORT = 5432, 6432
 THIS_MACHINE = ("", "localhost", "127.0.0.1", "::1")
 
 
@@ -46,20 +48,20 @@ def check_servers(
     return [
         message
         for alias in asked
-        for question in (_server_side_cursors, _fleet)
+        for question in (_fleet, _server_side_cursors)
         for message in question(alias, options())
     ]
 
 
 def _pool_options(alias: str, database: dict[str, Any]) -> Iterator[checks.CheckMessage]:
     given, engine = database.get("POOL_OPTIONS", {}), database["ENGINE"]
-    if engine == LENDING_ENGINE:
+    if is_lending(engine):
         found = problems(given)
-    elif "dj_db_conn_pool" in engine:  # what it does not know it drops, without a word
+    elif is_queuepool(engine):  # what it does not know it drops, without a word
         known = {key: value for key, value in given.items() if key in PLAIN_POOL_OPTIONS}
         found = [f"{engine} drops the unknown key {key!r}" for key in given if key not in known] + problems(known)
-    else:
-        found = [f"{engine} does not read them"] if given else []
+    else:  # an engine of the project's own may read them
+        found = [f"{engine} does not read them"] if given and engine.startswith("django.") else []
     for problem in found:
         yield checks.Error(
             f"DATABASES[{alias!r}]['POOL_OPTIONS']: {problem}.",
@@ -101,9 +103,19 @@ def _with_cursors_in_pgbouncer() -> list[str]:
 def _goes_through_pgbouncer(database: dict[str, Any]) -> bool:
     if not (url := options().PGBOUNCER_URL):
         return False
-    pooler, host, port = urlsplit(url), database.get("HOST", ""), int(database.get("PORT") or 5432)
-    is_same_host = host == pooler.hostname or {host, pooler.hostname} <= set(THIS_MACHINE)
-    return is_same_host and port == (pooler.port or 6432)
+    pooler = urlsplit(url)
+    return any(
+        (host == pooler.hostname or {host, pooler.hostname} <= set(THIS_MACHINE))
+        and port == str(pooler.port or PGBOUNCER_PORT)
+        for host, port in _addresses(database)
+    )
+
+
+def _addresses(database: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Give the addresses that libpq tries one after the other: hosts, with a port each or one for all."""
+    hosts = str(database.get("HOST") or "").split(",")
+    ports = str(database.get("PORT") or POSTGRESQL_PORT).split(",")
+    return zip(hosts, ports if len(ports) > 1 else ports * len(hosts), strict=False)
 
 
 def _perhaps_cursors(alias: str) -> checks.CheckMessage:
@@ -120,6 +132,7 @@ def _server_side_cursors(alias: str, chosen: Options) -> Iterator[checks.CheckMe
     database = connections.settings[alias]
     try:
         with pgbouncer.console_cursor(alias) as cursor:
+            _make_known(alias, cursor)
             mode = pgbouncer.pool_mode(cursor, database["NAME"], database["USER"])
     except driver_errors(alias) as error:
         yield _unanswered(f"PgBouncer of {alias!r} cannot be asked for its pool_mode", error)
@@ -132,16 +145,29 @@ def _server_side_cursors(alias: str, chosen: Options) -> Iterator[checks.CheckMe
         )
 
 
+def _make_known(alias: str, cursor: Cursor) -> None:
+    """Connect through PgBouncer, which tells of a database that it has by the name * once somebody has been there."""
+    name = connections.settings[alias]["NAME"]
+    if pgbouncer.database_pool(cursor, name) is None:
+        params = own_connection_params(alias) | {"options": ""}  # of which PgBouncer may not like to hear
+        with bounded_cursor(driver(alias), options().MONITOR_TIMEOUT_S, **params):
+            pass
+
+
 # The fleet.
 
 
 def _fleet(alias: str, chosen: Options) -> Iterator[checks.CheckMessage]:
     """Hold the most connections that the fleet can open against what there is room for."""
     fleet = chosen.FLEET
+    if _goes_through_pgbouncer(connections.settings[alias]):
+        yield from _pgbouncer_s_pool(alias, chosen)
     if not fleet:
         return
-    most = sum(processes * each for processes, each in fleet.values()) + MONITOR_CONNECTIONS
+    pooler = chosen.PGBOUNCER_CONNECTIONS
+    most = sum(processes * each for processes, each in fleet.values()) + pooler + MONITOR_CONNECTIONS
     parts = ", ".join(f"{service} {processes} × {each}" for service, (processes, each) in fleet.items())
+    parts += f", PgBouncer {pooler}" if pooler else ""
     try:
         room, of_what = _room(alias, chosen)
     except driver_errors(alias) as error:
@@ -156,27 +182,38 @@ def _fleet(alias: str, chosen: Options) -> Iterator[checks.CheckMessage]:
         )
 
 
+def _pgbouncer_s_pool(alias: str, chosen: Options) -> Iterator[checks.CheckMessage]:
+    """Hold the most connections that PgBouncer opens for one role of a database against what the server takes."""
+    try:
+        with pgbouncer.console_cursor(alias) as cursor:
+            _make_known(alias, cursor)
+            pool = pgbouncer.database_pool(cursor, connections.settings[alias]["NAME"])
+        server, _ = ask_as_monitor(alias, capacity)
+    except driver_errors(alias) as error:
+        yield _unanswered(f"PgBouncer and the server of {alias!r} cannot be asked whether they agree", error)
+        return
+    if pool and pool.most + MONITOR_CONNECTIONS > server.usable:
+        yield checks.Warning(
+            f"PgBouncer can open {pool.most} connections for each role of {alias!r} (pool_size {pool.size}, "
+            f"reserve {pool.reserve}{f', at most {pool.bound}' if pool.bound else ''}), and its server has room for "
+            f"{server.usable} ({_of_what(server)}).",
+            hint="Make its pool_size smaller, or raise max_connections: clients wait in PgBouncer at little cost.",
+            id="poolhouse.W004",
+        )
+
+
 def _room(alias: str, chosen: Options) -> tuple[int, str]:
     """Ask how many connections clients may open, and say what that is made of."""
     if _goes_through_pgbouncer(connections.settings[alias]):
         with pgbouncer.console_cursor(alias) as cursor:
             room = int(pgbouncer.setting(cursor, "max_client_conn"))
         return room, f"PgBouncer's max_client_conn {room}"
-    server = _ask_as_monitor(alias, chosen)
-    reserved = f"reserved {server.superuser_reserved} + {server.reserved}"
-    return server.usable, f"max_connections {server.max_connections}, {reserved}"
+    server, _ = ask_as_monitor(alias, capacity)
+    return server.usable, _of_what(server)
 
 
-def _ask_as_monitor(alias: str, chosen: Options) -> Capacity:
-    """Ask as the monitor, whom a full server lets in; where it is refused, as the application."""
-    if chosen.MONITOR_USER:
-        try:
-            with monitor_cursor(alias, chosen.MONITOR_USER, chosen.MONITOR_PASSWORD) as cursor:
-                return capacity(cursor)
-        except driver_errors(alias):
-            pass
-    with monitor_cursor(alias) as cursor:
-        return capacity(cursor)
+def _of_what(server: Capacity) -> str:
+    return f"max_connections {server.max_connections}, reserved {server.superuser_reserved} + {server.reserved}"
 
 
 def _unanswered(what: str, error: Exception) -> checks.CheckMessage:

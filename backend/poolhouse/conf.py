@@ -1,11 +1,13 @@
 """The app's settings: the dictionary POOLHOUSE in a project's settings, each key with a type and a default."""
 
-import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+
+from poolhouse.conf_problems import problems
 
 
 @dataclass(frozen=True)
@@ -25,26 +27,45 @@ class Options:
     """How many processes each service has, and how many connections each can open: `check --database` adds up."""
     LEAK_THRESHOLD_S: float = 0.0
     """A connection that is held for longer is logged with the stack that took it; 0: none is."""
-    MONITOR_TIMEOUT_S: int = 2
+    MONITOR_TIMEOUT_S: float = 2.0
     """How long the monitor waits for a source before it calls it unreachable."""
     MONITOR_USER: str = ""
     """The role that asks the server; empty: the database alias' own. A full server still lets in one that has
     pg_use_reserved_connections."""
     MONITOR_PASSWORD: str = ""
+    DIRECT: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The server itself, of an alias that goes through PgBouncer: HOST, PORT, NAME and what else of DATABASES[alias] is
+    another there. Who looks at the server, or works on it for long, goes past PgBouncer."""
     PGBOUNCER_URL: str = ""
     """PgBouncer's console, postgresql://user:password@host:port/pgbouncer, of one of its stats_users; empty: it is not
     asked."""
+    PGBOUNCER_CONNECTIONS: int = 0
+    """How many connections to the server PgBouncer opens at most; `check --database` adds them to those of FLEET."""
     METRICS_MAX_AGE_S: float = 1.0
     """How long a process answers Prometheus with what it saw last, before it looks again."""
     UTILISATION_WARNING_PERCENT: float = 80.0
     """Of the server's usable connections, how many are open; from here on it is a warning. So with those below."""
     UTILISATION_CRITICAL_PERCENT: float = 95.0
+    WAIT_WARNING_MS: float = 250.0
+    """Within which time 95 of 100 callers of late had a connection of their pool."""
+    WAIT_CRITICAL_MS: float = 1000.0
+    PGBOUNCER_WAIT_WARNING_S: float = 1.0
+    """How long a client of PgBouncer's has waited for a server connection."""
+    PGBOUNCER_WAIT_CRITICAL_S: float = 10.0
+    BLOCKED_WARNING_S: float = 5.0
+    """How long a session has waited for another's lock."""
+    IDLE_IN_TRANSACTION_WARNING_S: float = 30.0
+    """How long a session has kept a transaction, and its locks, and asked for nothing."""
+    FLEET_GRACE_S: float = 15.0
+    """How long a service of FLEET may be without any process that reports, as in a restart, until that is critical."""
     QUERY_WARNING_MS: float = 100.0
     """A statement's mean time of late."""
     QUERY_CRITICAL_MS: float = 500.0
     ERRORS_WARNING_PERCENT: float = 1.0
-    """Of the statements of late, how many failed."""
+    """Of the statements of late, how many failed; a row that breaks a constraint is none."""
     ERRORS_CRITICAL_PERCENT: float = 5.0
+    SAMPLE_MIN: int = 20
+    """Of fewer statements, or loans, neither their times nor their errors are judged."""
     IDLE_WARNING_PERCENT: float = 50.0
     """Of the server's usable connections, how many are open and idle."""
     IDLE_LONG_S: float = 300.0
@@ -70,40 +91,9 @@ def options() -> Options:
     """Read POOLHOUSE.
 
     Raises:
-        ImproperlyConfigured: a key is unknown, reports would expire between two of them, the monitor would not wait,
-            FLEET has something else than numbers, or a critical threshold is below its warning.
-
+        ImproperlyConfigured: lists what is wrong.
     """
     given = getattr(settings, "POOLHOUSE", {})
-    known = {one.name for one in fields(Options)}
-    if unknown := sorted(set(given) - known):
-        raise ImproperlyConfigured(f"POOLHOUSE has unknown keys {unknown}; allowed: {sorted(known)}.")
-    read = Options(**given)
-    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,24}", read.SERVICE):
-        raise ImproperlyConfigured(
-            f"POOLHOUSE: SERVICE={read.SERVICE!r} must be 1 to 24 letters, digits, dots, dashes or underscores: "
-            "it begins each connection's application_name."
-        )
-    if read.REPORT_TTL_S <= read.PUBLISH_INTERVAL_S:
-        raise ImproperlyConfigured(
-            f"POOLHOUSE: REPORT_TTL_S={read.REPORT_TTL_S} must be more than "
-            f"PUBLISH_INTERVAL_S={read.PUBLISH_INTERVAL_S}, or reports expire before the next one."
-        )
-    if read.MONITOR_TIMEOUT_S < 1:
-        raise ImproperlyConfigured(
-            f"POOLHOUSE: MONITOR_TIMEOUT_S={read.MONITOR_TIMEOUT_S} must be 1 or more: libpq takes less for no bound."
-        )
-    for service, numbers in read.FLEET.items():
-        if not isinstance(numbers, tuple | list) or [type(number) for number in numbers] != [int, int]:
-            raise ImproperlyConfigured(
-                f"POOLHOUSE: FLEET[{service!r}]={numbers!r} must be two whole numbers: "
-                "how many processes there are, and how many connections each can open."
-            )
-    for critical in (name for name in known if "_CRITICAL_" in name):
-        warning = critical.replace("_CRITICAL_", "_WARNING_")
-        if getattr(read, critical) < getattr(read, warning):
-            raise ImproperlyConfigured(
-                f"POOLHOUSE: {critical}={getattr(read, critical)} must not be less than "
-                f"{warning}={getattr(read, warning)}: what is critical is a warning as well."
-            )
-    return read
+    if found := problems(Options, given, settings.DATABASES):
+        raise ImproperlyConfigured(f"POOLHOUSE: {'; '.join(found)}.")
+    return Options(**given)

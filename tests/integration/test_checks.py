@@ -15,7 +15,7 @@ from django.db import connection, connections
 from pytest_django import Settings
 
 from config.database import get_fleet
-from config.env import CHECKOUT, Database, Monitor, Queue, Web, read
+from config.env import CHECKOUT, Database, Monitor, read
 from poolhouse.checks import check_servers
 from sandbox.servers import Place, Server, pgbouncer
 from tests.integration.test_engine import OURS, PLAIN, MakePool, _database, pool_of
@@ -44,6 +44,14 @@ def test_a_fleet_that_can_open_more_than_there_is_room_for_is_a_warning(configur
     assert message.level == checks.WARNING
     assert "can open 37 connections to 'default' (web 2 × 17, beat 1 × 2, monitor 1)" in message.msg
     assert "room for 35 (max_connections 40, reserved 3 + 2)" in message.msg
+
+
+def test_what_pgbouncer_opens_is_added(configure: Configure) -> None:
+    configure(FLEET={"web": (2, 0), "worker": (3, 1)}, PGBOUNCER_CONNECTIONS=31)
+    assert said() == {}
+    configure(FLEET={"web": (2, 0), "worker": (3, 1)}, PGBOUNCER_CONNECTIONS=32)
+    message = said()["poolhouse.W004"].msg
+    assert "can open 36 connections to 'default' (web 2 × 0, worker 3 × 1, PgBouncer 32, monitor 1)" in message
 
 
 def test_nothing_is_asked_where_nobody_wants_it(configure: Configure) -> None:
@@ -77,7 +85,7 @@ def test_a_full_server_is_asked_as_the_monitor(configure: Configure) -> None:
 
 
 def test_the_sandbox_passes_as_it_starts(configure: Configure, settings: Settings) -> None:
-    fleet = get_fleet(read(Database), read(Web), read(Queue), development=True)
+    fleet = get_fleet()
     assert fleet == {"web": (2, 10), "worker": (3, 1), "beat": (1, 1)}
     configure(FLEET=fleet)
     call_command("check", databases=["default"], fail_level="WARNING")
@@ -102,7 +110,8 @@ def through(pooler: Server, pool_of: MakePool, configure: Configure) -> Callable
     def make(**database: Any) -> str:
         configure(PGBOUNCER_URL=read(Monitor).model_copy(update={"pgbouncer_host": "127.0.0.1"}).pgbouncer_url)
         alias = pool_of(STANDARD)
-        connections.settings[alias] |= {"HOST": "localhost", "PORT": pooler.port, "POOL_OPTIONS": {}, **database}
+        server = {"HOST": "localhost", "PORT": pooler.port, "NAME": "poolhouse_transaction", "POOL_OPTIONS": {}}
+        connections.settings[alias] |= server | database
         return alias
 
     return make
@@ -132,20 +141,51 @@ def administer(pooler: Server) -> Callable[[str], None]:
     return run
 
 
-def test_pgbouncer_is_asked_whether_its_pool_mode_breaks_cursors(
-    through: Callable[..., str], administer: Callable[[str], None]
-) -> None:
-    alias = through()
-    message = said(alias)["poolhouse.W003"]
+def test_pgbouncer_is_asked_whether_its_pool_mode_breaks_cursors(through: Callable[..., str]) -> None:
+    message = said(through())["poolhouse.W003"]
     assert message.level == checks.WARNING
     assert "pool_mode transaction" in message.msg
     assert said(through(DISABLE_SERVER_SIDE_CURSORS=True)) == {}
+    assert said(through(NAME="poolhouse_session")) == {}
+
+
+def test_a_database_that_pgbouncer_has_by_no_name_is_asked_for_once_somebody_has_been_there(
+    through: Callable[..., str], administer: Callable[[str], None], servers: Place
+) -> None:
+    path = servers.data / "pgbouncer/pgbouncer.ini"
+    before = path.read_text()
+    any_name = f"[databases]\n* = host=127.0.0.1 port={read(Database).db_port} pool_mode=transaction"
+    path.write_text(before.replace("[databases]", any_name))
+    administer("RELOAD")
     administer("SET pool_mode = 'session'")
     try:
-        assert said(alias) == {}
+        assert set(said(through(NAME=connection.settings_dict["NAME"]))) == {"poolhouse.W003"}
     finally:
-        administer("SET pool_mode = 'transaction'")
-    assert set(said(alias)) == {"poolhouse.W003"}
+        path.write_text(before)
+        administer("RELOAD")
+
+
+@pytest.mark.parametrize(("size", "is_told"), [(29, False), (30, True), (300, True)])
+def test_a_pgbouncer_that_can_open_more_than_the_server_takes_is_a_warning(
+    through: Callable[..., str], administer: Callable[[str], None], servers: Place, size: int, is_told: bool
+) -> None:
+    alias = through(DISABLE_SERVER_SIDE_CURSORS=True)
+    path = servers.data / "pgbouncer/pgbouncer.ini"
+    before = path.read_text()
+    sizes = re.sub(r"(max_user_connections|default_pool_size) = \d+", r"\1 = 0", before)
+    path.write_text(sizes.replace("default_pool_size = 0", f"default_pool_size = {size}"))
+    administer("RELOAD")
+    try:
+        found = said(alias)
+    finally:
+        path.write_text(before)
+        administer("RELOAD")
+    assert set(found) == ({"poolhouse.W004"} if is_told else set())
+    if is_told:
+        assert f"can open {size + 5} connections for each role of '{alias}' (pool_size {size}, reserve 5)" in (
+            found["poolhouse.W004"].msg
+        )
+        assert "room for 35 (max_connections 40, reserved 3 + 2)" in found["poolhouse.W004"].msg
 
 
 @pytest.mark.parametrize("of_user", ["", "statement"])
@@ -155,12 +195,9 @@ def test_a_mode_of_the_database_s_own_counts_and_the_user_s_before_it(
     alias = through()
     path = servers.data / "pgbouncer/pgbouncer.ini"
     before = path.read_text()
-    name = re.search(r"dbname=(\w+)", before)
-    assert name
-    connections.settings[alias]["NAME"] = name[1]  # as PgBouncer calls it
-    with_mode = before.replace(name[0], f"{name[0]} pool_mode=session")
+    connections.settings[alias]["NAME"] = "poolhouse_session"  # as PgBouncer calls it
     users = f"[users]\n{connections.settings[alias]['USER']} = pool_mode={of_user}\n[pgbouncer]"
-    path.write_text(with_mode.replace("[pgbouncer]", users) if of_user else with_mode)
+    path.write_text(before.replace("[pgbouncer]", users) if of_user else before)
     administer("RELOAD")
     try:
         assert [message.msg.split(",")[0][-9:] for message in said(alias).values()] == ([of_user] if of_user else [])

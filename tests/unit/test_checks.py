@@ -65,7 +65,7 @@ def test_the_sandbox_s_own_settings_pass() -> None:
         (OURS, {"POOL_SIZE": "5"}, "POOL_SIZE='5' must be a whole number"),
         (PLAIN, {"pool_size": 5}, f"{PLAIN} drops the unknown key 'pool_size'"),
         (PLAIN, {"MIN_SIZE": 5}, f"{PLAIN} drops the unknown key 'MIN_SIZE'"),
-        (PLAIN, {"TIMEOUT": -1}, "TIMEOUT=-1 must be 0 or more"),
+        (PLAIN, {"TIMEOUT": -1}, "TIMEOUT=-1 must be more than 0"),
         (STANDARD, {"POOL_SIZE": 5}, f"{STANDARD} does not read them"),
     ],
 )
@@ -134,3 +134,31 @@ def test_a_fleet_of_something_else_than_numbers_is_refused(settings: Settings, n
             options()
     finally:
         options.cache_clear()
+
+
+def test_the_way_past_pgbouncer_is_an_alias_s(settings: Settings) -> None:
+    settings.POOLHOUSE = {**settings.POOLHOUSE, "DIRECT": {"defualt": {"HOST": "db"}}}
+    options.cache_clear()
+    try:
+        with pytest.raises(
+            ImproperlyConfigured, match=r"DIRECT has \['defualt'\], no aliases.* allowed: \['default'\]"
+        ):
+            options()
+    finally:
+        options.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "goes"),
+    [
+        ("localhost", 6000, True),
+        ("db,127.0.0.1", "5432,6000", True),
+        ("db,127.0.0.1", "6000", True),
+        ("db,127.0.0.1", "6000,5432", False),
+        ("db", "6000", False),
+        (None, None, False),
+    ],
+)
+@pytest.mark.usefixtures("pgbouncer")
+def test_of_several_addresses_one_may_be_pgbouncer_s(say: Any, host: Any, port: Any, goes: bool) -> None:
+    assert ids(say(ENGINE=STANDARD, HOST=host, PORT=port)) == (["poolhouse.I003"] if goes else [])

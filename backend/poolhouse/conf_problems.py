@@ -1,0 +1,131 @@
+"""What can be wrong with POOLHOUSE: each key has a type and a range, and some must fit each other."""
+
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import Field, fields
+from difflib import get_close_matches
+from typing import Any
+from urllib.parse import urlsplit
+
+INFINITE = math.inf
+# All that is not here is 0 or more, a share 100 % at most. What is waited for, or kept, must come to an end.
+BOUNDS: Mapping[str, tuple[float, float]] = {
+    "PUBLISH_INTERVAL_S": (0.1, 86_400),
+    "REPORT_TTL_S": (0.1, 7 * 86_400),
+    "MONITOR_TIMEOUT_S": (1, 600),  # libpq takes less for no bound
+    "METRICS_MAX_AGE_S": (0, 3600),
+    # -1 turns these off.
+    "SLOW_QUERY_MS": (-1, INFINITE),
+    "REQUEST_QUERIES": (-1, INFINITE),
+    "SLOW_REQUEST_DATABASE_MS": (-1, INFINITE),
+    "POOL_WAIT_MS": (-1, INFINITE),
+    "POOL_HOLD_MS": (-1, INFINITE),
+}
+SCHEMES: Mapping[str, tuple[str, ...]] = {
+    "REDIS_URL": ("redis", "rediss", "unix"),
+    "PGBOUNCER_URL": ("postgresql", "postgres"),
+}
+
+
+def problems(kind: type, given: Any, aliases: Collection[str]) -> list[str]:
+    """Say what is wrong: the key, its value, what is allowed.
+
+    Args:
+        kind: the dataclass of the keys, their types and defaults.
+        given: what the project's settings have.
+        aliases: of its databases.
+    """
+    if not isinstance(given, Mapping):
+        return [f"it is {given!r}, and must be a dictionary"]
+    keys = {key.name: key for key in fields(kind)}
+    found = [_unknown(key, keys) for key in given if key not in keys]
+    found += [
+        problem for name, key in keys.items() if name in given and (problem := _problem_with(key, name, given[name]))
+    ]
+    if found:
+        return found
+    return [*_that_do_not_fit(vars(kind(**given)), aliases)]
+
+
+def _unknown(key: Any, keys: Collection[str]) -> str:
+    near = get_close_matches(str(key).upper(), keys, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(sorted(keys))}"
+    return f"unknown key {key!r}; {hint}"
+
+
+def _problem_with(key: Field[Any], name: str, value: Any) -> str | None:
+    if key.type is bool:
+        return None if isinstance(value, bool) else f"{name}={value!r} must be True or False"
+    if key.type in (int, float):
+        return _problem_with_number(name, value, whole=key.type is int)
+    if key.type is str:
+        return _problem_with_text(name, value)
+    return None if isinstance(value, Mapping) else f"{name}={value!r} must be a dictionary"
+
+
+def _problem_with_number(name: str, value: Any, *, whole: bool) -> str | None:
+    least, most = BOUNDS.get(name, (0, 100 if name.endswith("_PERCENT") else INFINITE))
+    is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    if is_number and least <= value <= most:
+        return None
+    end = f"{least:g} or more" if most == INFINITE else f"from {least:g} to {most:g}"
+    return f"{name}={value!r} must be a {'whole ' if whole else ''}number, {end}"
+
+
+def _problem_with_text(name: str, value: Any) -> str | None:
+    if not isinstance(value, str):
+        shown = "" if "PASSWORD" in name else f"={value!r}"
+        return f"{name}{shown} must be text, and is {type(value).__name__}"
+    if name == "SERVICE" and not re.fullmatch(r"[A-Za-z0-9_.-]{1,24}", value):
+        return (
+            f"SERVICE={value!r} must be 1 to 24 letters, digits, dots, dashes or underscores: "
+            "it begins each connection's application_name"
+        )
+    if name in SCHEMES and value and not _is_url(value, SCHEMES[name]):
+        _, at, address = value.rpartition("@")
+        shown = f"…@{address}" if at else value  # what stands before may be a password
+        return f"{name}={shown!r} must be a URL that begins with {' or '.join(f'{one}://' for one in SCHEMES[name])}"
+    return None
+
+
+def _is_url(value: str, schemes: tuple[str, ...]) -> bool:
+    try:
+        url = urlsplit(value)
+        return url.scheme in schemes and value.startswith(f"{url.scheme}://") and url.port != 0
+    except ValueError:  # of a port that is no number
+        return False
+
+
+def _that_do_not_fit(read: Mapping[str, Any], aliases: Collection[str]) -> Iterator[str]:
+    if read["REPORT_TTL_S"] <= read["PUBLISH_INTERVAL_S"]:
+        yield (
+            f"REPORT_TTL_S={read['REPORT_TTL_S']} must be more than PUBLISH_INTERVAL_S={read['PUBLISH_INTERVAL_S']}, "
+            "or reports expire before the next one"
+        )
+    for service, numbers in read["FLEET"].items():
+        if not _is_pair(numbers):
+            yield (
+                f"FLEET[{service!r}]={numbers!r} must be two whole numbers, 0 or more: "
+                "how many processes there are, and how many connections each can open"
+            )
+    if strangers := [alias for alias in read["DIRECT"] if alias not in aliases]:
+        yield f"DIRECT has {strangers}, no aliases of DATABASES; allowed: {sorted(aliases)}"
+    for alias, changes in read["DIRECT"].items():
+        if not isinstance(changes, Mapping):
+            yield f"DIRECT[{alias!r}]={changes!r} must be a dictionary, as DATABASES[{alias!r}] is"
+    for critical in sorted(name for name in read if "_CRITICAL_" in name):
+        warning = critical.replace("_CRITICAL_", "_WARNING_")
+        if read[critical] < read[warning]:
+            yield (
+                f"{critical}={read[critical]} must not be less than {warning}={read[warning]}: "
+                "what is critical is a warning as well"
+            )
+
+
+def _is_pair(numbers: Any) -> bool:
+    return (
+        isinstance(numbers, tuple | list)
+        and [type(number) for number in numbers] == [int, int]
+        and all(number >= 0 for number in numbers)
+    )
