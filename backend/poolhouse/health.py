@@ -3,8 +3,6 @@
 import sys
 from typing import TextIO
 
-from django.db import DEFAULT_DB_ALIAS
-
 from poolhouse.overview.health import (
     ConnectionPoolHealth,
     ConnectionPoolMonitor,
@@ -21,7 +19,7 @@ __all__ = [
 ]
 
 
-def print_connection_pool_report(alias: str = DEFAULT_DB_ALIAS, out: TextIO | None = None) -> None:
+def print_connection_pool_report(alias: str | None = None, out: TextIO | None = None) -> None:
     """Print the health of an alias for people, on standard output or elsewhere."""
     from poolhouse.display.console import console_for  # rich, which a health check need not load
     from poolhouse.display.health_report import draw_health

@@ -34,6 +34,6 @@ def number(value: int | None) -> str:
     return NOT_GIVEN if value is None else f"{value:,}"
 
 
-def counted(count: int, noun: str) -> str:
-    """Count things in words: 1 caller, 2 callers."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Count things in words: 1 caller, 2 callers, 3 processes."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {plural or noun + 's'}"

@@ -1,15 +1,18 @@
-"""Who this process is, in the words that PostgreSQL shows: `service@host:pid`."""
+"""Who this process is, in the words that PostgreSQL shows: `service@host:pid`, and the project's own if it has any."""
 
+import hashlib
 import os
 import socket
 from dataclasses import dataclass
 
 from django.db import connections
 
+from poolhouse.backends import is_postgresql
 from poolhouse.conf import options
 
 # NAMEDATALEN - 1: PostgreSQL cuts application_name there, and the pid stands at its end.
 APPLICATION_NAME_MAX_BYTES = 63
+DIGEST_LENGTH = 6
 
 
 @dataclass(frozen=True)
@@ -22,9 +25,17 @@ class Identity:
 
     @property
     def name(self) -> str:
-        """The process's application_name, at most 63 bytes; a long host name is cut, never the pid."""
+        """The process's application_name, at most 63 bytes; a long host name is shortened, never the pid."""
         room = APPLICATION_NAME_MAX_BYTES - len(f"{self.service}@:{self.pid}")
-        return f"{self.service}@{self.host[: max(0, room)]}:{self.pid}"
+        return f"{self.service}@{_shortened(self.host, room)}:{self.pid}"
+
+
+def _shortened(host: str, room: int) -> str:
+    """Keep the beginning, for people, and a digest of the whole: hosts of one deployment differ at their ends."""
+    if len(host) <= room:
+        return host
+    digest = hashlib.sha256(host.encode()).hexdigest()[:DIGEST_LENGTH]
+    return f"{host[: room - DIGEST_LENGTH - 1]}~{digest}"
 
 
 def current(service: str | None = None) -> Identity:
@@ -36,13 +47,22 @@ def current(service: str | None = None) -> Identity:
 def label_connections() -> None:
     """Make every connection that this process opens from now on carry its identity as application_name.
 
-    Django reads the parameters of a connection when it opens one, so this must be called again after a fork.
+    What a project has put there itself follows after a blank, as far as there is room. Django reads the parameters of a
+    connection when it opens one, so this must be called again after a fork.
     """
     for database in connections.settings.values():
         if is_postgresql(database["ENGINE"]):
-            database.setdefault("OPTIONS", {})["application_name"] = current().name
+            given = database.setdefault("OPTIONS", {}).get("application_name", "")
+            own = _own_names.get(given, given)
+            label = f"{current().name} {own}".encode("ascii", "replace").decode()[:APPLICATION_NAME_MAX_BYTES].rstrip()
+            _own_names[label] = own
+            database["OPTIONS"]["application_name"] = label
 
 
-def is_postgresql(engine: str) -> bool:
-    """Say whether a database engine, by its dotted path, speaks PostgreSQL."""
-    return "postgresql" in engine or "postgis" in engine
+# By the label that was made of it: in a forked child, the settings have the parent's labels.
+_own_names: dict[str, str] = {}
+
+
+def process_of(application: str) -> str:
+    """Give the name of the process that has labelled a connection, by the connection's application_name."""
+    return application.partition(" ")[0]

@@ -7,10 +7,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 from django.core.management import CommandError
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, IntegrityError, connection, connections
 
 from poolhouse.health import get_connection_pool_health, print_connection_pool_report
 from poolhouse.measures import statement_meter
@@ -21,6 +22,9 @@ from poolhouse.reports.report import ProcessReport
 from poolhouse.reports.store import store
 from poolhouse.tracing.work import Work, doing
 from tests.integration.conftest import run
+from tests.integration.test_engine import OURS, MakePool, _database, pool_of
+
+__all__ = ["_database", "pool_of"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -34,6 +38,12 @@ def fresh_meter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statement_meter, "_meter", StatementMeter())
 
 
+@pytest.fixture(autouse=True)
+def _without_a_fleet(configure: Configure) -> None:
+    """Nobody else is expected to report."""
+    configure(FLEET={})
+
+
 @pytest.fixture
 def web() -> Iterator[None]:
     """The report of another process, which has done what this one has."""
@@ -43,7 +53,7 @@ def web() -> Iterator[None]:
     report = ProcessReport("web@box:1", "web", "box", 1, time.time(), time.time(), tuple(pool_states()), done, done)
     reports.publish(report)
     yield
-    reports.withdraw(report.name)
+    reports.withdraw(report.key)
 
 
 def ask(sql: str) -> None:
@@ -62,6 +72,38 @@ def test_every_statement_is_counted_whether_or_not_anyone_is_at_work() -> None:
     assert 0.05 <= durations.total_s < 1
     (done,) = activity_of(pool_states())
     assert (done.alias, done.statements, done.errors, done.timeouts) == ("default", durations, 1, 0)
+
+
+def test_a_row_that_a_constraint_refuses_is_no_error_of_the_database_s() -> None:
+    ask("CREATE TEMPORARY TABLE unique_number (number int PRIMARY KEY)")
+    for _ in range(2):
+        with suppress(IntegrityError):
+            ask("INSERT INTO unique_number VALUES (1)")
+    durations, errors = meter().read()["default"]
+    assert (durations.count, errors) == (3, 0)
+
+
+def test_a_password_that_is_wrong_is_critical(pool_of: MakePool) -> None:
+    alias = pool_of(OURS)
+    connections.settings[alias]["PASSWORD"] = "rotated"
+    for _ in range(3):
+        with pytest.raises(DatabaseError):
+            connections.create_connection(alias).ensure_connection()
+    pools = [pool for pool in pool_states() if pool.alias == alias]
+    done = activity_of(pools)
+    now = time.time()
+    reports = store()
+    assert reports
+    report = ProcessReport("web@box:1", "web", "box", 1, now, now, tuple(pools), done, done)
+    reports.publish(report)
+    try:
+        health = get_connection_pool_health(alias)
+        assert get_connection_pool_health("default")["status"] == "HEALTHY", "it is another alias'"
+    finally:
+        reports.withdraw(report.key)
+    assert health["status"] == "CRITICAL"
+    reasons = [alert["reason"] for alert in health["alerts"]]
+    assert "3 connections of web could not be opened in the last 5 minutes, and none is open" in reasons
 
 
 def test_statements_of_many_threads_are_all_counted() -> None:
@@ -106,7 +148,7 @@ def test_a_forked_child_counts_from_nothing() -> None:
 @pytest.mark.usefixtures("web")
 def test_the_health_is_that_of_the_fleet() -> None:
     health = get_connection_pool_health()
-    assert (health["schema"], health["status"], health["alias"]) == (1, "HEALTHY", "default")
+    assert (health["schema"], health["status"], health["alias"]) == (2, "HEALTHY", "default")
     assert health["database"] == connection.settings_dict["NAME"]
     assert health["max_connections"] == 35
     assert health["active_connections"] == len(health["connections"]) >= 1
@@ -116,12 +158,12 @@ def test_the_health_is_that_of_the_fleet() -> None:
 
 
 def test_what_the_processes_report_is_judged(request: pytest.FixtureRequest) -> None:
-    for _ in range(3):
+    for _ in range(20):
         with pytest.raises(DatabaseError):
             ask("SELECT 1 / 0")
     request.getfixturevalue("web")
     health = get_connection_pool_health()
-    assert (health["status"], health["queries"]["errors"]) == ("CRITICAL", 3)
+    assert (health["status"], health["queries"]["errors"]) == ("CRITICAL", 20)
     assert health["alerts"][0] == {
         "level": "critical",
         "reason": "100.0 % of the queries failed in the last 5 minutes",
@@ -130,7 +172,7 @@ def test_what_the_processes_report_is_judged(request: pytest.FixtureRequest) -> 
     print_connection_pool_report(out=out)
     assert out.getvalue().startswith("CRITICAL\n  100.0 % of the queries failed in the last 5 minutes\n")
     document = json.loads(run("monitor_connection_pool", "--json"))
-    assert (document["status"], document["queries"]["count"]) == ("CRITICAL", 3)
+    assert (document["status"], document["queries"]["count"]) == ("CRITICAL", 20)
     with pytest.raises(SystemExit, match="2"):
         run("monitor_connection_pool", "--fail-on", "critical")
 
@@ -148,10 +190,21 @@ def test_a_store_that_is_away_is_named_and_the_rest_is_told(configure: Configure
     assert health["active_connections"] >= 1
 
 
+def test_an_error_of_the_look_s_own_is_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("of a kind that nobody thought of")
+
+    monkeypatch.setattr("poolhouse.management.commands.db_pool_status.take_status", fail)
+    with pytest.raises(CommandError, match=r"^RuntimeError: of a kind that nobody thought of") as raised:
+        run("db_pool_status", "--fail-on", "warning")
+    assert raised.value.returncode == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["monitor_connection_pool", "--database", "nowhere"], "no PostgreSQL alias"),
+        (["monitor_connection_pool", "--database", "nowhere"], "no PostgreSQL alias of DATABASES; allowed: default"),
+        (["db_pool_status", "--database", "nowhere"], "no PostgreSQL alias"),
         (["db_pool_status", "--watch", "--fail-on", "warning"], "--watch has no last one"),
         (["db_pool_status", "--interval", "0"], "no number of seconds"),
         (["db_pool_status", "--interval", "nan"], "no number of seconds"),

@@ -1,6 +1,7 @@
 """Reports while Redis is away, and when it is back."""
 
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,8 +42,22 @@ def test_an_absence_of_redis_is_logged_once_and_so_is_its_return(
         publisher.publish()
         publisher.publish()
     assert [record.getMessage() for record in caplog.records[1:]] == ["pool reports are getting through again"]
-    (report,) = store.read_all()
+    (report,) = store.read_all().live
     assert report.service == "tests"
     publisher.withdraw()
-    assert store.read_all() == []
+    assert store.read_all().live == []
+    store.close()
+
+
+def test_two_processes_of_one_name_report_and_end_without_each_other_s_knowledge(servers: Place) -> None:
+    store = ReportStore(read(Queue).url, prefix=f"twins-{time.monotonic_ns()}", ttl_s=60, timeout_s=2)
+    one, other = Publisher(store), Publisher(store)  # as in two containers with equal host names
+    for publisher in (one, other, one):
+        publisher.publish()
+    first, second = store.read_all().live
+    assert first.name == second.name
+    one.withdraw()
+    assert len(store.read_all().live) == 1
+    other.withdraw()
+    assert store.read_all().live == []
     store.close()

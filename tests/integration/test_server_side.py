@@ -5,17 +5,19 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeAlias
 
 import psycopg2
 import pytest
-from django.db import connection
+from django.db import connection, connections
 
+from poolhouse.identity import current
 from poolhouse.overview.status import take_status
 from poolhouse.process.pools import pool_states
 from poolhouse.reports.report import ProcessReport
 from poolhouse.reports.store import store
-from poolhouse.servers.server import ask, blocks, capacity, client_connections, monitor_cursor, timescaledb
+from poolhouse.servers.server import Limit, ask, blocks, capacity, client_connections, monitor_cursor, timescaledb
 from sandbox.servers import Place
 from tests.integration.conftest import await_that, frozen
 from tests.plugin import superuser_sql
@@ -31,6 +33,12 @@ def connect(name: str) -> Connection:
     """Open an ordinary connection, past Django, in the tests' database."""
     connection.ensure_connection()
     return psycopg2.connect(**{**connection.get_connection_params(), "application_name": name})
+
+
+@pytest.fixture(autouse=True)
+def _without_a_fleet(configure: Configure) -> None:
+    """Nobody is expected to report."""
+    configure(FLEET={})
 
 
 @contextmanager
@@ -51,7 +59,7 @@ def web() -> Iterator[ProcessReport]:
     report = ProcessReport("web@box:1", "web", "box", 1, time.time(), time.time(), tuple(pool_states()))
     reports.publish(report)
     yield report
-    reports.withdraw(report.name)
+    reports.withdraw(report.key)
 
 
 @pytest.fixture
@@ -157,6 +165,7 @@ def test_without_a_monitor_s_role_a_full_server_is_critical_and_the_reports_are_
     assert re.match(r"database server \(default\) is unreachable: .*remaining connection slots are reserved", reason)
 
 
+@pytest.mark.usefixtures("web")
 def test_where_the_monitor_s_role_is_refused_the_application_s_asks_and_the_status_says_so(
     configure: Configure,
 ) -> None:
@@ -178,12 +187,21 @@ def blind(configure: Configure) -> Iterator[None]:
     superuser_sql("DROP ROLE blind")
 
 
-@pytest.mark.usefixtures("blind")
+def workers() -> list[str]:
+    """The server's own, which look like clients to who may not see what they are."""
+    with monitor_cursor("default") as cursor:
+        cursor.execute("SELECT application_name FROM pg_stat_activity WHERE backend_type <> 'client backend'")
+        return [name for (name,) in cursor.fetchall()]
+
+
+@pytest.mark.usefixtures("blind", "web")
 def test_a_monitor_without_pg_monitor_counts_what_it_may_not_see_and_says_so() -> None:
+    await_that(lambda: "TimescaleDB Background Worker Scheduler" in workers(), timeout_s=30)
     with holding("probe") as probe:
         status = take_status()
         (one,) = (one for one in status.connections if one.application == "probe")
         assert (one.pid, one.state, one.client, one.age_s) == (probe.get_backend_pid(), "hidden", "", None)
+        assert not [one for one in status.connections if one.application.startswith("TimescaleDB")]
         hidden = len(status.connections)
         reasons = [f"{hidden} server connections are hidden: the monitor's role is not granted pg_monitor"]
         assert status.verdict == ("warning", reasons)
@@ -203,6 +221,161 @@ def test_a_server_that_accepts_and_never_answers_is_given_up_in_time(
     (source,) = status.unreachable
     assert (source.source, source.level) == ("database server (default)", "critical")
     assert "timeout expired" in source.reason
+
+
+def test_sources_that_hang_together_cost_the_time_of_one(servers: Place, configure: Configure) -> None:
+    connection.ensure_connection()
+    configure(MONITOR_TIMEOUT_S=1)
+    store.cache_clear()  # with the shorter time
+    pids = [
+        int((servers.data / name).read_text().split()[0]) for name in ("timescale/postmaster.pid", "redis/redis.pid")
+    ]
+    try:
+        with frozen(pids[0]), frozen(pids[1]):
+            begun = time.monotonic()
+            status = take_status()
+            assert time.monotonic() - begun < 1.5
+    finally:
+        store.cache_clear()
+    assert [source.source for source in status.unreachable] == ["process reports", "database server (default)"]
+
+
+def test_a_look_leaves_no_connection_behind() -> None:
+    for _ in range(5):
+        take_status()
+    with holding("probe") as probe, probe.cursor() as cursor:
+
+        def monitors() -> int:
+            cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'monitor@%'")
+            ((count,),) = cursor.fetchall()
+            probe.rollback()  # a transaction sees what its first look saw
+            return int(count)
+
+        await_that(lambda: monitors() == 0)
+
+
+@pytest.mark.usefixtures("web")
+@pytest.mark.parametrize(("kind", "name", "room"), [("ROLE", "user", 0), ("DATABASE", "dbname", 1)])
+def test_a_limit_of_the_role_or_the_database_is_the_room_that_there_is(kind: str, name: str, room: int) -> None:
+    connection.ensure_connection()
+    whose = connection.get_connection_params()[name]
+    with holding("probe"):
+        used = len([one for one in take_status().connections if whose in (one.user, one.database)])
+        superuser_sql(f"ALTER {kind} {whose} CONNECTION LIMIT {used + room}")  # the monitor is let in
+        try:
+            status = take_status()
+        finally:
+            superuser_sql(f"ALTER {kind} {whose} CONNECTION LIMIT -1")
+    assert status.server
+    assert status.server.room_left == room
+    limit = Limit(kind.lower(), whose, used + room)
+    assert (status.server.limits, status.server.used_of(limit)) == ([limit], used)
+    assert (status.verdict[0] == "critical") == (room == 0)
+    assert take_status().verdict == ("ok", [])
+
+
+@pytest.mark.usefixtures("web")
+def test_who_blocks_others_is_in_the_verdict(configure: Configure) -> None:
+    configure(BLOCKED_WARNING_S=0.1, IDLE_IN_TRANSACTION_WARNING_S=0.1)
+    with holding("holder") as holder, holding("waiter") as waiter, ThreadPoolExecutor(1) as threads:
+        holder.cursor().execute("SELECT pg_advisory_lock(8)")
+        waiting = threads.submit(waiter.cursor().execute, "SELECT pg_advisory_lock(8)")
+        try:
+            await_that(lambda: len(take_status().verdict[1]) == 2)
+            level, (blocked, idle) = take_status().verdict
+        finally:
+            holder.close()
+            waiting.result()
+    assert level == "warning"
+    assert re.match(r"1 session blocked by others, the longest for \S+ m?s by holder, pid \d+$", blocked)
+    assert re.match(r"holder, pid \d+, has been idle in a transaction for ", idle)
+
+
+@pytest.mark.usefixtures("full")
+def test_where_both_roles_are_refused_each_is_told_why(configure: Configure) -> None:
+    configure(MONITOR_PASSWORD="wrong")
+    (source,) = take_status().unreachable
+    assert "remaining connection slots are reserved" in source.reason
+    assert "as poolhouse_monitor: " in source.reason
+    assert 'password authentication failed for user "poolhouse_monitor"' in source.reason
+
+
+@pytest.fixture
+def other(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """The settings of a second alias."""
+    own = connections.settings["default"]
+    made = {**own, "OPTIONS": dict(own["OPTIONS"])}
+    monkeypatch.setitem(connections.settings, "other", made)
+    return made
+
+
+def test_two_addresses_of_one_server_are_one_server(other: dict[str, object]) -> None:
+    other["HOST"] = "localhost"
+    with holding("probe"):
+        status = take_status()
+    (server,) = status.servers
+    assert server.aliases == ("default", "other")
+    assert [one.application for one in status.connections].count("probe") == 1
+
+
+@pytest.mark.usefixtures("web")
+def test_each_server_is_asked_and_one_that_is_away_is_named(other: dict[str, object]) -> None:
+    other["PORT"] = 1
+    status = take_status()
+    assert [server.aliases for server in status.servers] == [("default",)]
+    assert [source.source for source in status.unreachable] == ["database server (other)"]
+    assert status.verdict[0] == "critical"
+    assert take_status("default").verdict == ("ok", [])
+    assert take_status("other").servers == []
+
+
+def test_settings_that_cannot_be_used_are_told_as_of_a_server_that_is_away(other: dict[str, object]) -> None:
+    other |= {"NAME": "", "PORT": 2, "OPTIONS": {}}
+    (source,) = take_status().unreachable
+    assert source.source == "database server (other)"
+    assert "settings.DATABASES is improperly configured" in source.reason
+
+
+def test_a_process_that_looks_is_a_process_like_others(web: ProcessReport) -> None:
+    reports = store()
+    assert reports
+    mine = replace(web, name=current().name, pid=current().pid, run="mine")
+    reports.publish(mine)
+    try:
+        assert mine in take_status().processes
+    finally:
+        reports.withdraw(mine.key)
+
+
+def test_of_one_alias_nothing_of_the_others_is_judged(web: ProcessReport) -> None:
+    reports = store()
+    assert reports
+    waiting = replace(web, pools=(replace(web.pools[0], alias="other", waiting=3),), name="web@box:2", pid=2)
+    reports.publish(waiting)
+    try:
+        assert take_status().verdict[1] == ["3 callers of web waiting for a connection"]
+        assert take_status("default").verdict == ("ok", [])
+    finally:
+        reports.withdraw(waiting.key)
+
+
+def test_reports_of_another_version_are_counted_and_silence_is_measured(
+    configure: Configure, web: ProcessReport
+) -> None:
+    configure(FLEET={"web": (1, 1), "gone": (2, 1), "never": (1, 1)})
+    reports = store()
+    assert reports
+    gone = replace(web, service="gone", name="gone@box:7", pid=7)
+    reports.publish(gone, {"default:count:lent": 1})
+    reports.withdraw(gone.key)
+    status = take_status()
+    assert set(status.silent_s) == {"gone", "never"}
+    assert status.silent_s["never"] is None
+    assert status.silent_s["gone"] is not None
+    assert 0 <= status.silent_s["gone"] < 5
+    assert status.verdict[0] == "warning", "it may be starting anew"
+    configure(FLEET={"gone": (2, 1)}, FLEET_GRACE_S=0.0)
+    assert take_status().verdict[0] == "critical"
 
 
 def test_a_server_that_freezes_with_a_question_is_given_up_in_time(configure: Configure) -> None:

@@ -87,7 +87,7 @@ def test_pgbouncer_passes_a_session_on_with_its_name(servers: Place) -> None:
             port=ports.pgbouncer_port,
             user=database.db_user,
             password=database.db_pass.get_secret_value(),
-            dbname=database.db_name,
+            dbname=f"{database.db_name}_session",
             application_name="through the pooler",
         )
         with connection.cursor() as cursor:
@@ -100,7 +100,7 @@ def test_pgbouncer_passes_a_session_on_with_its_name(servers: Place) -> None:
                 port=ports.pgbouncer_port,
                 user=database.db_user,
                 password="wrong",
-                dbname=database.db_name,
+                dbname=f"{database.db_name}_session",
             )
     finally:
         server.stop()

@@ -42,5 +42,32 @@ def test_the_error_rate_of_nothing_is_not_known() -> None:
     assert activity(0.1, 0.1, 0.1, 0.1, errors=1).error_share == 0.25
 
 
+def waited(*durations_s: float, connects: int = 0, connect_errors: int = 0) -> Activity:
+    wait = activity(*durations_s).statements
+    return Activity("default", connects=connects, connect_errors=connect_errors, wait=wait, hold=wait)
+
+
+def test_waits_and_failures_to_connect_are_recent_as_well() -> None:
+    recent = waited(0.1, 7.0, 7.0, connects=5, connect_errors=3).since(waited(0.1, connects=4))
+    assert (recent.connects, recent.connect_errors) == (1, 3)
+    for histogram in (recent.wait, recent.hold):
+        assert histogram
+        assert (histogram.count, histogram.total_s) == (2, 14.0)
+    assert activity().since(activity()).wait is None, "an engine that does not tell"
+
+
+def test_of_a_pool_that_was_made_anew_all_waits_are_new() -> None:
+    recent = waited(7.0).since(waited(0.1, 0.1))
+    assert recent.wait
+    assert (recent.wait.count, recent.wait.total_s) == (1, 7.0)
+
+
+def test_activities_are_added_up_as_far_as_they_tell() -> None:
+    merged = Activity.merged("default", [activity(), waited(7.0, connects=1), waited(0.1, connect_errors=2)])
+    assert (merged.connects, merged.connect_errors) == (1, 2)
+    assert merged.wait
+    assert merged.wait.count == 2
+
+
 def test_a_pool_that_was_made_anew_has_timed_out_as_often_as_it_says() -> None:
     assert activity(timeouts=2).since(activity(timeouts=9)).timeouts == 2

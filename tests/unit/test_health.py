@@ -16,22 +16,23 @@ from poolhouse.display.health_report import draw_health
 from poolhouse.measures.histogram import Histogram
 from poolhouse.overview import health as health_module
 from poolhouse.overview.health import ConnectionPoolHealth, ConnectionPoolMonitor, connection_max_age_s
-from poolhouse.overview.status import Status, Unreachable
+from poolhouse.overview.status import ServerLook, Status, Unreachable
 from poolhouse.process.activity import Activity
 from poolhouse.reports.report import ProcessReport
-from poolhouse.servers.server import Capacity, ServerConnection, ServerFacts
+from poolhouse.servers.server import HIDDEN, Capacity, ServerConnection, ServerFacts
 
 Configure = Callable[..., None]
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def configure(settings: Settings) -> Iterator[Configure]:
-    """Set keys of POOLHOUSE for the length of a test."""
+    """Set keys of POOLHOUSE for the length of a test; first that no fleet is expected."""
 
     def set_keys(**keys: object) -> None:
         settings.POOLHOUSE = {**settings.POOLHOUSE, **keys}
         options.cache_clear()
 
+    set_keys(FLEET={})
     yield set_keys
     options.cache_clear()
 
@@ -56,7 +57,7 @@ def process(pid: int = 1, *, recent: Activity | None = None, total: Activity | N
 
 def status(*connections: ServerConnection, processes: list[ProcessReport] | None = None) -> Status:
     facts = ServerFacts(Capacity("17.2", 40, 3, 2), list(connections), [])
-    return Status(100.0, [process()] if processes is None else processes, facts)
+    return Status(100.0, [process()] if processes is None else processes, [ServerLook(("default",), facts)])
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_utilisation_is_what_is_open_of_the_35_usable(health_of: HealthOf, open_
     ("mean_s", "word"), [(0.099, "HEALTHY"), (0.1, "WARNING"), (0.499, "WARNING"), (0.5, "CRITICAL")]
 )
 def test_the_mean_query_of_late_is_judged(health_of: HealthOf, mean_s: float, word: str) -> None:
-    health = health_of(status(processes=[process(recent=activity(mean_s, count=1), total=activity(9.0))]))
+    health = health_of(status(processes=[process(recent=activity(mean_s, count=20), total=activity(9.0))]))
     assert health.status == word
     assert bool(health.alerts) == (word != "HEALTHY")
 
@@ -125,6 +126,22 @@ def test_a_critical_threshold_below_its_warning_is_refused(configure: Configure)
         options()
 
 
+@pytest.mark.parametrize(("count", "word"), [(19, "HEALTHY"), (20, "CRITICAL")])
+def test_a_few_queries_are_too_few_to_judge_by(health_of: HealthOf, count: int, word: str) -> None:
+    slow_and_wrong = activity(0.6, count=count, errors=count)
+    health = health_of(status(processes=[process(recent=slow_and_wrong)]))
+    assert (health.status, len(health.alerts)) == (word, 0 if word == "HEALTHY" else 2)
+
+
+def test_what_is_idle_is_not_known_where_the_server_hides_it(health_of: HealthOf) -> None:
+    hidden = replace(connection(2, HIDDEN), age_s=None, state_age_s=None)
+    health = health_of(status(connection(1, "idle"), hidden))
+    document = health.as_document()
+    assert document["active_connections"] == 2
+    assert [document[f"idle_{what}"] for what in ("connections", "percent", "long_connections")] == [None] * 3
+    assert ["Idle", "–"] in [line.split() for line in text_of(health).splitlines()]
+
+
 def test_queries_are_those_of_all_processes_and_of_this_alias_alone(health_of: HealthOf) -> None:
     elsewhere = replace(activity(9.0, errors=100), alias="other")
     first = replace(process(1, total=activity(0.001, count=98)), recent=(elsewhere,))
@@ -140,7 +157,7 @@ def test_queries_are_those_of_all_processes_and_of_this_alias_alone(health_of: H
 
 
 def test_a_server_that_is_away_is_critical_and_not_shown_as_empty(health_of: HealthOf) -> None:
-    away = Status(100.0, [], None, [Unreachable("database server (default)", "refused", "critical")])
+    away = Status(100.0, [], [], [Unreachable("database server (default)", "refused", "critical")])
     health = health_of(away)
     document = health.as_document()
     assert (document["status"], document["active_connections"], document["utilisation_percent"]) == (

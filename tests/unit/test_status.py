@@ -2,22 +2,50 @@
 
 import io
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from pytest_django import Settings
 from rich.console import Console
 
+from poolhouse.conf import options
 from poolhouse.display.console import console_for
 from poolhouse.display.looking import exit_status
 from poolhouse.display.render import print_status
 from poolhouse.engines.leaks import Suspect
 from poolhouse.measures.histogram import Histogram
+from poolhouse.overview.sources import ServerLook
 from poolhouse.overview.status import PGBOUNCER, Status, Unreachable
 from poolhouse.process.activity import Activity
 from poolhouse.process.pools import PoolState
 from poolhouse.reports.report import ProcessReport
 from poolhouse.servers.pgbouncer import PgBouncer, PgBouncerServer
-from poolhouse.servers.server import HIDDEN, Block, Capacity, Hypertable, ServerConnection, ServerFacts, TimescaleDB
+from poolhouse.servers.server import (
+    HIDDEN,
+    Block,
+    Capacity,
+    Hypertable,
+    ServerConnection,
+    ServerFacts,
+    TimescaleDB,
+)
+
+Configure = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def configure(settings: Settings) -> Iterator[Configure]:
+    """Set keys of POOLHOUSE for the length of a test; first that no fleet is expected."""
+
+    def set_keys(**keys: object) -> None:
+        settings.POOLHOUSE = {**settings.POOLHOUSE, **keys}
+        options.cache_clear()
+
+    set_keys(FLEET={})
+    yield set_keys
+    options.cache_clear()
 
 
 def report(service: str, pid: int, *, in_use: int = 1, idle: int = 1) -> ProcessReport:
@@ -53,8 +81,11 @@ CONNECTIONS = [
 
 def status(*connections: ServerConnection, unreachable: list[Unreachable] | None = None) -> Status:
     processes = [report("web", 1), report("web", 2), report("worker", 3)]
-    facts = ServerFacts(Capacity("17.2", 40, 3, 2), list(connections or CONNECTIONS), [])
-    return Status(100.0, processes, facts, unreachable or [])
+    return Status(100.0, processes, [server(*(connections or CONNECTIONS))], unreachable or [])
+
+
+def server(*connections: ServerConnection, alias: str = "default", **facts: Any) -> ServerLook:
+    return ServerLook((alias,), ServerFacts(Capacity("17.2", 40, 3, 2, 7.0), list(connections), [], **facts))
 
 
 def text_of(taken: Status, *, detailed: bool = True) -> str:
@@ -130,33 +161,39 @@ def test_connections_are_grouped_and_transactions_found() -> None:
 
 def test_the_document_is_json_and_carries_its_schema() -> None:
     document = json.loads(json.dumps(status().as_document()))
-    assert document["schema"] == 2
-    assert document["server"] == {
+    assert document["schema"] == 3
+    (server,) = document["servers"]
+    figures = {
+        "server": "default",
+        "aliases": ["default"],
         "version": "17.2",
         "max_connections": 40,
         "superuser_reserved": 3,
         "reserved": 2,
+        "started_at": 7.0,
         "usable": 35,
         "used": 4,
         "room_left": 31,
+        "limits": [],
     }
+    assert {name: server[name] for name in figures} == figures
     assert document["processes"][0]["server_connections"] == [101, 102]
     assert [one["owner"] for one in document["connections"]] == ["web@box:1", "web@box:1", "web@box:2", None]
-    assert document["connection_groups"][0] == {
+    assert server["connection_groups"][0] == {
         "application": "psql",
         "user": "poolhouse",
         "client": "127.0.0.1",
         "state": "idle",
         "connections": 1,
     }
-    assert (document["unexplained"], document["longest_transaction"]) == ([104], 101)
-    assert (document["pgbouncer"], document["timescaledb"]) == (None, None)
+    assert (server["unexplained"], server["longest_transaction"]) == ([104], 101)
+    assert (document["pgbouncer"], server["timescaledb"]) == (None, None)
 
 
 def test_the_document_has_the_same_keys_when_the_server_is_away() -> None:
-    away = Status(100.0, [], None)
+    away = Status(100.0, [], [])
     assert away.as_document().keys() == status().as_document().keys()
-    assert json.loads(json.dumps(away.as_document()))["server"] is None
+    assert json.loads(json.dumps(away.as_document()))["servers"] == []
 
 
 @pytest.mark.parametrize("detailed", [False, True])
@@ -181,7 +218,8 @@ def test_in_detail_a_blocked_session_is_shown_with_its_blocker_and_both_owners()
     )
     assert taken.server
     blocks = [Block(1, "relation", 12.3, 2, "psql"), Block(1, "relation", 12.3, 77, "autovacuum worker")]
-    taken = replace(taken, server=replace(taken.server, blocks=blocks))
+    (look,) = taken.servers
+    taken = replace(taken, servers=[replace(look, facts=replace(look.facts, blocks=blocks))])
     blocked, idle, longest = (
         lines.split("\n")[2:]
         for lines in text_of(taken).split("\n\n")
@@ -200,13 +238,13 @@ def test_a_session_that_was_idle_in_transaction_for_a_moment_is_not_made_a_findi
 
 def test_in_detail_hypertables_are_shown_with_the_edition() -> None:
     extension = TimescaleDB("2.19.3", "apache", [Hypertable("public.reading", 1234, 3 * 2**20)])
-    text = text_of(replace(status(), timescaledb=extension))
+    text = text_of(replace(status(), servers=[replace(server(), timescaledb=extension)]))
     assert "TimescaleDB 2.19.3, apache edition" in text
     assert text.splitlines()[-1].split() == ["public.reading", "1,234", "3.0", "MiB"]
 
 
 def test_a_server_that_is_away_is_not_shown_as_empty() -> None:
-    taken = Status(100.0, [report("web", 1)], None, [Unreachable("database server (default)", "refused")])
+    taken = Status(100.0, [report("web", 1)], [], [Unreachable("database server (default)", "refused")])
     text = text_of(taken)
     assert "database server (default) is unreachable: refused" in text
     assert "onnections on the server" not in text
@@ -226,6 +264,7 @@ def with_pool(process: ProcessReport, **changes: object) -> ProcessReport:
 def test_percentiles_of_a_service_are_those_of_all_its_durations_together() -> None:
     quick = with_pool(report("web", 1), wait=histogram(*[0.001] * 98), counts={"lent": 98})
     slow = with_pool(report("web", 2), wait=histogram(1.0, 1.0), counts={"lent": 2})
+    quick, slow = (replace(one, recent=(Activity("default", wait=one.pools[0].wait),)) for one in (quick, slow))
     taken = replace(status(), processes=[quick, slow, report("worker", 3)])
     web, worker = taken.as_document()["services"]
     fleet = taken.as_document()["fleet"]
@@ -256,7 +295,8 @@ def test_who_holds_a_connection_for_too_long_is_a_warning_and_told_in_detail() -
 
 
 def test_callers_that_wait_or_waited_in_vain_of_late_are_warnings_by_service() -> None:
-    busy = replace(with_pool(report("web", 1), waiting=2), recent=(Activity("default", timeouts=3),))
+    recent = Activity("default", timeouts=3)
+    busy = replace(with_pool(report("web", 1), waiting=2), recent=(recent,))
     long_ago = replace(report("worker", 2), activity=(Activity("default", timeouts=9),))
     taken = replace(status(), processes=[busy, with_pool(report("web", 3), waiting=1), long_ago])
     assert taken.verdict == (
@@ -302,6 +342,13 @@ def test_a_report_with_a_word_that_is_not_known_yet_is_read_without_it() -> None
 
 
 def test_a_report_survives_the_wire_and_one_of_another_version_is_left_out() -> None:
-    one = replace(report("web", 1), activity=(Activity("default", histogram(0.1, 2.0), 1, 4),))
+    done = Activity("default", histogram(0.1, 2.0), 1, 4, 5, 6, histogram(7.0), None)
+    one = replace(report("web", 1), activity=(done,), recent=(done,))
     assert ProcessReport.from_json(one.to_json()) == one
+    older = json.loads(one.to_json())
+    for name in ("connects", "connect_errors", "wait", "hold"):
+        del older["recent"][0][name]
+    read = ProcessReport.from_json(json.dumps(older))
+    assert read
+    assert read.recent == (Activity("default", histogram(0.1, 2.0), 1, 4),), "an older process says less"
     assert ProcessReport.from_json('{"version": 99, "name": "web@box:1"}') is None

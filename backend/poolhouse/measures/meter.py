@@ -1,11 +1,14 @@
 """What a pool has done since its process began: counters and durations."""
 
+import logging
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
 from poolhouse.measures.histogram import Histogram
+
+logger = logging.getLogger(__name__)
 
 # What can be counted; the names are those of the status' JSON and, with a prefix, of the metrics.
 COUNTERS = (
@@ -18,6 +21,9 @@ COUNTERS = (
     "resets",  # sessions brought back to their beginning, since a borrower left state in them
 )
 
+# So many durations are kept as they came, until they are counted all at once.
+NOTED_MAX = 256
+
 Listener = Callable[[str, str, float], None]
 """is told of each duration as it ends: the pool's alias, what it is (wait, hold or connect), and the seconds"""
 _listeners: list[Listener] = []
@@ -28,54 +34,80 @@ def listen(listener: Listener) -> None:
     _listeners.append(listener)
 
 
+class _Durations:
+    """Durations that are noted without a lock: appending to a deque cannot be interrupted."""
+
+    def __init__(self) -> None:
+        self.noted: deque[float] = deque()
+        self.counted = Histogram()
+
+    def count(self) -> None:
+        """Count what was noted. Not safe against other threads: its owner has a lock."""
+        for _ in range(len(self.noted)):
+            self.counted.record(self.noted.popleft())
+
+
 class Meter:
-    """Counters and durations of one pool, safe to write from any thread."""
+    """Counters and durations of one pool, safe to write from any thread, and from the collector."""
 
     def __init__(self, alias: str) -> None:
         self._alias = alias
-        # Reentrant: the collector may return a connection that was forgotten while this thread is counting.
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        self._events: deque[str] = deque()
         self._counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
-        self._wait, self._hold, self._connect = Histogram(), Histogram(), Histogram()
+        self._wait, self._hold, self._connect = _Durations(), _Durations(), _Durations()
 
     def count(self, name: str) -> None:
-        """Count an event of COUNTERS."""
-        with self._lock:
-            self._counts[name] += 1
+        """Count an event of COUNTERS; lent and connects are counted by their durations."""
+        self._events.append(name)
+        if len(self._events) > NOTED_MAX:
+            self._count_some()
 
     def lent(self, waited_s: float) -> None:
         """Count a connection that was lent, and how long its borrower waited for it."""
-        with self._lock:
-            self._counts["lent"] += 1
-            self._wait.record(waited_s)
+        self._wait.noted.append(waited_s)
         if _listeners:
             self._tell("wait", waited_s)
 
     def returned(self, held_s: float) -> None:
         """Note how long a connection was lent."""
-        with self._lock:
-            self._hold.record(held_s)
+        self._hold.noted.append(held_s)
+        if len(self._hold.noted) > NOTED_MAX:
+            self._count_some()
         if _listeners:
             self._tell("hold", held_s)
 
     def connected(self, took_s: float) -> None:
         """Count a connection that was opened, and how long that took."""
-        with self._lock:
-            self._counts["connects"] += 1
-            self._connect.record(took_s)
+        self._connect.noted.append(took_s)
         if _listeners:
             self._tell("connect", took_s)
 
     def read(self) -> dict[str, Any]:
         """Give the counters and copies of the histograms, all of one moment: `counts`, `wait`, `hold`, `connect`."""
         with self._lock:
-            return {
-                "counts": dict(self._counts),
-                "wait": Histogram.merged([self._wait]),
-                "hold": Histogram.merged([self._hold]),
-                "connect": Histogram.merged([self._connect]),
-            }
+            self._count_noted()
+            wait, hold, connect = (Histogram.merged([kind.counted]) for kind in (self._wait, self._hold, self._connect))
+            counts = {**self._counts, "lent": wait.count, "connects": connect.count}
+        return {"counts": counts, "wait": wait, "hold": hold, "connect": connect}
+
+    def _count_some(self) -> None:
+        """Count what was noted, unless somebody is at it; it may be this thread, interrupted by the collector."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._count_noted()
+            finally:
+                self._lock.release()
+
+    def _count_noted(self) -> None:
+        for kind in (self._wait, self._hold, self._connect):
+            kind.count()
+        for _ in range(len(self._events)):
+            self._counts[self._events.popleft()] += 1
 
     def _tell(self, what: str, seconds: float) -> None:
         for listener in _listeners:
-            listener(self._alias, what, seconds)
+            try:
+                listener(self._alias, what, seconds)
+            except Exception:  # what listens is somebody else's, and a connection is being lent or returned
+                logger.exception("%s: a listener of the pools' durations failed", self._alias)

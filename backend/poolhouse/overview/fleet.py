@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from poolhouse.measures.histogram import Histogram
-from poolhouse.process.activity import Activity
+from poolhouse.process.activity import Activity, merged_if_told
 from poolhouse.process.pools import PoolState
 from poolhouse.reports.report import ProcessReport
 
@@ -62,17 +62,21 @@ class Group:
     @property
     def wait(self) -> Histogram | None:
         """From asking for a connection to having it."""
-        return _merged(pool.wait for pool in self.pools)
+        return merged_if_told(pool.wait for pool in self.pools)
 
     @property
     def hold(self) -> Histogram | None:
         """From having it to returning it."""
-        return _merged(pool.hold for pool in self.pools)
+        return merged_if_told(pool.hold for pool in self.pools)
 
     @property
     def connect(self) -> Histogram | None:
         """Opening one."""
-        return _merged(pool.connect for pool in self.pools)
+        return merged_if_told(pool.connect for pool in self.pools)
+
+    def alias_note(self, alias: str) -> str:
+        """Name an alias, where there are several to be told apart."""
+        return f" ({alias})" if len({pool.alias for pool in self.pools}) > 1 else ""
 
     def activity(self, alias: str | None = None) -> Activity:
         """What they have done since each began, on one alias or on all."""
@@ -109,8 +113,3 @@ def services(processes: Iterable[ProcessReport]) -> list[Group]:
     for process in processes:
         by_service[process.service].append(process)
     return [Group(service, members) for service, members in sorted(by_service.items())]
-
-
-def _merged(histograms: Iterable[Histogram | None]) -> Histogram | None:
-    told = [histogram for histogram in histograms if histogram is not None]
-    return Histogram.merged(told) if told else None

@@ -10,13 +10,16 @@ from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS
 
 from poolhouse.conf import options
+from poolhouse.driver import postgresql_aliases, require_postgresql
 from poolhouse.human import duration, percent
-from poolhouse.overview.status import Finding, Status, judge, level_of, take_status
-from poolhouse.process.activity import RECENT_S, Activity
+from poolhouse.overview.findings import OF_LATE, Finding, judge, level_of
+from poolhouse.overview.observer import has_pooled_engine
+from poolhouse.overview.status import Status, take_status
+from poolhouse.process.activity import Activity
 from poolhouse.process.pools import is_pooled
-from poolhouse.servers.server import ServerConnection
+from poolhouse.servers.server import HIDDEN, ServerConnection
 
-HEALTH_SCHEMA_VERSION = 1
+HEALTH_SCHEMA_VERSION = 2
 WORDS = {"ok": "HEALTHY", "warning": "WARNING", "critical": "CRITICAL"}
 # The pools' own, where the settings do not say.
 NATIVE_MAX_LIFETIME_S = 3600
@@ -53,18 +56,22 @@ class ConnectionPoolStats:
         return self._share(len(self.connections))
 
     @cached_property
-    def idle(self) -> list[ServerConnection]:
-        """Those that do nothing, and have no transaction."""
+    def idle(self) -> list[ServerConnection] | None:
+        """Those that do nothing, and have no transaction; None: the server hides what some of them do."""
+        if self.max_connections is None or any(one.state == HIDDEN for one in self.connections):
+            return None
         return [one for one in self.connections if one.state == "idle"]
 
     @property
     def idle_share(self) -> float | None:
         """Idle ones, as a share of the usable: the room that is taken for nothing."""
-        return self._share(len(self.idle))
+        return None if self.idle is None else self._share(len(self.idle))
 
     @property
-    def idle_long(self) -> list[ServerConnection]:
+    def idle_long(self) -> list[ServerConnection] | None:
         """Those that have been idle for longer than POOLHOUSE["IDLE_LONG_S"]."""
+        if self.idle is None:
+            return None
         return [one for one in self.idle if (one.state_age_s or 0) > options().IDLE_LONG_S]
 
     @property
@@ -110,9 +117,9 @@ class ConnectionPoolHealth:
             "utilisation_percent": _percent(stats.utilisation),
             "backend_pid": stats.oldest and stats.oldest.pid,
             "connection_age_s": stats.oldest and stats.oldest.age_s,
-            "idle_connections": len(stats.idle),
+            "idle_connections": _count(stats.idle),
             "idle_percent": _percent(stats.idle_share),
-            "idle_long_connections": len(stats.idle_long),
+            "idle_long_connections": _count(stats.idle_long),
             "queries": _queries_document(stats.total),
             "recent_queries": _queries_document(stats.recent),
             "alerts": [alert._asdict() for alert in self.alerts],
@@ -121,10 +128,18 @@ class ConnectionPoolHealth:
 
 
 class ConnectionPoolMonitor:
-    """Looks at the connections of one database alias: at the server's, and at what the processes report."""
+    """Looks at the connections of one database alias: at the server's, and at what the processes report.
 
-    def __init__(self, alias: str = DEFAULT_DB_ALIAS) -> None:
-        self.alias = alias
+    Args:
+        alias: of a PostgreSQL database; None: the default one, or the first that there is.
+
+    Raises:
+        KeyError: there is no such PostgreSQL alias.
+    """
+
+    def __init__(self, alias: str | None = None) -> None:
+        self.alias = alias or next(iter(postgresql_aliases()), DEFAULT_DB_ALIAS)
+        require_postgresql(self.alias)
 
     def stats(self) -> ConnectionPoolStats:
         """Take a look, and give the figures; never raises for a source that is away."""
@@ -144,7 +159,7 @@ class ConnectionPoolMonitor:
         is_told = bool(status.processes)
         return ConnectionPoolStats(
             alias=self.alias,
-            database=database["NAME"],
+            database=database.get("NAME") or "",
             taken_at=status.taken_at,
             connection_max_age_s=connection_max_age_s(database),
             max_connections=status.server.capacity.usable if status.server else None,
@@ -154,8 +169,12 @@ class ConnectionPoolMonitor:
         )
 
 
-def get_connection_pool_health(alias: str = DEFAULT_DB_ALIAS) -> dict[str, Any]:
-    """Give the health of an alias as JSON data, for a health check or a dashboard."""
+def get_connection_pool_health(alias: str | None = None) -> dict[str, Any]:
+    """Give the health of an alias as JSON data, for a health check or a dashboard.
+
+    Raises:
+        KeyError: there is no such PostgreSQL alias.
+    """
     return ConnectionPoolMonitor(alias).health().as_document()
 
 
@@ -164,7 +183,7 @@ def connection_max_age_s(database: dict[str, Any]) -> float | None:
     age_s: float | None
     if native := database.get("OPTIONS", {}).get("pool"):
         age_s = (native if isinstance(native, dict) else {}).get("max_lifetime", NATIVE_MAX_LIFETIME_S)
-    elif is_pooled(database):
+    elif has_pooled_engine(database) or is_pooled(database):
         age_s = database.get("POOL_OPTIONS", {}).get("RECYCLE", POOL_RECYCLE_S)
     else:
         age_s = database.get("CONN_MAX_AGE", 0)
@@ -172,16 +191,15 @@ def connection_max_age_s(database: dict[str, Any]) -> float | None:
 
 
 def _alerts(stats: ConnectionPoolStats) -> Iterator[Finding]:
-    chosen, of_late = options(), f"in the last {RECENT_S // 60} minutes"
-    if stats.recent and stats.recent.statements.mean_s is not None:
-        mean_s = stats.recent.statements.mean_s
+    chosen = options()
+    if stats.recent and stats.recent.statements.count >= max(1, chosen.SAMPLE_MIN):
+        mean_s, error_share = stats.recent.statements.mean_s or 0, stats.recent.error_share or 0
         level = level_of(mean_s * 1000, chosen.QUERY_WARNING_MS, chosen.QUERY_CRITICAL_MS)
-        yield Finding(level, f"a query took {duration(mean_s)} on average {of_late}")
-    if stats.recent and stats.recent.error_share is not None:
-        level = level_of(stats.recent.error_share * 100, chosen.ERRORS_WARNING_PERCENT, chosen.ERRORS_CRITICAL_PERCENT)
-        yield Finding(level, f"{percent(stats.recent.error_share)} of the queries failed {of_late}")
-    if stats.idle_share is not None:
-        level = level_of(stats.idle_share * 100, chosen.IDLE_WARNING_PERCENT, math.inf)
+        yield Finding(level, f"a query took {duration(mean_s)} on average {OF_LATE}")
+        level = level_of(error_share * 100, chosen.ERRORS_WARNING_PERCENT, chosen.ERRORS_CRITICAL_PERCENT)
+        yield Finding(level, f"{percent(error_share)} of the queries failed {OF_LATE}")
+    if stats.idle is not None and stats.idle_share is not None:
+        level = level_of(stats.idle_share * 100, chosen.IDLE_WARNING_PERCENT)
         yield Finding(level, f"{len(stats.idle)} of the {stats.max_connections} usable server connections are idle")
 
 
@@ -190,6 +208,10 @@ def _queries_document(activity: Activity | None) -> dict[str, Any] | None:
         return None
     error_percent = _percent(activity.error_share)
     return {**activity.statements.summary(), "errors": activity.errors, "error_percent": error_percent}
+
+
+def _count(connections: list[ServerConnection] | None) -> int | None:
+    return None if connections is None else len(connections)
 
 
 def _percent(share: float | None) -> float | None:

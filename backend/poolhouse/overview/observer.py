@@ -1,12 +1,13 @@
 """A process that only looks at the others: it needs no pool, runs no tasks, and has nothing to report."""
 
 import sys
+from typing import Any
 
 from django.db import connections
 
 from poolhouse.process.pools import LENDING_ENGINE
 
-COMMANDS = ("db_pool_status", "monitor_connection_pool")
+COMMANDS = ("db_pool_status", "monitor_connection_pool", "db_pool_advise")
 STANDARD_ENGINE = "django.db.backends.postgresql"
 
 
@@ -22,10 +23,11 @@ def spare_pooled_engines() -> None:
     for a pool that stays empty. The settings stay as they are.
     """
     connections.settings = {
-        alias: {**database, "ENGINE": STANDARD_ENGINE} if _is_pooled(database["ENGINE"]) else database
+        alias: {**database, "ENGINE": STANDARD_ENGINE} if has_pooled_engine(database) else database
         for alias, database in connections.settings.items()
     }
 
 
-def _is_pooled(engine: str) -> bool:
-    return engine in (LENDING_ENGINE, "dj_db_conn_pool.backends.postgresql")
+def has_pooled_engine(database: dict[str, Any]) -> bool:
+    """Say whether an alias has one of the pooled engines that are known by name, without loading it."""
+    return database["ENGINE"] in (LENDING_ENGINE, "dj_db_conn_pool.backends.postgresql")

@@ -1,48 +1,24 @@
-"""The merged view: what the processes report, joined with what the server and PgBouncer see."""
+"""The merged view: what the processes report, joined with what the servers and PgBouncer see."""
 
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
-from typing import Any, NamedTuple
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
-import redis
-from django.db import DEFAULT_DB_ALIAS
-
-from poolhouse.conf import options
-from poolhouse.driver import driver_errors
-from poolhouse.human import counted, duration
-from poolhouse.identity import current
+from poolhouse.identity import process_of
+from poolhouse.overview.findings import LEVELS, Finding, findings_of, judge
 from poolhouse.overview.fleet import Group, services
-from poolhouse.process.activity import RECENT_S
+from poolhouse.overview.sources import PGBOUNCER, REPORTS, ServerLook, Unreachable, ask_all
 from poolhouse.reports.report import ProcessReport
-from poolhouse.reports.store import store
-from poolhouse.servers import pgbouncer, server
-from poolhouse.servers.bounded import Cursor
-from poolhouse.servers.pgbouncer import PgBouncer, console_cursor
-from poolhouse.servers.server import HIDDEN, ServerConnection, ServerFacts, TimescaleDB, ask_as_monitor
+from poolhouse.servers.pgbouncer import PgBouncer
+from poolhouse.servers.server import ServerConnection, ServerFacts, TimescaleDB
 
-SCHEMA_VERSION = 2
-LEVELS = ("ok", "warning", "critical")
+__all__ = ["LEVELS", "PGBOUNCER", "Finding", "ServerLook", "Status", "Unreachable", "take_status"]
+
+SCHEMA_VERSION = 3
 FLEET = "fleet"
-PGBOUNCER = "PgBouncer"
-
-
-@dataclass(frozen=True)
-class Unreachable:
-    """A source that gave no answer."""
-
-    source: str
-    reason: str
-    level: str = "warning"
-    """what its silence means for the verdict"""
-
-
-class Finding(NamedTuple):
-    """Something that was looked at, and how it is."""
-
-    level: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -51,34 +27,87 @@ class Status:
 
     taken_at: float
     processes: list[ProcessReport]
-    server: ServerFacts | None
+    servers: list[ServerLook]
+    """that have answered; that of the default alias first"""
     unreachable: list[Unreachable] = field(default_factory=list)
     pgbouncer: PgBouncer | None = None
     """None as well where it is not configured"""
-    timescaledb: TimescaleDB | None = None
-    """None as well where the database does not have it, or nobody asked"""
+    of_other_versions: int = 0
+    """processes that report, and cannot be understood here"""
+    silent_s: dict[str, float | None] = field(default_factory=dict)
+    """for how long no process of a service has reported, of those of FLEET that have none; None: for over a day"""
+
+    @property
+    def server(self) -> ServerFacts | None:
+        """What the first server says."""
+        return self.servers[0].facts if self.servers else None
+
+    @property
+    def timescaledb(self) -> TimescaleDB | None:
+        """What its database has of TimescaleDB."""
+        return self.servers[0].timescaledb if self.servers else None
 
     @property
     def connections(self) -> list[ServerConnection]:
-        """The server's connections, as far as it could be asked."""
-        return self.server.connections if self.server else []
+        """The servers' connections, as far as they could be asked."""
+        return [connection for server in self.servers for connection in server.facts.connections]
+
+    @cached_property
+    def knows_processes(self) -> bool:
+        """Whether the reports could be read: if so, a process that is not there does not report."""
+        return not any(one.source == REPORTS for one in self.unreachable)
+
+    @cached_property
+    def is_pgbouncer_away(self) -> bool:
+        """Whether PgBouncer did not say which connections are its own."""
+        return any(one.source == PGBOUNCER for one in self.unreachable)
 
     def owner_of(self, connection: ServerConnection) -> str | None:
         """Name who holds a server connection: PgBouncer, or a process that reports; None: unexplained.
 
-        PgBouncer comes first, since its connections carry the name of the client that they serve, or served last.
+        PgBouncer comes first, since its connections carry the name of the client that they serve, or served last. Where
+        it does not tell, such a name may be either's.
         """
         if self.pgbouncer and self.pgbouncer.holds(connection):
             return PGBOUNCER
-        return connection.application if connection.application in self._process_names else None
+        name = process_of(connection.application)
+        if name not in self._process_names:
+            return None
+        return either(name) if self.is_pgbouncer_away else name
 
     @cached_property
     def _process_names(self) -> set[str]:
         return {process.name for process in self.processes}
 
-    def owned_by(self, owner: str | None) -> list[ServerConnection]:
-        """The server connections that PgBouncer or a process holds; with None, those that nobody explains."""
-        return [connection for connection in self.connections if self.owner_of(connection) == owner]
+    def owned_by(self, owner: str | None, alias: str | None = None) -> list[ServerConnection]:
+        """Give the connections that PgBouncer or a process holds, or may hold; with None, those that nobody explains.
+
+        Args:
+            owner: whose.
+            alias: those on its server alone.
+        """
+        return self._owned[owner] if alias is None else self._owned_on[owner, self.server_of(alias)]
+
+    def server_of(self, alias: str) -> str:
+        """Name the server that an alias leads to; empty: it has not answered, or is not this process' to know."""
+        return next((server.name for server in self.servers if alias in server.aliases), "")
+
+    @cached_property
+    def _owned_on(self) -> defaultdict[tuple[str | None, str], list[ServerConnection]]:
+        found: defaultdict[tuple[str | None, str], list[ServerConnection]] = defaultdict(list)
+        for server in self.servers:
+            for connection in server.facts.connections:
+                owner = self.owner_of(connection)
+                is_unsure = self.is_pgbouncer_away and owner is not None
+                found[process_of(connection.application) if is_unsure else owner, server.name].append(connection)
+        return found
+
+    @cached_property
+    def _owned(self) -> defaultdict[str | None, list[ServerConnection]]:
+        found: defaultdict[str | None, list[ServerConnection]] = defaultdict(list)
+        for (owner, _), connections in self._owned_on.items():
+            found[owner] += connections
+        return found
 
     @cached_property
     def services(self) -> list[Group]:
@@ -98,23 +127,7 @@ class Status:
 
     def findings(self) -> Iterator[Finding]:
         """Tell how things are, as far as they can be other than ok."""
-        for one in self.unreachable:
-            yield Finding(one.level, f"{one.source} is unreachable: {one.reason}")
-        for process in self.processes:
-            yield from _suspicions(process)
-        for service in self.services:
-            yield from _queues(service)
-        if self.server:
-            yield from self._server_findings(self.server)
-
-    def _server_findings(self, server: ServerFacts) -> Iterator[Finding]:
-        used, usable = server.used, server.capacity.usable
-        warning, critical = options().UTILISATION_WARNING_PERCENT, options().UTILISATION_CRITICAL_PERCENT
-        level = level_of(100 * used / max(1, usable), warning, critical)
-        yield Finding(level, f"{used} of the {usable} usable server connections are open")
-        if hidden := sum(connection.state == HIDDEN for connection in self.connections):
-            they_are = f"{hidden} server connections are hidden"
-            yield Finding("warning", f"{they_are}: the monitor's role is not granted pg_monitor")
+        return findings_of(self)
 
     def as_document(self) -> dict[str, Any]:
         """The status as JSON data; its shape is described in docs/poolhouse.md and numbered by `schema`."""
@@ -129,61 +142,42 @@ class Status:
             ],
             "services": [{"service": service.name, **service.as_document()} for service in self.services],
             "fleet": self.fleet.as_document(),
-            **self._server_document(),
-            "unexplained": [connection.pid for connection in self.owned_by(None)],
+            "silent_s": self.silent_s,
+            "of_other_versions": self.of_other_versions,
+            "servers": [self._server_document(server) for server in self.servers],
+            "connections": [
+                {"server": server.name, **asdict(one), "owner": self.owner_of(one)}
+                for server in self.servers
+                for one in server.facts.connections
+            ],
             "pgbouncer": self.pgbouncer and asdict(self.pgbouncer),
-            "timescaledb": self.timescaledb and asdict(self.timescaledb),
             "unreachable": [asdict(source) for source in self.unreachable],
         }
 
-    def _server_document(self) -> dict[str, Any]:
-        if not (facts := self.server):
-            return dict.fromkeys(("server", "longest_transaction")) | {
-                key: [] for key in ("connection_groups", "connections", "blocks", "idle_in_transaction")
-            }
-        room = {"usable": facts.capacity.usable, "used": facts.used, "room_left": facts.room_left}
+    def _server_document(self, server: ServerLook) -> dict[str, Any]:
+        facts = server.facts
         return {
-            "server": asdict(facts.capacity) | room,
+            "server": server.name,
+            "aliases": list(server.aliases),
+            **asdict(facts.capacity),
+            "usable": facts.capacity.usable,
+            "used": facts.used,
+            "room_left": facts.room_left,
+            "limits": [{**asdict(limit), "used": facts.used_of(limit)} for limit in facts.limits],
             "connection_groups": [
                 {**group._asdict(), "connections": count} for group, count in sorted(facts.groups.items())
             ],
-            "connections": [{**asdict(one), "owner": self.owner_of(one)} for one in facts.connections],
+            "unexplained": [connection.pid for connection in self.owned_by(None, server.name)],
             "blocks": [asdict(block) for block in facts.blocks],
             "idle_in_transaction": [connection.pid for connection in facts.idle_in_transaction],
             "longest_transaction": facts.longest_transaction and facts.longest_transaction.pid,
+            "timescaledb": server.timescaledb and asdict(server.timescaledb),
         }
 
 
-def judge(findings: Iterable[Finding]) -> list[Finding]:
-    """Give what is not ok, the worst first."""
-    bad = [finding for finding in findings if finding.level != "ok"]
-    return sorted(bad, key=lambda finding: LEVELS.index(finding.level), reverse=True)
-
-
-def level_of(value: float, warning_from: float, critical_from: float) -> str:
-    """Give the level of a figure that is the worse the higher it is."""
-    if value >= critical_from:
-        return "critical"
-    return "warning" if value >= warning_from else "ok"
-
-
-def _suspicions(process: ProcessReport) -> Iterator[Finding]:
-    for pool in process.pools:
-        if pool.suspects:
-            longest = pool.suspects[0]
-            yield Finding(
-                "warning",
-                f"{process.name} holds {counted(len(pool.suspects), 'connection')} for too long: "
-                f"{duration(longest.held_s)} by {longest.holder}",
-            )
-
-
-def _queues(service: Group) -> Iterator[Finding]:
-    if service.waiting:
-        yield Finding("warning", f"{counted(service.waiting, 'caller')} of {service.name} waiting for a connection")
-    if timeouts := service.recent().timeouts:
-        refused = f"{counted(timeouts, 'caller')} of {service.name} got no connection in time"
-        yield Finding("warning", f"{refused} in the last {RECENT_S // 60} minutes")
+def either(process: str) -> str:
+    """Write that a connection is a process', or PgBouncer's for it."""
+    return f"{process} or {PGBOUNCER}"
 
 
 def _process_document(process: ProcessReport) -> dict[str, Any]:
@@ -195,71 +189,33 @@ def _process_document(process: ProcessReport) -> dict[str, Any]:
     }
 
 
-def take_status(alias: str = DEFAULT_DB_ALIAS, *, detailed: bool = True) -> Status:
+def take_status(alias: str | None = None, *, detailed: bool = True) -> Status:
     """Ask every source once, each within POOLHOUSE["MONITOR_TIMEOUT_S"]; never raises for one that is away.
 
     Args:
-        alias: of the database whose server is asked.
+        alias: the only database that is looked at, in the reports as on the servers; None: all that are PostgreSQL's.
         detailed: ask also what takes longer the more there is of it: TimescaleDB's tables.
 
     """
-    unreachable: list[Unreachable] = []
-    processes = _read_reports(unreachable)
-    facts, extension = _ask_server(alias, unreachable, detailed=detailed)
-    pooler = _ask_pgbouncer(alias, unreachable)
-    return Status(time.time(), processes, facts, unreachable, pooler, extension)
+    answers = ask_all(alias, detailed=detailed)
+    reports = answers.reports
+    processes = reports.processes if alias is None else [_only(alias, process) for process in reports.processes]
+    return Status(
+        time.time(),
+        processes,
+        answers.servers,
+        answers.unreachable,
+        answers.pgbouncer,
+        reports.of_other_versions,
+        reports.silent_s,
+    )
 
 
-def _read_reports(unreachable: list[Unreachable]) -> list[ProcessReport]:
-    reports = store()
-    if reports is None:
-        unreachable.append(Unreachable("process reports", "POOLHOUSE['REDIS_URL'] is not set"))
-        return []
-    try:
-        return [report for report in reports.read_all() if report.name != current().name]  # not the observer
-    except redis.RedisError as error:
-        unreachable.append(Unreachable("process reports", f"Redis: {error}"))
-        return []
-
-
-def _ask_server(
-    alias: str, unreachable: list[Unreachable], *, detailed: bool
-) -> tuple[ServerFacts | None, TimescaleDB | None]:
-    source = f"database server ({alias})"
-    try:
-        (facts, extension, trouble), refusal = ask_as_monitor(alias, partial(_facts_of, alias, detailed=detailed))
-    except driver_errors(alias) as error:  # it refuses the monitor as it refuses everyone: down, or full
-        unreachable.append(Unreachable(source, _one_line(error), "critical"))
-        return None, None
-    if refusal:
-        unreachable.append(Unreachable(f"{source} as {options().MONITOR_USER}", refusal))
-    if trouble:
-        unreachable.append(Unreachable("TimescaleDB", trouble))
-    return facts, extension
-
-
-def _facts_of(alias: str, cursor: Cursor, *, detailed: bool) -> tuple[ServerFacts, TimescaleDB | None, str]:
-    """Ask the server, and its extension; the first answer stays where the second is not given, with the reason."""
-    facts = server.ask(cursor)
-    try:
-        return facts, server.timescaledb(cursor) if detailed else None, ""
-    except driver_errors(alias) as error:
-        return facts, None, _one_line(error)
-
-
-def _ask_pgbouncer(alias: str, unreachable: list[Unreachable]) -> PgBouncer | None:
-    if not options().PGBOUNCER_URL:
-        return None
-    try:
-        with console_cursor(alias) as cursor:
-            return pgbouncer.ask(cursor)
-    except driver_errors(alias) as error:
-        reason = _one_line(error)
-    except KeyError as column:
-        reason = f"it has no column {column}, and is older than 1.18"
-    unreachable.append(Unreachable(PGBOUNCER, reason))
-    return None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _only(alias: str, process: ProcessReport) -> ProcessReport:
+    """Leave of a report what it says of an alias."""
+    return replace(
+        process,
+        pools=tuple(pool for pool in process.pools if pool.alias == alias),
+        activity=tuple(one for one in process.activity if one.alias == alias),
+        recent=tuple(one for one in process.recent if one.alias == alias),
+    )

@@ -14,15 +14,23 @@ SAMPLE_INTERVAL_S = 10
 
 @dataclass(frozen=True)
 class Activity:
-    """Statements of one alias, and the callers that its pool had nothing for."""
+    """Statements of one alias, and what its pool had for its callers. What an engine does not tell is None, or 0."""
 
     alias: str
     statements: Histogram = field(default_factory=Histogram)
     """how long each took, those that failed included"""
     errors: int = 0
-    """statements that raised"""
+    """statements that raised, but for what a constraint refused"""
     timeouts: int = 0
     """callers that got no connection in time"""
+    connects: int = 0
+    """connections opened"""
+    connect_errors: int = 0
+    """connections that could not be opened"""
+    wait: Histogram | None = None
+    """from asking for a connection to having it"""
+    hold: Histogram | None = None
+    """from having it to returning it"""
 
     @property
     def error_share(self) -> float | None:
@@ -31,10 +39,16 @@ class Activity:
 
     def since(self, earlier: "Activity") -> Self:
         """Give what has been added since an earlier sample of the same alias."""
-        # A pool that was closed and made anew counts from 0.
-        timeouts = self.timeouts - earlier.timeouts if self.timeouts >= earlier.timeouts else self.timeouts
-        statements = self.statements.since(earlier.statements)
-        return type(self)(self.alias, statements, self.errors - earlier.errors, timeouts)
+        return type(self)(
+            self.alias,
+            self.statements.since(earlier.statements),
+            self.errors - earlier.errors,
+            _added(self.timeouts, earlier.timeouts),
+            _added(self.connects, earlier.connects),
+            _added(self.connect_errors, earlier.connect_errors),
+            _recorded(self.wait, earlier.wait),
+            _recorded(self.hold, earlier.hold),
+        )
 
     @classmethod
     def merged(cls, alias: str, activities: Iterable["Activity"]) -> Self:
@@ -45,11 +59,40 @@ class Activity:
             Histogram.merged(part.statements for part in parts),
             sum(part.errors for part in parts),
             sum(part.timeouts for part in parts),
+            sum(part.connects for part in parts),
+            sum(part.connect_errors for part in parts),
+            merged_if_told(part.wait for part in parts),
+            merged_if_told(part.hold for part in parts),
         )
 
     def as_figures(self) -> dict[str, Any]:
-        """Give it as JSON data, without the alias; statements as count, mean and percentiles, in seconds."""
-        return {"statements": self.statements.summary(), "errors": self.errors, "timeouts": self.timeouts}
+        """Give it as JSON data, without the alias; durations as count, mean and percentiles, in seconds."""
+        return {
+            "statements": self.statements.summary(),
+            "errors": self.errors,
+            "timeouts": self.timeouts,
+            "connects": self.connects,
+            "connect_errors": self.connect_errors,
+            "wait": self.wait and self.wait.summary(),
+            "hold": self.hold and self.hold.summary(),
+        }
+
+
+def merged_if_told(histograms: Iterable[Histogram | None]) -> Histogram | None:
+    """Add up the histograms that there are; None: there is none."""
+    told = [histogram for histogram in histograms if histogram is not None]
+    return Histogram.merged(told) if told else None
+
+
+# A pool that was closed and made anew counts from 0: then all that it has is new.
+
+
+def _added(now: int, before: int) -> int:
+    return now - before if now >= before else now
+
+
+def _recorded(now: Histogram | None, before: Histogram | None) -> Histogram | None:
+    return now if now is None or before is None or now.count < before.count else now.since(before)
 
 
 class Past:

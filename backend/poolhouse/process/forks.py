@@ -8,7 +8,8 @@ from typing import Any
 from django.core import checks
 from django.db import connections
 
-from poolhouse.process.pools import LENDING_ENGINE, is_pooled
+from poolhouse.backends import is_lending
+from poolhouse.process.pools import is_pooled
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +19,7 @@ _logged: set[str] = set()
 def pools_in_prefork() -> Iterator[checks.CheckMessage]:
     """Tell of each alias that no worker should have that forks its children."""
     for alias, database in connections.settings.items():
-        if is_pooled(database) and database["ENGINE"] != LENDING_ENGINE:
+        if is_pooled(database) and not is_lending(database["ENGINE"]):
             yield checks.Warning(
                 f"DATABASES[{alias!r}] has a pool that does not survive a fork, and a prefork worker of Celery forks.",
                 hint="Let the worker have Django's own engine without a pool, or poolhouse.engines.postgresql, whose "
@@ -57,7 +58,7 @@ def _open_counts() -> Iterator[tuple[str, int]]:
     """Count the open connections of pools that do not survive a fork, without making any."""
     if core := sys.modules.get("dj_db_conn_pool.core"):
         for alias, pool in core.pool_container.items():
-            is_safe = connections.settings.get(alias, {}).get("ENGINE") == LENDING_ENGINE
+            is_safe = alias in connections.settings and is_lending(connections.settings[alias]["ENGINE"])
             if not is_safe and (count := pool.checkedin() + pool.checkedout()):
                 yield alias, count
     if base := sys.modules.get("django.db.backends.postgresql.base"):

@@ -11,9 +11,9 @@ from weakref import WeakSet
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from poolhouse.backends import is_lending, is_postgresql, is_queuepool
 from poolhouse.driver import driver_errors
 from poolhouse.engines.leaks import Suspect, suspects_among
-from poolhouse.identity import is_postgresql
 from poolhouse.measures.histogram import Histogram
 
 if TYPE_CHECKING:  # engines that a project need not have installed
@@ -26,7 +26,8 @@ LENDING_ENGINE = "poolhouse.engines.postgresql"
 # Wrappers live in their own thread's storage, out of the reach of others; this is how a reporting thread finds them.
 _wrappers: "WeakSet[BaseDatabaseWrapper]" = WeakSet()
 _wrappers_lock = threading.Lock()
-_connects: Counter[str] = Counter()
+_taken: Counter[str] = Counter()
+"""by alias, the connections that wrappers have got: per-thread, they were opened for them; native, lent to them"""
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,11 @@ class PoolState:
         return self.size if self.kind == "queuepool" else None
 
     @property
+    def looks_for_leaks(self) -> bool:
+        """Whether `suspects` is more than empty for lack of anyone who looks: this app's engine does."""
+        return self.kind == "queuepool" and self.min is not None  # the plain one has no minimum
+
+    @property
     def open(self) -> int:
         """Connections that this process holds on the server."""
         return self.in_use + self.idle
@@ -92,7 +98,7 @@ def pool_states() -> list[PoolState]:
 
 def is_pooled(database: dict[str, Any]) -> bool:
     """Say whether an alias, by its settings, has a pool that threads share."""
-    return "dj_db_conn_pool" in database["ENGINE"] or database["ENGINE"] == LENDING_ENGINE or _has_native(database)
+    return is_queuepool(database["ENGINE"]) or _has_native(database)
 
 
 def _has_native(database: dict[str, Any]) -> bool:
@@ -100,9 +106,9 @@ def _has_native(database: dict[str, Any]) -> bool:
 
 
 def _reader_of(database: dict[str, Any]) -> Callable[[str, dict[str, Any]], PoolState]:
-    if database["ENGINE"] == LENDING_ENGINE:
+    if is_lending(database["ENGINE"]):
         return _lending_state
-    if "dj_db_conn_pool" in database["ENGINE"]:
+    if is_queuepool(database["ENGINE"]):
         return _queuepool_state
     return _native_state if _has_native(database) else _per_thread_state
 
@@ -121,13 +127,13 @@ def _lending_state(alias: str, database: dict[str, Any]) -> PoolState:
     if pool is None:  # it is made when the first connection is asked for
         return PoolState(**state, max=bound, in_use=0, idle=0, overflow=0, waiting=0)
     leases = pool.leases()
-    in_use, opened = len(leases), pool.open
+    in_use, idle = len(leases), pool.checkedin()
     return PoolState(
         **state,
         max=bound,
         in_use=in_use,
-        idle=max(0, opened - in_use),
-        overflow=max(0, opened - settings.POOL_SIZE),
+        idle=idle,
+        overflow=max(0, in_use + idle - settings.POOL_SIZE),
         waiting=pool.waiting,
         suspects=suspects_among(leases),
         **pool.meter.read(),
@@ -160,12 +166,14 @@ def _queuepool_state(alias: str, database: dict[str, Any]) -> PoolState:
 def _native_state(alias: str, database: dict[str, Any]) -> PoolState:
     """Ask psycopg's pool: https://www.psycopg.org/psycopg3/docs/advanced/pool.html#pool-stats.
 
-    Its usage_ms stays 0: it is counted by `pool.connection()`, and Django calls getconn and putconn.
+    Its usage_ms stays 0: it is counted by `pool.connection()`, and Django calls getconn and putconn. Its pool_size has
+    connections that are still to be opened, and its requests those that are in vain: what is lent, the wrappers know.
     """
     pool: Any = connections[alias].pool  # type: ignore[attr-defined]  # it is there where OPTIONS has a pool
     stats = pool.get_stats()  # a key whose value is 0 may be missing
-    size, idle = stats.get("pool_size", 0), stats.get("pool_available", 0)
-    lent, connects = stats.get("requests_num", 0), stats.get("connections_num", 0)
+    held, lent = _taken_by_wrappers(alias)
+    in_use, idle = len(held), stats.get("pool_available", 0)
+    connects = stats.get("connections_num", 0)
     return PoolState(
         alias=alias,
         engine=_engine_in_use(alias),
@@ -173,9 +181,9 @@ def _native_state(alias: str, database: dict[str, Any]) -> PoolState:
         size=stats["pool_min"],
         min=stats["pool_min"],
         max=stats["pool_max"],
-        in_use=size - idle,
+        in_use=in_use,
         idle=idle,
-        overflow=max(0, size - stats["pool_min"]),
+        overflow=max(0, in_use + idle - stats["pool_min"]),
         waiting=stats.get("requests_waiting", 0),
         counts={
             "lent": lent,
@@ -184,15 +192,13 @@ def _native_state(alias: str, database: dict[str, Any]) -> PoolState:
             "connect_errors": stats.get("connections_errors", 0),
             "invalidated": stats.get("connections_lost", 0) + stats.get("returns_bad", 0),
         },
-        wait=Histogram(total_s=stats.get("requests_wait_ms", 0) / 1000, without_bucket=lent),
+        wait=Histogram(total_s=stats.get("requests_wait_ms", 0) / 1000, without_bucket=stats.get("requests_num", 0)),
         connect=Histogram(total_s=stats.get("connections_ms", 0) / 1000, without_bucket=connects),
     )
 
 
 def _per_thread_state(alias: str, database: dict[str, Any]) -> PoolState:
-    with _wrappers_lock:
-        held = [wrapper for wrapper in _wrappers if wrapper.alias == alias and wrapper.connection is not None]
-        connects = _connects[alias]
+    held, connects = _taken_by_wrappers(alias)
     return PoolState(
         alias=alias,
         engine=_engine_in_use(alias),
@@ -204,6 +210,13 @@ def _per_thread_state(alias: str, database: dict[str, Any]) -> PoolState:
         overflow=0,
         counts={"connects": connects},
     )
+
+
+def _taken_by_wrappers(alias: str) -> tuple[list[BaseDatabaseWrapper], int]:
+    """Give the wrappers that have a connection, and how many they have got since the process began."""
+    with _wrappers_lock:
+        held = [wrapper for wrapper in _wrappers if wrapper.alias == alias and wrapper.connection is not None]
+        return held, _taken[alias]
 
 
 def _engine_in_use(alias: str) -> str:
@@ -221,23 +234,23 @@ def _lending_wrapper(alias: str) -> "LendingWrapper":
 
 
 def remember_wrapper(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
-    """Receive Django's `connection_created`; of an alias with a pool, the pool knows."""
-    if is_pooled(connection.settings_dict):
+    """Receive Django's `connection_created`, also of a connection that a pool has lent; a queuepool knows its own."""
+    if is_queuepool(connection.settings_dict["ENGINE"]):
         return
     with _wrappers_lock:
         _wrappers.add(connection)
-        _connects[connection.alias] += 1
+        _taken[connection.alias] += 1
 
 
 def forget_parent() -> None:
     """Forget, in a forked child, what belongs to the parent; nothing is closed, since the sockets are shared."""
-    global _wrappers, _wrappers_lock, _connects
-    _wrappers, _wrappers_lock, _connects = WeakSet(), threading.Lock(), Counter()
+    global _wrappers, _wrappers_lock, _taken
+    _wrappers, _wrappers_lock, _taken = WeakSet(), threading.Lock(), Counter()
 
 
 def lending_aliases() -> list[str]:
     """Give the aliases that have this app's engine."""
-    return [alias for alias, database in connections.settings.items() if database["ENGINE"] == LENDING_ENGINE]
+    return [alias for alias, database in connections.settings.items() if is_lending(database["ENGINE"])]
 
 
 def lending_wrappers() -> "list[LendingWrapper]":

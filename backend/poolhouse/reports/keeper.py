@@ -4,6 +4,9 @@ import atexit
 import logging
 import os
 import threading
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from poolhouse.conf import options
 from poolhouse.driver import driver_errors
@@ -13,7 +16,14 @@ from poolhouse.process import pools
 from poolhouse.reports.publisher import Publisher
 from poolhouse.reports.store import store
 
+if TYPE_CHECKING:  # an engine that a project need not have installed
+    from poolhouse.engines.postgresql.base import DatabaseWrapper as LendingWrapper
+
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
+
+# A server that does not answer must not keep the report waiting; what is open later is kept as well.
+KEEP_WARM_S = 0.2
 
 
 class Keeper:
@@ -22,6 +32,7 @@ class Keeper:
     def __init__(self, publisher: Publisher | None, interval_s: float) -> None:
         self._publisher = publisher
         self._interval_s = interval_s
+        self._failing: set[str] = set()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="poolhouse-keeper", daemon=True)
 
@@ -39,21 +50,36 @@ class Keeper:
     def _run(self) -> None:
         # The wait comes first: a command that is over within an interval has nothing to tell.
         while not self._stopping.wait(self._interval_s):
-            _tend()
+            self._tend()
             if self._publisher:
                 self._publisher.publish()
 
+    def _tend(self) -> None:
+        """Keep warm the pools that are in use, and look for leaks."""
+        for wrapper in self._try("pools", pools.lending_wrappers) or ():
+            self._try(f"{wrapper.alias}: look_for_leaks", wrapper.look_for_leaks)
+            self._try(f"{wrapper.alias}: keep_warm", partial(_keep_warm, wrapper))
 
-def _tend() -> None:
-    """Keep warm the pools that are in use, and look for leaks."""
-    for wrapper in pools.lending_wrappers():
-        wrapper.look_for_leaks()
-        if wrapper.pool_if_made() is None:
-            continue
+    def _try(self, what: str, step: Callable[[], T]) -> T | None:
+        """Take a step; what goes wrong in it is logged until it goes right again, once, and never ends the thread."""
         try:
-            wrapper.keep_warm()
-        except driver_errors(wrapper.alias) as error:  # its callers hear of it too
-            logger.debug("%s: not kept warm: %s", wrapper.alias, error)
+            answer = step()
+        except Exception as error:  # noqa: BLE001 - as when the host is out of threads: there may be some the next time
+            if what not in self._failing:
+                logger.warning("%s: %s: %s", what, type(error).__name__, error)
+            self._failing.add(what)
+            return None
+        self._failing.discard(what)
+        return answer
+
+
+def _keep_warm(wrapper: "LendingWrapper") -> None:
+    if wrapper.pool_if_made() is None:
+        return
+    try:
+        wrapper.keep_warm(within_s=KEEP_WARM_S)
+    except driver_errors(wrapper.alias) as error:  # its callers hear of it too
+        logger.debug("%s: not kept warm: %s", wrapper.alias, error)
 
 
 _keeper: Keeper | None = None

@@ -1,6 +1,7 @@
 """Telling the store what this process' pools do."""
 
 import logging
+import secrets
 import time
 from collections.abc import Sequence
 
@@ -23,10 +24,11 @@ class Publisher:
 
     def __init__(self, store: ReportStore) -> None:
         self._store = store
+        self._run = secrets.token_hex(4)
         self._started_at = time.time()
         self._past = Past()
         self._reachable = True
-        self._published = False
+        self._published_as = ""
         self._told: Numbers = {}
 
     def publish(self) -> None:
@@ -44,17 +46,17 @@ class Publisher:
             self._told = numbers
             if not self._reachable:
                 logger.warning("pool reports are getting through again")
-            self._reachable = self._published = True
+            self._reachable, self._published_as = True, report.key
 
     def withdraw(self) -> None:
         """Tell what is left to tell, and take the report away, as a process does that ends in good order."""
-        if not self._published:
+        if not self._published_as:
             return
         self.publish()
         if not self._reachable:
             return  # the report will expire
         try:
-            self._store.withdraw(current().name)
+            self._store.withdraw(self._published_as)
         except redis.RedisError as error:
             logger.debug("report not withdrawn, it will expire: %s", error)
 
@@ -71,6 +73,7 @@ class Publisher:
             pools=pools,
             activity=activity,
             recent=self._past.recent(activity, time.monotonic()),
+            run=self._run,
         )
 
 
@@ -78,6 +81,14 @@ def activity_of(pools: Sequence[PoolState]) -> tuple[Activity, ...]:
     """Give what each alias of this process has done since the process began."""
     statements = meter().read()
     return tuple(
-        Activity(pool.alias, *statements.get(pool.alias, (Histogram(), 0)), timeouts=pool.counts.get("timeouts", 0))
+        Activity(
+            pool.alias,
+            *statements.get(pool.alias, (Histogram(), 0)),
+            timeouts=pool.counts.get("timeouts", 0),
+            connects=pool.counts.get("connects", 0),
+            connect_errors=pool.counts.get("connect_errors", 0),
+            wait=pool.wait,
+            hold=pool.hold,
+        )
         for pool in pools
     )

@@ -25,8 +25,10 @@ def _pool_state(document: dict[str, Any]) -> PoolState:
 
 
 def _activity(document: dict[str, Any]) -> Activity:
-    statements = Histogram.from_wire(document.pop("statements"))
-    return Activity(statements=statements, **_known(Activity, document))
+    for name in ("statements", "wait", "hold"):
+        if document.get(name) is not None:  # an older process does not tell them all
+            document[name] = Histogram.from_wire(document[name])
+    return Activity(**_known(Activity, document))
 
 
 def _known(kind: type, document: dict[str, Any]) -> dict[str, Any]:
@@ -51,6 +53,13 @@ class ProcessReport:
     """since the process began; so is every count of the pools"""
     recent: tuple[Activity, ...] = ()
     """in the last `poolhouse.process.activity.RECENT_S`"""
+    run: str = ""
+    """tells apart processes of one name, as containers with equal host names have them: random, made by each anew"""
+
+    @property
+    def key(self) -> str:
+        """What no other process' report has."""
+        return f"{self.name}/{self.run}"
 
     def to_json(self) -> str:
         """Encode for the store."""

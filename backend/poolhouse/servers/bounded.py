@@ -1,5 +1,6 @@
 """A connection that is over at a deadline, whatever the other side does; outside every pool, for the monitor."""
 
+import math
 import os
 import socket
 import threading
@@ -25,7 +26,7 @@ class Cursor(Protocol):
 
 
 @contextmanager
-def bounded_cursor(driver: ModuleType, timeout_s: int, *conninfo: str, **params: Any) -> Iterator[Cursor]:
+def bounded_cursor(driver: ModuleType, timeout_s: float, *conninfo: str, **params: Any) -> Iterator[Cursor]:
     """Connect, lend a cursor in autocommit, and close.
 
     libpq bounds the connecting, and the server its own statements; neither bounds a server that took the statement and
@@ -42,7 +43,8 @@ def bounded_cursor(driver: ModuleType, timeout_s: int, *conninfo: str, **params:
 
     """
     deadline = time.monotonic() + timeout_s
-    bounds = {"connect_timeout": timeout_s, "tcp_user_timeout": timeout_s * 1000}
+    # libpq takes whole numbers.
+    bounds = {"connect_timeout": math.ceil(timeout_s), "tcp_user_timeout": math.ceil(timeout_s * 1000)}
     connection = driver.connect(*conninfo, **{**params, **bounds})
     try:
         connection.autocommit = True
@@ -51,7 +53,7 @@ def bounded_cursor(driver: ModuleType, timeout_s: int, *conninfo: str, **params:
                 yield cursor
             except driver.Error as error:
                 if shut_down.is_set():
-                    raise driver.OperationalError(f"no answer within {timeout_s} s") from error
+                    raise driver.OperationalError(f"no answer within {timeout_s:g} s") from error
                 raise
     finally:
         connection.close()

@@ -83,6 +83,24 @@ class PgBouncerClient:
 
 
 @dataclass(frozen=True)
+class DatabasePool:
+    """How many connections to the server PgBouncer opens for a database."""
+
+    size: int
+    """for each role"""
+    reserve: int
+    """above that, for clients that have waited"""
+    bound: int
+    """above all, for the database or for each role; 0: none"""
+
+    @property
+    def most(self) -> int:
+        """For one role."""
+        most = self.size + self.reserve
+        return min(most, self.bound) if self.bound else most
+
+
+@dataclass(frozen=True)
 class PgBouncer:
     """The answers of one look."""
 
@@ -197,6 +215,16 @@ def clients(cursor: Cursor) -> list[PgBouncerClient]:
         )
         for row in _show(cursor, "CLIENTS")
     ]
+
+
+def database_pool(cursor: Cursor, name: str) -> DatabasePool | None:
+    """How many connections may it open for a database? None: it knows it not, or only as *."""
+    for row in _show(cursor, "DATABASES"):
+        if row["name"] == name:
+            reserve = row.get("reserve_pool_size", row.get("reserve_pool", 0))  # the latter before 1.24
+            bounds = [row.get("max_connections") or 0, int(setting(cursor, "max_user_connections"))]
+            return DatabasePool(row["pool_size"], reserve or 0, min((bound for bound in bounds if bound), default=0))
+    return None
 
 
 def pool_mode(cursor: Cursor, database: str, user: str) -> str:

@@ -1,13 +1,13 @@
 """What the database server says: one question a function, its SQL beside it.
 
-A look takes three round trips, and two more in detail; what follows from an answer is not asked again.
+A look takes four round trips, and two more in detail; what follows from an answer is not asked again.
 """
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 from poolhouse.conf import options
@@ -17,6 +17,8 @@ from poolhouse.servers.bounded import Cursor, bounded_cursor
 # Whoever holds a lock that the monitor would have to wait for is a finding, and no reason to wait.
 LOCK_TIMEOUT_MS = 500
 HIDDEN = "hidden"
+# What PgBouncer says of options at the start, unless its ignore_startup_parameters has them.
+NO_OPTIONS = "unsupported startup parameter"
 
 T = TypeVar("T")
 
@@ -31,11 +33,23 @@ class Capacity:
     """kept for superusers"""
     reserved: int
     """kept for roles with pg_use_reserved_connections"""
+    started_at: float = 0.0
+    """seconds since the epoch; two answers that agree in it are of one server"""
 
     @property
     def usable(self) -> int:
         """How many there are for ordinary roles."""
         return self.max_connections - self.superuser_reserved - self.reserved
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How many connections a role may have, or may be open to a database, where that is bounded."""
+
+    kind: str
+    """role or database"""
+    name: str
+    connections: int
 
 
 @dataclass(frozen=True)
@@ -115,6 +129,8 @@ class ServerFacts:
     connections: list[ServerConnection]
     """the monitor's own aside"""
     blocks: list[Block]
+    limits: list[Limit] = field(default_factory=list)
+    """those of the roles and databases that were asked for"""
 
     @property
     def used(self) -> int:
@@ -123,8 +139,13 @@ class ServerFacts:
 
     @property
     def room_left(self) -> int:
-        """How many more ordinary roles can open."""
-        return max(0, self.capacity.usable - self.used)
+        """How many more the application can open: of what the server, its role and its database allow, the least."""
+        rooms = [limit.connections - self.used_of(limit) for limit in self.limits]
+        return max(0, min([self.capacity.usable - self.used, *rooms]))
+
+    def used_of(self, limit: Limit) -> int:
+        """How many connections count against a limit?"""
+        return sum(limit.name == (one.user if limit.kind == "role" else one.database) for one in self.connections)
 
     @property
     def groups(self) -> Counter[Group]:
@@ -151,7 +172,7 @@ def ask_as_monitor(alias: str, ask: Callable[[Cursor], T]) -> tuple[T, str]:
         The answer, and why the monitor's role was refused; empty if it was not.
 
     Raises:
-        the driver's Error: nobody got an answer.
+        the driver's Error: nobody got an answer; it tells why, of both roles.
     """
     chosen, begun_at = options(), time.monotonic()
     refusal = ""
@@ -163,13 +184,19 @@ def ask_as_monitor(alias: str, ask: Callable[[Cursor], T]) -> tuple[T, str]:
             if time.monotonic() - begun_at > chosen.MONITOR_TIMEOUT_S / 2:
                 raise  # a server that keeps one waiting is not given another
             refusal = " ".join(str(error).split())
-    with monitor_cursor(alias) as cursor:
-        return ask(cursor), refusal
+    try:
+        with monitor_cursor(alias) as cursor:
+            return ask(cursor), refusal
+    except driver_errors(alias) as error:
+        if not refusal:
+            raise
+        reason = " ".join(str(error).split())
+        raise driver(alias).OperationalError(f"{reason}; as {chosen.MONITOR_USER}: {refusal}") from error
 
 
 @contextmanager
 def monitor_cursor(alias: str, user: str = "", password: str = "") -> Iterator[Cursor]:
-    """Open the monitor's own connection, outside every pool, with short timeouts, and close it.
+    """Open the monitor's own connection, outside every pool and past PgBouncer, with short timeouts, and close it.
 
     Args:
         alias: of the database to ask.
@@ -180,20 +207,49 @@ def monitor_cursor(alias: str, user: str = "", password: str = "") -> Iterator[C
         the driver's Error: the server cannot be reached, has no room, or does not answer in time.
 
     """
-    timeout_s = options().MONITOR_TIMEOUT_S
-    params = {
-        **own_connection_params(alias),
-        "options": f"-c statement_timeout={timeout_s * 1000} -c lock_timeout={LOCK_TIMEOUT_MS}",
-    }
+    timeout_s, module = options().MONITOR_TIMEOUT_S, driver(alias)
+    bounds = {"statement_timeout": int(timeout_s * 1000), "lock_timeout": LOCK_TIMEOUT_MS}
+    params = own_connection_params(alias, directly=True)
     if user:
         params |= {"user": user, "password": password}
-    with bounded_cursor(driver(alias), timeout_s, **params) as cursor:
+    params["options"] = " ".join(f"-c {name}={value_ms}" for name, value_ms in bounds.items())
+    with ExitStack() as opened:
+        try:
+            cursor = opened.enter_context(bounded_cursor(module, timeout_s, **params))
+        except module.OperationalError as error:
+            if NO_OPTIONS not in str(error):
+                raise
+            del params["options"]
+            cursor = opened.enter_context(bounded_cursor(module, timeout_s, **params))
+            opened.enter_context(_transaction_within(cursor, bounds))
         yield cursor
 
 
-def ask(cursor: Cursor) -> ServerFacts:
-    """Take one look."""
-    return ServerFacts(capacity(cursor), client_connections(cursor), blocks(cursor))
+@contextmanager
+def _transaction_within(cursor: Cursor, bounds: dict[str, int]) -> Iterator[None]:
+    """Ask within a transaction that has these bounds: behind PgBouncer a session's own would be the next client's."""
+    cursor.execute("BEGIN READ ONLY")
+    for name, value_ms in bounds.items():
+        cursor.execute(f"SET LOCAL {name} = {value_ms}")
+    yield
+    cursor.execute("ROLLBACK")
+
+
+def ask(cursor: Cursor, users: Collection[str] = (), databases: Collection[str] = ()) -> ServerFacts:
+    """Take one look.
+
+    Args:
+        cursor: the monitor's.
+        users: whose limits are told.
+        databases: the same.
+    """
+    whose = {("role", user) for user in users} | {("database", database) for database in databases}
+    return ServerFacts(
+        capacity(cursor),
+        client_connections(cursor),
+        blocks(cursor),
+        [limit for limit in limits(cursor) if (limit.kind, limit.name) in whose],
+    )
 
 
 def capacity(cursor: Cursor) -> Capacity:
@@ -203,17 +259,32 @@ def capacity(cursor: Cursor) -> Capacity:
         SELECT current_setting('server_version'),
                current_setting('max_connections')::int,
                current_setting('superuser_reserved_connections')::int,
-               coalesce(current_setting('reserved_connections', true)::int, 0)  -- since PostgreSQL 16
+               coalesce(current_setting('reserved_connections', true)::int, 0),  -- since PostgreSQL 16
+               extract(epoch FROM pg_postmaster_start_time())::float8
         """
     )
     (row,) = cursor.fetchall()
     return Capacity(*row)
 
 
+def limits(cursor: Cursor) -> list[Limit]:
+    """Which roles and databases have a limit of their own? A superuser's does not count."""
+    cursor.execute(
+        """
+        SELECT 'role', rolname, rolconnlimit FROM pg_roles WHERE rolconnlimit >= 0 AND NOT rolsuper
+        UNION ALL
+        SELECT 'database', datname, datconnlimit FROM pg_database WHERE datconnlimit >= 0
+        ORDER BY 1, 2
+        """
+    )
+    return [Limit(*row) for row in cursor.fetchall()]
+
+
 def client_connections(cursor: Cursor) -> list[ServerConnection]:
     """Which connections are open, whose are they, how old are they, and what do they wait for?
 
-    A role without pg_monitor sees of other roles' connections the pid, application, user and database alone.
+    A role without pg_monitor sees of other roles' connections the pid, application, user and database alone. Workers of
+    the server's own then look like clients, but for their names; they take no client's room.
     """
     cursor.execute(
         """
@@ -228,7 +299,9 @@ def client_connections(cursor: Cursor) -> list[ServerConnection]:
         FROM pg_stat_activity
         WHERE pid <> pg_backend_pid()
           AND (backend_type = 'client backend'
-               OR backend_type IS NULL AND usesysid IS NOT NULL AND datid IS NOT NULL)  -- hidden: what else has both
+               OR backend_type IS NULL AND usesysid IS NOT NULL AND datid IS NOT NULL  -- hidden: what else has both
+               AND application_name NOT LIKE 'TimescaleDB Background Worker%'
+               AND application_name NOT LIKE 'logical replication%')
         ORDER BY application_name, pid
         """
     )

@@ -1,0 +1,156 @@
+"""Asking what there is to ask, all of it at once: what hangs costs its own time, and nobody else's."""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from poolhouse.conf import options
+from poolhouse.driver import driver_errors, postgresql_aliases
+from poolhouse.reports.report import ProcessReport
+from poolhouse.reports.store import store
+from poolhouse.servers import pgbouncer, server
+from poolhouse.servers.bounded import Cursor
+from poolhouse.servers.pgbouncer import PgBouncer, console_cursor
+from poolhouse.servers.server import ServerFacts, TimescaleDB, ask_as_monitor
+from poolhouse.servers.targets import Target, targets
+
+REPORTS = "process reports"
+PGBOUNCER = "PgBouncer"
+
+
+@dataclass(frozen=True)
+class Unreachable:
+    """A source that gave no answer."""
+
+    source: str
+    reason: str
+    level: str = "warning"
+    """what its silence means for the verdict"""
+
+
+@dataclass(frozen=True)
+class Reports:
+    """What the processes tell."""
+
+    processes: list[ProcessReport] = field(default_factory=list)
+    of_other_versions: int = 0
+    """that report, and cannot be understood here"""
+    silent_s: dict[str, float | None] = field(default_factory=dict)
+    """for how long no process of a service has reported, of those of FLEET that have none; None: for over a day"""
+
+
+@dataclass(frozen=True)
+class ServerLook:
+    """A database server that has answered."""
+
+    aliases: tuple[str, ...]
+    """that lead to it; the first is what it is called"""
+    facts: ServerFacts
+    timescaledb: TimescaleDB | None = None
+    """of the first alias' database; None as well where it does not have it, or nobody asked"""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.aliases[0]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What came back."""
+
+    reports: Reports
+    servers: list[ServerLook]
+    pgbouncer: PgBouncer | None
+    unreachable: list[Unreachable]
+
+
+def ask_all(alias: str | None = None, *, detailed: bool) -> Answers:
+    """Ask every source once, each within POOLHOUSE["MONITOR_TIMEOUT_S"]; never raises for one that is away.
+
+    Args:
+        alias: the only one whose server is asked; None: the servers of all.
+        detailed: ask also what takes longer the more there is of it: TimescaleDB's tables.
+    """
+    servers = targets(alias)
+    with ThreadPoolExecutor(len(servers) + 2, "poolhouse-look") as threads:
+        reports = threads.submit(_ask_reports)
+        looks = [threads.submit(_ask_server, target, detailed=detailed) for target in servers]
+        pooler = threads.submit(_ask_pgbouncer, alias)
+    found, away = reports.result()
+    seen = [look.result() for look in looks]
+    console, console_away = pooler.result()
+    unreachable = [*away, *(one for _, trouble in seen for one in trouble), *console_away]
+    return Answers(found, _merged(look for look, _ in seen if look), console, unreachable)
+
+
+def _merged(looks: Iterable[ServerLook]) -> list[ServerLook]:
+    """Put together the answers of one server that has several addresses."""
+    by_start: dict[float, ServerLook] = {}
+    for look in looks:
+        started_at = look.facts.capacity.started_at
+        first = by_start.get(started_at)
+        by_start[started_at] = _both(first, look) if first else look
+    return list(by_start.values())
+
+
+def _both(first: ServerLook, other: ServerLook) -> ServerLook:
+    more = [limit for limit in other.facts.limits if limit not in first.facts.limits]
+    facts = replace(first.facts, limits=[*first.facts.limits, *more])
+    return replace(first, aliases=(*first.aliases, *other.aliases), facts=facts)
+
+
+# Each gives its answer, and what there is to be said of those that did not answer.
+
+
+def _ask_reports() -> tuple[Reports, list[Unreachable]]:
+    try:
+        reports = store()
+        if reports is None:
+            return Reports(), [Unreachable(REPORTS, "POOLHOUSE['REDIS_URL'] is not set")]
+        read = reports.read_all()
+        missing = set(options().FLEET) - {report.service for report in read.live}
+        return Reports(read.live, read.of_other_versions, reports.silent_s(missing)), []
+    except Exception as error:  # noqa: BLE001 - whatever it is, the verdict has it, and the other sources are told
+        return Reports(), [Unreachable(REPORTS, f"Redis: {_one_line(error)}")]
+
+
+def _ask_server(target: Target, *, detailed: bool) -> tuple[ServerLook | None, list[Unreachable]]:
+    source, trouble = f"database server ({target.alias})", []
+    try:
+        (look, extension_trouble), refusal = ask_as_monitor(target.alias, partial(_look_at, target, detailed=detailed))
+    except Exception as error:  # noqa: BLE001 - it refuses the monitor as it refuses everyone: down, full or misspelt
+        return None, [Unreachable(source, _one_line(error), "critical")]
+    if refusal:
+        trouble.append(Unreachable(f"{source} as {options().MONITOR_USER}", refusal))
+    if extension_trouble:
+        trouble.append(Unreachable("TimescaleDB", extension_trouble))
+    return look, trouble
+
+
+def _look_at(target: Target, cursor: Cursor, *, detailed: bool) -> tuple[ServerLook, str]:
+    """Ask the server, and its extension; the first answer stays where the second is not given, with the reason."""
+    facts = server.ask(cursor, target.users(), target.databases())
+    try:
+        return ServerLook(target.aliases, facts, server.timescaledb(cursor) if detailed else None), ""
+    except driver_errors(target.alias) as error:
+        return ServerLook(target.aliases, facts), _one_line(error)
+
+
+def _ask_pgbouncer(alias: str | None) -> tuple[PgBouncer | None, list[Unreachable]]:
+    with_driver = alias or next(iter(postgresql_aliases()), None)
+    if not options().PGBOUNCER_URL or with_driver is None:
+        return None, []
+    try:
+        with console_cursor(with_driver) as cursor:
+            return pgbouncer.ask(cursor), []
+    except KeyError as column:
+        reason = f"it has no column {column}: it is older than 1.18, or no PgBouncer"
+    except Exception as error:  # noqa: BLE001 - others have such a console too, and answer as they like
+        reason = _one_line(error)
+    return None, [Unreachable(PGBOUNCER, reason)]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,229 @@
+"""What the verdict says, on made-up looks: each finding from the figure on where it begins, and not before."""
+
+from dataclasses import replace
+
+import pytest
+
+from poolhouse.measures.histogram import Histogram
+from poolhouse.overview.sources import REPORTS
+from poolhouse.overview.status import PGBOUNCER, Status, Unreachable
+from poolhouse.process.activity import Activity
+from poolhouse.reports.report import ProcessReport
+from poolhouse.servers.pgbouncer import PgBouncer, PgBouncerPool
+from poolhouse.servers.server import Block, Limit, ServerConnection
+from tests.unit.test_status import Configure, configure, connection, report, server, text_of, with_pool
+
+__all__ = ["configure"]
+
+
+def status(*processes: ProcessReport, connections: tuple[ServerConnection, ...] = ()) -> Status:
+    return Status(100.0, list(processes), [server(*connections)])
+
+
+def recently(process: ProcessReport, **activity: object) -> ProcessReport:
+    return replace(process, recent=(Activity("default", **activity),))  # type: ignore[arg-type]
+
+
+# Who reports.
+
+
+def test_fewer_processes_than_there_should_be_are_a_warning_and_more_are_not(configure: Configure) -> None:
+    configure(FLEET={"web": (2, 10)})
+    assert status(report("web", 1)).verdict == ("warning", ["1 of 2 processes of web report"])
+    assert status(*(report("web", pid) for pid in (1, 2, 3))).verdict == ("ok", [])
+
+
+@pytest.mark.parametrize(
+    ("silent_s", "verdict"),
+    [
+        (14.9, ("warning", "none of 2 processes of web reports, for 14.9 s")),
+        (15.0, ("critical", "none of 2 processes of web reports, for 15.0 s")),
+        (None, ("warning", "none of 2 processes of web reports, and none has for a day")),
+    ],
+)
+def test_a_service_that_is_gone_is_critical_once_a_restart_would_be_over(
+    configure: Configure, silent_s: float | None, verdict: tuple[str, str]
+) -> None:
+    configure(FLEET={"web": (2, 10), "worker": (1, 1), "spare": (0, 1)})
+    taken = replace(status(report("worker", 3)), silent_s={"web": silent_s, "spare": None})
+    assert taken.verdict == (verdict[0], [verdict[1]])
+
+
+def test_where_the_reports_cannot_be_read_nobody_is_missing(configure: Configure) -> None:
+    configure(FLEET={"web": (2, 10)})
+    taken = replace(status(), unreachable=[Unreachable(REPORTS, "Redis: refused")])
+    assert taken.verdict == ("warning", ["process reports is unreachable: Redis: refused"])
+
+
+def test_connections_with_a_process_s_name_and_no_report_are_told() -> None:
+    named = (
+        connection("web@box:1", 1),
+        connection("web@box:2", 2),
+        connection("monitor@box:3", 3),
+        connection("a@b", 4),
+    )
+    taken = status(connections=named)
+    assert taken.verdict == (
+        "warning",
+        ["no process reports its pools, though 2 server connections have the name of one"],
+    )
+    assert ["(unexplained)", "4"] in [line.split() for line in text_of(taken, detailed=False).splitlines()]
+    assert status(report("web", 9), connections=named).verdict[0] == "ok"
+    assert status(connections=named[2:]).verdict == ("ok", [])
+
+
+def test_reports_of_another_version_are_told() -> None:
+    taken = replace(status(report("web", 1)), of_other_versions=3)
+    assert taken.verdict == ("warning", ["3 reports of another version of poolhouse, not understood here"])
+
+
+def test_processes_that_share_a_name_are_told_and_one_s_successor_is_not() -> None:
+    first, second = (replace(report("web", 1), run=run, reported_at=99.0) for run in "ab")
+    assert status(first, second).verdict == (
+        "warning",
+        ["2 processes have the name web@box:1: whose a connection is cannot be told"],
+    )
+    successor = replace(second, started_at=99.0, reported_at=99.5)
+    assert status(first, successor).verdict == ("ok", [])
+
+
+# How they fare.
+
+
+def test_failures_to_connect_are_a_warning_and_critical_where_no_connection_is_left() -> None:
+    some = recently(report("web", 1, in_use=0, idle=0), connect_errors=2)
+    beside = recently(report("web", 2, in_use=1, idle=0), connect_errors=1)
+    failed = "connections of web could not be opened in the last 5 minutes"
+    assert status(some).verdict == ("critical", [f"2 {failed}, and none is open"])
+    assert status(some, beside).verdict == ("warning", [f"3 {failed}"])
+    assert status(some, report("worker", 3)).verdict[0] == "critical", "another service's connections do not help"
+
+
+def test_of_several_aliases_each_is_judged_by_its_own_connections() -> None:
+    process = recently(report("web", 1), connect_errors=2)
+    other = replace(process.pools[0], alias="other", in_use=0, idle=0)
+    process = replace(process, pools=(*process.pools, other))
+    assert status(process).verdict == (
+        "warning",
+        ["2 connections of web (default) could not be opened in the last 5 minutes"],
+    )
+    process = replace(process, recent=(Activity("other", connect_errors=2),))
+    assert status(process).verdict == (
+        "critical",
+        ["2 connections of web (other) could not be opened in the last 5 minutes, and none is open"],
+    )
+
+
+def waits(*, count: int, wait_s: float) -> Histogram:
+    made = Histogram()
+    for _ in range(count):
+        made.record(wait_s)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("count", "wait_s", "level"), [(20, 0.2, "ok"), (20, 0.3, "warning"), (20, 1.2, "critical"), (19, 7.0, "ok")]
+)
+def test_waits_of_late_are_judged_and_those_of_a_whole_life_are_not(count: int, wait_s: float, level: str) -> None:
+    long_ago = with_pool(report("web", 1), wait=waits(count=1000, wait_s=7.0))
+    taken = status(recently(long_ago, wait=waits(count=count, wait_s=wait_s)))
+    assert taken.verdict[0] == level
+    if level != "ok":
+        assert taken.verdict[1][0].startswith("5 of 100 callers of web waited ")
+    told = [line for line in text_of(taken).splitlines() if line.startswith(("web ", "web@box:1 "))]
+    assert not any("7.0 s" in line for line in told) or wait_s == 7.0, "the tables are of late as well"
+
+
+# What the servers say.
+
+
+@pytest.mark.parametrize(("kind", "name"), [("role", "poolhouse"), ("database", "poolhouse")])
+@pytest.mark.parametrize(("used", "level"), [(7, "ok"), (8, "warning"), (10, "critical")])
+def test_a_limit_of_the_application_s_own_is_judged_as_the_server_s_is(
+    kind: str, name: str, used: int, level: str
+) -> None:
+    elsewhere = replace(connection("psql", 99), user="postgres", database="postgres")
+    look = server(*(connection("web@box:1", pid) for pid in range(used)), elsewhere, limits=[Limit(kind, name, 10)])
+    taken = Status(100.0, [report("web", 1)], [look])
+    reason = f"{used} of the 10 connections of {kind} {name} are open"
+    assert taken.verdict == (level, [reason] if level != "ok" else [])
+    assert f"room for {10 - used} more (max_connections 40, reserved 3 + 2, {kind} {name} 10)" in text_of(taken)
+
+
+@pytest.mark.parametrize(("wait_s", "level"), [(4.9, "ok"), (5.0, "warning")])
+def test_sessions_that_are_blocked_for_long_are_told_with_who_is_in_the_way(wait_s: float, level: str) -> None:
+    look = server(connection("web@box:1", 1), connection("web@box:1", 2))
+    blocks = [
+        Block(1, "relation", wait_s, 7, "psql"),
+        Block(1, "relation", 1.0, 8, ""),
+        Block(2, "tuple", 1.0, 7, "psql"),
+    ]
+    look = replace(look, facts=replace(look.facts, blocks=blocks))
+    reasons = ["2 sessions blocked by others, the longest for 5.0 s by psql, pid 7"] if level != "ok" else []
+    assert Status(100.0, [report("web", 1)], [look]).verdict == (level, reasons)
+
+
+@pytest.mark.parametrize(("idle_s", "level"), [(29.0, "ok"), (30.0, "warning")])
+def test_a_transaction_that_is_kept_idle_for_long_is_told(idle_s: float, level: str) -> None:
+    holder = connection("psql", 7, "idle in transaction", state_age_s=idle_s, transaction_age_s=99.0)
+    reasons = ["psql, pid 7, has been idle in a transaction for 30.0 s"] if level != "ok" else []
+    assert status(report("web", 1), connections=(holder,)).verdict == (level, reasons)
+
+
+@pytest.mark.parametrize(("wait_s", "level"), [(0.9, "ok"), (1.0, "warning"), (10.0, "critical")])
+def test_clients_that_wait_in_pgbouncer_are_judged_by_the_longest_wait(wait_s: float, level: str) -> None:
+    pool = PgBouncerPool("shop", "app", "transaction", 4, 22, 4, 0, 0, wait_s)
+    taken = replace(status(report("web", 1)), pgbouncer=PgBouncer("1.24.1", [pool], [], [], []))
+    told = f"22 clients of PgBouncer waiting for a connection to shop, the longest for {wait_s:.1f} s"
+    assert taken.verdict == (level, [told] if level != "ok" else [])
+
+
+# Several servers.
+
+
+def two_servers() -> Status:
+    process = report("web", 1, in_use=1, idle=0)
+    other = replace(process.pools[0], alias="other", in_use=2)
+    process = replace(process, pools=(*process.pools, other))
+    looks = [
+        server(connection("web@box:1", 1)),
+        server(*(connection("web@box:1", pid) for pid in (1, 2)), connection("psql", 3), alias="other"),
+    ]
+    return Status(100.0, [process], looks)
+
+
+def test_each_pool_is_joined_with_the_server_of_its_own_alias() -> None:
+    taken = two_servers()
+    assert [len(taken.owned_by("web@box:1", alias)) for alias in ("default", "other", "nowhere")] == [1, 2, 0]
+    assert len(taken.owned_by("web@box:1")) == 3
+    first, second = taken.as_document()["servers"]
+    assert (first["unexplained"], second["unexplained"]) == ([], [3])
+    assert [one["server"] for one in taken.as_document()["connections"]] == ["default", "other", "other", "other"]
+    rows = [line.split() for line in text_of(taken).splitlines() if line.startswith("web@box:1 ")]
+    by_alias = {row[2]: row[-3] for row in rows if "queuepool" in row}
+    assert by_alias == {"(default)": "1", "(other)": "2"}
+    text = text_of(taken, detailed=False)
+    assert "PostgreSQL 17.2 (default): 1 connections open" in text
+    assert "PostgreSQL 17.2 (other): 3 connections open" in text
+
+
+def test_each_server_is_judged_and_named() -> None:
+    taken = two_servers()
+    full = server(*(connection("psql", pid) for pid in range(35)), alias="other")
+    taken = replace(taken, servers=[taken.servers[0], full])
+    assert taken.verdict == ("critical", ["35 of the 35 usable server connections on other are open"])
+
+
+# PgBouncer that does not tell.
+
+
+def test_where_pgbouncer_is_away_a_name_may_be_its_client_s() -> None:
+    taken = replace(
+        status(report("web", 1), connections=(connection("web@box:1", 1), connection("psql", 2))),
+        unreachable=[Unreachable(PGBOUNCER, "refused")],
+    )
+    assert [one["owner"] for one in taken.as_document()["connections"]] == ["web@box:1 or PgBouncer", None]
+    rows = [line.split() for line in text_of(taken, detailed=False).splitlines()]
+    (web,) = (row for row in rows if row[:1] == ["web"])
+    assert web[7] == "1?"
+    assert "web@box:1 or PgBouncer" in text_of(taken)

@@ -1,0 +1,95 @@
+"""The thread that keeps warm, looks for leaks and reports: whatever fails in one of these, the others go on."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from poolhouse.process import pools
+from poolhouse.reports.keeper import Keeper
+from poolhouse.reports.publisher import Publisher
+from poolhouse.reports.store import ReportStore
+
+TIMES = 3
+
+
+class Counting(Publisher):
+    """A publisher that nobody reads, and that tells when it was called often enough."""
+
+    def __init__(self) -> None:
+        super().__init__(ReportStore("redis://127.0.0.1:1/0", prefix="p", ttl_s=5, timeout_s=1))
+        self.count = 0
+        self.often_enough = threading.Event()
+
+    def publish(self) -> None:
+        self.count += 1
+        if self.count == TIMES:
+            self.often_enough.set()
+
+
+class Wrapper:
+    """What the keeper asks of a wrapper; each question can fail."""
+
+    def __init__(self, alias: str, failing: str, error: Exception) -> None:
+        self.alias, self._failing, self._error = alias, failing, error
+        self.answered: list[str] = []
+
+    def _answer(self, question: str) -> None:
+        if question == self._failing:
+            raise self._error
+        self.answered.append(question)
+
+    def look_for_leaks(self) -> None:
+        self._answer("look_for_leaks")
+
+    def pool_if_made(self) -> object:
+        self._answer("pool_if_made")
+        return self
+
+    def keep_warm(self, within_s: float) -> None:
+        self._answer("keep_warm")
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[[], None]]:
+    """Let a keeper go round several times, and fail if it does not."""
+    publisher = Counting()
+    keeper = Keeper(publisher, 0.01)
+
+    def go_round() -> None:
+        keeper.start()
+        assert publisher.often_enough.wait(5), "the keeper's thread has ended"
+
+    yield go_round
+    keeper.stop()
+
+
+@pytest.mark.parametrize(("failing", "still_done"), [("look_for_leaks", "keep_warm"), ("keep_warm", "look_for_leaks")])
+def test_what_fails_is_logged_once_and_hinders_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    run: Callable[[], None],
+    failing: str,
+    still_done: str,
+) -> None:
+    wrappers = [Wrapper("default", failing, RuntimeError("can't start new thread")), Wrapper("other", "", Exception())]
+    monkeypatch.setattr(pools, "lending_wrappers", lambda: wrappers)
+    with caplog.at_level(logging.WARNING, "poolhouse.reports.keeper"):
+        run()
+    assert all(wrapper.answered.count(still_done) >= TIMES for wrapper in wrappers)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"default: {failing}: RuntimeError: can't start new thread"
+    ]
+
+
+def test_a_pool_that_cannot_be_read_does_not_end_the_reports(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, run: Callable[[], None]
+) -> None:
+    def unreadable() -> list[Wrapper]:
+        raise TypeError("its engine was changed")
+
+    monkeypatch.setattr(pools, "lending_wrappers", unreadable)
+    with caplog.at_level(logging.WARNING, "poolhouse.reports.keeper"):
+        run()
+    assert [record.getMessage() for record in caplog.records] == ["pools: TypeError: its engine was changed"]
