@@ -2,12 +2,12 @@
 
 import json
 import logging
+import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db import Error
-
-from poolhouse.tracing.masks import without_passwords, words_of
+from poolhouse.tracing.masks import database_errors, without_passwords, without_words
 from poolhouse.tracing.work import current_work
 
 _OWN_FIELDS = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"))
@@ -49,20 +49,12 @@ class JsonFormatter(logging.Formatter):
 
 
 def _without_secrets(text: str, record: logging.LogRecord) -> str:
-    for error in _chain(record.exc_info[1] if record.exc_info else None):
-        if isinstance(error, Error) and str(error):  # its cause is the driver's error, which says the same
-            text = text.replace(repr(error), f"{type(error).__name__}({words_of(error)!r})")
-            text = text.replace(str(error), words_of(error))
+    """Blot out passwords, and what the database quotes in errors: those of the record, and the one being handled."""
+    arguments = record.args.values() if isinstance(record.args, Mapping) else record.args or ()
+    raised = record.exc_info[1] if record.exc_info else None
+    for error in database_errors(raised, sys.exception(), record.msg, *arguments):
+        text = without_words(text, error)
     return without_passwords(text)
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-    """Give an error and what led to it; `raise error from error` makes a ring."""
-    chain: list[BaseException] = []
-    while error is not None and error not in chain:
-        chain.append(error)
-        error = error.__cause__ or error.__context__
-    return chain
 
 
 def _is_extra(name: str, value: object) -> bool:

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,19 @@ def test_a_leak_is_named_once_with_file_and_line_until_it_comes_back(
     assert "wrapper.ensure_connection()" in logged
     assert caplog.records[-1].getMessage().startswith(f"{alias}: a connection was returned after ")
     assert state_of(alias).suspects == ()
+
+
+@pytest.mark.usefixtures("threshold")
+def test_a_leak_is_told_of_whatever_the_driver_takes_for_a_statement(pool_of: MakePool) -> None:
+    alias = pool_of(OURS)
+    sql = import_module(f"{connections[alias].Database.__name__}.sql")  # type: ignore[attr-defined]  # PostgreSQL's
+    statements: tuple[Any, ...] = (b"SELECT 'a secret'", sql.SQL("SELECT {}").format(sql.Literal("a secret")))
+    for statement in statements:
+        with borrowed(alias) as wrapper, wrapper.cursor() as cursor:
+            cursor.execute(statement)
+            look(alias)
+            (suspect,) = state_of(alias).suspects
+        assert suspect.last_statement == "SELECT ?"
 
 
 @pytest.mark.usefixtures("threshold")

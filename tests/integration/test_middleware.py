@@ -10,11 +10,12 @@ import statistics
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.core.handlers.base import BaseHandler
-from django.db import OperationalError, connection, connections
+from django.db import IntegrityError, OperationalError, connection, connections, transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.test import AsyncClient, Client, RequestFactory
 from django.urls import path, re_path
@@ -105,10 +106,42 @@ def wait_in_vain(request: HttpRequest) -> HttpResponse:
 
 def leak(request: HttpRequest) -> HttpResponse:
     """Do with a secret what a project should not do."""
-    run("SELECT pg_sleep(0.03), 'sesame', $$sesame$$, %s", [request.POST["secret"]])
-    if request.GET["how"] == "value":
-        run("SELECT %s::int", [request.POST["secret"]])
-    raise OperationalError(f"invalid dsn: postgresql://me:{request.POST['secret']}@host/db; password=sesame")
+    secret = request.POST["secret"]
+    run("SELECT pg_sleep(0.03), 'sesame', $$sesame$$, %s", [secret])
+    run("CREATE TEMP TABLE card (number text PRIMARY KEY) ON COMMIT DROP")
+    insert = ("INSERT INTO card VALUES (%s), (%s)", [secret, secret])
+    match request.GET["how"]:
+        case "value":
+            run("SELECT %s::int", [secret])
+        case "row past Django":
+            connection.connection.cursor().execute(*insert)
+        case "value past Django":
+            connection.connection.cursor().execute("SELECT %s::int", [secret])
+        case "copy":
+            with connection.cursor() as cursor:
+                cursor.copy_expert("COPY card FROM STDIN", io.StringIO(f"{secret}\n{secret}\n"))
+        case "group":
+            try:
+                run(*insert)
+            except IntegrityError as error:
+                raise ExceptionGroup("tasks", [error, ValueError(f"could not save: {error}")]) from None
+        case "argument":
+            _log_as_projects_do(lambda: run(*insert))
+    raise OperationalError(f"invalid dsn: postgresql://me:{secret}@host/db; password=sesame")
+
+
+def _log_as_projects_do(fail: Callable[[], None]) -> None:
+    with transaction.atomic():
+        try:
+            with transaction.atomic():
+                fail()
+        except IntegrityError as error:
+            logger, caught = logging.getLogger("shop"), error
+            logger.exception("text: %s", str(error))
+            logger.error(f"could not save: {error}, {[error]}")
+        logger.error("later: %s, %r", caught, caught)
+        logger.error("later: %(error)s", {"error": caught})
+        logger.error(caught)
 
 
 def stream(request: HttpRequest) -> StreamingHttpResponse:
@@ -415,7 +448,7 @@ def test_an_async_stream_counts_as_part_of_its_request(limits: Limits, caplog: p
 
 
 @pytest.mark.parametrize("formatter", [PlainFormatter(), JsonFormatter()])
-@pytest.mark.parametrize("how", ["value", "dsn"])
+@pytest.mark.parametrize("how", ["value", "dsn", "row past Django", "value past Django", "copy", "group", "argument"])
 def test_no_secret_reaches_the_log(client: Client, limits: Limits, formatter: logging.Formatter, how: str) -> None:
     limits(SLOW_QUERY_MS=0, REQUEST_QUERIES=0, SLOW_REQUEST_DATABASE_MS=0, POOL_HOLD_MS=0)
     out, root = io.StringIO(), logging.getLogger()
@@ -426,7 +459,8 @@ def test_no_secret_reaches_the_log(client: Client, limits: Limits, formatter: lo
     root.setLevel(logging.DEBUG)
     try:
         headers = {"Authorization": "Bearer sesame", "Cookie": "sessionid=sesame"}
-        answer = unraising(client).post(f"/leak/?how={how}&token=sesame", {"secret": "sesame"}, headers=headers)
+        address = f"/leak/?{urlencode({'how': how, 'token': 'sesame'})}"
+        answer = unraising(client).post(address, {"secret": "sesame"}, headers=headers)
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
@@ -435,7 +469,8 @@ def test_no_secret_reaches_the_log(client: Client, limits: Limits, formatter: lo
     assert "slow statement: " in log
     assert "costly request POST /leak/" in log
     assert "Traceback" in log, "Django's own line, with the error's words"
-    assert ("database (unknown) failed request POST /leak/" in log) == (how == "dsn")
+    assert ("database (unknown) failed request POST /leak/" in log) == (how in ("dsn", "argument"))
+    assert ("duplicate key value" in log) == (how in ("row past Django", "copy", "group", "argument"))
     assert "sesame" not in log
     if isinstance(formatter, JsonFormatter):
         assert all(json.loads(line)["level"] for line in log.splitlines())

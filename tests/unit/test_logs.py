@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import time
 from typing import Any
 
 import psycopg2
@@ -102,8 +103,42 @@ def test_the_words_of_a_database_error_hold_no_value(error: Exception, words: st
         ("redis://:sesame@h:1/0 and http://h:80/", "redis://:***@h:1/0 and http://h:80/"),
         ("{'PASSWORD': 'ses ame', 'HOST': 'h'}", "{'PASSWORD': ***, 'HOST': 'h'}"),
         ("PGPASSWORD=sesame psql", "PGPASSWORD=*** psql"),
+        ("CREATE ROLE x PASSWORD 'hunter''2 x' LOGIN", "CREATE ROLE x PASSWORD *** LOGIN"),
+        (r"ALTER ROLE x PASSWORD E'hunter\'2'; SELECT 'y'", "ALTER ROLE x PASSWORD ***; SELECT 'y'"),
+        ("DB_PASS=hunter2 HOST=h", "DB_PASS=*** HOST=h"),
+        ("host=h pwd=hunter2;user=me", "host=h pwd=***;user=me"),
+        ("[('password', 'hunter2 x'), ('host', 'h')]", "[('password', ***), ('host', 'h')]"),
+        ("password='it''s hunter2', host='h'", "password=***, host='h'"),
+        (r'{"passwd": "a\"hunter2", "host": "h"}', '{"passwd": ***, "host": "h"}'),
+        (r'"{\"password\": \"hun ter2\", \"host\": \"h\"}"', r'"{\"password\": ***, \"host\": \"h\"}"'),
+        ("{'password1': 'hunter2', 'name': 'n'}", "{'password1': ***, 'name': 'n'}"),
+        ("password='', host='h'", "password=***, host='h'"),
+        ("password='cut off\nTraceback", "password=***\nTraceback"),
         ("password authentication failed", "password authentication failed"),
+        ("passfile=/etc/pgpass, bypass=1, it passed: 3", "passfile=/etc/pgpass, bypass=1, it passed: 3"),
     ],
 )
 def test_passwords_are_blotted_out(text: str, shown: str) -> None:
     assert without_passwords(text) == shown
+
+
+def test_a_long_text_of_quotes_takes_no_time() -> None:
+    begun_at = time.perf_counter()
+    assert without_passwords(f"password='{chr(39) * 100_000}\\") == "password=***"
+    assert time.perf_counter() - begun_at < 1
+
+
+@pytest.mark.parametrize("formatter", FORMATTERS)
+def test_a_driver_s_error_is_known_though_django_has_not_wrapped_it(formatter: logging.Formatter) -> None:
+    as_psycopg_3_has_it = type("UniqueViolation", (Exception,), {"__module__": "psycopg.errors"})
+    for kind in (psycopg2.errors.UniqueViolation, as_psycopg_3_has_it):
+        error = raised(kind("duplicate key\nDETAIL:  Key (a)=(sesame) exists.\nCONTEXT:  COPY t, line 1: sesame\n"))
+        group = ExceptionGroup("both", [ValueError("else"), ExceptionGroup("inner", [error])])
+        for line in (formatter.format(record("x", error=group)), formatter.format(record("%s", error))):
+            assert "sesame" not in line
+            assert "duplicate key" in line
+
+
+def test_a_short_line_of_an_error_leaves_the_rest_of_the_text_alone() -> None:
+    line = PlainFormatter().format(record("at a table: %s", raised(OperationalError("no\na\n"))))
+    assert line == "at a table: no"

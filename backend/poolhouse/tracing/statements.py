@@ -1,23 +1,34 @@
 """What statements cost: timed, for the request or task that runs them if there is one, and logged when slow."""
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
+from django.db import IntegrityError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from poolhouse.conf import options
 from poolhouse.measures.statement_meter import meter
 from poolhouse.tracing.code import is_own_code
 from poolhouse.tracing.sql import without_values
-from poolhouse.tracing.throttle import Throttle
+from poolhouse.tracing.throttle import HeldBack, Throttle
 from poolhouse.tracing.work import Work, current_work
 
 logger = logging.getLogger(__name__)
 
 _slow = Throttle()
+
+
+def forget_parent() -> None:
+    """Forget, in a forked child, what was said; another thread of the parent may have held the lock."""
+    global _slow  # noqa: PLW0603 - one a process, made anew in each child
+    _slow = Throttle()
+
+
+os.register_at_fork(after_in_child=forget_parent)
 
 
 def time_statements(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
@@ -36,6 +47,9 @@ def _timed(execute: Callable[..., Any], sql: Any, params: Any, many: bool, conte
         answer = execute(sql, params, many, context)
         failed = False
         return answer
+    except IntegrityError:  # the database has answered: a constraint refused, as get_or_create may expect
+        failed = False
+        raise
     finally:
         duration_s = time.perf_counter() - began_at
         meter().note(context["connection"].alias, duration_s, failed=failed)
@@ -48,8 +62,8 @@ def _timed(execute: Callable[..., Any], sql: Any, params: Any, many: bool, conte
 
 def _log_slow(work: Work, sql: Any, duration_s: float, context: dict[str, Any]) -> None:
     shape = without_values(_as_text(sql, context["cursor"].cursor))
-    held_back = _slow.admit(shape, now_s=time.monotonic(), interval_s=options().SLOW_QUERY_INTERVAL_S)
-    if held_back is None:
+    held = _slow.admit(shape, now_s=time.monotonic(), interval_s=options().SLOW_QUERY_INTERVAL_S)
+    if held is None:
         return
     alias, caller, duration_ms = context["connection"].alias, _caller(), round(duration_s * 1000, 1)
     logger.warning(
@@ -58,7 +72,7 @@ def _log_slow(work: Work, sql: Any, duration_s: float, context: dict[str, Any]) 
         alias,
         work.label,
         f" at {caller}" if caller else "",
-        f" ({held_back} more like it since the last line)" if held_back else "",
+        _unsaid(held),
         shape,
         extra={
             "alias": alias,
@@ -66,10 +80,16 @@ def _log_slow(work: Work, sql: Any, duration_s: float, context: dict[str, Any]) 
             "work": str(work),
             "view": work.view,
             "caller": caller,
-            "held_back": held_back,
+            "held_back": held.alike,
+            "others_held_back": held.others,
             "sql": shape,
         },
     )
+
+
+def _unsaid(held: HeldBack) -> str:
+    alike = f" ({held.alike} more like it since the last line)" if held.alike else ""
+    return f"{alike} (and {held.others} lines too many, of any statements)" if held.others else alike
 
 
 def _as_text(sql: Any, cursor: Any) -> str:

@@ -22,9 +22,11 @@ class Work:
     wait_s: float = 0.0
     """until the pool gave a connection"""
     hold_s: float = 0.0
-    """with a connection that has been returned since"""
-    held_since: float | None = None
-    """when the connection was lent that is held now"""
+    """with one connection or more, until the last of them was returned"""
+    held_since: float = 0.0
+    """since when it has had one without a pause; where it has one"""
+    held_count: int = 0
+    """connections that it has now, of whichever aliases"""
     opened_count: int = 0
     """connections opened for it; of a pool that is not this app's it is not known"""
     is_refused: bool = False
@@ -35,9 +37,21 @@ class Work:
         """The name of the view that serves a request, once it is known; empty for a task."""
         return ""
 
+    def took(self, now_s: float) -> None:
+        """Note that a connection was lent to it. Time with several at once counts once."""
+        if not self.held_count:
+            self.held_since = now_s
+        self.held_count += 1
+
+    def gave_back(self, now_s: float) -> None:
+        """Note that one of its connections was returned."""
+        self.held_count -= 1
+        if not self.held_count:
+            self.hold_s += now_s - self.held_since
+
     def held_s(self) -> float:
-        """Give how long this work has had a connection, the one that it still holds included."""
-        return self.hold_s + (0.0 if self.held_since is None else time.perf_counter() - self.held_since)
+        """Give how long this work has had a connection, until now if it has one."""
+        return self.hold_s + (time.perf_counter() - self.held_since if self.held_count else 0.0)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
