@@ -175,8 +175,8 @@ def test_a_query_gives_the_sums_that_the_status_shows(running: Running, promethe
             <= by_service(status, lambda pool: pool["counts"].get("lent", 0)).items()
             and prometheus.query("sum by (service) (poolhouse_pool_connects_total{service=~'web|worker'})").items()
             <= by_service(status, lambda pool: pool["counts"].get("connects", 0)).items()
-            and prometheus.query("sum(poolhouse_server_used_connections)") == {(): status["server"]["used"]}
-            and prometheus.query("sum(poolhouse_server_usable_connections)") == {(): status["server"]["usable"]}
+            and prometheus.query("sum(poolhouse_server_used_connections)") == {(): status["servers"][0]["used"]}
+            and prometheus.query("sum(poolhouse_server_usable_connections)") == {(): status["servers"][0]["usable"]}
         )
 
     await_that(they_agree, "Prometheus and the status agree")

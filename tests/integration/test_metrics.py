@@ -67,6 +67,9 @@ def scrape(client: Client) -> Samples:
 
 
 def sources(samples: Samples) -> dict[str, float]:
+    assert [labels["server"] for labels, _ in samples["poolhouse_source_up"] if labels["source"] == "server"] == [
+        "default"
+    ]
     return {labels["source"]: value for labels, value in samples["poolhouse_source_up"]}
 
 
@@ -144,6 +147,7 @@ def test_a_server_that_is_away_hides_nothing_else(
 def test_reports_that_are_away_hide_nothing_else(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     away = ReportStore("redis://127.0.0.1:1/0", prefix="p", ttl_s=5, timeout_s=1)
     monkeypatch.setattr("poolhouse.metrics.look.store", lambda: away)
+    monkeypatch.setattr("poolhouse.overview.sources.store", lambda: away)
     samples = scrape(client)
     assert sources(samples) == {"reports": 0, "server": 1}
     assert "poolhouse_processes" not in samples
@@ -152,6 +156,7 @@ def test_reports_that_are_away_hide_nothing_else(client: Client, monkeypatch: py
 
 def test_where_no_store_is_named_it_is_no_source(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("poolhouse.metrics.look.store", lambda: None)
+    monkeypatch.setattr("poolhouse.overview.sources.store", lambda: None)
     assert sources(scrape(client)) == {"server": 1}
 
 
@@ -184,7 +189,7 @@ def test_pgbouncer_is_told_where_it_is_configured(client: Client, configure: Con
     views.recent.forget()
     pooler.start()
     try:
-        through = connect(read(Database).model_copy(update={"db_port": pooler.port}))
+        through = connect(read(Database).model_copy(update={"db_port": pooler.port}), name="poolhouse_transaction")
         through.cursor().execute("SELECT 1")  # in a transaction, so that it keeps a connection of the server's
         samples = scrape(client)
         through.close()
@@ -209,7 +214,7 @@ def test_totals_stay_when_the_process_ends_and_its_successor_adds_to_them(publis
     assert target
     counted = lent(target)
     published.withdraw()
-    assert target.read_all() == []
+    assert target.read_all().live == []
     assert lent(target) == counted
     Publisher(target).publish()  # another process, which has opened as many
     assert lent(target) == 2 * counted

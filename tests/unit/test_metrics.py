@@ -1,5 +1,7 @@
 """What Prometheus is told, on made-up looks: exact buckets, totals that only go up, and what is left out."""
 
+import os
+import re
 import subprocess
 import sys
 import threading
@@ -8,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from django.http import HttpResponse
@@ -24,12 +27,14 @@ from poolhouse.metrics import views
 from poolhouse.metrics.buckets import BOUNDS_S, ENDS, cumulative
 from poolhouse.metrics.families import families_of
 from poolhouse.metrics.fleet import COUNTED
-from poolhouse.metrics.look import Fleet, Look, Recent, Room
+from poolhouse.metrics.look import Look, Recent
+from poolhouse.overview.sources import REPORTS
+from poolhouse.overview.status import PGBOUNCER, ServerLook, Status, Unreachable
 from poolhouse.process.pools import LENDING_ENGINE, PoolState
 from poolhouse.reports.report import ProcessReport
 from poolhouse.reports.totals import Numbers, Totals, increments, numbers_of, totals_of
 from poolhouse.servers.pgbouncer import PgBouncer, PgBouncerPool, PgBouncerServer, PgBouncerStats
-from poolhouse.servers.server import Capacity, ServerConnection
+from poolhouse.servers.server import Block, Capacity, Limit, ServerConnection, ServerFacts
 
 POOL = PoolState("default", LENDING_ENGINE, "queuepool", 5, 10, in_use=3, idle=2, overflow=0, waiting=4, min=2)
 PER_THREAD = PoolState("default", "django.db.backends.postgresql", "per-thread", None, None, 1, 0, 0)
@@ -53,8 +58,9 @@ def connection(application: str, pid: int, state: str = "idle") -> ServerConnect
 
 def look(*reports: ProcessReport, totals: Totals | None = None) -> Look:
     found = list(reports or (report("web", 1), report("worker", 2, PER_THREAD)))
-    room = Room(Capacity("17.2", 40, 3, 2), [connection("web@box:1", 11, "active"), connection("psql", 12)])
-    return Look(100.0, Fleet(found, {"web": {"default": totals or Totals()}}), room, None, {"reports": True})
+    held = [connection("web@box:1", 11, "active"), connection("psql", 12)]
+    server = ServerLook(("default",), ServerFacts(Capacity("17.2", 40, 3, 2), held, []))
+    return Look(Status(100.0, found, [server]), {"web": {"default": totals or Totals()}}, {("reports", ""): True})
 
 
 Values = dict[tuple[str, ...], float]
@@ -102,6 +108,12 @@ def test_the_count_below_each_bound_is_exact(durations_s: list[float]) -> None:
 
 def test_durations_of_which_only_the_total_is_known_have_no_bucket_that_a_quantile_could_be_made_of() -> None:
     assert cumulative(Histogram(total_s=3.0, without_bucket=7)) == [("+Inf", 7)]
+
+
+def test_a_service_that_moved_to_an_engine_with_buckets_has_quantiles_of_what_came_since() -> None:
+    before = Histogram(total_s=3.0, without_bucket=7)
+    since = histogram(0.001, 5.0)
+    assert dict(cumulative(Histogram.merged([before, since]))) == {**dict(cumulative(since)), "+Inf": 9}
 
 
 def pool_with(*, timeouts: int, waits_s: tuple[float, ...] = ()) -> PoolState:
@@ -157,6 +169,14 @@ def test_a_pool_is_told_by_process_under_the_names_of_opentelemetry() -> None:
     assert values("poolhouse_report_age_seconds", "pid") == {("1",): 1.5, ("2",): 1.5}
 
 
+def test_processes_that_share_a_name_are_series_of_their_own() -> None:
+    twins = [replace(report("web", 1), run=run) for run in "ab"]
+    values = told(look(*twins, report("web", 2)))
+    assert set(values("db_client_connection_count", "host", "pid")) == {("box/a", "1"), ("box/b", "1"), ("box", "2")}
+    assert len(values("poolhouse_report_age_seconds", "host", "pid")) == 3
+    assert values("poolhouse_processes", "service")["web",] == 3
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("max", 10), ("idle_max", 5), ("idle_min", 2), ("pending_requests", 4)], ids=str
 )
@@ -194,8 +214,43 @@ def test_the_server_s_connections_are_told_by_who_holds_them() -> None:
         ("superuser",): 3,
         ("pg_use_reserved_connections",): 2,
     }
-    for name, value in (("max", 40), ("usable", 35), ("used", 2)):
-        assert values(f"poolhouse_server_{name}_connections") == {(): value}
+    for name, value in (("max", 40), ("usable", 35), ("used", 2), ("room", 33)):
+        assert values(f"poolhouse_server_{name}_connections", "server") == {("default",): value}
+
+
+def test_locks_limits_and_each_server_are_told() -> None:
+    taken = look()
+    (first,) = taken.status.servers
+    idle = replace(connection("web@box:1", 13, "idle in transaction"), state_age_s=44.0)
+    facts = replace(
+        first.facts,
+        connections=[idle, connection("web@box:1", 14, "active")],
+        blocks=[Block(14, "relation", 13.0, 13, "web@box:1"), Block(14, "relation", 13.0, 15, "psql")],
+        limits=[Limit("role", "app", 3)],
+    )
+    status = replace(taken.status, servers=[first, ServerLook(("other",), facts)])
+    values = told(replace(taken, status=status))
+    both = {("default",): 0, ("other",): 13.0}
+    assert values("poolhouse_server_longest_block_seconds", "server") == both
+    assert values("poolhouse_server_blocked_sessions", "server") == {("default",): 0, ("other",): 1}
+    assert values("poolhouse_server_longest_idle_in_transaction_seconds", "server") == {("default",): 0, ("other",): 44}
+    assert values("poolhouse_server_room_connections", "server") == {("default",): 33, ("other",): 1}
+    assert values("poolhouse_server_limit_connections", "server", "kind", "name") == {("other", "role", "app"): 3}
+    assert values("poolhouse_server_limit_used_connections", "server") == {("other",): 2}
+    assert values("poolhouse_server_connections", "server", "service", "state")["other", "web", "active"] == 1
+
+
+def test_where_pgbouncer_does_not_tell_a_connection_is_either_s() -> None:
+    taken = look()
+    status = replace(taken.status, unreachable=[Unreachable(PGBOUNCER, "refused")])
+    holders = told(replace(taken, status=status))("poolhouse_server_connections", "service")
+    assert holders == {("web or pgbouncer",): 1, ("",): 1}
+
+
+def test_reports_that_are_not_understood_are_counted() -> None:
+    taken = look()
+    values = told(replace(taken, status=replace(taken.status, of_other_versions=3)))
+    assert values("poolhouse_reports_of_other_versions") == {(): 3}
 
 
 def test_pgbouncer_is_told_with_the_connections_that_are_its_own() -> None:
@@ -206,7 +261,8 @@ def test_pgbouncer_is_told_with_the_connections_that_are_its_own() -> None:
         [PgBouncerServer("shop", "app", "web@box:1", "active", 50_011, 11)],
         [],
     )
-    values = told(replace(look(), pgbouncer=pooler))
+    taken = look()
+    values = told(replace(taken, status=replace(taken.status, pgbouncer=pooler)))
     assert values("poolhouse_server_connections", "service", "state")["pgbouncer", "active"] == 1
     assert values("poolhouse_pgbouncer_clients", "state") == {("active",): 5, ("waiting",): 4}
     assert values("poolhouse_pgbouncer_servers", "state") == {("active",): 3, ("idle",): 2, ("login",): 1}
@@ -215,8 +271,9 @@ def test_pgbouncer_is_told_with_the_connections_that_are_its_own() -> None:
 
 
 def test_a_source_that_gave_nothing_is_down_and_nothing_of_it_is_made_up() -> None:
-    values = told(Look(100.0, is_up={"reports": False, "server": False, "pgbouncer": False}))
-    assert values("poolhouse_source_up", "source") == {("reports",): 0, ("server",): 0, ("pgbouncer",): 0}
+    is_up = {("reports", ""): False, ("server", "default"): False, ("pgbouncer", ""): False}
+    values = told(Look(Status(100.0, [], [], [Unreachable(REPORTS, "refused")]), is_up=is_up))
+    assert values("poolhouse_source_up", "source", "server") == dict.fromkeys(is_up, 0)
     assert values("poolhouse_processes") == values("poolhouse_server_used_connections") == {}
 
 
@@ -261,6 +318,27 @@ def test_those_who_ask_at_once_share_one_look_and_later_ones_have_another() -> N
     assert (recent.get(60), recent.get(60)) == (1, 1)
 
 
+def test_while_one_asks_anew_the_others_have_the_answer_before() -> None:
+    asking, go_on = threading.Event(), threading.Event()
+    looks = iter(range(9))
+
+    def hang() -> int:
+        look = next(looks)
+        if look:
+            asking.set()
+            assert go_on.wait(10)
+        return look
+
+    recent = Recent(hang)
+    assert recent.get(0) == 0
+    with ThreadPoolExecutor(1) as threads:
+        slow = threads.submit(recent.get, 0)
+        assert asking.wait(10)
+        assert [recent.get(0), recent.get(0)] == [0, 0]
+        go_on.set()
+        assert slow.result() == 1
+
+
 def test_a_look_is_taken_anew_when_it_is_too_old() -> None:
     looks = iter(range(9))
     recent = Recent(lambda: next(looks))
@@ -277,14 +355,67 @@ def test_a_listener_is_told_of_every_duration_with_the_pool_s_alias(monkeypatch:
     assert heard == [("replica", "wait", 0.1), ("replica", "hold", 0.2), ("replica", "connect", 0.3)]
 
 
-def test_the_app_starts_where_neither_library_is_installed() -> None:
-    program = """
-import sys
-sys.modules["prometheus_client"] = sys.modules["opentelemetry"] = None
+START = """
 from django.conf import settings
 settings.configure(INSTALLED_APPS=["poolhouse"], DATABASES={"default": {"ENGINE": "django.db.backends.postgresql"}})
 import django
 django.setup()
-assert not [name for name in sys.modules if name.startswith("poolhouse.metrics.otel")]
+from poolhouse.measures import meter
+print(len(meter._listeners))
 """
-    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def started(before: str, *path: Path) -> tuple[int, str]:
+    """Start the app in a process of its own; give how many listen to its pools, and its log."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
+    command = [sys.executable, "-c", before + START]
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    return int(answer.stdout), answer.stderr
+
+
+def test_the_app_starts_where_neither_library_is_installed() -> None:
+    program = 'import sys; sys.modules["prometheus_client"] = sys.modules["opentelemetry"] = None'
+    assert started(program) == (0, "")
+
+
+def test_the_app_starts_where_only_another_part_of_opentelemetry_s_namespace_is_installed(tmp_path: Path) -> None:
+    (tmp_path / "opentelemetry" / "proto").mkdir(parents=True)
+    program = """
+import opentelemetry
+opentelemetry.__path__ = [folder for folder in opentelemetry.__path__ if "site-packages" not in folder]
+"""
+    assert started(program, tmp_path) == (0, "")
+
+
+def test_an_opentelemetry_that_is_too_old_for_our_buckets_is_told_and_left_alone() -> None:
+    program = """
+from opentelemetry import metrics
+def create_histogram(self, name, unit="", description=""):
+    raise AssertionError("its buckets would be wrong")
+metrics.Meter.create_histogram = create_histogram
+"""
+    listeners, log = started(program)
+    assert listeners == 0
+    assert re.fullmatch(
+        r"OpenTelemetry is not told of the pools: RuntimeError: opentelemetry-api \S+ is too old; 1.30 or later .*\n",
+        log,
+    )
+
+
+def test_whatever_else_is_wrong_with_opentelemetry_the_app_starts_and_says_so() -> None:
+    program = """
+from opentelemetry import metrics
+def get_meter(*_):
+    raise RuntimeError("OTEL_PYTHON_METER_PROVIDER names none")
+metrics.get_meter = get_meter
+"""
+    listeners, log = started(program)
+    assert listeners == 0
+    assert log.splitlines() == [
+        "OpenTelemetry is not told of the pools: RuntimeError: OTEL_PYTHON_METER_PROVIDER names none"
+    ]
+
+
+def test_opentelemetry_is_told_where_nothing_is_wrong() -> None:
+    assert started("") == (1, "")

@@ -16,9 +16,10 @@ INFINITE = "+Inf"
 def cumulative(histogram: Histogram) -> Sequence[tuple[str, float]]:
     """Give for each bound how many durations are at most that long; the last has no bound, and counts all.
 
-    Where only the total of some durations is known there are no others: a quantile of those would be a guess.
+    Durations of which only the total is known are in the last alone. Where there are no others it is all there is:
+    a quantile would be a guess.
     """
-    if histogram.without_bucket:
+    if histogram.without_bucket and not histogram.counts:
         return [(INFINITE, histogram.count)]
     found = [
         (repr(bound_s), sum(count for bucket, count in histogram.counts.items() if bucket <= end))

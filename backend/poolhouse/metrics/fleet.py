@@ -2,17 +2,18 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
-from prometheus_client.metrics_core import HistogramMetricFamily, Metric
+from prometheus_client.metrics_core import GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from poolhouse.conf import options
 from poolhouse.metrics import conventions
 from poolhouse.metrics.buckets import cumulative
 from poolhouse.metrics.conventions import as_prometheus
-from poolhouse.metrics.look import Fleet
 from poolhouse.metrics.samples import counter, gauge
-from poolhouse.process.pools import LENDING_ENGINE
+from poolhouse.overview.status import Status
 from poolhouse.reports.report import ProcessReport
+from poolhouse.reports.totals import Totals
 
 PROCESS = ("service", "host", "pid")
 POOL = (*PROCESS, "alias")
@@ -28,8 +29,9 @@ COUNTED = {
 """of `poolhouse.measures.meter.COUNTERS`, those that OpenTelemetry has no name for"""
 
 
-def of_processes(reports: list[ProcessReport], now: float) -> Iterator[Metric]:
+def of_processes(status: Status) -> Iterator[Metric]:
     """Give how many processes report, how many there should be, and how old each report is."""
+    reports, now = status.processes, status.taken_at
     expected = {service: processes for service, (processes, _) in options().FLEET.items()}
     found = Counter(report.service for report in reports)
     yield gauge(
@@ -44,17 +46,20 @@ def of_processes(reports: list[ProcessReport], now: float) -> Iterator[Metric]:
         ("service",),
         (((service,), processes) for service, processes in expected.items()),
     )
+    yield GaugeMetricFamily(
+        "poolhouse_reports_of_other_versions", "Reports that are not understood here", status.of_other_versions
+    )
     yield gauge(
         "poolhouse_report_age_seconds",
         "How old the process's report is",
         PROCESS,
-        ((_process(report), max(0.0, now - report.reported_at)) for report in reports),
+        ((_process(report), max(0.0, now - report.reported_at)) for report in _told_apart(reports)),
     )
 
 
 def of_pools(reports: list[ProcessReport]) -> Iterator[Metric]:
     """Give what each pool of each process is like now."""
-    pools = [((*_process(report), pool.alias), pool) for report in reports for pool in report.pools]
+    pools = [((*_process(report), pool.alias), pool) for report in _told_apart(reports) for pool in report.pools]
     yield gauge(
         as_prometheus(conventions.COUNT),
         conventions.COUNT_TEXT,
@@ -67,13 +72,13 @@ def of_pools(reports: list[ProcessReport]) -> Iterator[Metric]:
         "poolhouse_leak_suspects",
         "Connections that are held for too long; of engines that look for them",
         POOL,
-        ((of, len(pool.suspects)) for of, pool in pools if pool.engine == LENDING_ENGINE),
+        ((of, len(pool.suspects)) for of, pool in pools if pool.looks_for_leaks),
     )
 
 
-def of_totals(fleet: Fleet) -> Iterator[Metric]:
+def of_totals(by_service: dict[str, dict[str, Totals]]) -> Iterator[Metric]:
     """Give what has happened in each service: without host and pid, so that it does not end with a process."""
-    totals = [((service, alias), one) for service, found in fleet.totals.items() for alias, one in found.items()]
+    totals = [((service, alias), one) for service, found in by_service.items() for alias, one in found.items()]
     timeouts = {"timeouts": (as_prometheus(conventions.TIMEOUTS.name), conventions.TIMEOUTS.text)}
     ours = {what: (f"poolhouse_pool_{what}", text) for what, text in COUNTED.items()}
     for what, (name, text) in (timeouts | ours).items():
@@ -84,6 +89,15 @@ def of_totals(fleet: Fleet) -> Iterator[Metric]:
             if what in one.durations:
                 family.add_metric(of, cumulative(one.durations[what]), one.durations[what].total_s)
         yield family
+
+
+def _told_apart(reports: list[ProcessReport]) -> list[ProcessReport]:
+    """Add to the hosts of processes that share a name what they do not share: Prometheus takes no series twice."""
+    count = Counter(_process(report) for report in reports)
+    return [
+        replace(report, host=f"{report.host}/{report.run}") if count[_process(report)] > 1 else report
+        for report in reports
+    ]
 
 
 def _process(report: ProcessReport) -> tuple[str, str, str]:

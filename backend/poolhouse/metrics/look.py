@@ -8,16 +8,12 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import redis
-from django.db import DEFAULT_DB_ALIAS
 
 from poolhouse.conf import options
-from poolhouse.driver import driver_errors
-from poolhouse.reports.report import ProcessReport
+from poolhouse.overview.status import Status, take_status
 from poolhouse.reports.store import store
 from poolhouse.reports.totals import Totals, totals_of
-from poolhouse.servers import pgbouncer, server
-from poolhouse.servers.pgbouncer import PgBouncer
-from poolhouse.servers.server import Capacity, ServerConnection, ask_as_monitor
+from poolhouse.servers.targets import targets
 
 logger = logging.getLogger(__name__)
 
@@ -26,36 +22,18 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Fleet:
-    """What the processes tell."""
-
-    reports: list[ProcessReport]
-    totals: dict[str, dict[str, Totals]]
-    """by service and alias; only of services that have a process now"""
-
-
-@dataclass(frozen=True)
-class Room:
-    """What the database server tells."""
-
-    capacity: Capacity
-    connections: list[ServerConnection]
-
-
-@dataclass(frozen=True)
 class Look:
-    """The answers; None is a source that gave none."""
+    """The answers."""
 
-    taken_at: float
-    fleet: Fleet | None = None
-    room: Room | None = None
-    pgbouncer: PgBouncer | None = None
-    is_up: dict[str, bool] = field(default_factory=dict)
-    """whether each source that was asked has answered"""
+    status: Status
+    totals: dict[str, dict[str, Totals]] = field(default_factory=dict)
+    """by service and alias; only of services that have a process now"""
+    is_up: dict[tuple[str, str], bool] = field(default_factory=dict)
+    """whether each source that was asked has answered; of a server with its alias, else with none"""
 
 
 class Recent(Generic[T]):
-    """An answer that is kept for a while; those who ask at the same time share one."""
+    """An answer that is kept for a while. One thread asks anew; those that come meanwhile have the one before."""
 
     def __init__(self, ask: Callable[[], T]) -> None:
         self._ask = ask
@@ -66,61 +44,55 @@ class Recent(Generic[T]):
     def get(self, max_age_s: float) -> T:
         """Give the answer, which is asked for anew if it is older than max_age_s.
 
+        Where there is none yet, all wait for the first: a source that hangs takes its time of them once.
+
         Raises:
             what asking raises.
         """
-        with self._lock:
+        before = self._answers[-1:]
+        if time.monotonic() < self._expires_at and before:
+            return before[0]
+        if not self._lock.acquire(blocking=not before):
+            return before[0]
+        try:
             if time.monotonic() >= self._expires_at:
                 self._answers = [self._ask()]
                 self._expires_at = time.monotonic() + max_age_s
             return self._answers[0]
+        finally:
+            self._lock.release()
+
+    def forget_parent(self) -> None:
+        """Begin anew in a forked child; another thread of the parent may have held the lock."""
+        self._lock, self._expires_at = threading.Lock(), 0.0
 
     def forget(self) -> None:
-        """Ask anew the next time."""
+        """Ask anew the next time, whoever asks."""
         with self._lock:
-            self._expires_at = 0.0
+            self._answers, self._expires_at = [], 0.0
 
 
 def take_look() -> Look:
     """Ask every source once; never raises for one that is away.
 
-    It takes at most three times POOLHOUSE["MONITOR_TIMEOUT_S"], and half of one where the monitor's role is refused.
+    All are asked at once: it takes POOLHOUSE["MONITOR_TIMEOUT_S"], and half of one more where the monitor's role is
+    refused.
     """
-    is_up: dict[str, bool] = {}
-    errors = driver_errors(DEFAULT_DB_ALIAS)
-    fleet = _answer(REPORTS, _read_fleet, (redis.RedisError,), is_up) if store() else None
-    room = _answer(SERVER, _ask_server, errors, is_up)
-    # A PgBouncer before 1.18 lacks columns.
-    pooler = _answer(PGBOUNCER, _ask_pgbouncer, (*errors, KeyError), is_up) if options().PGBOUNCER_URL else None
-    return Look(time.time(), fleet, room, pooler, is_up)
+    status = take_status(detailed=False)
+    is_up = {(SERVER, one.alias): bool(status.server_of(one.alias)) for one in targets()}
+    if store():
+        is_up[REPORTS, ""] = status.knows_processes
+    if options().PGBOUNCER_URL:
+        is_up[PGBOUNCER, ""] = status.pgbouncer is not None
+    return Look(status, _read_totals(status) if status.knows_processes else {}, is_up)
 
 
-def _answer(source: str, ask: Callable[[], T], errors: tuple[type[Exception], ...], is_up: dict[str, bool]) -> T | None:
+def _read_totals(status: Status) -> dict[str, dict[str, Totals]]:
+    reports = store()
+    assert reports is not None  # noqa: S101 - for the type: it has just answered
     try:
-        answer = ask()
-    except errors as error:
-        logger.debug("%s: %s", source, error)  # db_pool_status says it to whoever sees that the source is down
-        is_up[source] = False
-        return None
-    is_up[source] = True
-    return answer
-
-
-def _read_fleet() -> Fleet:
-    reports_of = store()
-    assert reports_of is not None  # noqa: S101 - for the type: it is not asked otherwise
-    reports = reports_of.read_all()
-    numbers = reports_of.read_totals(report.service for report in reports)
-    return Fleet(reports, {service: totals_of(found) for service, found in numbers.items()})
-
-
-def _ask_server() -> Room:
-    room, _ = ask_as_monitor(
-        DEFAULT_DB_ALIAS, lambda cursor: Room(server.capacity(cursor), server.client_connections(cursor))
-    )
-    return room
-
-
-def _ask_pgbouncer() -> PgBouncer:
-    with pgbouncer.console_cursor(DEFAULT_DB_ALIAS) as cursor:
-        return pgbouncer.ask(cursor)
+        numbers = reports.read_totals(process.service for process in status.processes)
+    except redis.RedisError as error:
+        logger.warning("the totals of the pools were not read: %s", error)
+        return {}
+    return {service: totals_of(found) for service, found in numbers.items()}

@@ -4,6 +4,8 @@ Imported where `opentelemetry-api` is installed; which SDK exports them, and whe
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
+from inspect import signature
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation, get_meter
 
@@ -15,7 +17,13 @@ from poolhouse.process.pools import pool_states
 
 
 def observe_pools() -> None:
-    """Tell OpenTelemetry of this process's pools whenever it asks, and of each duration as it ends."""
+    """Tell OpenTelemetry of this process's pools whenever it asks, and of each duration as it ends.
+
+    Raises:
+        RuntimeError: opentelemetry-api does not know how to be told of buckets.
+    """
+    if "explicit_bucket_boundaries_advisory" not in signature(Meter.create_histogram).parameters:
+        raise RuntimeError(f"opentelemetry-api {version('opentelemetry-api')} is too old; 1.30 or later can be told")
     ours = get_meter("poolhouse", __version__)
     ours.create_observable_up_down_counter(COUNT, [_observe_counts], "{connection}", COUNT_TEXT)
     for number in LIMITS:

@@ -5,9 +5,12 @@ from collections.abc import Callable, Iterator
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
-from poolhouse.metrics.look import PGBOUNCER, Look, Room
+from poolhouse.metrics.look import PGBOUNCER
 from poolhouse.metrics.samples import counter, gauge
+from poolhouse.overview import status as overview
+from poolhouse.overview.status import ServerLook, Status, either
 from poolhouse.servers.pgbouncer import PgBouncer, PgBouncerStats
+from poolhouse.servers.server import ServerFacts
 
 PGBOUNCER_TOTALS: dict[str, Callable[[PgBouncerStats], float]] = {
     "transactions": lambda stats: stats.transactions,
@@ -18,35 +21,82 @@ PGBOUNCER_TOTALS: dict[str, Callable[[PgBouncerStats], float]] = {
 }
 
 
-def of_server(room: Room, look: Look) -> Iterator[Metric]:
-    """Give how many connections the server takes, and who has them."""
-    capacity, held = room.capacity, Counter(_holders(room, look))
-    reserved = {"superuser": capacity.superuser_reserved, "pg_use_reserved_connections": capacity.reserved}
-    yield GaugeMetricFamily("poolhouse_server_max_connections", "max_connections", capacity.max_connections)
+SERVER = ("server",)
+
+
+def of_servers(status: Status) -> Iterator[Metric]:
+    """Give how many connections each server takes, who has them, and who is in whose way."""
+    servers = status.servers
+    numbers: dict[str, tuple[str, Callable[[ServerFacts], float]]] = {
+        "max_connections": ("max_connections", lambda facts: facts.capacity.max_connections),
+        "usable_connections": ("Connections for ordinary roles", lambda facts: facts.capacity.usable),
+        "used_connections": ("Connections open, the monitor's own aside", lambda facts: facts.used),
+        "room_connections": (
+            "How many more the application can open, by the server's limit, its role's and its database's",
+            lambda facts: facts.room_left,
+        ),
+        "blocked_sessions": (
+            "Sessions that wait for another's lock",
+            lambda facts: len({block.pid for block in facts.blocks}),
+        ),
+        "longest_block_seconds": (
+            "How long the session has waited that is blocked for longest",
+            lambda facts: max((block.wait_s for block in facts.blocks), default=0.0),
+        ),
+        "longest_idle_in_transaction_seconds": (
+            "How long the session has asked for nothing that has been idle in a transaction for longest",
+            lambda facts: max((one.state_age_s or 0.0 for one in facts.idle_in_transaction), default=0.0),
+        ),
+    }
+    for name, (text, read) in numbers.items():
+        yield gauge(
+            f"poolhouse_server_{name}", text, SERVER, [((server.name,), read(server.facts)) for server in servers]
+        )
     yield gauge(
         "poolhouse_server_reserved_connections",
         "Connections that ordinary roles cannot have",
-        ("role",),
-        (((role,), count) for role, count in reserved.items()),
+        ("server", "role"),
+        (
+            ((server.name, role), count)
+            for server in servers
+            for role, count in (
+                ("superuser", server.facts.capacity.superuser_reserved),
+                ("pg_use_reserved_connections", server.facts.capacity.reserved),
+            )
+        ),
     )
-    yield GaugeMetricFamily("poolhouse_server_usable_connections", "Connections for ordinary roles", capacity.usable)
-    yield GaugeMetricFamily(
-        "poolhouse_server_used_connections", "Connections open, the monitor's own aside", len(room.connections)
-    )
+    yield from _of_limits(servers)
     yield gauge(
         "poolhouse_server_connections",
         "Connections open; the service is empty where no process that reports holds them",
-        ("service", "state"),
-        sorted(held.items()),
+        ("server", "service", "state"),
+        sorted(Counter(_holders(status)).items()),
     )
 
 
-def _holders(room: Room, look: Look) -> Iterator[tuple[str, str]]:
-    """Give the service and the state of each connection; PgBouncer's have the name of a client of its."""
-    services = {report.name: report.service for report in look.fleet.reports} if look.fleet else {}
-    for connection in room.connections:
-        is_poolers = look.pgbouncer is not None and look.pgbouncer.holds(connection)
-        yield PGBOUNCER if is_poolers else services.get(connection.application, ""), connection.state
+def _of_limits(servers: list[ServerLook]) -> Iterator[Metric]:
+    limits = [
+        ((server.name, one.kind, one.name), server.facts, one) for server in servers for one in server.facts.limits
+    ]
+    labels = ("server", "kind", "name")
+    text = "Connections that a role of the application may have, or its database"
+    yield gauge("poolhouse_server_limit_connections", text, labels, ((of, one.connections) for of, _, one in limits))
+    yield gauge(
+        "poolhouse_server_limit_used_connections",
+        "How many of them are open",
+        labels,
+        ((of, facts.used_of(one)) for of, facts, one in limits),
+    )
+
+
+def _holders(status: Status) -> Iterator[tuple[str, str, str]]:
+    """Give the server, the service and the state of each connection; PgBouncer's have the name of a client of its."""
+    services = {report.name: report.service for report in status.processes}
+    services |= {either(name): f"{service} or {PGBOUNCER}" for name, service in services.items()}
+    services |= {overview.PGBOUNCER: PGBOUNCER}
+    for server in status.servers:
+        for connection in server.facts.connections:
+            yield server.name, services.get(status.owner_of(connection) or "", ""), connection.state
 
 
 def of_pgbouncer(pooler: PgBouncer) -> Iterator[Metric]:

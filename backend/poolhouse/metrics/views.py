@@ -1,5 +1,6 @@
 """`/metrics`: what Prometheus scrapes, of the whole fleet, from whichever process answers."""
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ class _Collected:
 
 
 recent: Recent[list[Metric]] = Recent(lambda: [*families_of(take_look())])
+os.register_at_fork(after_in_child=recent.forget_parent)
 
 
 @require_safe
