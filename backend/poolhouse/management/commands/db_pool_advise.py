@@ -1,0 +1,247 @@
+"""`manage.py db_pool_advise`: pool sizes for a load, with the reason of each number."""
+
+import json
+import time
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable
+from math import inf, nan
+from typing import Any
+
+import redis
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DEFAULT_DB_ALIAS, connections
+
+from poolhouse.backends import is_postgresql
+from poolhouse.conf import options as poolhouse_options
+from poolhouse.display.advice import draw_advice, progress_on
+from poolhouse.display.console import console_for
+from poolhouse.driver import driver_errors
+from poolhouse.reports.report import ProcessReport
+from poolhouse.reports.store import ReportStore, store
+from poolhouse.servers.server import ask_as_monitor, capacity
+from poolhouse.sizing.fleet import Deployment, Fleet, Room, Transactions, advise_fleet
+from poolhouse.sizing.live import Measured, NothingMeasuredError, measure
+from poolhouse.sizing.plan import Capacity, plan
+from poolhouse.sizing.process import Threads, advise_process
+from poolhouse.sizing.queue import Demand, Holds, Load, Target
+from poolhouse.sizing.report import Advice
+
+# Whoever has more in use in one process has another question than this one.
+IN_USE_MOST = 1_000
+GIVE_INSTEAD = "or give --rate (connections asked for per second, of one process) and --hold-ms (the mean)"
+
+
+class Command(BaseCommand):
+    """Advises."""
+
+    help = (
+        "Say how large each process' pool should be, whether the fleet fits the server, and which sizes PgBouncer "
+        "needs: for the load that the processes report, or for one that is given."
+    )
+    requires_system_checks: list[str] = []  # it must answer when the database does not
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the options."""
+        _add_load(parser)
+        _add_fleet(parser)
+        output = parser.add_argument_group("output")
+        output.add_argument("--plan", action="store_true", help="also 10, 100, 1,000 and 10,000 web processes")
+        how = output.add_mutually_exclusive_group()
+        how.add_argument("--json", action="store_true", help="everything as JSON")
+        how.add_argument("--env", action="store_true", help="lines for .env")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Find the load, and advise.
+
+        Raises:
+            CommandError: there is no such alias, no load, or no room to hold the fleet against.
+        """
+        alias = options["database"]
+        database = connections.settings.get(alias)
+        if database is None or not is_postgresql(database["ENGINE"]):
+            raise CommandError(f"--database {alias}: no PostgreSQL alias of DATABASES", returncode=2)
+        bears = Capacity(options["pgbouncer_clients"], options["pgbouncer_rate"])
+        advice = self._advice(alias, bears, options)
+        if options["json"]:
+            self.stdout.write(json.dumps(advice.as_document(), indent=2))
+        elif options["env"]:
+            self.stdout.write("\n".join(advice.env_lines()))
+        else:
+            console_for(self.stdout, no_color=options["no_color"]).print(draw_advice(advice, bears))
+
+    def _advice(self, alias: str, bears: Capacity, options: dict[str, Any]) -> Advice:
+        given_holds = _given_holds(options)
+        is_given = options["rate"] is not None and given_holds is not None
+        measured = None if is_given else self._measure(alias, options)
+        load = _load(options["rate"], given_holds, measured)
+        threads = Threads(options["threads"], options["connections_per_thread"]) if options["threads"] else None
+        target = Target(options["wait_target_ms"] / 1000, options["percentile"] / 100)
+        process = advise_process(Demand(load, target, options["burst"]), threads)
+        hosts = options["hosts"] or (measured.hosts if measured else 1)
+        processes = options["processes"] or (-(-measured.processes // measured.hosts) if measured else 1)
+        fleet = Fleet(hosts, processes, options["workers"], options["worker_concurrency"])
+        mean_ms = options["transaction_ms"]
+        transactions = Transactions(options["transactions"], None if mean_ms is None else mean_ms / 1000)
+        deployment = Deployment(fleet, _room(alias, options["max_connections"], options["reserved"]), transactions)
+        rows = plan(process, deployment, bears) if options["plan"] else ()
+        return Advice(process, advise_fleet(process, deployment), measured, options["server_cores"], tuple(rows))
+
+    def _measure(self, alias: str, options: dict[str, Any]) -> Measured:
+        """Look at the reports twice, and see what happened in between."""
+        reports, interval_s = store(), poolhouse_options().PUBLISH_INTERVAL_S
+        if reports is None:
+            raise CommandError(f"POOLHOUSE['REDIS_URL'] is not set, so no process reports: set it, {GIVE_INSTEAD}")
+        before = _read(reports)
+        over_s = options["over"]
+        with progress_on(console_for(self.stderr, no_color=options["no_color"])) as bar:
+            task = bar.add_task("looking at the pools", total=over_s)
+            end = time.monotonic() + over_s
+            while (left_s := end - time.monotonic()) > 0:
+                bar.update(task, completed=over_s - left_s)
+                time.sleep(min(0.1, left_s))
+        try:
+            return measure(before, _read(reports), alias=alias, service=options["service"])
+        except NothingMeasuredError as nothing:
+            raise CommandError(
+                f"{nothing}. Put load on it, look for longer than --over {over_s:g} (processes report every "
+                f"{interval_s:g} s), {GIVE_INSTEAD}"
+            ) from None
+
+
+def _add_load(parser: ArgumentParser) -> None:
+    load = parser.add_argument_group("the load of one process; what is not given is measured")
+    load.add_argument("--rate", type=_number(0.001, 1e6), metavar="PER_S", help="connections asked for per second")
+    load.add_argument("--hold-ms", type=_number(0.001, 1e8), metavar="MS", help="how long one is held, in the mean")
+    shape = load.add_mutually_exclusive_group()
+    shape.add_argument(
+        "--hold-p95-ms",
+        type=_number(0.001, 1e9),
+        metavar="MS",
+        help="95 of 100 are held for less; the times are taken for log-normal",
+    )
+    shape.add_argument(
+        "--hold-cv2",
+        type=_number(0, 1000),
+        metavar="N",
+        help="squared coefficient of variation: (standard deviation / mean)²; 1, the exponential distribution's, "
+        "without it and --hold-p95-ms",
+    )
+    load.add_argument("--service", help="whose processes to measure (default: that of the busiest)")
+    load.add_argument("--database", default=DEFAULT_DB_ALIAS, metavar="ALIAS", help="default: %(default)s")
+    _with_default(load, "--over", _number(0.1, 3600), 10.0, "seconds to measure")
+    target = parser.add_argument_group("what callers are to have")
+    _with_default(
+        target, "--wait-target-ms", _number(0.01, 1e6), 10.0, "longest wait for a connection, in milliseconds"
+    )
+    _with_default(target, "--percentile", _number(50, 99.99), 95.0, "of so many callers in 100")
+    _with_default(target, "--burst", _number(1, 100), 1.5, "factor by which the load may rise for a while")
+
+
+def _add_fleet(parser: ArgumentParser) -> None:
+    fleet = parser.add_argument_group("the fleet; what is not given is as measured, else 1, workers 0")
+    fleet.add_argument("--hosts", type=_whole(1), metavar="N", help="that run the web")
+    fleet.add_argument("--processes", type=_whole(1), metavar="N", help="of the web on each host")
+    fleet.add_argument("--threads", type=_whole(1), metavar="N", help="of each process: more requests it never serves")
+    each = "of this pool that a request holds at once, those of threads that it starts included"
+    _with_default(fleet, "--connections-per-thread", _whole(1), 1, each)
+    _with_default(fleet, "--workers", _whole(0), 0, "Celery workers, in all")
+    _with_default(fleet, "--worker-concurrency", _whole(1), 1, "processes of each")
+    server = parser.add_argument_group("the server and PgBouncer")
+    server.add_argument("--max-connections", type=_whole(1), metavar="N", help="default: the server is asked")
+    _with_default(server, "--reserved", _whole(0), 3, "of these, not for ordinary roles")
+    server.add_argument(
+        "--server-cores", type=_whole(1), metavar="N", help="to compare with PostgreSQL's rule of thumb"
+    )
+    _with_default(server, "--transactions", _whole(1), 1, "in one loan; in autocommit every statement is one")
+    server.add_argument(
+        "--transaction-ms",
+        type=_number(0.001, 1e8),
+        metavar="MS",
+        help="how long one lasts (default: as long as the loan, divided by --transactions)",
+    )
+    _with_default(server, "--pgbouncer-clients", _whole(1), 5_000, "that one process of PgBouncer bears")
+    _with_default(server, "--pgbouncer-rate", _number(1, 1e7), 20_000.0, "transactions per second that it bears")
+
+
+def _with_default(group: Any, name: str, read: Callable[[str], Any], default: float, meaning: str) -> None:
+    group.add_argument(name, type=read, default=default, metavar="N", help=f"{meaning} (default: {default:g})")
+
+
+def _number(least: float, most: float) -> Callable[[str], float]:
+    def convert(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = nan
+        if not least <= value <= most or value == inf:
+            raise ArgumentTypeError(f"{text!r} is no number from {least:,.10g} to {most:,.10g}")
+        return value
+
+    return convert
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= 1_000_000:
+            raise ArgumentTypeError(f"{text!r} is no whole number from {least} to 1,000,000")
+        return int(text)
+
+    return convert
+
+
+def _given_holds(options: dict[str, Any]) -> Holds | None:
+    mean_ms, p95_ms, cv2 = options["hold_ms"], options["hold_p95_ms"], options["hold_cv2"]
+    if mean_ms is None:
+        if p95_ms is not None or cv2 is not None:
+            raise CommandError("--hold-p95-ms and --hold-cv2 tell how holds vary: give --hold-ms too", returncode=2)
+        return None
+    if p95_ms is None:
+        return Holds(mean_ms / 1000, 1.0 if cv2 is None else cv2)
+    try:
+        return Holds.log_normal(mean_ms / 1000, p95_ms / 1000)
+    except ValueError as error:
+        raise CommandError(f"--hold-p95-ms: {error}; or give --hold-cv2 instead", returncode=2) from None
+
+
+def _load(rate_per_s: float | None, holds: Holds | None, measured: Measured | None) -> Load:
+    if rate_per_s is None and measured:
+        rate_per_s = measured.load.rate_per_s
+    if holds is None and measured:
+        holds = measured.load.holds
+    assert rate_per_s is not None  # noqa: S101 - what is not given was measured
+    assert holds is not None  # noqa: S101
+    load = Load(rate_per_s, holds)
+    if load.in_use > IN_USE_MOST:
+        raise CommandError(
+            f"{rate_per_s:g}/s × {holds.mean_s * 1000:g} ms keep {load.in_use:,.0f} connections in use in one process; "
+            f"allowed: {IN_USE_MOST:,}. --rate is that of one process, --hold-ms is in milliseconds",
+            returncode=2,
+        )
+    return load
+
+
+def _read(reports: ReportStore) -> list[ProcessReport]:
+    try:
+        return reports.read_all().live
+    except redis.RedisError as error:
+        reason = str(error).rstrip(".")
+        raise CommandError(
+            f"Redis, where processes report, does not answer: {reason}: start it, {GIVE_INSTEAD}"
+        ) from None
+
+
+def _room(alias: str, max_connections: int | None, reserved: int) -> Room:
+    """Give the server's room, as it was given or as the server says."""
+    if max_connections is None:
+        try:
+            found, _ = ask_as_monitor(alias, capacity)
+        except driver_errors(alias) as error:
+            reason = " ".join(str(error).split())
+            raise CommandError(f"the server does not answer: {reason}: start it, or give --max-connections") from None
+        return Room(found.max_connections, found.superuser_reserved + found.reserved)
+    if reserved >= max_connections:
+        raise CommandError(
+            f"--reserved {reserved} leaves nothing of --max-connections {max_connections}: it must be less",
+            returncode=2,
+        )
+    return Room(max_connections, reserved)

@@ -1,0 +1,207 @@
+"""What all processes together take of the server, and which sizes PgBouncer needs in between."""
+
+from dataclasses import dataclass
+from math import ceil
+
+from poolhouse.human import counted, duration
+from poolhouse.sizing.process import ProcessAdvice, Setting
+from poolhouse.sizing.queue import Demand, Holds, Load, pool_of
+
+MONITOR_CONNECTIONS = 1
+# From this share of the room on, a deployment that starts new processes before it stops the old ones meets the limit.
+TIGHT_SHARE = 0.8
+# Consoles, a deployment's processes for a moment, and a kernel that spreads clients unevenly want in as well.
+CLIENT_MARGIN = 1.25
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The processes of a deployment."""
+
+    hosts: int = 1
+    processes: int = 1
+    """of the web on each host"""
+    workers: int = 0
+    worker_concurrency: int = 1
+
+    @property
+    def web_processes(self) -> int:
+        """On all hosts."""
+        return self.hosts * self.processes
+
+    @property
+    def other_connections(self) -> int:
+        """Those of the workers, whose main process may connect as well, of beat beside them, and of the monitor."""
+        celery = self.workers * (self.worker_concurrency + 1) + 1 if self.workers else 0
+        return celery + MONITOR_CONNECTIONS
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many connections the server takes."""
+
+    max_connections: int
+    reserved: int
+
+    @property
+    def usable(self) -> int:
+        """By ordinary roles."""
+        return self.max_connections - self.reserved
+
+
+@dataclass(frozen=True)
+class Transactions:
+    """What PgBouncer sees of a loan, in its transaction mode."""
+
+    each: int = 1
+    """in one loan; in autocommit, every statement is one"""
+    mean_s: float | None = None
+    """None: they last as long as the loan, which is the most"""
+
+    def demand_of(self, demand: Demand) -> Demand:
+        """Give what a process asks of PgBouncer whose callers ask so much of its pool."""
+        holds = demand.load.holds
+        mean_s = holds.mean_s / self.each if self.mean_s is None else self.mean_s
+        load = Load(demand.load.rate_per_s * self.each, Holds(mean_s, holds.cv2))
+        return Demand(load, demand.target, demand.burst)
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What a process' pool is one of."""
+
+    fleet: Fleet
+    room: Room
+    transactions: Transactions = Transactions()
+
+    @property
+    def room_for_web(self) -> int:
+        """What the others leave."""
+        return max(0, self.room.usable - self.fleet.other_connections)
+
+
+@dataclass(frozen=True)
+class Bouncers:
+    """Like processes of PgBouncer that share a load."""
+
+    demand: Demand
+    """on each"""
+    instances: int
+    default_pool_size: int
+    reserve_pool_size: int
+    max_client_conn: int
+    clients: int
+    """of all instances together"""
+    needed: int
+    """server connections of all instances together, were there room for any number"""
+
+    @property
+    def max_db_connections(self) -> int:
+        """Of each instance: it never opens more."""
+        return self.default_pool_size + self.reserve_pool_size
+
+    @property
+    def most(self) -> int:
+        """Server connections of all instances together."""
+        return self.instances * self.max_db_connections
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether there is room for what is needed."""
+        return self.most >= self.needed
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """Give the lines of pgbouncer.ini, each with its reason."""
+        load, share = self.demand.load, self.demand.target.share
+        total = f"{load.rate_per_s:,.4g} transactions/s × {duration(load.holds.mean_s)} keep {load.in_use:.3g} in use"
+        if self.default_pool_size:
+            now = pool_of(load, self.default_pool_size)
+            wait = duration(now.wait_s(share)) if now.is_stable else "without end"
+            total += f"; {share * 100:g} % of the transactions wait {wait}{' or less' if now.is_stable else ''}"
+        return (
+            Setting("default_pool_size", self.default_pool_size, total),
+            Setting("reserve_pool_size", self.reserve_pool_size, "more in a burst, after reserve_pool_timeout (5 s)"),
+            Setting(
+                "max_db_connections", self.max_db_connections, "both together: the server never sees more of this one"
+            ),
+            Setting(
+                "max_client_conn",
+                self.max_client_conn,
+                f"{self.clients:,} can come{f' to {self.instances}' if self.instances > 1 else ''}, and a quarter more "
+                "for consoles and deployments; its limit of open files must be higher",
+            ),
+        )
+
+
+def bouncers(demand: Demand, *, clients: int, room: int, instances: int = 1) -> Bouncers:
+    """Choose PgBouncer's sizes.
+
+    Args:
+        demand: of all clients together.
+        clients: that may be connected at once, to all instances together.
+        room: connections that all instances together may open.
+        instances: that share demand, clients and room.
+    """
+    part, served = demand.times(1 / instances), ceil(clients / instances)
+    # More than a connection for each client is never in use.
+    needed = min(served, part.in_burst.connections)
+    most = min(needed, room // instances)
+    size = min(part.steady.connections, most)
+    return Bouncers(
+        demand=part,
+        instances=instances,
+        default_pool_size=size,
+        reserve_pool_size=most - size,
+        max_client_conn=ceil(served * CLIENT_MARGIN),
+        clients=clients,
+        needed=needed * instances,
+    )
+
+
+@dataclass(frozen=True)
+class FleetAdvice:
+    """A fleet, against the server's room."""
+
+    deployment: Deployment
+    kept: int
+    """connections that are open for most of the time"""
+    most: int
+    """connections that can be open, overflow and all"""
+    bouncer: Bouncers
+    """what one PgBouncer in transaction mode would need, due or not"""
+    verdict: str
+    """direct, tight, due, or too small: even PgBouncer has not enough room"""
+    reason: str
+
+
+def advise_fleet(process: ProcessAdvice, deployment: Deployment) -> FleetAdvice:
+    """Hold a fleet of processes that have the advised pool against the server's room."""
+    fleet, room = deployment.fleet, deployment.room
+    others, clients = fleet.other_connections, fleet.web_processes * process.most
+    demand = deployment.transactions.demand_of(process.demand).times(fleet.web_processes)
+    bouncer = bouncers(demand, clients=clients, room=deployment.room_for_web)
+    kept, most = fleet.web_processes * process.size + others, clients + others
+    verdict = _verdict(most, room, bouncer)
+    reason = {
+        "direct": f"PgBouncer is not due: the fleet can open {most:,} of {room.usable:,}",
+        "tight": f"PgBouncer is due soon: the fleet can open {most:,} of {room.usable:,}, over "
+        f"{TIGHT_SHARE:.0%}, and a deployment that overlaps may not fit",
+        "due": f"PgBouncer is due: the fleet can open {most:,}, and there is room for {room.usable:,}; behind it "
+        f"{counted(bouncer.most + others, 'connection')} will do",
+        "too small": f"PgBouncer is due, and not enough: the fleet can open {most:,}, the target takes "
+        f"{bouncer.needed + others:,} even behind it, and there is room for {room.usable:,}: raise "
+        "max_connections, shorten transactions, or divide the load",
+    }[verdict]
+    return FleetAdvice(deployment, kept, most, bouncer, verdict, reason)
+
+
+def _verdict(most: int, room: Room, bouncer: Bouncers) -> str:
+    if most <= room.usable:
+        return "direct" if most <= TIGHT_SHARE * room.usable else "tight"
+    return "due" if bouncer.is_enough else "too small"
+
+
+def connections_by_cores(cores: int, spindles: int = 1) -> int:
+    """Give how many connections should be at work at once, by the rule of thumb of PostgreSQL's wiki."""
+    return cores * 2 + spindles

@@ -1,0 +1,125 @@
+"""The load as it is: what the processes reported at two moments, and what happened in between."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from poolhouse.measures.histogram import Histogram
+from poolhouse.process.pools import PoolState
+from poolhouse.reports.report import ProcessReport
+from poolhouse.sizing.queue import Holds, Load
+
+Reports = Sequence[ProcessReport]
+
+
+class NothingMeasuredError(Exception):
+    """The reports do not say what the load is; the text says why."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The load of a service's busiest process."""
+
+    service: str
+    process: str
+    load: Load
+    """asked of this process; the hold times are those of the whole service"""
+    elapsed_s: float
+    lent: int
+    """by this process"""
+    connections: int | None
+    """that its pool may open; None: any number"""
+    waits: Histogram
+    """of this process"""
+    hosts: int
+    processes: int
+    """of the service, on all hosts"""
+
+
+@dataclass(frozen=True)
+class _Spell:
+    """What a pool did between two reports of its process."""
+
+    report: ProcessReport
+    pool: PoolState
+    elapsed_s: float
+    counts: dict[str, int]
+    holds: Histogram
+    waits: Histogram
+
+    @property
+    def rate_per_s(self) -> float:
+        """Who asked, whether they got a connection or not."""
+        return (self.counts["lent"] + self.counts.get("timeouts", 0)) / self.elapsed_s
+
+
+def measure(before: Reports, after: Reports, *, alias: str, service: str | None = None) -> Measured:
+    """Give the load between two looks at the reports.
+
+    Args:
+        before: the first look.
+        after: the second.
+        alias: of the database.
+        service: the processes' service; None: that of the busiest process.
+
+    Raises:
+        NothingMeasuredError: nobody reports, reported twice, tells of its pool, or lent a connection.
+    """
+    if service is not None and service not in {report.service for report in after}:
+        there = ", ".join(sorted({report.service for report in after})) or "none"
+        raise NothingMeasuredError(f"no process of the service {service!r} reports; those that do: {there}")
+    spells = [spell for spell in _spells(before, after, alias) if service in (None, spell.report.service)]
+    busiest = max(spells, key=lambda spell: spell.rate_per_s, default=None)
+    if busiest is None:
+        raise NothingMeasuredError(
+            f"no process that tells of lending and holding on {alias!r} reported twice; only those on the engine "
+            "poolhouse.engines.postgresql do"
+        )
+    together = [spell for spell in spells if spell.report.service == busiest.report.service]
+    holds = Histogram.merged(spell.holds for spell in together)
+    if not holds.count or not busiest.rate_per_s:
+        raise NothingMeasuredError(
+            f"no connection of {alias!r} was lent and returned within {busiest.elapsed_s:.0f} s: it needs load"
+        )
+    return Measured(
+        service=busiest.report.service,
+        process=busiest.report.name,
+        load=Load(busiest.rate_per_s, Holds.measured(holds)),
+        elapsed_s=busiest.elapsed_s,
+        lent=busiest.counts["lent"],
+        connections=busiest.pool.max,
+        waits=busiest.waits,
+        hosts=len({spell.report.host for spell in together}),
+        processes=len(together),
+    )
+
+
+def _spells(before: Reports, after: Reports, alias: str) -> list[_Spell]:
+    earlier = {(report.key, report.started_at): report for report in before}
+    found = []
+    for report in after:
+        first = earlier.get((report.key, report.started_at))
+        if first is None or report.reported_at <= first.reported_at:
+            continue
+        elapsed_s = report.reported_at - first.reported_at
+        pools = {pool.alias: pool for pool in first.pools}
+        found += [
+            _spell(report, pools[pool.alias], pool, elapsed_s)
+            for pool in report.pools
+            if pool.alias == alias and _tells(pool) and alias in pools
+        ]
+    return found
+
+
+def _tells(pool: PoolState) -> bool:
+    return pool.hold is not None and not pool.hold.without_bucket and "lent" in pool.counts
+
+
+def _spell(report: ProcessReport, first: PoolState, last: PoolState, elapsed_s: float) -> _Spell:
+    return _Spell(
+        report=report,
+        pool=last,
+        elapsed_s=elapsed_s,
+        counts={name: number - first.counts.get(name, 0) for name, number in last.counts.items()},
+        holds=(last.hold or Histogram()).since(first.hold or Histogram()),
+        waits=(last.wait or Histogram()).since(first.wait or Histogram()),
+    )

@@ -1,0 +1,150 @@
+"""What one process' pool should be: POOL_SIZE, MAX_OVERFLOW and TIMEOUT, each with its reason."""
+
+from dataclasses import dataclass
+from math import ceil
+
+from poolhouse.human import counted, duration
+from poolhouse.sizing.queue import Demand, Load, Pool, Target, pool_of
+
+# TCP sends a lost packet again after 1 s, and TIMEOUT bounds connecting too: with less, one lost packet is an error.
+TIMEOUT_LEAST_S, TIMEOUT_MOST_S = 2, 30
+# So few callers wait longer than what TIMEOUT is a multiple of.
+RARE = 1e-4
+TIMEOUT_MARGIN = 2
+
+
+@dataclass(frozen=True)
+class Threads:
+    """What bounds the callers of a process: gunicorn's threads, as an example."""
+
+    count: int
+    connections_each: int = 1
+    """of this pool that a request holds at the same time: its own, and those of threads that it starts"""
+
+    @property
+    def most(self) -> int:
+        """More connections than these are never in use."""
+        return self.count * self.connections_each
+
+    @property
+    def least(self) -> int:
+        """With fewer, threads that hold some and want another can all wait for each other: HikariCP's floor."""
+        return self.count * (self.connections_each - 1) + 1
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A number to set, and why it is this one."""
+
+    name: str
+    value: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class ProcessAdvice:
+    """The pool of one process."""
+
+    demand: Demand
+    threads: Threads | None
+    size: int
+    overflow: int
+    timeout_s: int
+    settings: tuple[Setting, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def most(self) -> int:
+        """How many connections the process can open."""
+        return self.size + self.overflow
+
+    @property
+    def pool(self) -> Pool:
+        """What it keeps, under its load."""
+        return pool_of(self.demand.load, self.size)
+
+    def wait_s(self, share: float) -> float:
+        """Give the wait that a share of the callers does not exceed; nobody waits where each has a connection."""
+        return 0.0 if self.threads and self.size >= self.threads.most else self.pool.wait_s(share)
+
+
+def advise_process(demand: Demand, threads: Threads | None = None) -> ProcessAdvice:
+    """Choose the numbers of a process' pool.
+
+    Args:
+        demand: of this process.
+        threads: what bounds its callers, where that is known.
+    """
+    load, target, burst = demand.load, demand.target, demand.burst
+    needed = demand.steady
+    size = _within(threads, needed.connections)
+    most = max(size, _within(threads, demand.in_burst.connections))
+    rare_s = 0.0 if threads and most >= threads.most else pool_of(load.times(burst), most).wait_s(1 - RARE)
+    timeout_s = min(TIMEOUT_MOST_S, max(TIMEOUT_LEAST_S, ceil(TIMEOUT_MARGIN * rare_s)))
+    settings = (
+        Setting("POOL_SIZE", size, _why_size(needed, size, target, threads)),
+        Setting("MAX_OVERFLOW", most - size, _why_overflow(size, most, burst, threads)),
+        Setting("TIMEOUT", timeout_s, _why_timeout(rare_s)),
+    )
+    warnings = tuple(_warnings(load, threads))
+    return ProcessAdvice(demand, threads, size, most - size, timeout_s, settings, warnings)
+
+
+def _within(threads: Threads | None, connections: int) -> int:
+    return min(max(connections, threads.least), threads.most) if threads else connections
+
+
+def _why_size(needed: Pool, size: int, target: Target, threads: Threads | None) -> str:
+    in_use = f"{_rate(needed.load)} × {duration(needed.load.holds.mean_s)} keep {needed.load.in_use:.2g} in use"
+    if threads and size == threads.most:
+        return f"{in_use}; {threads.most} are all that {_threads(threads)} can use, so nobody waits"
+    if threads and size == threads.least and size > needed.connections:
+        return (
+            f"{needed.connections} would keep the target, but {_threads(threads)} need "
+            f"{threads.count} × ({threads.connections_each} − 1) + 1, or they can all wait for each other"
+        )
+    return f"{in_use} (Little's law); with {size}, {_kept(needed, target)}{_with_one_less(needed, target)}"
+
+
+def _kept(pool: Pool, target: Target) -> str:
+    return f"{target.share * 100:g} % of the callers wait {duration(pool.wait_s(target.share))} or less"
+
+
+def _with_one_less(pool: Pool, target: Target) -> str:
+    if pool.connections == 1:
+        return ""
+    less = pool_of(pool.load, pool.connections - 1)
+    if not less.is_stable:
+        return f", and {less.connections} cannot do the work"
+    return f", with {less.connections} it is {duration(less.wait_s(target.share))}"
+
+
+def _why_overflow(size: int, most: int, burst: float, threads: Threads | None) -> str:
+    if threads and most == threads.most:
+        return f"with {most} in all each of {_threads(threads)} has its own; those above POOL_SIZE close on return"
+    if most == size:
+        return f"POOL_SIZE keeps the target in a burst of {burst:g} × the load as well"
+    return f"in a burst of {burst:g} × the load {most} keep the target; those above POOL_SIZE close on return"
+
+
+def _why_timeout(rare_s: float) -> str:
+    waits = f"1 of {1 / RARE:,.0f} callers waits over {duration(rare_s)}" if rare_s else "nobody waits"
+    return f"seconds; even in a burst {waits}, so who waits this long meets a fault, and is better told so"
+
+
+def _warnings(load: Load, threads: Threads | None) -> list[str]:
+    if threads is None or load.in_use < threads.most:
+        return []
+    return [
+        f"{_threads(threads)} can use {counted(threads.most, 'connection')}, and the load keeps {load.in_use:.3g} in "
+        "use: more arrives than the threads can do, and waits in front of the process, whatever the pool is"
+    ]
+
+
+def _threads(threads: Threads) -> str:
+    each = f" × {counted(threads.connections_each, 'connection')}" if threads.connections_each > 1 else ""
+    return counted(threads.count, "thread") + each
+
+
+def _rate(load: Load) -> str:
+    return f"{load.rate_per_s:,.4g} lent/s"

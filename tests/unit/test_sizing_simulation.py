@@ -1,0 +1,88 @@
+"""The formulas beside a simulation of the same queue, which assumes nothing but the queue."""
+
+import random
+from collections.abc import Callable, Iterator
+from math import log, sqrt
+
+import pytest
+
+from poolhouse.sizing.queue import Holds, Load, pool_of
+from tests.simulation import quantile, waits_by_recursion_s, waits_s
+
+Draw = Callable[[random.Random], float]
+
+# A server that is busier forgets its past more slowly, and so do holds that vary more: those take more callers.
+CALLERS = {0.5: 50_000, 0.6: 50_000, 0.7: 60_000, 0.8: 100_000}
+MANY_CALLERS = 600_000
+
+
+def equal(_: random.Random) -> float:
+    return 1.0
+
+
+def erlang(chance: random.Random) -> float:
+    return chance.gammavariate(2, 0.5)
+
+
+def exponential(chance: random.Random) -> float:
+    return chance.expovariate(1)
+
+
+def log_normal(chance: random.Random) -> float:
+    return chance.lognormvariate(-log(5) / 2, sqrt(log(5)))
+
+
+def mixed(chance: random.Random) -> float:
+    """One of two exponential distributions, of equal weight in the mean: short holds, and rare long ones."""
+    share = (1 + sqrt(3 / 5)) / 2
+    return chance.expovariate(2 * share if chance.random() < share else 2 * (1 - share))
+
+
+def callers(rate_per_s: float, hold: Draw, count: int) -> Iterator[tuple[float, float]]:
+    chance = random.Random(1)
+    return ((chance.expovariate(rate_per_s), hold(chance)) for _ in range(count))
+
+
+@pytest.mark.parametrize(("hold", "cv2"), [(equal, 0), (erlang, 0.5), (exponential, 1), (log_normal, 4), (mixed, 4)])
+@pytest.mark.parametrize(("connections", "utilisation"), [(1, 0.5), (2, 0.6), (4, 0.8), (8, 0.7), (16, 0.8)])
+def test_the_predicted_p95_is_within_a_quarter_of_the_simulated(
+    hold: Draw, cv2: float, connections: int, utilisation: float
+) -> None:
+    rate_per_s = connections * utilisation
+    waits = waits_s(connections, callers(rate_per_s, hold, CALLERS[utilisation]))
+    pool = pool_of(Load(rate_per_s, Holds(1.0, cv2)), connections)
+    assert pool.wait_s(0.95) == pytest.approx(quantile(waits, 0.95), rel=0.25)
+
+
+@pytest.mark.parametrize(("connections", "utilisation"), [(1, 0.7), (4, 0.7), (16, 0.7)])
+def test_of_exponential_holds_the_formula_is_exact(connections: int, utilisation: float) -> None:
+    rate_per_s = connections * utilisation
+    waits = waits_by_recursion_s(connections, callers(rate_per_s, exponential, MANY_CALLERS))
+    pool = pool_of(Load(rate_per_s, Holds(1.0)), connections)
+    assert pool.wait_probability == pytest.approx(sum(wait_s > 0 for wait_s in waits) / len(waits), rel=0.04)
+    assert pool.mean_wait_s == pytest.approx(sum(waits) / len(waits), rel=0.06)
+    assert pool.wait_s(0.99) == pytest.approx(quantile(waits, 0.99), rel=0.1)
+
+
+def test_little_s_law_is_what_the_simulation_has_in_use() -> None:
+    came = list(callers(2.8, log_normal, 100_000))
+    load = Load(2.8, Holds(1.0, 4))
+    span_s = sum(after_s for after_s, _ in came)
+    assert load.in_use == pytest.approx(sum(held_s for _, held_s in came) / span_s, rel=0.03)
+
+
+@pytest.mark.parametrize("connections", [1, 3, 16])
+def test_simpy_and_the_recursion_have_every_caller_wait_as_long(connections: int) -> None:
+    came = list(callers(connections * 0.8, log_normal, 20_000))
+    assert waits_s(connections, came) == pytest.approx(waits_by_recursion_s(connections, came), abs=1e-6)
+
+
+@pytest.mark.parametrize(("hold", "cv2"), [(equal, 0), (exponential, 1), (log_normal, 4), (mixed, 4)])
+@pytest.mark.parametrize(("connections", "utilisation"), [(1, 0.9), (8, 0.6), (32, 0.9)])
+def test_many_callers_at_the_ends_of_the_middle_range(
+    hold: Draw, cv2: float, connections: int, utilisation: float
+) -> None:
+    rate_per_s = connections * utilisation
+    waits = waits_by_recursion_s(connections, callers(rate_per_s, hold, MANY_CALLERS))
+    pool = pool_of(Load(rate_per_s, Holds(1.0, cv2)), connections)
+    assert pool.wait_s(0.95) == pytest.approx(quantile(waits, 0.95), rel=0.25)
