@@ -112,6 +112,14 @@ def test_watching_shows_a_curve_for_each_service(running: Running) -> None:
     assert {"beat", "web", "worker", "fleet"} <= {line.split()[0] for line in trend.splitlines() if line.split()}
 
 
+def test_a_terminal_that_does_not_say_what_it_is_gets_plain_blocks(running: Running) -> None:
+    terminal = Terminal(running, "db_pool_status", "--watch", "--interval", "0.2", columns=120, TERM="")
+    terminal.read_until(rb"every 0.2 s", count=2)
+    terminal.type(b"\x03")
+    assert terminal.wait() == 0
+    assert b"\x1b" not in terminal.output
+
+
 @contextmanager
 def piped(running: Running, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
     """A management command whose output nobody sees but the test."""

@@ -160,7 +160,7 @@ def test_without_redis_celery_and_the_engine_it_works_and_says_what_is_missing(
     helpers = project.manage("shell", "-c", f"from poolhouse.helpers import *; {call}")
     assert helpers.stdout.split()[-2:] == ["True", "True"], helpers.stderr
     status = project.status()
-    assert status["server"]["max_connections"] == 40
+    assert status["servers"][0]["max_connections"] == 40
     assert status["verdict"]["reasons"] == ["process reports is unreachable: POOLHOUSE['REDIS_URL'] is not set"]
     project.set("POOLHOUSE = {'REDIS_URL': 'redis://127.0.0.1:1/0'}")
     assert project.manage("check").returncode == 0
@@ -178,4 +178,4 @@ def test_an_engine_whose_packages_are_missing_names_them_and_the_status_answers(
     assert check.stderr.splitlines()[-1].endswith(
         f"The engine {OURS} needs dj_db_conn_pool and sqlalchemy: pip install 'poolhouse[pool]'."
     )
-    assert project.status()["server"]["max_connections"] == 40
+    assert project.status()["servers"][0]["max_connections"] == 40

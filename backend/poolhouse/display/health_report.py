@@ -61,7 +61,7 @@ def _max_age(stats: ConnectionPoolStats) -> str:
 
 
 def _idle(stats: ConnectionPoolStats) -> str:
-    if stats.max_connections is None:
+    if stats.idle is None or stats.idle_long is None:
         return NOT_GIVEN
     longer = f"{len(stats.idle_long)} of them for longer than {options().IDLE_LONG_S:g} s"
     return f"{len(stats.idle)} of {stats.max_connections} usable, {percent(stats.idle_share)}; {longer}"

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from poolhouse.display.console import console_for
 from poolhouse.display.live import repeat, watch
-from poolhouse.overview.status import LEVELS
+from poolhouse.driver import postgresql_aliases
+from poolhouse.overview.findings import LEVELS
 
 INTERVAL_S = 2.0
 INTERVAL_MIN_S = 0.1
@@ -24,6 +25,7 @@ class LookingCommand(BaseCommand, Generic[Seen]):
     """Looks, and shows what it sees; what it looks at and how that is drawn, a subclass knows."""
 
     requires_system_checks: list[str] = []  # it must answer when the database does not
+    default_database = "all that are PostgreSQL's"
 
     def look(self, **options: Any) -> Seen:
         """Ask every source once."""
@@ -43,6 +45,7 @@ class LookingCommand(BaseCommand, Generic[Seen]):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
+        parser.add_argument("--database", metavar="ALIAS", help=f"this one alone (default: {self.default_database})")
         parser.add_argument("--json", action="store_true", help="everything as JSON; with --watch an object a line")
         parser.add_argument("--watch", action="store_true", help="look again and again, until Ctrl-C")
         parser.add_argument(
@@ -60,11 +63,22 @@ class LookingCommand(BaseCommand, Generic[Seen]):
         """Look, once or until Ctrl-C.
 
         Raises:
-            CommandError: options that exclude each other.
+            CommandError: options that exclude each other, an alias that there is not, or an error of the look's own.
             SystemExit: with --fail-on, where the verdict is as bad as that or worse.
         """
         if options["watch"] and options["fail_on"]:
             raise CommandError("--fail-on judges one look, and --watch has no last one", returncode=2)
+        if (alias := options["database"]) is not None and alias not in (known := postgresql_aliases()):
+            allowed = ", ".join(known) or "there is none"
+            raise CommandError(
+                f"--database {alias}: no PostgreSQL alias of DATABASES; allowed: {allowed}", returncode=2
+            )
+        try:
+            self._look_and_show(options)
+        except Exception as error:  # to a health check, Python's own status 1 is a warning
+            raise CommandError(f"{type(error).__name__}: {error} (--traceback tells where)", returncode=2) from error
+
+    def _look_and_show(self, options: dict[str, Any]) -> None:
         console = console_for(self.stdout, no_color=options["no_color"])
         if options["watch"]:
             self._watch(console, options)

@@ -10,8 +10,10 @@ from rich.text import Text
 from poolhouse.display.console import section, table
 from poolhouse.human import NOT_GIVEN, duration, number
 from poolhouse.measures.histogram import Histogram
+from poolhouse.overview.findings import OF_LATE
 from poolhouse.overview.fleet import Group
 from poolhouse.overview.status import PGBOUNCER, Status
+from poolhouse.process.activity import Activity
 from poolhouse.process.pools import PoolState
 from poolhouse.reports.report import ProcessReport
 
@@ -26,12 +28,13 @@ WAITS = ("lent#", "wait p50#", "p95#", "p99#", "hold p50#", "p95#", "p99#")
 
 
 def service_table(status: Status, *, width: int) -> Table:
-    """Add up what each service has, and the fleet."""
+    """Add up what each service has, and the fleet; durations are of late."""
     names = ["service", "processes#", "in use#", "idle#", "overflow#", "waiting#", "max#", "server#"]
     is_wide = width >= WIDE_COLUMNS
     made = table(*names, *(("wait p95#", "hold p95#") if is_wide else ()))
     for group in groups(status):
-        durations = [duration(_quantile(histogram, 0.95)) for histogram in (group.wait, group.hold)]
+        recent = group.recent()
+        durations = [duration(_quantile(histogram, 0.95)) for histogram in (recent.wait, recent.hold)]
         made.add_row(*_service_row(status, group), *(durations if is_wide else ()))
     for name, owner in ((f"({PGBOUNCER})", PGBOUNCER), (f"({UNEXPLAINED})", None)):
         if held := status.owned_by(owner):
@@ -57,15 +60,20 @@ def _service_row(status: Status, group: Group) -> list[str]:
     ]
 
 
-def _on_server(status: Status, processes: list[ProcessReport]) -> str:
-    return str(sum(len(status.owned_by(process.name)) for process in processes)) if status.server else UNKNOWN
+def _on_server(status: Status, processes: list[ProcessReport], alias: str | None = None) -> str:
+    """Count what they have on the servers, or on that of an alias; followed by a ? where some may be PgBouncer's."""
+    if not (status.server if alias is None else status.server_of(alias)):
+        return UNKNOWN
+    names = {process.name for process in processes}
+    count = sum(len(status.owned_by(name, alias)) for name in names)
+    return f"{count}{UNKNOWN}" if count and status.is_pgbouncer_away else str(count)
 
 
 def process_sections(status: Status) -> Iterator[RenderableType]:
     """Give what each process says of its pools, and who holds a connection for too long."""
-    yield from section("Waits and holds by service", _service_waits(status))
+    yield from section(f"Waits and holds by service, {OF_LATE}", _service_waits(status))
     yield from section("Processes", _process_table(status))
-    yield from section("Waits and holds by process", _process_waits(status))
+    yield from section(f"Waits and holds by process, {OF_LATE}", _process_waits(status))
     yield from section("Since each process began", _count_table(status))
     yield from _suspects(status)
 
@@ -73,8 +81,7 @@ def process_sections(status: Status) -> Iterator[RenderableType]:
 def _service_waits(status: Status) -> Table:
     made = table("service", *WAITS)
     for group in groups(status):
-        if group.wait and group.wait.count:
-            made.add_row(group.name, number(group.counts["lent"]), *_quantiles(group.wait), *_quantiles(group.hold))
+        _add_waits(made, group.name, group.recent())
     return made
 
 
@@ -89,7 +96,7 @@ def _process_table(status: Status) -> Table:
             str(pool.idle),
             str(pool.overflow),
             number(pool.waiting),
-            _on_server(status, [process]),
+            _on_server(status, [process], pool.alias),
             f"{max(0.0, status.taken_at - process.reported_at):.1f} s",
         )
     return made
@@ -98,10 +105,14 @@ def _process_table(status: Status) -> Table:
 def _process_waits(status: Status) -> Table:
     made = table("process", *WAITS)
     for process, pool in _pools(status):
-        if pool.wait and pool.wait.count:
-            name = _name(status, process, pool)
-            made.add_row(name, number(pool.counts.get("lent")), *_quantiles(pool.wait), *_quantiles(pool.hold))
+        recent = Activity.merged(pool.alias, (one for one in process.recent if one.alias == pool.alias))
+        _add_waits(made, _name(status, process, pool), recent)
     return made
+
+
+def _add_waits(made: Table, name: str, recent: Activity) -> None:
+    if recent.wait and recent.wait.count:
+        made.add_row(name, number(recent.wait.count), *_quantiles(recent.wait), *_quantiles(recent.hold))
 
 
 def _count_table(status: Status) -> Table:

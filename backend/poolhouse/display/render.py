@@ -9,10 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from poolhouse.display.console import section, table
-from poolhouse.display.pool_tables import UNEXPLAINED, UNKNOWN, process_sections, service_table
+from poolhouse.display.pool_tables import UNEXPLAINED, UNKNOWN, WIDE_COLUMNS, process_sections, service_table
 from poolhouse.display.trend import Trend
 from poolhouse.human import duration
-from poolhouse.overview.status import Status
+from poolhouse.overview.findings import OF_LATE
+from poolhouse.overview.status import ServerLook, Status, either
 from poolhouse.servers.pgbouncer import PgBouncer
 from poolhouse.servers.server import ServerConnection, ServerFacts, TimescaleDB
 
@@ -51,10 +52,10 @@ def draw_watched(status: Status, trend: Trend, *, detailed: bool, width: int) ->
 
 
 def _draw_services(status: Status, width: int) -> Iterator[RenderableType]:
-    if status.processes:
-        yield from section("Services", service_table(status, width=width))
-    else:
+    if not status.processes:
         yield Text("\nNo process reports its pools.")
+    title = f"Services, p95 {OF_LATE}" if width >= WIDE_COLUMNS else "Services"
+    yield from section(title, service_table(status, width=width))
 
 
 def draw_verdict(status: Status) -> Iterator[RenderableType]:
@@ -71,11 +72,13 @@ def draw_level(level: str, reasons: Iterable[str], *, word: str = "") -> Rendera
 
 
 def _draw_servers(status: Status) -> Iterator[Text]:
-    if server := status.server:
-        room = server.capacity
+    for server in status.servers:
+        facts, room = server.facts, server.facts.capacity
+        limits = "".join(f", {limit.kind} {limit.name} {limit.connections}" for limit in facts.limits)
         yield Text(
-            f"PostgreSQL {room.version}: {server.used} connections open, room for {server.room_left} more "
-            f"(max_connections {room.max_connections}, reserved {room.superuser_reserved} + {room.reserved})"
+            f"PostgreSQL {room.version}{_which(status, server)}: {facts.used} connections open, "
+            f"room for {facts.room_left} more "
+            f"(max_connections {room.max_connections}, reserved {room.superuser_reserved} + {room.reserved}{limits})"
         )
     if pgbouncer := status.pgbouncer:
         waiting = sum(pool.clients_waiting for pool in pgbouncer.pools)
@@ -83,29 +86,36 @@ def _draw_servers(status: Status) -> Iterator[Text]:
             f"PgBouncer {pgbouncer.version}: {len(pgbouncer.clients)} clients, {waiting} of them waiting, "
             f"on {len(pgbouncer.servers)} server connections"
         )
-    if extension := status.timescaledb:
-        yield Text(f"TimescaleDB {extension.version}, {extension.edition} edition")
+    for server in status.servers:
+        if extension := server.timescaledb:
+            yield Text(f"TimescaleDB {extension.version}, {extension.edition} edition{_which(status, server)}")
+
+
+def _which(status: Status, server: ServerLook) -> str:
+    """Name a server, where there are several to be told apart."""
+    return f" ({', '.join(server.aliases)})" if len(status.servers) > 1 else ""
 
 
 def _draw_details(status: Status) -> Iterator[RenderableType]:
     yield from process_sections(status)
     if status.pgbouncer:
         yield from _draw_pgbouncer(status.pgbouncer)
-    if status.server:
-        yield from _draw_server(status, status.server)
-    if status.timescaledb:
-        yield from section("Hypertables", _hypertable_table(status.timescaledb))
+    for server in status.servers:
+        yield from _draw_server(status, server.facts, _which(status, server))
+        if server.timescaledb:
+            yield from section(f"Hypertables{_which(status, server)}", _hypertable_table(server.timescaledb))
 
 
-def _draw_server(status: Status, server: ServerFacts) -> Iterator[RenderableType]:
+def _draw_server(status: Status, server: ServerFacts, which: str) -> Iterator[RenderableType]:
     idle = [one for one in server.idle_in_transaction if (one.state_age_s or 0) >= IDLE_IN_TRANSACTION_S]
     longest = [one] if (one := server.longest_transaction) else []
     by_owner = sorted(server.connections, key=lambda one: (_owner(status, one), one.pid))
-    yield from section("Blocked: these wait for a lock", _block_table(status, server))
-    yield from section(f"Idle in transaction for {IDLE_IN_TRANSACTION_S} s or longer", _connection_table(status, idle))
-    yield from section("Longest transaction", _connection_table(status, longest))
-    yield from section("Connections on the server", _group_table(server))
-    yield from section("Each connection, and who holds it", _connection_table(status, by_owner))
+    yield from section(f"Blocked{which}: these wait for a lock", _block_table(status, server))
+    for_long = f"Idle in transaction{which} for {IDLE_IN_TRANSACTION_S} s or longer"
+    yield from section(for_long, _connection_table(status, idle))
+    yield from section(f"Longest transaction{which}", _connection_table(status, longest))
+    yield from section(f"Connections on the server{which}", _group_table(server))
+    yield from section(f"Each connection{which}, and who holds it", _connection_table(status, by_owner))
 
 
 def _draw_pgbouncer(pgbouncer: PgBouncer) -> Iterator[RenderableType]:
@@ -141,7 +151,7 @@ def _connection_table(status: Status, connections: list[ServerConnection]) -> Ta
 def _owner(status: Status, connection: ServerConnection) -> str:
     """Write who holds a connection, and where that is not its application, what it calls itself."""
     owner = status.owner_of(connection)
-    if owner == connection.application:
+    if owner is not None and owner in (connection.application, either(connection.application)):
         return owner
     return f"{owner or UNEXPLAINED} {connection.application or NO_NAME}"
 

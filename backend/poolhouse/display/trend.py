@@ -50,7 +50,7 @@ class Trend:
             curves.max_in_use = group.max
             curves.in_use.append(group.in_use)
             curves.waiting.append(group.waiting)
-            curves.lent_per_s.append(_sum(rates[process.name] for process in group.processes))
+            curves.lent_per_s.append(_sum(rates[process.key] for process in group.processes))
 
     def table(self, width: int) -> Table:
         """Draw a line for each service, for a console of so many columns."""
@@ -70,20 +70,20 @@ class Trend:
 
 
 class LendingRates:
-    """How much each process lends, from one of its reports to the next, by its own clock."""
+    """How much each process lends, from one of its reports to the next, by its own clock; processes by their keys."""
 
     def __init__(self) -> None:
         self._reports: dict[str, ProcessReport] = {}
         self._rates: dict[str, float | None] = {}
 
     def note(self, processes: Sequence[ProcessReport]) -> dict[str, float | None]:
-        """Give connections lent per second by process; None: it does not tell, or is seen for the first time."""
-        self._rates = {process.name: self._rate(process) for process in processes}
-        self._reports = {process.name: process for process in processes}
+        """Give connections lent per second by key; None: it does not tell, or is seen for the first time."""
+        self._rates = {process.key: self._rate(process) for process in processes}
+        self._reports = {process.key: process for process in processes}
         return self._rates
 
     def _rate(self, process: ProcessReport) -> float | None:
-        before = self._reports.get(process.name)
+        before = self._reports.get(process.key)
         if before is None or before.started_at != process.started_at:
             return None
         lent, lent_before = _lent(process), _lent(before)
@@ -91,7 +91,7 @@ class LendingRates:
             return None
         elapsed_s = process.reported_at - before.reported_at
         # Its report is the one of the last look: it lends as it did.
-        return (lent - lent_before) / elapsed_s if elapsed_s > 0 else self._rates[process.name]
+        return (lent - lent_before) / elapsed_s if elapsed_s > 0 else self._rates[process.key]
 
 
 def _lent(process: ProcessReport) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from poolhouse.driver import driver, driver_errors, own_connection_params
+from poolhouse.driver import driver, driver_errors, own_connection_params, require_postgresql
 from poolhouse.servers.bounded import Cursor
 
 logger = logging.getLogger(__name__)
@@ -66,10 +66,12 @@ def optimize_timescaledb_queries(alias: str = DEFAULT_DB_ALIAS, *, apply: Collec
 
     Raises:
         ValueError: apply names another kind.
+        KeyError: there is no such PostgreSQL alias.
         django.db.Error: the database does not answer, or the role may not look at a table.
     """
     if unknown := set(apply) - set(get_args(Kind)):
         raise ValueError(f"apply={sorted(unknown)} must be among {', '.join(get_args(Kind))}")
+    require_postgresql(alias)
     with connections[alias].cursor() as cursor:
         findings = [finding for table in _hypertables(cursor) for finding in _look_at(cursor, table)]
     if any(finding.kind in apply and finding.remedy for finding in findings):
@@ -244,7 +246,7 @@ def _remedy(alias: str, cursor: Cursor, finding: Finding) -> str:
 def _own_cursor(alias: str) -> Iterator[Cursor]:
     """Lend a connection that may be busy for long, and that waits for nobody's lock for long."""
     params = {
-        **own_connection_params(alias),
+        **own_connection_params(alias, directly=True),
         "options": f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout=0",
     }
     with closing(driver(alias).connect(**params)) as connection:

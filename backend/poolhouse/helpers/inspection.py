@@ -9,8 +9,9 @@ from weakref import WeakKeyDictionary
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from poolhouse.driver import driver
-from poolhouse.process.pools import LENDING_ENGINE, PoolState, is_pooled, pool_states
+from poolhouse.backends import is_lending, is_queuepool
+from poolhouse.driver import driver, require_postgresql
+from poolhouse.process.pools import PoolState, is_pooled, pool_states
 from poolhouse.tracing.work import current_work
 
 logger = logging.getLogger(__name__)
@@ -57,15 +58,15 @@ def get_connection_info(alias: str = DEFAULT_DB_ALIAS, *, connect: bool = False)
         KeyError: there is no such PostgreSQL alias.
         django.db.OperationalError: with connect, none could be had.
     """
-    pool = next((state for state in pool_states() if state.alias == alias), None)
-    if pool is None:
-        raise KeyError(f"no PostgreSQL database has the alias {alias!r}")
+    require_postgresql(alias)
+    pool = next(state for state in pool_states() if state.alias == alias)
     wrapper = connections[alias]
     if connect and wrapper.connection is None:
         wrapper.ensure_connection()
         return get_connection_info(alias)
     connection: Any = wrapper.connection
-    is_open = connection is not None
+    # One that was closed within a transaction stays in the wrapper until the transaction ends.
+    is_open = connection is not None and not getattr(connection, "closed", True)
     return ConnectionInfo(
         alias=alias,
         engine=pool.engine,
@@ -106,9 +107,9 @@ def _held_s(wrapper: BaseDatabaseWrapper) -> float | None:
 
 def _age_s(wrapper: Any) -> float | None:
     database = wrapper.settings_dict
-    if database["ENGINE"] == LENDING_ENGINE:
+    if is_lending(database["ENGINE"]):
         age_s: float = wrapper.lending_pool().age_s(wrapper.connection.driver_connection)
         return age_s
-    if "dj_db_conn_pool" in database["ENGINE"]:
+    if is_queuepool(database["ENGINE"]):
         return time.time() - float(wrapper.connection._connection_record.starttime)
     return None if is_pooled(database) else _held_s(wrapper)

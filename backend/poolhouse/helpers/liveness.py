@@ -8,7 +8,7 @@ from functools import partial
 
 from django.db import DEFAULT_DB_ALIAS
 
-from poolhouse.driver import driver, driver_errors, own_connection_params
+from poolhouse.driver import driver, driver_errors, own_connection_params, require_postgresql
 from poolhouse.engines.connecting import TooSlowError, connect_within
 from poolhouse.engines.sockets import severed_after
 
@@ -36,7 +36,11 @@ def check_connection_health(alias: str = DEFAULT_DB_ALIAS, timeout_s: float = 2.
     Args:
         alias: of a PostgreSQL database.
         timeout_s: for all of it.
+
+    Raises:
+        KeyError: there is no such PostgreSQL alias.
     """
+    require_postgresql(alias)
     errors: tuple[type[Exception], ...] = (TooSlowError, *driver_errors(alias))
     began_at, reason = time.perf_counter(), ""
     try:

@@ -5,7 +5,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Literal, ParamSpec, TypeVar, get_args
 
 from django.db import DEFAULT_DB_ALIAS, OperationalError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from poolhouse.tracing.troubles import sqlstate_of
 
@@ -66,7 +67,7 @@ def managed_transaction(  # noqa: PLR0913 - each is by name, and none depends on
 class ManagedTransaction:
     """A transaction that `managed_transaction` has made. Several threads may use one as a decorator."""
 
-    def __init__(self, alias: str, preamble: str, attempts: int) -> None:
+    def __init__(self, alias: str, preamble: Sequence[str], attempts: int) -> None:
         self._alias, self._preamble, self._attempts = alias, preamble, attempts
         self._block: AbstractContextManager[None] | None = None
 
@@ -114,19 +115,28 @@ class ManagedTransaction:
     def _transaction(self) -> Iterator[None]:
         with transaction.atomic(using=self._alias, durable=True):
             if self._preamble:
-                with connections[self._alias].cursor() as cursor:
-                    cursor.execute(self._preamble)
+                connection = connections[self._alias]
+                journeys = ["; ".join(self._preamble)] if _takes_several(connection) else self._preamble
+                with connection.cursor() as cursor:
+                    for journey in journeys:
+                        cursor.execute(journey)
             yield
 
 
-def _preamble(isolation: Isolation | None, *, read_only: bool, local: Mapping[str, str | int]) -> str:
-    """Write, as one journey to the server, what comes before the first statement."""
+def _takes_several(connection: BaseDatabaseWrapper) -> bool:
+    """Say whether the driver sends several statements in one journey: psycopg 3 does not what it prepares or binds."""
+    given = connection.settings_dict["OPTIONS"]
+    return not given.get("server_side_binding") and given.get("prepare_threshold") is None
+
+
+def _preamble(isolation: Isolation | None, *, read_only: bool, local: Mapping[str, str | int]) -> list[str]:
+    """Write what comes before the first statement."""
     if isolation is not None and isolation not in get_args(Isolation):
         raise ValueError(f"isolation={isolation!r} must be one of {', '.join(get_args(Isolation))}")
     modes = [f"ISOLATION LEVEL {isolation.upper()}"] if isolation else []
     modes += ["READ ONLY"] if read_only else []
     statements = [f"SET TRANSACTION {', '.join(modes)}"] if modes else []
-    return "; ".join(statements + [_set_local(name, value) for name, value in local.items()])
+    return statements + [_set_local(name, value) for name, value in local.items()]
 
 
 def _set_local(name: str, value: str | int) -> str:

@@ -71,7 +71,8 @@ def _work_of(name: str) -> Iterator[Work]:
         return
     with doing(Work("block", name)) as block:
         for lease in _leases_of(None):  # lent before the block began
-            lease.work, block.held_since = block, lease.began_at
+            lease.work = block
+            block.took(lease.began_at)
         try:
             yield block
         finally:

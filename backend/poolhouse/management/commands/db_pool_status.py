@@ -29,7 +29,7 @@ class Command(LookingCommand[Status]):
 
     def look(self, **options: Any) -> Status:
         """Ask every source once."""
-        return take_status(detailed=options["detailed"] or options["json"])
+        return take_status(options["database"], detailed=options["detailed"] or options["json"])
 
     def draw(self, seen: Status, width: int, **options: Any) -> RenderableType:
         """Give the status as text; watched, with its trend."""

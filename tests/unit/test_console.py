@@ -1,0 +1,51 @@
+"""What commands print on: a terminal's own is for terminals alone, and nothing is changed or lost on the way."""
+
+import io
+
+import pytest
+
+from poolhouse.display.console import console_for, table
+
+
+def printed(*cells: str, encoding: str = "utf-8") -> str:
+    out = io.BytesIO()
+    console = console_for(io.TextIOWrapper(out, encoding=encoding, write_through=True))
+    made = table("cell")
+    for cell in cells:
+        made.add_row(cell)
+    console.print(made)
+    return out.getvalue().decode(encoding)
+
+
+def test_an_address_stays_what_it_is() -> None:
+    assert [line.strip() for line in printed("fd00:a:b:c::5", "2001:db8:cd:100::1").splitlines()[1:]] == [
+        "fd00:a:b:c::5",
+        "2001:db8:cd:100::1",
+    ]
+
+
+def test_what_an_encoding_does_not_have_is_a_question_mark() -> None:
+    assert printed("– ▁▂", encoding="ascii").split()[1:] == ["?", "??"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("out", "term", "is_terminal"),
+    [(Terminal(), "xterm", True), (Terminal(), None, False), (Terminal(), "", False), (io.StringIO(), "xterm", False)],
+)
+def test_a_terminal_is_one_that_says_what_it_is(
+    out: io.StringIO, term: str | None, is_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.delenv("TERM", raising=False)
+    if term is not None:
+        monkeypatch.setenv("TERM", term)
+    console = console_for(out)
+    console.print("red", style="red")
+    assert console.is_terminal == is_terminal
+    assert ("\x1b" in out.getvalue()) == is_terminal
