@@ -16,6 +16,8 @@ RELEASE = "trixie"
 PACKAGES = ("pgbouncer", "postgresql-17-timescaledb", "redis-server")
 # In a folder of its own: it is more than half as large as the others together, and only its tests want it.
 PROMETHEUS_PACKAGES = ("prometheus",)
+# The load generator, which only the lab wants.
+LOAD_PACKAGES = ("nghttp2-client",)
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 MOUNT_POINTS = ("dev", "proc", "tmp", "data", "etc/timescale", "etc/redis")
 TOOLS = {"mmdebstrap": "mmdebstrap", "bwrap": "bubblewrap"}
@@ -66,6 +68,11 @@ def cached_root() -> RootFolder:
 def cached_prometheus() -> RootFolder:
     """Say where Prometheus' folder is or will be."""
     return _cached(PROMETHEUS_PACKAGES, "prometheus")
+
+
+def cached_load_generator() -> RootFolder:
+    """Say where the load generator's folder is or will be."""
+    return _cached(LOAD_PACKAGES, "nobody")
 
 
 def _cached(packages: tuple[str, ...], user: str) -> RootFolder:

@@ -44,7 +44,36 @@ def is_listening(port: int, host: str = "127.0.0.1") -> bool:
     return True
 
 
-def processor_s(pid: int) -> float:
-    """Give the processor time that a process has had, in seconds; its ended children are not in it."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def family_of(pid: int) -> list[int]:
+    """A process and all that descend from it and run."""
+    family = [pid]
+    for member in family:  # it grows while it is walked through
+        try:
+            family += children_of(member)
+        except FileNotFoundError:  # it ended meanwhile
+            continue
+    return family
+
+
+def family_processor_s(pid: int) -> float:
+    """Give the processor time that a process and its descendants have had, in seconds, the ended ones included."""
+    total_s = 0.0
+    for member in family_of(pid):
+        try:
+            fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        total_s += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return total_s
+
+
+def family_memory_bytes(pid: int) -> int:
+    """Give the memory of a process and its descendants; what they share is counted once (proportional set size)."""
+    total = 0
+    for member in family_of(pid):
+        try:
+            lines = Path(f"/proc/{member}/smaps_rollup").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        total += next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+    return total

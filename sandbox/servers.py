@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg2
 import redis
 
-from config.env import CHECKOUT, Database, Monitor, Queue, Servers
+from config.env import CHECKOUT, Database, Monitor, Pooler, Queue, Servers, read
 from sandbox.debian import RootFolder
 from sandbox.errors import SandboxError
 from sandbox.processes import is_listening, stop_process
@@ -267,8 +267,9 @@ def broker(place: Place, queue: Queue) -> Server:
     )
 
 
-def pgbouncer(place: Place, database: Database, monitor: Monitor) -> Server:
-    """PgBouncer in front of the database, on PGBOUNCER_PORT."""
+def pgbouncer(place: Place, database: Database, monitor: Monitor, pooler: Pooler | None = None) -> Server:
+    """PgBouncer in front of the database, on PGBOUNCER_PORT; its sizes are the environment's where none are given."""
+    sizes = pooler or read(Pooler)
     return Server(
         name="pgbouncer",
         program="pgbouncer",
@@ -288,8 +289,13 @@ def pgbouncer(place: Place, database: Database, monitor: Monitor) -> Server:
             "DB_PASS": database.db_pass.get_secret_value(),
             "DB_MONITOR_USER": monitor.db_monitor_user,
             "DB_MONITOR_PASS": monitor.db_monitor_pass.get_secret_value(),
+            "DB_STATEMENT_TIMEOUT": str(database.db_statement_timeout),
             "PGBOUNCER_LISTEN": HOST,
             "PGBOUNCER_PORT": str(monitor.pgbouncer_port),
             "PGBOUNCER_DIR": "/data/pgbouncer",
+            "PGBOUNCER_POOL_SIZE": str(sizes.pgbouncer_pool_size),
+            "PGBOUNCER_RESERVE_POOL_SIZE": str(sizes.pgbouncer_reserve_pool_size),
+            "PGBOUNCER_MAX_CLIENT_CONN": str(sizes.pgbouncer_max_client_conn),
+            "PGBOUNCER_QUERY_WAIT_TIMEOUT_S": str(sizes.pgbouncer_query_wait_timeout_s),
         },
     )

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
-from config.env import CHECKOUT, Database, Monitor, Queue, Servers, read
+from config.database import get_strategy
+from config.env import CHECKOUT, Database, Monitor, Pooler, Queue, Servers, read
+from config.strategies import STRATEGIES
 from sandbox import debian
 from sandbox.errors import SandboxError
 from sandbox.processes import is_listening
-from sandbox.servers import Place, Server, broker, pgbouncer, timescale
+from sandbox.servers import HOST, Place, Server, broker, pgbouncer, timescale
 from sandbox.steps import step
 
 
@@ -16,7 +18,7 @@ def sandbox_dir() -> Path:
 
 
 def own_servers(*, with_pgbouncer: bool = False) -> list[Server]:
-    """The servers to start: DATABASE_URL and CELERY_BROKER_URL each stand for one that already runs."""
+    """The servers to start: DATABASE_URL, CELERY_BROKER_URL and PGBOUNCER_URL each stand for one that already runs."""
     database, queue, monitor, servers = read(Database), read(Queue), read(Monitor), read(Servers)
     place = Place(debian.cached_root(), sandbox_dir())
     wanted = []
@@ -25,9 +27,15 @@ def own_servers(*, with_pgbouncer: bool = False) -> list[Server]:
         wanted.append(timescale(place, database, monitor, servers))
     if queue.celery_broker_url is None:
         wanted.append(broker(place, queue))
-    if with_pgbouncer and database.database_url is None:
+    if database.database_url is None and (with_pgbouncer or needs_pgbouncer()):
         wanted.append(pgbouncer(place, database, monitor))
     return wanted
+
+
+def needs_pgbouncer() -> bool:
+    """Say whether the web's strategy goes through a PgBouncer of this machine's own."""
+    is_own = read(Pooler).pgbouncer_url is None and read(Monitor).pgbouncer_host in ("", "localhost", HOST)
+    return is_own and STRATEGIES[get_strategy()].pool_mode is not None
 
 
 def _require_passwords(monitor: Monitor, servers: Servers) -> None:
@@ -90,13 +98,13 @@ def stop_all() -> int:
 
 
 def print_status() -> bool:
-    """Print a line for each server; True if all but PgBouncer, which is optional, run."""
+    """Print a line for each server; True if all that are needed run."""
     complete = True
     for server in own_servers(with_pgbouncer=True):
         pid = server.pid
         state = f"runs, pid {pid}" if pid else "stopped"
         print(f"  {server.name:<10} 127.0.0.1:{server.port:<6} {state}")
-        complete &= pid is not None or server.name == "pgbouncer"
+        complete &= pid is not None or (server.name == "pgbouncer" and not needs_pgbouncer())
     for name, host, port in _servers_of_others():
         answers = is_listening(port, host)
         print(f"  {name:<10} {host}:{port:<6} {'answers' if answers else 'does not answer'}")
@@ -105,11 +113,13 @@ def print_status() -> bool:
 
 
 def _servers_of_others() -> list[tuple[str, str, int]]:
-    database_url, broker_url = read(Database).database_url, read(Queue).celery_broker_url
+    broker_url = read(Queue).celery_broker_url
     others = []
-    if database_url is not None:
-        (host,) = database_url.hosts()
-        others.append(("DATABASE_URL", host["host"] or "127.0.0.1", host["port"] or 5432))
+    databases = {"DATABASE_URL": read(Database).database_url, "PGBOUNCER_URL": read(Pooler).pgbouncer_url}
+    for name, url in databases.items():
+        if url is not None:
+            (host,) = url.hosts()
+            others.append((name, host["host"] or HOST, host["port"] or 5432))
     if broker_url is not None:
-        others.append(("CELERY_BROKER_URL", broker_url.host or "127.0.0.1", broker_url.port or 6379))
+        others.append(("CELERY_BROKER_URL", broker_url.host or HOST, broker_url.port or 6379))
     return others

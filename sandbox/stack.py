@@ -135,7 +135,7 @@ class Stack:
         """What its processes report of their pools now."""
         store = ReportStore(self.broker_url, prefix="poolhouse", ttl_s=5, timeout_s=2)
         try:
-            return store.read_all()
+            return store.read_all().live
         finally:
             store.close()
 

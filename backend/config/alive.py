@@ -10,7 +10,7 @@ from poolhouse.reports.store import ReportStore
 def main() -> str | None:
     """Look for a live report; give what is wrong, or None."""
     service = read(Deployment).service_name
-    reports = ReportStore(read(Queue).url, prefix="poolhouse", ttl_s=1, timeout_s=2).read_all()
+    reports = ReportStore(read(Queue).url, prefix="poolhouse", ttl_s=1, timeout_s=2).read_all().live
     if any(report.service == service and report.host == socket.gethostname() for report in reports):
         return None
     return f"no report of {service} on {socket.gethostname()}"

@@ -6,6 +6,8 @@ together. A value comes from, in this order: a file in /run/secrets, the process
 
 import os
 import re
+from collections.abc import Hashable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from urllib.parse import quote
@@ -22,6 +24,8 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from config.strategies import STRATEGIES
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SECRETS_DIR = Path("/run/secrets")
@@ -41,6 +45,21 @@ def _require_plain(secret: SecretStr) -> SecretStr:
 
 
 Password = Annotated[SecretStr, AfterValidator(_require_plain)]
+
+
+def _require_one_named_database(url: PostgresDsn) -> PostgresDsn:
+    if len(url.hosts()) != 1 or not (url.path or "").strip("/"):
+        raise ValueError("it must name one host and a database, as in postgresql://user:password@host:5432/name")
+    return url
+
+
+DatabaseUrl = Annotated[PostgresDsn, AfterValidator(_require_one_named_database)]
+
+
+def _require_known(strategy: str) -> str:
+    if strategy not in STRATEGIES:
+        raise ValueError(f"it must be one of {', '.join(STRATEGIES)}")
+    return strategy
 
 
 class BadEnvironment(Exception):
@@ -123,15 +142,12 @@ class Deployment(Section):
         return [host.strip() for host in value.split(",") if host.strip()] if isinstance(value, str) else value
 
 
-Strategy = Literal["poolhouse", "dj_db_conn_pool", "native", "persistent", "none"]
-
-
 class Database(Section):
     """PostgreSQL as the application sees it."""
 
     read_by = "config/database.py"
 
-    database_url: PostgresDsn | None = Field(
+    database_url: DatabaseUrl | None = Field(
         None, description="postgresql://user:password@host:port/name of a server that already runs; replaces DB_*"
     )
     db_host: str = "127.0.0.1"
@@ -139,10 +155,10 @@ class Database(Section):
     db_name: str = "poolhouse"
     db_user: str = "poolhouse"
     db_pass: Password = Field(SecretStr(""), description="made by scripts/env")
-    db_strategy: Strategy = Field(
-        "poolhouse",
-        description="how the web keeps connections: poolhouse, dj_db_conn_pool, native (Django's pool, on psycopg 3), "
-        "persistent (CONN_MAX_AGE) or none",
+    db_pool_strategy: Annotated[str, AfterValidator(_require_known)] = Field(
+        "queuepool",
+        description="how the web keeps connections: queuepool, dj_db_conn_pool, native (Django's pool, on psycopg 3), "
+        "persistent (CONN_MAX_AGE), none, or one of the rows with PgBouncer in docs/configuration.md",
     )
     db_max_conns: AtLeastOne = Field(20, description="POOL_SIZE: connections that each web process keeps")
     db_max_overflow: Count = Field(10, description="MAX_OVERFLOW: connections above that, closed on return")
@@ -150,14 +166,14 @@ class Database(Section):
     db_pool_recycle: Annotated[int, Field(ge=-1)] = Field(
         3600, description="RECYCLE: seconds after which a connection is replaced at its next use; -1: never"
     )
-    db_pool_timeout: Seconds = Field(30.0, description="TIMEOUT: seconds to wait for a free connection")
+    db_pool_timeout: Seconds = Field(30.0, gt=0, description="TIMEOUT: seconds to wait for a free connection")
     db_max_conns_dev: AtLeastOne | None = Field(5, description="in development, instead of DB_MAX_CONNS")
     db_max_overflow_dev: Count | None = Field(5, description="in development, instead of DB_MAX_OVERFLOW")
     db_min_conns_dev: Count | None = Field(None, description="in development, instead of DB_MIN_CONNS")
     db_pool_recycle_dev: Annotated[int, Field(ge=-1)] | None = Field(
         None, description="in development, instead of DB_POOL_RECYCLE"
     )
-    db_pool_timeout_dev: Seconds | None = Field(None, description="in development, instead of DB_POOL_TIMEOUT")
+    db_pool_timeout_dev: Seconds | None = Field(None, gt=0, description="in development, instead of DB_POOL_TIMEOUT")
     db_conn_max_age: WholeSeconds = Field(60, description="seconds a connection of the standard backend is kept")
     db_conn_health_checks: bool = Field(True, description="test a connection before it is used again")
     db_connect_timeout: AtLeastOne = Field(10, description="seconds to wait for the server when connecting")
@@ -170,13 +186,6 @@ class Database(Section):
         if self.database_url is None and not self.db_pass.get_secret_value():
             raise ValueError(_missing("DB_PASS"))
         return self
-
-    @field_validator("database_url")
-    @classmethod
-    def _require_one_named_database(cls, url: PostgresDsn | None) -> PostgresDsn | None:
-        if url is not None and (len(url.hosts()) != 1 or not (url.path or "").strip("/")):
-            raise ValueError("it must name one host and a database, as in postgresql://user:password@host:5432/name")
-        return url
 
 
 class Queue(Section):
@@ -251,13 +260,16 @@ class Web(Section):
 class Monitor(Section):
     """The pools' monitor, as the database server and PgBouncer know it."""
 
-    read_by = "config/settings.py, and sandbox, which makes the role"
+    read_by = "config/settings.py, config/database.py, and sandbox, which makes the role"
 
     db_monitor_user: str = Field(
         "poolhouse_monitor", description="may take a reserved connection when the server is full; not with DATABASE_URL"
     )
     db_monitor_pass: Password = Field(SecretStr(""), description="made by scripts/env")
-    pgbouncer_host: str = Field("", description="where PgBouncer answers; empty: the status does not ask it")
+    pgbouncer_host: str = Field(
+        "",
+        description="where PgBouncer answers; empty: 127.0.0.1, and the status asks it if the strategy goes through it",
+    )
     pgbouncer_port: Port = 16432
 
     @property
@@ -268,6 +280,36 @@ class Monitor(Section):
         words = (self.db_monitor_user, self.db_monitor_pass.get_secret_value())
         user, password = (quote(word, safe="") for word in words)
         return f"postgresql://{user}:{password}@{self.pgbouncer_host}:{self.pgbouncer_port}/pgbouncer"
+
+
+class Pooler(Section):
+    """PgBouncer, between the web and PostgreSQL."""
+
+    read_by = "config/database.py; the sizes by sandbox and docker-compose.dev.yml, which start it"
+
+    use_pgbouncer: bool | None = Field(
+        None,
+        description="true: the web goes through PgBouncer in transaction mode, with DB_POOL_STRATEGY in front of it; "
+        "false: it must not; empty: as DB_POOL_STRATEGY says",
+    )
+    pgbouncer_url: DatabaseUrl | None = Field(
+        None,
+        description="postgresql://user:password@host:port/name of a PgBouncer that already runs, for the web; replaces "
+        "PGBOUNCER_HOST there, and the database's name is used as it is",
+    )
+    pgbouncer_pool_size: AtLeastOne = Field(20, description="server connections that each pool may have")
+    pgbouncer_reserve_pool_size: Count = Field(
+        5, description="above that, for clients that have waited for 5 s; all pools together have no more than both"
+    )
+    pgbouncer_max_client_conn: AtLeastOne = Field(1000, description="clients; the next one is refused")
+    pgbouncer_query_wait_timeout_s: WholeSeconds = Field(
+        30, description="seconds for which a client waits for a server connection before it is refused; 0: for ever"
+    )
+
+    @property
+    def most(self) -> int:
+        """How many server connections it opens at most, in all its pools."""
+        return self.pgbouncer_pool_size + self.pgbouncer_reserve_pool_size
 
 
 class Servers(Section):
@@ -284,7 +326,7 @@ class Servers(Section):
 
 S = TypeVar("S", bound="Section")
 
-SECTIONS: tuple[type[Section], ...] = (Deployment, Database, Queue, Ingest, Web, Monitor, Servers)
+SECTIONS: tuple[type[Section], ...] = (Deployment, Database, Queue, Ingest, Web, Monitor, Pooler, Servers)
 
 
 def read(section: type[S]) -> S:
@@ -294,10 +336,23 @@ def read(section: type[S]) -> S:
         BadEnvironment: a variable is missing or has a value that is not allowed.
 
     """
+    given = tuple(os.environ.get(name.upper()) for name in section.model_fields)
+    file = Path(str(section.model_config.get("env_file")))
+    found: S = _read(section, given, _written_at(file), _written_at(SECRETS_DIR))
+    return found
+
+
+@cache
+def _read(section: type[S], *_: Hashable) -> S:
+    """Read it anew where a source has changed: to parse a file takes 10 ms, and a start asks dozens of times."""
     try:
         return section()
     except ValidationError as error:
         raise BadEnvironment([_describe(problem) for problem in error.errors()]) from None
+
+
+def _written_at(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 def _missing(name: str) -> str:

@@ -2,8 +2,15 @@
 
 from pathlib import Path
 
-from config.database import get_database_settings, get_fleet
-from config.env import Database, Deployment, Ingest, Monitor, Queue, Web, read
+from config.database import (
+    get_console_url,
+    get_database_config,
+    get_database_settings,
+    get_fleet,
+    get_pgbouncer_connections,
+    should_use_pgbouncer,
+)
+from config.env import Database, Deployment, Ingest, Monitor, Queue, read
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -26,6 +33,7 @@ INSTALLED_APPS = [
     "poolhouse",
     "telemetry",
     "api",
+    "lab",  # for its commands
 ]
 
 MIDDLEWARE = [
@@ -58,11 +66,7 @@ TEMPLATES = [
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
 
-DATABASES = get_database_settings(
-    read(Database),
-    development=deployment.django_env == "development",
-    celery_worker_running=deployment.celery_worker_running,
-)
+DATABASES = get_database_settings()
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 LANGUAGE_CODE = "en"
@@ -82,13 +86,15 @@ POOLHOUSE = {
     "PUBLISH_INTERVAL_S": deployment.poolhouse_publish_interval_s,
     "REPORT_TTL_S": deployment.poolhouse_report_ttl_s,
     "LEAK_THRESHOLD_S": deployment.poolhouse_leak_threshold_s,
-    "FLEET": get_fleet(read(Database), read(Web), read(Queue), development=deployment.django_env == "development"),
+    "FLEET": get_fleet(),
     "SLOW_QUERY_MS": deployment.db_slow_query_ms,
     "SERVER_TIMING": deployment.django_env == "development",
     # A server of somebody else's does not have the role.
     "MONITOR_USER": "" if read(Database).database_url else monitor.db_monitor_user,
     "MONITOR_PASSWORD": monitor.db_monitor_pass.get_secret_value(),
-    "PGBOUNCER_URL": monitor.pgbouncer_url,
+    "DIRECT": {"default": get_database_config()} if should_use_pgbouncer() else {},
+    "PGBOUNCER_URL": get_console_url(),
+    "PGBOUNCER_CONNECTIONS": get_pgbouncer_connections(),
 }
 
 CELERY_APP = "config.celery.app"

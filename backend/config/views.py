@@ -8,10 +8,9 @@ from django.db import Error, connection
 from django.http import HttpRequest, JsonResponse
 
 from poolhouse import __version__
-from poolhouse.driver import driver_errors
+from poolhouse.helpers import check_connection_health
 from poolhouse.identity import current
 from poolhouse.process.pools import pool_states
-from poolhouse.servers.server import monitor_cursor
 
 PROBE_TIMEOUT_S = 2
 
@@ -56,16 +55,11 @@ def readyz(request: HttpRequest) -> JsonResponse:
 
 
 def _probe_database() -> str | None:
-    """Ask over a connection outside the pool: a probe must not wait for what it is to report on."""
+    """Ask outside the pool, which must not be waited for, on the way that requests go, be it through PgBouncer."""
     (pool,) = (state for state in pool_states() if state.alias == connection.alias)
     if pool.max is not None and pool.in_use >= pool.max:
         return f"the pool is exhausted: {pool.in_use} of {pool.max} connections in use"
-    try:
-        with monitor_cursor(connection.alias) as cursor:
-            cursor.execute("SELECT 1")
-    except driver_errors(connection.alias) as error:
-        return _one_line(error)
-    return None
+    return check_connection_health(connection.alias, PROBE_TIMEOUT_S).reason or None
 
 
 def _probe_broker() -> str | None:

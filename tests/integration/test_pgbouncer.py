@@ -3,19 +3,23 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TypeAlias
 
 import psycopg2
 import pytest
-from django.db import connection
+from django.db import connection, connections
 
-from config.env import Database, Monitor, read
+from config.database import direct_config, pgbouncer_config
+from config.env import Database, Monitor, Pooler, read
+from config.strategies import STRATEGIES
 from poolhouse.overview.status import PGBOUNCER, Status, take_status
 from poolhouse.process.pools import pool_states
 from poolhouse.reports.report import ProcessReport
 from poolhouse.reports.store import store
-from poolhouse.servers.pgbouncer import PgBouncer, console_cursor
+from poolhouse.servers.pgbouncer import PgBouncer, console_cursor, setting
+from poolhouse.servers.pgbouncer import servers as console_servers
+from poolhouse.servers.server import monitor_cursor
 from sandbox.servers import Place, Server, pgbouncer
 from tests.integration.conftest import await_that, frozen
 
@@ -47,9 +51,16 @@ def web() -> Iterator[None]:
     """A process that reports under the name of the tests' connections."""
     reports = store()
     assert reports
-    reports.publish(ProcessReport(NAME, "web", "box", 1, time.time(), time.time(), tuple(pool_states())))
+    report = ProcessReport(NAME, "web", "box", 1, time.time(), time.time(), tuple(pool_states()))
+    reports.publish(report)
     yield
-    reports.withdraw(NAME)
+    reports.withdraw(report.key)
+
+
+def _named_by(port: int) -> str:
+    """As PgBouncer calls the database, or as the server does."""
+    name = read(Database).db_name
+    return name if port == read(Database).db_port else f"{name}_transaction"
 
 
 @contextmanager
@@ -61,7 +72,7 @@ def holding(port: int, *, database: str = "", name: str = NAME) -> Iterator[Conn
         port=port,
         user=settings.db_user,
         password=settings.db_pass.get_secret_value(),
-        dbname=database or settings.db_name,
+        dbname=database or _named_by(port),
         application_name=name,
     )
     try:
@@ -90,12 +101,11 @@ def test_pools_servers_and_clients_are_told_and_the_console_is_none_of_them(pool
         pid = backend_pid(busy)
         seen = answered(take_status())
     (pool,) = seen.pools
-    assert (pool.database, pool.user, pool.mode) == ("poolhouse", "poolhouse", "transaction")
+    assert (pool.database, pool.user, pool.mode) == ("poolhouse_transaction", "poolhouse", "transaction")
     assert (pool.clients_active, pool.clients_waiting, pool.servers_active) == (2, 0, 1)
     assert pid in [server.remote_pid for server in seen.servers if server.state == "active"]
     assert sorted((client.application, client.wait_s) for client in seen.clients) == [("idler", 0.0), (NAME, 0.0)]
-    (stats,) = seen.stats
-    assert stats.database == "poolhouse"
+    (stats,) = (stats for stats in seen.stats if stats.database == "poolhouse_transaction")
     assert stats.queries > 0
     assert seen.version.startswith("1.")
 
@@ -114,7 +124,6 @@ def test_a_server_connection_is_pgbouncer_s_or_the_process_s_by_who_opened_it(po
     owners = {one["pid"]: one["owner"] for one in document["connections"]}
     assert (owners[pids[0]], owners[pids[1]]) == ("PgBouncer", NAME)
     assert document["processes"][0]["server_connections"] == [pids[1]]
-    assert pids[0] not in document["unexplained"]
     assert document["pgbouncer"]["pools"][0]["clients_active"] == 1
 
 
@@ -172,6 +181,15 @@ def test_a_pgbouncer_that_is_away_is_named_and_the_rest_is_there(configure: Conf
     assert "sesame" not in source.reason
 
 
+def test_another_console_is_told_and_not_thrown(configure: Configure) -> None:
+    database = read(Database)
+    password = database.db_pass.get_secret_value()
+    configure(PGBOUNCER_URL=f"postgresql://{database.db_user}:{password}@127.0.0.1:{database.db_port}/postgres")
+    (source,) = take_status().unreachable
+    assert source.source == PGBOUNCER
+    assert "unrecognized configuration parameter" in source.reason
+
+
 def test_a_pgbouncer_that_is_frozen_is_given_up_in_time(configure: Configure, pooler: Server) -> None:
     configure(MONITOR_TIMEOUT_S=1)
     assert pooler.pid
@@ -208,3 +226,67 @@ def test_a_server_that_is_away_does_not_hide_pgbouncer(monkeypatch: pytest.Monke
     assert status.server is None
     assert status.pgbouncer
     assert [client.application for client in status.pgbouncer.clients] == [NAME]
+
+
+# As it is configured.
+
+
+def test_no_way_in_is_weaker_than_scram(pooler: Server) -> None:
+    with console_cursor("default") as cursor:
+        assert setting(cursor, "auth_type") == "scram-sha-256"
+    with holding(read(Database).db_port) as direct, direct.cursor() as cursor:
+        cursor.execute("SHOW password_encryption")
+        assert cursor.fetchall() == [("scram-sha-256",)]
+    rules = (pooler.place.data / "timescale/pg_hba.conf").read_text().splitlines()
+    methods = {rule.split()[-1] for rule in rules if rule.split() and not rule.startswith("#")}
+    assert methods == {"scram-sha-256"}, "who gets past PgBouncer is asked as well"
+    assert (pooler.place.data / "pgbouncer/users.txt").stat().st_mode & 0o077 == 0
+
+
+def test_the_three_pools_share_their_server_connections(pooler: Server, servers: Place) -> None:
+    sizes = Pooler.model_validate(
+        {"pgbouncer_pool_size": 2, "pgbouncer_reserve_pool_size": 1, "pgbouncer_query_wait_timeout_s": 1}
+    )
+    pooler.stop()
+    small = pgbouncer(servers, read(Database), read(Monitor), sizes)
+    small.start()
+    try:
+        with ExitStack() as held:
+            for mode in ("session", "session", "transaction"):
+                pid = backend_pid(held.enter_context(holding(small.port, database=f"poolhouse_{mode}")))
+                assert pid > 0
+            late = held.enter_context(holding(small.port, database="poolhouse_transaction"))
+            with pytest.raises(psycopg2.OperationalError):
+                backend_pid(late)
+        assert "query_wait_timeout" in small.log.read_text(), "the socket may be gone before the client has read why"
+    finally:
+        small.stop()
+        pooler.start()
+
+
+def test_the_monitor_goes_past_it_to_the_server(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, pooler: Server
+) -> None:
+    strategy, database, monitor = STRATEGIES["pgbouncer-transaction"], read(Database), read(Monitor)
+    through = pgbouncer_config(strategy, database, read(Pooler), monitor, development=True)
+    for key in ("HOST", "PORT", "NAME", "OPTIONS"):
+        monkeypatch.setitem(connection.settings_dict, key, through[key])
+        monkeypatch.setitem(connections.settings["default"], key, through[key])
+    assert _is_pgbouncers(_monitors_pid()), "otherwise this proves nothing"
+    configure(DIRECT={"default": direct_config(strategy, database, development=True)})
+    assert not _is_pgbouncers(_monitors_pid())
+    status = take_status()
+    answered(status)
+    assert status.server
+
+
+def _monitors_pid() -> int:
+    with monitor_cursor("default") as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        ((pid,),) = cursor.fetchall()
+    return int(pid)
+
+
+def _is_pgbouncers(pid: int) -> bool:
+    with console_cursor("default") as cursor:
+        return pid in [server.remote_pid for server in console_servers(cursor)]

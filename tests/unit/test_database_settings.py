@@ -1,20 +1,53 @@
-"""DATABASES from the environment."""
+"""DATABASES from the environment: which strategy, whose server, and what does not go together."""
 
+import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
-from config.database import POOLED_ENGINE, STANDARD_ENGINE, get_database_settings
-from config.env import Database
+from config.database import (
+    direct_config,
+    fleet_of,
+    get_console_url,
+    get_database_config,
+    get_database_settings,
+    get_pgbouncer_config,
+    get_pgbouncer_connections,
+    get_strategy,
+    numbers_of,
+    pgbouncer_config,
+    should_use_pgbouncer,
+    strategy_of,
+)
+from config.env import CHECKOUT, BadEnvironment, Database, Monitor, Pooler, Queue, Web
+from config.strategies import KEEPERS, POOLED_ENGINE, STANDARD_ENGINE, STRATEGIES, Feature
 from poolhouse.engines.options import problems
 
+ELSEWHERE = "postgresql://me:p%40ss@db.example:6000/shop"
 
-def settings_of(*, development: bool = False, worker: bool = False, **variables: Any) -> dict[str, Any]:
-    database = Database.model_validate({"db_pass": "sesame", **variables})
-    made: dict[str, Any] = get_database_settings(database, development=development, celery_worker_running=worker)[
-        "default"
-    ]
-    return made
+
+def database_with(**variables: Any) -> Database:
+    return Database.model_validate({"db_pass": "sesame", **variables})
+
+
+def settings_of(*, development: bool = False, strategy: str = "queuepool", **variables: Any) -> dict[str, Any]:
+    """The entry that goes to the server itself."""
+    return direct_config(STRATEGIES[strategy], database_with(**variables), development=development)
+
+
+def through(strategy: str, *, pooler: dict[str, Any] | None = None, host: str = "", **variables: Any) -> dict[str, Any]:
+    """The entry that goes through PgBouncer."""
+    monitor = Monitor.model_validate({"pgbouncer_host": host, "pgbouncer_port": 6432})
+    sizes = Pooler.model_validate(pooler or {})
+    return pgbouncer_config(STRATEGIES[strategy], database_with(**variables), sizes, monitor, development=False)
+
+
+def named_by(*, strategy: str, pooler: dict[str, Any], host: str = "", **variables: Any) -> str:
+    database = database_with(db_pool_strategy=strategy, **variables)
+    return strategy_of(database, Pooler.model_validate(pooler), Monitor.model_validate({"pgbouncer_host": host}))
 
 
 def test_the_web_gets_the_pool_with_its_options() -> None:
@@ -32,8 +65,8 @@ def test_the_web_gets_the_pool_with_its_options() -> None:
     assert problems(made["POOL_OPTIONS"]) == []
 
 
-def test_a_celery_process_gets_the_standard_backend_and_no_pool() -> None:
-    made = settings_of(worker=True, db_conn_max_age=120, db_conn_health_checks=False)
+def test_the_persistent_strategy_is_the_standard_backend_and_no_pool() -> None:
+    made = settings_of(strategy="persistent", db_conn_max_age=120, db_conn_health_checks=False)
     assert made["ENGINE"] == STANDARD_ENGINE
     assert "POOL_OPTIONS" not in made
     assert (made["CONN_MAX_AGE"], made["CONN_HEALTH_CHECKS"]) == (120, False)
@@ -84,3 +117,215 @@ def test_a_url_s_options_are_added_to_the_timeout_and_an_ipv6_address_loses_its_
     made = settings_of(database_url="postgresql://me@[::1]/shop?options=-c%20search_path%3Dapp", db_statement_timeout=9)
     assert made["HOST"] == "::1"
     assert made["OPTIONS"]["options"] == "-c statement_timeout=9 -c search_path=app"
+
+
+# Rows.
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_row_is_called_what_it_is(name: str) -> None:
+    row = STRATEGIES[name]
+    assert row.name == name
+    assert row.keeper in KEEPERS
+    assert (row.pool_mode is not None) == name.startswith("pgbouncer-")
+    assert row.breaks >= KEEPERS[row.keeper].breaks, "what breaks in a part breaks in what has it"
+
+
+@pytest.mark.parametrize("name", [name for name, row in STRATEGIES.items() if row.pool_mode])
+def test_behind_pgbouncer_is_its_address_and_the_name_of_its_mode(name: str) -> None:
+    made, mode = through(name), STRATEGIES[name].pool_mode
+    assert (made["HOST"], made["PORT"], made["NAME"], made["USER"]) == (
+        "127.0.0.1",
+        6432,
+        f"poolhouse_{mode}",
+        "poolhouse",
+    )
+    assert made.get("DISABLE_SERVER_SIDE_CURSORS", False) == (Feature.CURSORS in STRATEGIES[name].breaks)
+    assert "options" not in made["OPTIONS"], "PgBouncer refuses them"
+    assert problems(made.get("POOL_OPTIONS", {})) == []
+
+
+def test_a_url_of_pgbouncer_s_is_used_as_it_is() -> None:
+    url = {"pgbouncer_url": "postgresql://you:w%2Frd@pool:7000/anything?sslmode=require"}
+    made = through("pgbouncer-transaction+native", pooler=url, host="elsewhere", database_url=ELSEWHERE)
+    assert {key: made[key] for key in ("HOST", "PORT", "NAME", "USER", "PASSWORD")} == {
+        "HOST": "pool",
+        "PORT": 7000,
+        "NAME": "anything",
+        "USER": "you",
+        "PASSWORD": "w/rd",
+    }
+    assert made["OPTIONS"]["sslmode"] == "require"
+    assert made["OPTIONS"]["pool"]["max_size"] == 30
+
+
+def test_a_pgbouncer_in_front_of_a_url_s_server_has_its_role_and_the_name_with_the_mode() -> None:
+    made = through("pgbouncer-session", host="pool", database_url=ELSEWHERE)
+    assert (made["HOST"], made["PORT"], made["NAME"], made["USER"]) == ("pool", 6432, "shop_session", "me")
+
+
+def test_a_pool_resets_no_session_that_is_not_its_own() -> None:
+    assert through("pgbouncer-transaction+queuepool")["POOL_OPTIONS"]["RESET"] == "never"
+    assert "RESET" not in settings_of()["POOL_OPTIONS"]
+
+
+# What the variables ask for together.
+
+
+@pytest.mark.parametrize(
+    ("strategy", "wanted", "named"),
+    [
+        ("none", True, "pgbouncer-transaction"),
+        ("persistent", True, "pgbouncer-transaction+persistent"),
+        ("queuepool", True, "pgbouncer-transaction+queuepool"),
+        ("native", True, "pgbouncer-transaction+native"),
+        ("pgbouncer-statement", True, "pgbouncer-statement"),
+        ("pgbouncer-session+persistent", None, "pgbouncer-session+persistent"),
+        ("native", None, "native"),
+        ("native", False, "native"),
+    ],
+)
+def test_use_pgbouncer_puts_it_behind_what_is_there(strategy: str, wanted: bool | None, named: str) -> None:
+    assert named_by(strategy=strategy, pooler={"use_pgbouncer": wanted}) == named
+
+
+POOL = "postgresql://me@pool/shop"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "pooler", "variables", "reason"),
+    [
+        (
+            "dj_db_conn_pool",
+            {"use_pgbouncer": True},
+            {},
+            r"DB_POOL_STRATEGY='dj_db_conn_pool'.*none, persistent, queuepool",
+        ),
+        (
+            "pgbouncer-session",
+            {"use_pgbouncer": False},
+            {},
+            r"USE_PGBOUNCER=false.*Leave USE_PGBOUNCER empty.*to none\.",
+        ),
+        ("queuepool", {"pgbouncer_url": POOL}, {}, r"PGBOUNCER_URL is set.*'queuepool' does not go.*Set USE_PGBOUNCER"),
+        ("persistent", {}, {"db_conn_max_age": 0}, r"DB_CONN_MAX_AGE=0.*or DB_POOL_STRATEGY to none"),
+        (
+            "pgbouncer-session",
+            {},
+            {"database_url": ELSEWHERE},
+            r"DATABASE_URL names a server of your own.*PGBOUNCER_HOST",
+        ),
+        (
+            "pgbouncer-session",
+            {"pgbouncer_url": f"{POOL}?options=-c%20work_mem%3D1MB"},
+            {},
+            r"PGBOUNCER_URL has \?options=.*ALTER ROLE",
+        ),
+        (
+            "none",
+            {"use_pgbouncer": True, "pgbouncer_url": POOL},
+            {"database_url": f"{ELSEWHERE}?options=-c%20search_path%3Dapp"},
+            r"DATABASE_URL has \?options=.*ALTER ROLE",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused_with_the_reason_and_what_would(
+    strategy: str, pooler: dict[str, Any], variables: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(BadEnvironment, match=reason):
+        named_by(strategy=strategy, pooler=pooler, **variables)
+
+
+def test_a_url_that_is_not_to_be_used_is_no_fault_where_that_is_said() -> None:
+    assert named_by(strategy="queuepool", pooler={"use_pgbouncer": False, "pgbouncer_url": POOL}) == "queuepool"
+
+
+def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("config.database.find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, "psycopg", raising=False)
+    with pytest.raises(BadEnvironment, match="'native' needs the driver psycopg, which is not installed"):
+        named_by(strategy="native", pooler={})
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # as a turn of psycopg2's hides it
+    assert named_by(strategy="native", pooler={}) == "native"
+
+
+def test_pgbouncer_s_url_names_one_host_and_a_database() -> None:
+    with pytest.raises(ValueError, match="one host and a database"):
+        Pooler.model_validate({"pgbouncer_url": "postgresql://me@pool:6432"})
+
+
+@pytest.mark.parametrize(
+    ("strategy", "front"),
+    [
+        ("queuepool", {"web": (2, 30)}),
+        ("persistent", {"web": (2, 8)}),
+        ("pgbouncer-transaction+native", {"web": (2, 0)}),
+    ],
+)
+def test_the_fleet_is_who_opens_connections_to_the_server(strategy: str, front: dict[str, tuple[int, int]]) -> None:
+    numbers = numbers_of(database_with(), development=False)
+    queue = Queue.model_validate({"redis_password": "sesame"})
+    fleet = fleet_of(STRATEGIES[strategy], Web.model_validate({}), queue, numbers)
+    assert fleet == {**front, "worker": (3, 1), "beat": (1, 1)}
+
+
+# In a process.
+
+
+def test_the_environment_is_read_without_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_POOL_STRATEGY", "persistent")
+    monkeypatch.setenv("USE_PGBOUNCER", "true")
+    monkeypatch.setenv("CELERY_WORKER_RUNNING", "")
+    assert (get_strategy(), should_use_pgbouncer()) == ("pgbouncer-transaction+persistent", True)
+    assert get_database_settings() == {"default": get_pgbouncer_config()}
+    assert get_pgbouncer_config()["NAME"] == "poolhouse_transaction"
+    assert get_database_config()["NAME"] == "poolhouse"
+    assert "@127.0.0.1:" in get_console_url()
+    assert get_pgbouncer_connections() == 25
+    monkeypatch.setenv("CELERY_WORKER_RUNNING", "1")
+    assert should_use_pgbouncer() is False
+    assert get_database_settings() == {"default": get_database_config()}
+    monkeypatch.setenv("USE_PGBOUNCER", "false")
+    assert get_strategy() == "persistent"
+    assert (get_console_url(), get_pgbouncer_connections()) == ("", 0)
+    assert get_pgbouncer_config()["NAME"] == "poolhouse_transaction", "it says what would be"
+
+
+REPORT = """
+import json
+from config.start import start
+start({service!r})
+from config.database import get_database_settings
+print(json.dumps(get_database_settings()["default"]))
+"""
+
+
+def started_as(service: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "CELERY_WORKER_RUNNING": "", "SERVICE_NAME": "shop", **variables}
+    command = [sys.executable, "-c", REPORT.format(service=service)]
+    return subprocess.run(command, cwd=CHECKOUT / "backend", env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("service", "variables", "name"),
+    [
+        ("web", {}, "poolhouse_statement"),
+        ("manage", {}, "poolhouse"),
+        ("worker", {"CELERY_WORKER_RUNNING": "1"}, "poolhouse"),
+    ],
+)
+def test_the_web_alone_goes_through_pgbouncer_whatever_it_is_called(
+    service: str, variables: dict[str, str], name: str
+) -> None:
+    answer = started_as(service, DB_POOL_STRATEGY="pgbouncer-statement", **variables)
+    assert answer.returncode == 0, answer.stderr
+    made = json.loads(answer.stdout)
+    assert made["NAME"] == name
+    assert ("options" in made["OPTIONS"]) == (service != "web")
+
+
+def test_a_process_that_cannot_be_says_why_before_it_starts_anything() -> None:
+    answer = started_as("web", DB_POOL_STRATEGY="dj_db_conn_pool", USE_PGBOUNCER="true")
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert "nobody has tried that pool in front of PgBouncer" in answer.stderr
+    assert "Traceback" not in answer.stderr

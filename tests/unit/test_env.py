@@ -7,7 +7,19 @@ import pytest
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
-from config.env import CHECKOUT, SECTIONS, BadEnvironment, Database, Deployment, Monitor, Queue, Section, Web, read
+from config.env import (
+    CHECKOUT,
+    SECTIONS,
+    BadEnvironment,
+    Database,
+    Deployment,
+    Monitor,
+    Pooler,
+    Queue,
+    Section,
+    Web,
+    read,
+)
 
 
 def as_written(default: Any) -> str:
@@ -34,6 +46,19 @@ def test_env_example_lists_every_variable_with_its_default_in_the_order_of_the_s
     assert list(listed) == list(expected), "mend .env.example: it must have the order of config/env.py"
 
 
+def test_compose_has_no_other_defaults() -> None:
+    defaults = {
+        name.upper(): as_written(field.default) for section in SECTIONS for name, field in section.model_fields.items()
+    }
+    compose = (CHECKOUT / "docker-compose.dev.yml").read_text()
+    given = re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", compose)
+    assert given
+    for name, value in given:
+        assert value in ("", defaults[name]), (
+            f"mend docker-compose.dev.yml: {name} is {defaults[name]} in config/env.py"
+        )
+
+
 @pytest.mark.parametrize("section", SECTIONS)
 def test_env_example_names_each_section_s_reader(section: type[Section]) -> None:
     assert f"read by {section.read_by}" in (CHECKOUT / ".env.example").read_text()
@@ -51,6 +76,9 @@ def test_env_example_names_each_section_s_reader(section: type[Section]) -> None
         (Deployment, "DJANGO_ENV", "staging", "'development' or 'production'"),
         (Deployment, "SERVICE_NAME", "web/1", "pattern"),
         (Web, "WEB_THREADS", "1.5", "integer"),
+        (Database, "DB_POOL_STRATEGY", "poolhouse", "one of none, persistent, queuepool, dj_db_conn_pool, native, pgb"),
+        (Pooler, "USE_PGBOUNCER", "perhaps", "boolean"),
+        (Pooler, "PGBOUNCER_POOL_SIZE", "0", "greater than or equal to 1"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_variable_its_value_and_what_is_allowed(
