@@ -1,4 +1,4 @@
-"""`python -m lab`: what scripts/bench opens."""
+"""`python -m lab`: what scripts/bench and the lab's Django commands open."""
 
 import argparse
 import json
@@ -21,7 +21,10 @@ django.setup()
 from rich.console import Console  # noqa: E402
 
 from config.env import CHECKOUT  # noqa: E402
-from lab import engine_report, ingest_report  # noqa: E402
+from lab import connect_report, engine_report, ingest_report, strategies_command  # noqa: E402
+
+WIDTH = 120
+"""of what is written to a file or a pipe"""
 
 
 def ingest(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -49,6 +52,15 @@ def engine(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     return result
 
 
+def connect(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Measure what a connection costs, by how it is opened."""
+    result = connect_report.compare(arguments.rounds, console)
+    connect_report.print_comparison(result, console)
+    if arguments.chart:
+        (CHECKOUT / arguments.chart).write_text(connect_report.draw(result))
+    return result
+
+
 def main() -> int:
     """Measure, print, and write what was asked for."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
@@ -61,14 +73,19 @@ def main() -> int:
     grown.set_defaults(measure=ingest_parts)
     engines = experiments.add_parser("engine", help="requests/s on the engine beside other pools")
     engines.set_defaults(measure=engine)
+    connects = experiments.add_parser("connect", help="what a connection costs, by how it is opened")
+    connects.set_defaults(measure=connect)
+    strategies = experiments.add_parser("strategies", help="every way to keep connections (manage.py lab_compare)")
+    strategies_command.add_arguments(strategies)
     compared.add_argument("--rounds", type=int, default=5)
     engines.add_argument("--rounds", type=int, default=25, help="of a second for each way")
-    for each in (compared, engines):
+    connects.add_argument("--rounds", type=int, default=15, help="of ten connections for each way and driver")
+    for each in (compared, engines, connects):
         each.add_argument("--chart", type=Path, metavar="FILE", help="draw an SVG, as those in docs/lab")
-    for each in (compared, grown, engines):
+    for each in (compared, grown, engines, connects, strategies):
         each.add_argument("--json", type=Path, metavar="FILE", help="write machine, versions and every round")
     arguments = parser.parse_args()
-    result = arguments.measure(arguments, Console(highlight=False))
+    result = arguments.measure(arguments, Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
     return 0

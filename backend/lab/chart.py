@@ -1,9 +1,12 @@
-"""Charts as SVG that a page shows in light and dark, and that print."""
+"""Bar charts as SVG that a page shows in light and dark, and that print."""
 
 from collections.abc import Sequence
-from html import escape
 
-WIDTH, BAR, GAP, LEFT, RIGHT, TOP = 760, 26, 16, 170, 150, 60
+from lab.svg import line, picture, rectangle, text
+
+WIDTH, BAR, GAP, RIGHT, TOP = 800, 26, 16, 150, 60
+CHARACTER = 8.2
+"""about the width of one in a label"""
 
 STYLE = """
     :root { --ink: #1c2430; --soft: #5b6675; --bar: #9db4d6; --ours: #2f6fd0; }
@@ -24,26 +27,17 @@ def bars(title: str, subtitle: str, rows: Sequence[tuple[str, list[float], bool]
         rows: a label, the measurements, and whether the row is the one the picture is about.
         unit: of the measurements.
     """
-    longest = max(max(values) for _, values, _ in rows)
-    scale = (WIDTH - LEFT - RIGHT) / longest
-    height = TOP + len(rows) * (BAR + GAP) + 8
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img"',
-        f'     aria-label="{escape(title)}">',
-        f"  <style>{STYLE}  </style>",
-        f'  <text class="title" x="0" y="20">{escape(title)}</text>',
-        f'  <text class="soft" x="0" y="42">{escape(subtitle)}</text>',
-    ]
+    left = 20 + CHARACTER * max(len(label) for label, _, _ in rows)
+    scale = (WIDTH - left - RIGHT) / max(max(values) for _, values, _ in rows)
+    parts = []
     for number, (label, values, is_ours) in enumerate(rows):
         y = TOP + number * (BAR + GAP)
         middle, median = y + BAR / 2, sorted(values)[len(values) // 2]
-        end = LEFT + median * scale
-        least, greatest = LEFT + min(values) * scale, LEFT + max(values) * scale
+        end, least, greatest = (left + value * scale for value in (median, min(values), max(values)))
         parts += [
-            f'  <text x="{LEFT - 10}" y="{middle + 5}" text-anchor="end">{escape(label)}</text>',
-            f'  <rect class="{"ours" if is_ours else "bar"}" x="{LEFT}" y="{y}"',
-            f'        width="{end - LEFT:.1f}" height="{BAR}" rx="3"/>',
-            f'  <line class="spread" x1="{least:.1f}" x2="{greatest:.1f}" y1="{middle}" y2="{middle}"/>',
-            f'  <text x="{max(end, greatest) + 8:.1f}" y="{middle + 5}">{median:,.0f} {escape(unit)}</text>',
+            text(left - 10, middle + 5, label, "label", "end"),
+            rectangle("ours" if is_ours else "bar", left, y, end - left, BAR),
+            line("spread", least, middle, greatest, middle),
+            text(max(end, greatest) + 8, middle + 5, f"{median:,.0f} {unit}", "label"),
         ]
-    return "\n".join([*parts, "</svg>", ""])
+    return picture((WIDTH, TOP + len(rows) * (BAR + GAP) + 8), STYLE, title, subtitle, parts)

@@ -8,7 +8,21 @@ from typing import Any
 
 from django.db import connection
 
-LIBRARIES = ("django", "celery", "redis", "gunicorn", "psycopg2-binary", "psycopg", "sqlalchemy", "pyarrow", "pgpq")
+LIBRARIES = (
+    "django",
+    "django-db-connection-pool",
+    "celery",
+    "redis",
+    "gunicorn",
+    "uvicorn",
+    "gevent",
+    "psycopg2-binary",
+    "psycopg",
+    "psycopg-pool",
+    "sqlalchemy",
+    "pyarrow",
+    "pgpq",
+)
 
 
 def circumstances() -> dict[str, Any]:
@@ -16,6 +30,7 @@ def circumstances() -> dict[str, Any]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT version(), extversion FROM pg_extension WHERE extname = 'timescaledb'")
         postgresql, timescaledb = cursor.fetchone()
+    connection.close()  # what is measured is to be alone on the server
     return {
         "command": " ".join(["scripts/bench", *sys.argv[1:]]),
         "machine": {"processors": len(_processors()), "model": _processors()[0], "memory_mib": _memory_mib()},

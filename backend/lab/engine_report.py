@@ -10,6 +10,7 @@ from rich.progress import track
 from lab import chart, engine, middleware
 from lab.circumstances import circumstances
 from poolhouse.display.console import table
+from sandbox import debian
 from sandbox.isolation import isolated_servers
 
 # How a process happens to lie in memory makes it faster or slower for as long as it lives.
@@ -19,6 +20,8 @@ STARTS = 5
 def compare(rounds: int, console: Console) -> dict[str, Any]:
     """Measure each way in turn, in another order each round; give every round, medians and ratios of requests/s."""
     chance = random.Random(1)  # noqa: S311 - an order, the same each time
+    debian.ensure_tools()
+    debian.make(debian.cached_load_generator())
     with isolated_servers() as place:
         engine.make_room(place)
         turns: dict[str, list[engine.Turn]] = {way: [] for way in engine.WAYS}
@@ -33,7 +36,7 @@ def compare(rounds: int, console: Console) -> dict[str, Any]:
         return {
             "question": "requests per second, one query a request, by how connections are kept",
             **circumstances(),
-            "web": {"processes": engine.PROCESSES, "threads": engine.THREADS, "clients": engine.CLIENTS},
+            "web": {"processes": engine.MODEL.processes, "threads": engine.THREADS, "clients": engine.CLIENTS},
             "requests_per_s": {way: [round(turn.requests_per_s) for turn in taken] for way, taken in turns.items()},
             "median_requests_per_s": {way: round(rate) for way, rate in rates.items()},
             "median_processor_us": {
@@ -67,7 +70,7 @@ def draw(result: dict[str, Any]) -> str:
         for way, label in engine.LABELS.items()
     ]
     subtitle = (
-        f"one query a request, gunicorn {engine.PROCESSES} × {engine.THREADS}, {engine.CLIENTS} clients; median of "
-        f"{len(rows[0][1])} rounds, line: least to greatest; {result['machine']['processors']} processors"
+        f"one query a request, gunicorn {engine.MODEL.processes} × {engine.THREADS}, {engine.CLIENTS} clients; "
+        f"median of {len(rows[0][1])} rounds, line: least to greatest; {result['machine']['processors']} processors"
     )
     return chart.bars("Requests per second", subtitle, rows, "requests/s")

@@ -1,34 +1,43 @@
-"""The smallest web that uses the database: one query a request, on the strategy that DB_STRATEGY names."""
-
-import os
-from typing import Any
+"""The lab's web: a view for each workload, on the strategy that the environment names, and nothing else around it."""
 
 from config.start import start
 
 start("web")
 
 from django.conf import settings  # noqa: E402 - it reads the environment
-from django.core.wsgi import get_wsgi_application  # noqa: E402
-from django.db import connection  # noqa: E402
-from django.http import HttpRequest, HttpResponse  # noqa: E402
-from django.urls import path  # noqa: E402
-
-from config.env import Database, read  # noqa: E402
 
 
-def one_query(request: HttpRequest) -> HttpResponse:
-    """Ask the database the least that can be asked."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1")
-        body = f"{cursor.fetchone()[0]}\n"
-    return HttpResponse(body, headers={"Content-Length": str(len(body)), "X-Process": str(os.getpid())})
+def configure(*, with_poolhouse: bool) -> None:
+    """Settle what a request passes through; before Django is set up.
+
+    Args:
+        with_poolhouse: time statements and report the pools, as the app does in a project.
+    """
+    settings.ROOT_URLCONF = "lab.workloads"
+    settings.MIDDLEWARE = []
+    settings.INSTALLED_APPS = ["poolhouse"] if with_poolhouse else []
+    _wait_as_greenlets()
 
 
-urlpatterns = [path("", one_query)]
+def _wait_as_greenlets() -> None:
+    """Under gevent, let psycopg2, which is C and not patched, wait without stopping the other greenlets.
 
-settings.ROOT_URLCONF = __name__
-settings.MIDDLEWARE = []
-# What poolhouse costs is counted against its own engine alone.
-settings.INSTALLED_APPS = ["poolhouse"] if read(Database).db_strategy == "poolhouse" else []
+    As https://www.psycopg.org/docs/advanced.html#support-for-coroutine-libraries has it. psycopg 3 needs nothing.
+    """
+    from gevent.monkey import is_module_patched
 
-application: Any = get_wsgi_application()
+    if not is_module_patched("socket"):
+        return
+    from gevent.socket import wait_read, wait_write
+    from psycopg2 import OperationalError, extensions
+
+    def wait(connection: "extensions.connection") -> None:
+        while (state := connection.poll()) != extensions.POLL_OK:
+            if state == extensions.POLL_READ:
+                wait_read(connection.fileno())
+            elif state == extensions.POLL_WRITE:
+                wait_write(connection.fileno())
+            else:
+                raise OperationalError(f"libpq waits for something unknown: {state!r}")
+
+    extensions.set_wait_callback(wait)

@@ -1,0 +1,152 @@
+"""Which cells a comparison has, in which turn they are measured, and what of them is there already."""
+
+import json
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Stand:
+    """A web that is started: what one start serves is measured while it stands."""
+
+    strategy: str
+    model: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One thing to measure."""
+
+    strategy: str
+    model: str
+    workload: str
+    clients: int
+    round: int
+
+    @property
+    def stand(self) -> Stand:
+        """The web that it needs."""
+        return Stand(self.strategy, self.model)
+
+
+@dataclass(frozen=True)
+class Block:
+    """What is measured on some models: every workload with every number of clients."""
+
+    models: tuple[str, ...]
+    workloads: tuple[str, ...]
+    clients: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure, and for how long."""
+
+    strategies: tuple[str, ...]
+    blocks: tuple[Block, ...]
+    """no two with the same model"""
+    rounds: int
+    turn_s: float
+    connections: int = 20
+    """that a web may have by its pools, or PgBouncer for it"""
+    rate: float | None = None
+    """requests/s to ask for, whatever the answers take; None: as fast as the clients are answered"""
+
+    @property
+    def conditions(self) -> dict[str, float | None]:
+        """Give what every turn of the plan has in common."""
+        return {"turn_s": self.turn_s, "connections": self.connections, "rate_asked_per_s": self.rate}
+
+    def cells(self) -> Iterator[Cell]:
+        """Give all cells, a round after the other, those of a stand together.
+
+        Stands and workloads come in another order each round, the same for everybody who repeats the plan, so that
+        what the machine does meanwhile falls on all alike. Clients grow, so that a start is seen from few to many.
+        """
+        chance = random.Random(1)  # noqa: S311 - an order
+        stands = [
+            (Stand(strategy, model), block)
+            for block in self.blocks
+            for strategy, model in product(self.strategies, block.models)
+        ]
+        for number in range(self.rounds):
+            for stand, block in chance.sample(stands, len(stands)):
+                for workload in chance.sample(block.workloads, len(block.workloads)):
+                    for clients in sorted(block.clients):
+                        yield Cell(stand.strategy, stand.model, workload, clients, number)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A cell, measured."""
+
+    cell: Cell
+    seen: dict[str, Any]
+    """as `lab.observation.Observation.as_document` gives it"""
+
+
+@dataclass
+class Journal:
+    """A file to which every turn is added as it ends, so that an interrupted comparison goes on where it was.
+
+    Its first line says how was measured: turns of another machine, other versions or another length do not mix.
+    """
+
+    path: Path
+    circumstances: dict[str, Any]
+    turns: list[Turn] = field(default_factory=list)
+
+    @classmethod
+    def opened(cls, path: Path, circumstances: dict[str, Any]) -> Self:
+        """Read what is there, or begin.
+
+        Raises:
+            ValueError: the file has turns that were measured otherwise; the text says what differs.
+        """
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(circumstances) + "\n")
+            return cls(path, circumstances)
+        first, *lines = _whole_lines(path)
+        began = json.loads(first)
+        keys = sorted(began.keys() | circumstances.keys())
+        if differing := [key for key in keys if began.get(key) != circumstances.get(key)]:
+            raise ValueError(
+                f"{path} was begun with {_told(began, differing)}; now: {_told(circumstances, differing)}. "
+                "Go on as it was begun, or give another file."
+            )
+        return cls(path, circumstances, [_turn(line) for line in lines])
+
+    def missing(self, cells: Iterable[Cell]) -> list[Cell]:
+        """Give the cells that are not measured yet, in their order."""
+        there = {turn.cell for turn in self.turns}
+        return [cell for cell in cells if cell not in there]
+
+    def add(self, turn: Turn) -> None:
+        """Keep a turn."""
+        with self.path.open("a") as file:
+            file.write(json.dumps({**asdict(turn.cell), "seen": turn.seen}, separators=(",", ":")) + "\n")
+        self.turns.append(turn)
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """Read a file's lines, and take away a last one that was cut off when the machine went down."""
+    text = path.read_text()
+    whole = text[: text.rindex("\n") + 1]
+    if whole != text:
+        path.write_text(whole)
+    return whole.splitlines()
+
+
+def _turn(line: str) -> Turn:
+    document = json.loads(line)
+    seen = document.pop("seen")
+    return Turn(Cell(**document), seen)
+
+
+def _told(circumstances: dict[str, Any], keys: Sequence[str]) -> str:
+    return ", ".join(f"{key} {circumstances.get(key)!r}" for key in keys)

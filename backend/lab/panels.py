@@ -1,0 +1,152 @@
+"""Charts of many strategies: a small panel for each, all on the same axes, so that the eye compares shapes."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lab.chart import STYLE as BASE_STYLE
+from lab.svg import dot, line, path, picture, polygon, text
+
+COLUMNS, WIDTH, HEIGHT, GUTTER, NAME, TOP, TICKS = 4, 202, 104, 18, 20, 62, 34
+
+STYLE = f"""{BASE_STYLE}
+    :root {{ --bad: #c0392b; --faint: #d5dbe4; }}
+    @media (prefers-color-scheme: dark) {{ :root {{ --bad: #ff8a7a; --faint: #3a4657; }} }}
+    @media print {{ :root {{ --bad: #000; --faint: #ddd; }} }}
+    .name {{ font-size: 11.5px; font-weight: 600; }} .value {{ font-size: 11px; }}
+    .tick {{ font-size: 10.5px; fill: var(--soft); }}
+    .others {{ fill: none; stroke: var(--faint); stroke-width: 1; }}
+    .line {{ fill: none; stroke: var(--ours); stroke-width: 2.2; }}
+    .dot {{ fill: var(--ours); }} .failing {{ fill: var(--bad); }} .grid {{ stroke: var(--faint); stroke-width: 1; }}
+    .area {{ fill: var(--ours); opacity: .35; }} .part {{ stroke: var(--faint); stroke-dasharray: 2 3; }}
+    .limit {{ stroke: var(--bad); stroke-width: 1.2; stroke-dasharray: 4 3; }}
+"""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A measurement at one of the places on the x axis."""
+
+    value: float | None
+    is_failing: bool = False
+    """drawn as a warning: not every answer was good"""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The y axis that all panels share."""
+
+    least: float
+    greatest: float
+    is_logarithmic: bool = False
+
+    def y(self, value: float) -> float:
+        """Say where in a panel a value lies."""
+        return HEIGHT * (1 - self._share(value))
+
+    def _share(self, value: float) -> float:
+        if self.is_logarithmic:
+            low, high = math.log(self.least), math.log(self.greatest)
+            return (math.log(max(value, self.least)) - low) / (high - low)
+        return (value - self.least) / (self.greatest - self.least)
+
+    @property
+    def ticks(self) -> list[float]:
+        """Give round values to draw lines at."""
+        if self.is_logarithmic:
+            first, last = math.ceil(math.log10(self.least)), math.floor(math.log10(self.greatest))
+            return [10.0**power for power in range(first, last + 1)]
+        span = self.greatest - self.least
+        step: float = 10 ** math.floor(math.log10(span))
+        while span / step > 4:
+            step *= 2
+        return [self.least + number * step for number in range(int(span / step) + 1)]
+
+
+def lines(title: str, subtitle: str, panels: Mapping[str, Sequence[Point]], labels: Sequence[str], axis: Axis) -> str:
+    """Draw a line in each panel, with those of the others behind it.
+
+    Args:
+        title: what the picture shows.
+        subtitle: how to read it.
+        panels: by name, a point for each label; a point without a value leaves a gap.
+        labels: of the x axis.
+        axis: of values.
+    """
+    step = WIDTH / max(1, len(labels) - 1)
+    places = {name: _places(points, step, axis) for name, points in panels.items()}
+    behind = _grid(axis) + "".join(path("others", line_) for line_ in places.values())
+    anchors = ["start", *["middle"] * (len(labels) - 2), "end"]
+    for number, (label, anchor) in enumerate(zip(labels, anchors, strict=False)):
+        behind += text(number * step, HEIGHT + 16, label, "tick", anchor)
+    bodies = {}
+    for name, points in panels.items():
+        marks = [path("line", places[name])]
+        for point, place in zip(points, places[name], strict=True):
+            if place is not None:
+                marks.append(dot("failing" if point.is_failing else "dot", *place))
+        last = points[-1].value
+        said = "" if last is None else text(WIDTH, 11, f"{last:,.0f}", "value", "end")
+        bodies[name] = "".join([behind, *marks, said])
+    return _panels(title, subtitle, bodies)
+
+
+def areas(
+    title: str,
+    subtitle: str,
+    panels: Mapping[str, Sequence[Sequence[tuple[float, float]]]],
+    labels: Sequence[str],
+    limit: float,
+) -> str:
+    """Draw how a number went in time, in parts that follow each other.
+
+    Args:
+        title: what the picture shows.
+        subtitle: how to read it.
+        panels: by name, a part for each label: moments in seconds since the part began, and values.
+        labels: of the parts.
+        limit: a line to draw across.
+    """
+    most = {name: max((value for part in parts for _, value in part), default=0) for name, parts in panels.items()}
+    axis = Axis(0, max([limit, *most.values()]) * 1.08)
+    width = WIDTH / len(labels)
+    behind = _grid(axis) + line("limit", 0, axis.y(limit), WIDTH, axis.y(limit))
+    for number, label in enumerate(labels):
+        behind += text((number + 0.5) * width, HEIGHT + 16, label, "tick", "middle")
+        behind += line("part", number * width, 0, number * width, HEIGHT)
+    bodies = {
+        name: behind
+        + "".join(_area(part, number * width, width, axis) for number, part in enumerate(parts) if part)
+        + text(WIDTH, 11, f"most: {most[name]:.0f}", "value", "end")
+        for name, parts in panels.items()
+    }
+    return _panels(title, subtitle, bodies)
+
+
+def _area(part: Sequence[tuple[float, float]], left: float, width: float, axis: Axis) -> str:
+    length_s = part[-1][0] or 1.0
+    points = [(left + at_s / length_s * (width - 2), axis.y(value)) for at_s, value in part]
+    return polygon("area", [(points[0][0], HEIGHT), *points, (points[-1][0], HEIGHT)])
+
+
+def _places(points: Sequence[Point], step: float, axis: Axis) -> list[tuple[float, float] | None]:
+    return [
+        None if point.value is None else (number * step, axis.y(point.value)) for number, point in enumerate(points)
+    ]
+
+
+def _grid(axis: Axis) -> str:
+    return "".join(
+        line("grid", 0, axis.y(tick), WIDTH, axis.y(tick)) + text(-5, axis.y(tick) + 3.5, f"{tick:,.0f}", "tick", "end")
+        for tick in axis.ticks
+    )
+
+
+def _panels(title: str, subtitle: str, bodies: Mapping[str, str]) -> str:
+    across, down = WIDTH + GUTTER + TICKS, HEIGHT + NAME + GUTTER + 16
+    parts = []
+    for number, (name, body) in enumerate(bodies.items()):
+        x, y = TICKS + number % COLUMNS * across, TOP + NAME + number // COLUMNS * down
+        parts.append(f'<g transform="translate({x} {y})">{text(0, -7, name, "name")}{body}</g>')
+    height = TOP + math.ceil(len(bodies) / COLUMNS) * down
+    return picture((COLUMNS * across, height), STYLE, title, subtitle, parts)

@@ -1,0 +1,102 @@
+"""The options of `scripts/bench strategies`, which is `manage.py lab_compare`."""
+
+import argparse
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from config.env import CHECKOUT
+from config.strategies import STRATEGIES
+from lab.matrix import Block, Plan
+from lab.strategies_report import PLANS, compare, print_comparison, write_report
+from lab.web import MODELS
+from lab.workloads import WORKLOADS
+
+JOURNALS = CHECKOUT / "var/lab"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add them."""
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--quick", dest="plan", action="store_const", const="quick", help="two workloads once: under two minutes"
+    )
+    which.add_argument(
+        "--full", dest="plan", action="store_const", const="full", help="everything; it takes over an hour"
+    )
+    for name, allowed in (("strategies", STRATEGIES), ("models", MODELS), ("workloads", WORKLOADS)):
+        parser.add_argument(f"--{name}", nargs="+", choices=allowed, metavar="NAME", help=f"only: {', '.join(allowed)}")
+    parser.add_argument("--clients", nargs="+", type=_positive, metavar="N", help="how many ask at a time")
+    parser.add_argument(
+        "--rate", type=float, metavar="N", help="ask N times a second, instead of as fast as it answers"
+    )
+    parser.add_argument("--connections", type=_positive, metavar="N", help="of the pools in all, or of PgBouncer")
+    parser.add_argument("--rounds", type=_positive)
+    parser.add_argument("--turn-s", type=float, metavar="SECONDS", help="how long each measurement takes")
+    parser.add_argument(
+        "--journal", type=Path, metavar="FILE", help="where turns are kept, and taken up again after an interruption"
+    )
+    parser.add_argument("--again", action="store_true", help="begin the journal anew")
+    parser.add_argument("--background", action="store_true", help="go on without this terminal")
+    parser.add_argument(
+        "--report", type=Path, metavar="FOLDER", help="write strategies.html, strategies.md and pictures"
+    )
+    parser.set_defaults(measure=measure, plan="headline")
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number
+
+
+def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Compare, print, and write the report."""
+    if arguments.background:
+        _go_on_in_background(console)
+    journal: Path = arguments.journal or JOURNALS / f"strategies-{arguments.plan}.jsonl"
+    # What is quick is not worth taking up again.
+    if arguments.again or (arguments.plan != "full" and not arguments.journal):
+        journal.unlink(missing_ok=True)
+    try:
+        comparison = compare(_chosen(arguments), journal, console)
+    except ValueError as problem:
+        sys.exit(str(problem))
+    print_comparison(comparison, console)
+    if arguments.report:
+        write_report(comparison, CHECKOUT / arguments.report, journal)
+    return comparison.as_document()
+
+
+def _chosen(arguments: argparse.Namespace) -> Plan:
+    plan = PLANS[arguments.plan]
+    # Models that were asked for may be in no block of the plan: they are measured as the first is.
+    blocks = [replace(plan.blocks[0], models=tuple(arguments.models))] if arguments.models else plan.blocks
+    return Plan(
+        tuple(arguments.strategies or plan.strategies),
+        tuple(
+            Block(
+                block.models, tuple(arguments.workloads or block.workloads), tuple(arguments.clients or block.clients)
+            )
+            for block in blocks
+        ),
+        arguments.rounds or plan.rounds,
+        arguments.turn_s or plan.turn_s,
+        arguments.connections or plan.connections,
+        arguments.rate,
+    )
+
+
+def _go_on_in_background(console: Console) -> None:
+    """Start this command anew as a process that outlives the terminal, and leave."""
+    JOURNALS.mkdir(parents=True, exist_ok=True)
+    log = JOURNALS / "strategies.log"
+    command = [sys.executable, "-m", "lab", *(word for word in sys.argv[1:] if word != "--background")]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=CHECKOUT, stdout=output, stderr=output, start_new_session=True)
+    console.print(f"process {process.pid} goes on, and writes to {log}. Interrupted, it can be started again.")
+    sys.exit(0)

@@ -1,0 +1,147 @@
+"""The comparison of strategies, as its users run it: once quickly, and once interrupted."""
+
+import json
+import re
+import signal
+import subprocess
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.env import CHECKOUT
+from config.strategies import STRATEGIES
+
+QUICK_S = 120
+START_S = 60
+
+
+def heed_interrupts() -> None:
+    """A shell lets what it starts in the background ignore them, and that is inherited."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def command(*arguments: str) -> list[str]:
+    return [str(CHECKOUT / "scripts/manage"), "lab_compare", *arguments]
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], float]:
+    """The folder of a quick comparison's report, its JSON, and how long it took, in seconds."""
+    folder = tmp_path_factory.mktemp("lab")
+    begun_at = time.monotonic()
+    made = subprocess.run(
+        command("--quick", "--json", str(folder / "result.json"), "--report", str(folder)),
+        capture_output=True,
+        text=True,
+    )
+    assert made.returncode == 0, made.stderr
+    return folder, json.loads((folder / "result.json").read_text()), time.monotonic() - begun_at
+
+
+Quick = tuple[Path, dict[str, Any], float]
+
+
+def test_it_is_quick(quick: Quick) -> None:
+    assert quick[2] < QUICK_S
+
+
+def test_every_strategy_answers_and_keeping_connections_is_much_faster(quick: Quick) -> None:
+    _, result, _ = quick
+    assert set(result["requests_per_s"]) == set(STRATEGIES)
+    assert all(rate > 0 for rate in result["requests_per_s"].values())
+    for kept in ("persistent", "queuepool", "native"):
+        assert result["ratio_to_none"][kept] > 3  # the full comparison says how much
+
+
+def test_exhaustion_is_seen_where_it_must_be(quick: Quick) -> None:
+    _, result, _ = quick
+    crowded = {row["strategy"]: row for row in result["rows"] if (row["workload"], row["clients"]) == ("think", 128)}
+    assert "PostgreSQL: too many connections" in crowded["none"]["errors"]
+    assert "PostgreSQL: too many connections" in crowded["persistent"]["errors"]
+    for bounded in ("queuepool", "native", "pgbouncer-transaction+persistent"):
+        assert "PostgreSQL: too many connections" not in crowded[bounded]["errors"]
+        assert crowded[bounded]["server_connections_max"] <= 20
+    broken = crowded["pgbouncer-statement"]
+    assert sum(broken["errors"].values()) == broken["answers"]  # atomic() in statement mode
+
+
+def test_its_figures_are_told(quick: Quick) -> None:
+    _, result, _ = quick
+    for row in result["rows"]:
+        good = row["answers"] - sum(row["errors"].values())
+        assert (row["p99_ms"] is not None) == (good > 0)
+        if good:
+            assert row["p50_ms"] <= row["p99_ms"] <= row["max_ms"]
+            assert row["processor_us_a_request"]["web"] > 0
+        assert row["memory_mib"]["web"] > 0
+        assert ("pgbouncer" in row["strategy"]) == (row["memory_mib"]["pgbouncer"] > 0)
+
+
+class Page(HTMLParser):
+    """What a page names."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.ids: set[str] = set()
+        self.tags: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        for name, value in attrs:
+            if name in ("href", "src") and value:
+                self.links.append(value)
+            elif name == "id" and value:
+                self.ids.add(value)
+
+
+def test_the_page_needs_nothing_else(quick: Quick) -> None:
+    folder, _, _ = quick
+    page = Page((folder / "strategies.html").read_text())
+    assert {"svg", "table", "style"} <= page.tags
+    assert not {"script", "link", "img"} & page.tags
+    for link in page.links:
+        assert link.removeprefix("#") in page.ids or (folder / link).is_file()
+
+
+def test_the_text_names_files_that_are_there(quick: Quick) -> None:
+    folder, result, _ = quick
+    text = (folder / "strategies.md").read_text()
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert "strategies.html" in links
+    for link in links:
+        assert (folder / link).is_file()
+    assert all(verdict["verdict"] in text for verdict in result["verdicts"])
+
+
+def test_interrupted_it_goes_on_where_it_was(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    few = command(
+        *("--strategies", "persistent", "--clients", "4", "--workloads", "one", "--rounds", "4", "--turn-s", "0.2"),
+        *("--journal", str(journal)),
+    )
+    first = subprocess.Popen(
+        few,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=heed_interrupts,  # noqa: PLW1509 - no thread of the tests' runs here
+    )
+    deadline = time.monotonic() + START_S
+    while not journal.exists() or len(journal.read_text().splitlines()) < 2:
+        assert first.poll() is None, first.communicate()[0].decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=60)
+    measured = journal.read_text()
+    assert len(measured.splitlines()) < 5
+    assert subprocess.run(few, capture_output=True).returncode == 0
+    lines = journal.read_text().splitlines()
+    assert len(lines) == 5
+    assert journal.read_text().startswith(measured)

@@ -1,0 +1,63 @@
+"""The lab's pictures are well-formed, and where they put things is where they belong."""
+
+from xml.etree import ElementTree
+
+import pytest
+
+from lab import chart, panels, shares
+from lab.panels import Axis, Point
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_a_linear_axis_is_upside_down_as_svg_is() -> None:
+    axis = Axis(0, 200)
+    assert (axis.y(0), axis.y(200), axis.y(50)) == (panels.HEIGHT, 0, panels.HEIGHT * 0.75)
+
+
+def test_a_logarithmic_axis_gives_each_decade_the_same_room() -> None:
+    axis = Axis(1, 1000, is_logarithmic=True)
+    assert axis.y(10) - axis.y(100) == pytest.approx(axis.y(1) - axis.y(10))
+    assert axis.ticks == [1, 10, 100, 1000]
+
+
+@pytest.mark.parametrize("greatest", [0.7, 3, 45, 999, 12345])
+def test_a_linear_axis_has_a_few_ticks(greatest: float) -> None:
+    ticks = Axis(0, greatest).ticks
+    assert 2 <= len(ticks) <= 5
+    assert ticks[-1] <= greatest
+
+
+def test_a_panel_is_drawn_for_each_name_and_failing_points_are_marked() -> None:
+    drawn = panels.lines(
+        "A & B",
+        "how",
+        {"a": [Point(1), Point(2, is_failing=True)], "b": [Point(None), Point(3)]},
+        ["8", "32"],
+        Axis(0, 4),
+    )
+    root = ElementTree.fromstring(drawn)
+    assert root.get("aria-label") == "A & B"
+    assert len(root.findall(f"{SVG}g")) == 2
+    assert [dot.get("class") for dot in root.iter(f"{SVG}circle")] == ["dot", "failing", "dot"]
+
+
+def test_areas_say_their_most() -> None:
+    drawn = panels.areas("t", "s", {"a": [[(0.1, 5.0), (0.2, 7.0)], []]}, ["8", "32"], 35)
+    assert "most: 7" in drawn
+    assert len(list(ElementTree.fromstring(drawn).iter(f"{SVG}polygon"))) == 1
+
+
+def test_shares_fill_the_bar_and_keep_their_colours() -> None:
+    drawn = shares.shares("t", "s", {"a": ({"good": 0.75, "bad": 0.25}, "text")}, ["good", "odd", "bad"])
+    root = ElementTree.fromstring(drawn)
+    bars = [one for one in root.iter(f"{SVG}rect") if one.get("height") == f"{shares.BAR:.1f}"]
+    assert sum(float(bar.get("width", "0")) for bar in bars) == pytest.approx(shares.BAR_WIDTH)
+    assert bars[-1].get("class") == "kind2"
+    assert "odd" not in drawn
+
+
+def test_a_bar_is_as_long_as_its_median() -> None:
+    drawn = chart.bars("t", "s", [("a", [50, 100, 200], True), ("b", [100, 200, 200], False)], "requests/s")
+    short, long = (float(bar.get("width", "0")) for bar in ElementTree.fromstring(drawn).iter(f"{SVG}rect"))
+    assert long == pytest.approx(2 * short, abs=0.11)
