@@ -1,0 +1,227 @@
+"""The PgBouncers of deploy/, run with what is deployed, as a user without a name like the one in their pods.
+
+Only addresses and folders are the tests' own, and in Cloud Run's the TLS that the tests' server does not have.
+"""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from config.env import Database, Monitor, read
+from sandbox.debian import RootFolder
+from sandbox.processes import is_listening
+from sandbox.servers import HOST, Place, Server
+from tests.manifests import INI_TEXTS, container_of, find, parse, pod_of
+from tests.plugin import free_ports, superuser_sql
+
+WEB = find("Deployment", "poolhouse-web")
+POD_USER = str(pod_of(WEB)["securityContext"]["runAsUser"])
+OFFERED = "poolhouse_transaction"
+DATABASE = "deployed"
+
+
+class PodRoot(RootFolder):
+    """The root folder, entered as the pods' user, of whom it knows nothing."""
+
+    @cached_property
+    def user_ids(self) -> tuple[str, str]:
+        """The number that the manifests have."""
+        return POD_USER, POD_USER
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A PgBouncer that runs."""
+
+    ini: str
+    server: Server
+    database: Database
+
+    def connect(self, password: str = "") -> "psycopg2.extensions.connection":
+        """Open a connection as the web does."""
+        return psycopg2.connect(
+            host=HOST,
+            port=self.server.port,
+            dbname=OFFERED,
+            user=self.database.db_user,
+            password=password or self.database.db_pass.get_secret_value(),
+            connect_timeout=5,
+        )
+
+    def size(self, name: str) -> int:
+        """What the file says."""
+        return int(parse(INI_TEXTS[self.ini])["pgbouncer"][name])
+
+
+@pytest.fixture(scope="module")
+def place(servers: Place) -> Place:
+    """The tests' root folder and data, for the pods' user."""
+    return replace(servers, root=PodRoot(servers.root.path, servers.root.packages, servers.root.user))
+
+
+@pytest.fixture(scope="module")
+def database(place: Place) -> Iterator[Database]:
+    """A database of these tests' own, after the step that goes before its migration."""
+    made = read(Database).model_copy(update={"db_name": DATABASE})
+    superuser_sql(f"CREATE DATABASE {DATABASE} OWNER {made.db_user} TEMPLATE template0")
+    _set_statement_timeout(place, made)
+    yield made
+    superuser_sql(f"DROP DATABASE {DATABASE} WITH (FORCE)")
+
+
+def _set_statement_timeout(place: Place, database: Database) -> None:
+    step = container_of(find("Job", "poolhouse-migrate"), "statement-timeout")
+    secrets = place.data / "deploy-secrets"
+    secrets.mkdir()
+    (secrets / "DB_PASS").write_text(database.db_pass.get_secret_value())
+    told = find("ConfigMap", "poolhouse")["data"]
+    here = {"DB_HOST": HOST, "DB_PORT": str(database.db_port), "DB_NAME": database.db_name, "DB_USER": database.db_user}
+    (script,) = step["args"]
+    command = ["/usr/bin/env", *step["command"], script.replace("/run/secrets", "/data/deploy-secrets")]
+    place.run(command, env={**told, **here})
+
+
+@pytest.fixture(scope="module", params=INI_TEXTS)
+def pooler(request: pytest.FixtureRequest, place: Place, database: Database) -> Iterator[Deployed]:
+    """One of the deployed PgBouncers, in front of it."""
+    server = _server(request.param, place, database)
+    server.start()
+    yield Deployed(request.param, server, database)
+    server.stop()
+
+
+def _server(ini: str, place: Place, database: Database, *, folder: str = "") -> Server:
+    name = folder or f"deploy-{ini}"
+    (port,) = free_ports(1)
+    return Server(
+        name=name,
+        program="pgbouncer",
+        place=place,
+        port=port,
+        port_variable="PGBOUNCER_PORT",
+        argv=["/usr/sbin/pgbouncer", f"/data/{name}/pgbouncer.ini"],
+        pid_file=f"{name}/pid",
+        answers=lambda: is_listening(port),
+        prepare=lambda: _write(place.data / name, ini, database, port),
+    )
+
+
+def _write(folder: Path, ini: str, database: Database, port: int) -> None:
+    """Write the deployed file, with what is different here in its place or at the end, where it counts."""
+    folder.mkdir()
+    server = parse(INI_TEXTS[ini])["databases"][OFFERED]
+    deployed = INI_TEXTS[ini].replace(server, f"host={HOST} port={database.db_port} dbname={database.db_name}")
+    here = f"/data/{folder.name}"
+    (folder / "pgbouncer.ini").write_text(
+        f"{deployed}\nlisten_addr = {HOST}\nlisten_port = {port}\nserver_tls_sslmode = prefer\n"
+        f"auth_file = {here}/users.txt\npidfile = {here}/pid\n"
+    )
+    monitor = read(Monitor)
+    users = {database.db_user: database.db_pass, monitor.db_monitor_user: monitor.db_monitor_pass}
+    lines = [f'"{user}" "{password.get_secret_value()}"\n' for user, password in users.items()]
+    (folder / "users.txt").write_text("".join(lines))
+
+
+def test_a_query_gets_through_to_the_server(pooler: Deployed) -> None:
+    with closing(pooler.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT current_database(), current_user, inet_server_port()")
+        assert cursor.fetchone() == (DATABASE, pooler.database.db_user, pooler.database.db_port)
+
+
+def test_the_statement_timeout_holds_behind_it(pooler: Deployed) -> None:
+    told_ms = int(find("ConfigMap", "poolhouse")["data"]["DB_STATEMENT_TIMEOUT"])
+    with closing(pooler.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout'")
+        assert cursor.fetchone() == (told_ms,)
+
+
+def test_a_wrong_password_does_not(pooler: Deployed) -> None:
+    with pytest.raises(psycopg2.OperationalError, match="SASL authentication failed"):
+        pooler.connect(password="sesame")
+
+
+def test_pgbouncer_reads_the_numbers_as_the_other_tests_do(pooler: Deployed) -> None:
+    monitor = read(Monitor).model_copy(update={"pgbouncer_host": HOST, "pgbouncer_port": pooler.server.port})
+    with closing(psycopg2.connect(monitor.pgbouncer_url)) as console:
+        console.autocommit = True
+        with console.cursor() as cursor:
+            cursor.execute("SHOW CONFIG")
+            values = {key: value for key, value, *_ in cursor.fetchall()}
+    names = ("default_pool_size", "reserve_pool_size", "max_db_connections", "max_client_conn", "query_wait_timeout")
+    assert {name: int(values[name]) for name in names} == {name: pooler.size(name) for name in names}
+    assert values["auth_type"] == "scram-sha-256"
+
+
+def test_the_server_sees_no_more_connections_than_the_pool_has(pooler: Deployed) -> None:
+    """16 threads at once, as a pod of the web has them, each in a transaction of 0.5 s."""
+    threads, hold_s = 16, 0.5
+    together = threading.Barrier(threads)
+    backends: set[int] = set()
+    problems: list[BaseException] = []
+
+    def serve() -> None:
+        try:
+            with closing(pooler.connect()) as connection, connection.cursor() as cursor:
+                # Whoever leaves in the midst of a transaction takes the server connection along.
+                connection.autocommit = True
+                together.wait(timeout=10)
+                cursor.execute("SELECT pg_backend_pid(), pg_sleep(%s)", [hold_s])
+                backends.add(cursor.fetchall()[0][0])
+        except (psycopg2.Error, threading.BrokenBarrierError) as problem:
+            problems.append(problem)
+
+    working = [threading.Thread(target=serve) for _ in range(threads)]
+    for thread in working:
+        thread.start()
+    for thread in working:
+        thread.join()
+    assert problems == []
+    assert len(backends) == min(threads, pooler.size("default_pool_size"))
+
+
+def test_the_probe_s_command_says_whether_it_answers(pooler: Deployed) -> None:
+    probe = container_of(WEB, "pgbouncer")["livenessProbe"]["exec"]["command"]
+    (free,) = free_ports(1)
+
+    def status(port: int) -> int:
+        command = [str(port) if word == "6432" else word for word in probe]
+        return subprocess.run(pooler.server.place.command(["/usr/bin/env", *command])).returncode
+
+    no_response = 2
+    assert (status(pooler.server.port), status(free)) == (0, no_response)
+
+
+def test_told_to_end_it_serves_the_clients_it_has(place: Place, database: Database) -> None:
+    """So a sidecar ends after its web, and a central one can be replaced."""
+    server = _server("sidecar", place, database, folder="deploy-ending")
+    server.start()
+    try:
+        (process,) = server.children
+        with closing(Deployed("sidecar", server, database).connect()) as connection, connection.cursor() as cursor:
+            connection.autocommit = True
+            cursor.execute("SELECT 1")
+            os.kill(server.pid or 0, signal.SIGTERM)
+            _await_deafness(server.port)
+            cursor.execute("SELECT 2")
+            assert cursor.fetchone() == (2,)
+            assert process.poll() is None
+        assert process.wait(timeout=10) == 0
+    finally:
+        server.stop()
+
+
+def _await_deafness(port: int) -> None:
+    deadline = time.monotonic() + 10
+    while is_listening(port):
+        assert time.monotonic() < deadline, "it still takes clients"
+        time.sleep(0.01)
