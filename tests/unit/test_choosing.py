@@ -1,0 +1,62 @@
+"""The guide's evidence is what was measured: every figure of docs/choosing.md, against the data beside it."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from config.env import CHECKOUT
+from config.strategies import STRATEGIES
+
+GUIDE = (CHECKOUT / "docs/choosing.md").read_text()
+RESULT: dict[str, Any] = json.loads((CHECKOUT / "docs/lab/strategies.json").read_text())
+ROWS = {(row["strategy"], row["model"], row["workload"], row["clients"]): row for row in RESULT["rows"]}
+LINE = re.compile(r"^- \*\*(E\d+)\*\* `(\w+)` on `(\w+)`, (\d+) clients, ([^:]+): (.*?)\.$", re.MULTILINE)
+FIGURE = re.compile(r"`([a-z0-9_+-]+)` ([\d,.]+)")
+
+
+def errors_percent(row: dict[str, Any]) -> float:
+    return 100 * sum(row["errors"].values()) / row["answers"] if row["answers"] else 0.0
+
+
+MEASURES = {
+    "requests/s": lambda row: row["requests_per_s"],
+    "p50 in ms": lambda row: row["p50_ms"],
+    "p99 in ms": lambda row: row["p99_ms"],
+    "p99 of the fast ones in ms": lambda row: row["p99_ms_of_fast"],
+    "connections on the server": lambda row: row["server_connections_max"],
+    "connections opened per second": lambda row: row["connections_opened_per_s"],
+    "µs of the server's processors a request": lambda row: row["processor_us_a_request"]["timescale"],
+    "errors in %": errors_percent,
+}
+
+
+def figures() -> Iterator[tuple[str, str, str, int, str, str, str]]:
+    for name, workload, model, clients, measure, told in LINE.findall(GUIDE):
+        for strategy, value in FIGURE.findall(told):
+            yield name, workload, model, int(clients), measure, strategy, value
+
+
+def test_there_is_evidence() -> None:
+    assert len(LINE.findall(GUIDE)) == len(re.findall(r"^- \*\*E\d+\*\*", GUIDE, re.MULTILINE)) >= 8
+
+
+@pytest.mark.parametrize(("name", "workload", "model", "clients", "measure", "strategy", "value"), list(figures()))
+def test_a_figure_is_what_was_measured(  # noqa: PLR0917 - as they stand in a line
+    name: str, workload: str, model: str, clients: int, measure: str, strategy: str, value: str
+) -> None:
+    measured = MEASURES[measure](ROWS[strategy, model, workload, clients])
+    decimals = len(value.partition(".")[2])
+    assert f"{measured:,.{decimals}f}" == value, name
+
+
+def test_evidence_that_is_named_is_there() -> None:
+    told = {name for name, *_ in LINE.findall(GUIDE)}
+    assert set(re.findall(r"\bE\d+\b", GUIDE)) == told
+
+
+def test_strategies_that_are_named_are_there() -> None:
+    named = set(re.findall(r"`((?:pgbouncer-)[a-z+-]+)`", GUIDE))
+    assert named <= set(STRATEGIES)
