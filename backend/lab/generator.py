@@ -6,7 +6,8 @@ are of requests and not of buckets.
 
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
@@ -29,6 +30,10 @@ class Closed:
 
     clients: int
 
+    def shared(self, parts: int) -> list["Closed"]:
+        """Give each of so many addresses its share, as even as can be; some may get none."""
+        return [Closed(clients) for clients in _shares(self.clients, parts)]
+
     def options(self, duration_s: float) -> list[str]:
         """Give h2load's options for it."""
         return [f"--clients={self.clients}", f"--duration={duration_s * 1000:.0f}ms"]
@@ -43,6 +48,11 @@ class Constant:
 
     requests_per_s: float
     clients: int
+
+    def shared(self, parts: int) -> list["Constant"]:
+        """Give each of so many addresses its share, as even as can be; some may get none."""
+        each_requests_per_s = self.requests_per_s / self.clients
+        return [Constant(each_requests_per_s * clients, clients) for clients in _shares(self.clients, parts)]
 
     def options(self, duration_s: float) -> list[str]:
         """Give h2load's options for it; the clients begin one after the other, so their requests do not coincide."""
@@ -90,28 +100,44 @@ class Answers:
         return {name: round(float(value), 3) for name, value in zip(QUANTILES, ms, strict=True)}
 
 
-def load(url: str, how: Load, duration_s: float) -> Answers:
+def load(urls: Sequence[str], how: Load, duration_s: float) -> Answers:
     """Ask for a time.
 
     Args:
-        url: of the page, on this machine.
+        urls: of the page on this machine; where there are several, each gets the same share of the clients.
         how: closed loop or constant rate.
         duration_s: for how long requests are made.
 
     Raises:
         RuntimeError: h2load failed; the text has what it said.
     """
-    with tempfile.TemporaryDirectory(prefix="poolhouse-load-") as folder:
-        Path(folder).chmod(0o777)  # its user in there is another
-        command = ["/usr/bin/h2load", "--h1", f"--connection-inactivity-timeout={SILENCE_S}", "--log-file=/data/log"]
-        root = debian.cached_load_generator()
-        argv = [*command, *how.options(duration_s), url]
-        wrapped = root.command(argv, binds={}, data=Path(folder), die_with_parent=True)
-        with Popen(wrapped, stdout=PIPE, stderr=STDOUT, text=True) as process:
+    shares: list[Load] = [*how.shared(len(urls))]
+    with tempfile.TemporaryDirectory(prefix="poolhouse-load-") as folder, ExitStack() as started:
+        data = Path(folder)
+        data.chmod(0o777)  # its user in there is another
+        asking = []
+        for number, (url, share) in enumerate(zip(urls, shares, strict=True)):
+            if share.clients == 0:
+                continue
+            process = started.enter_context(_ask(url, share, duration_s, data, f"log-{number}"))
+            started.callback(process.kill)  # where one fails, the others need not go on
+            asking.append((url, process))
+        for url, process in asking:
             said, _ = process.communicate(timeout=duration_s + 2 * SILENCE_S)
-        if process.returncode != 0:
-            raise RuntimeError(f"h2load {url}: {said.strip()[-500:]}")
-        return _read((Path(folder) / "log").read_text(), duration_s)
+            if process.returncode != 0:
+                raise RuntimeError(f"h2load {url}: {said.strip()[-500:]}")
+        return _read("".join(log.read_text() for log in data.iterdir()), duration_s)
+
+
+def _ask(url: str, how: Load, duration_s: float, data: Path, log: str) -> Popen[str]:
+    command = ["/usr/bin/h2load", "--h1", f"--connection-inactivity-timeout={SILENCE_S}", f"--log-file=/data/{log}"]
+    argv = [*command, *how.options(duration_s), url]
+    wrapped = debian.cached_load_generator().command(argv, binds={}, data=data, die_with_parent=True)
+    return Popen(wrapped, stdout=PIPE, stderr=STDOUT, text=True)
+
+
+def _shares(whole: int, parts: int) -> list[int]:
+    return [whole // parts + (number < whole % parts) for number in range(parts)]
 
 
 def _read(log: str, duration_s: float) -> Answers:

@@ -68,16 +68,16 @@ def observe(site: Site, path: str, how: Load, duration_s: float) -> Observation:
         how: the load.
         duration_s: how long.
     """
-    pids = {"web": site.web.pid, **{server.name: server.pid for server in site.servers if server.pid is not None}}
+    pids = {"web": site.web.pids, **{server.name: (server.pid,) for server in site.servers if server.pid is not None}}
     waits = Waits.begun(through_pgbouncer="pgbouncer" in pids)
-    begun_s = {who: family_processor_s(pid) for who, pid in pids.items()}
+    begun_s = {who: sum(map(family_processor_s, theirs)) for who, theirs in pids.items()}
     with site.watcher.watching() as watch:
-        answers = load(site.web.url(path), how, duration_s)
-    processor_s = {who: family_processor_s(pid) - begun_s[who] for who, pid in pids.items()}
-    memory_mib = {who: family_memory_bytes(pid) / 2**20 for who, pid in pids.items()}
+        answers = load(site.web.urls(path), how, duration_s)
+    processor_s = {who: sum(map(family_processor_s, theirs)) - begun_s[who] for who, theirs in pids.items()}
+    memory_mib = {who: sum(map(family_memory_bytes, theirs)) / 2**20 for who, theirs in pids.items()}
     return Observation(answers, watch, processor_s, memory_mib, waits.ended())
 
 
 def settle(web: Web, path: str, clients: int) -> None:
     """Ask for a moment without counting, so that processes, threads and connections are there."""
-    load(web.url(path), Closed(clients), SETTLE_S)
+    load(web.urls(path), Closed(clients), SETTLE_S)

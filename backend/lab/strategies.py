@@ -23,7 +23,7 @@ POOL_TIMEOUT_S = 1.0
 
 def variables(stand: Stand, connections: int) -> dict[str, str]:
     """Give the environment of a web: the same number of connections, whoever keeps them."""
-    each = max(1, connections // MODELS[stand.model].processes)
+    each = max(1, connections // MODELS[stand.model].processes_in_all)
     return {
         "DB_POOL_STRATEGY": stand.strategy,
         "DJANGO_ENV": "production",

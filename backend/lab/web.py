@@ -14,7 +14,6 @@ from urllib.request import urlopen
 
 from config.env import CHECKOUT
 from sandbox.isolation import free_ports
-from sandbox.processes import family_memory_bytes, family_processor_s
 
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 10
@@ -24,14 +23,25 @@ TOOLS = Path(sys.executable).parent
 
 @dataclass(frozen=True)
 class Model:
-    """How a web server does several things at once."""
+    """How a web server does several things at once.
+
+    Where a process serves several connections, each has a port of its own: on one port, which process a connection
+    comes to is chance, and it stays there, so that one process would have most of the load.
+    """
 
     label: str
+    ports: int
     processes: int
+    """that listen at each port"""
     threads: int
     """requests that a process serves at once, as far as the server bounds them; 0: it does not"""
     command: tuple[str, ...]
     """PORT in it stands for the port"""
+
+    @property
+    def processes_in_all(self) -> int:
+        """How many processes serve."""
+        return self.ports * self.processes
 
     def variables(self) -> dict[str, str]:
         """Give what gunicorn.conf.py reads."""
@@ -44,14 +54,15 @@ def gunicorn(*options: str, application: str = "lab.wsgi:application") -> tuple[
 
 
 MODELS = {
-    "sync": Model("gunicorn sync, 8 processes", 8, 1, gunicorn("--worker-class", "sync")),
-    "gthread": Model("gunicorn gthread, 2 × 16 threads", 2, 16, gunicorn()),
-    "gevent": Model("gunicorn gevent, 2 processes", 2, 0, gunicorn("--worker-class", "gevent")),
+    "sync": Model("gunicorn sync, 8 processes", 1, 8, 1, gunicorn("--worker-class", "sync")),
+    "gthread": Model("gunicorn gthread, 2 × 16 threads", 2, 1, 16, gunicorn()),
+    "gevent": Model("gunicorn gevent, 2 processes", 2, 1, 0, gunicorn("--worker-class", "gevent")),
     "asgi": Model(
         "uvicorn, 2 processes",
         2,
+        1,
         0,
-        (str(TOOLS / "uvicorn"), "lab.asgi:application", "--workers", "2", "--port", "PORT", "--log-level", "warning"),
+        (str(TOOLS / "uvicorn"), "lab.asgi:application", "--port", "PORT", "--log-level", "warning"),
     ),
 }
 
@@ -60,20 +71,13 @@ MODELS = {
 class Web:
     """A web that runs."""
 
-    port: int
-    pid: int
+    ports: tuple[int, ...]
+    pids: tuple[int, ...]
+    """of what was started, a process for each port; they may have children"""
 
-    def url(self, path: str = "") -> str:
-        """Give the address of a page."""
-        return f"http://127.0.0.1:{self.port}/{path}"
-
-    def processor_s(self) -> float:
-        """Give the processor time that its processes have had, in seconds."""
-        return family_processor_s(self.pid)
-
-    def memory_bytes(self) -> int:
-        """Give what its processes have resident."""
-        return family_memory_bytes(self.pid)
+    def urls(self, path: str) -> list[str]:
+        """Give the addresses of a page, one for each port."""
+        return [f"http://127.0.0.1:{port}/{path}" for port in self.ports]
 
 
 @contextmanager
@@ -88,7 +92,22 @@ def running(model: Model, variables: Mapping[str, str], log: Path) -> Iterator[W
     Raises:
         RuntimeError: it did not start; the text has the end of its log.
     """
-    (port,) = free_ports(1)
+    ports = tuple(free_ports(model.ports))
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for port in ports:
+            processes.append(_serve(model, port, variables, log))
+        for port, process in zip(ports, processes, strict=True):
+            _wait_until_all_answer(port, model.processes, process, log)
+        yield Web(ports, tuple(process.pid for process in processes))
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            _wait_for_end(process)
+
+
+def _serve(model: Model, port: int, variables: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
     environment = {
         **os.environ,  # noqa: TID251 - handed on
         "CELERY_WORKER_RUNNING": "",
@@ -100,19 +119,17 @@ def running(model: Model, variables: Mapping[str, str], log: Path) -> Iterator[W
     }
     command = [str(port) if word == "PORT" else word for word in model.command]
     with log.open("a") as output:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             command, cwd=CHECKOUT / "backend", env=environment, stdout=output, stderr=output, start_new_session=True
         )
+
+
+def _wait_for_end(process: "subprocess.Popen[bytes]") -> None:
     try:
-        _wait_until_all_answer(port, model.processes, process, log)
-        yield Web(port, process.pid)
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:  # a request that hangs is the experiment's, not the web's, to wait for
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:  # a request that hangs is the experiment's, not the web's, to wait for
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _wait_until_all_answer(port: int, processes: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
@@ -128,7 +145,10 @@ def _wait_until_all_answer(port: int, processes: int, process: "subprocess.Popen
                     raise RuntimeError(f"the web did not start ({error}); the end of {log}:\n{tail}") from error
                 time.sleep(0.1)
             if time.monotonic() > deadline:
-                raise RuntimeError(f"of {processes} processes of the web, {len(seen)} answered in {START_TIMEOUT_S} s")
+                missing = processes - len(seen)
+                raise RuntimeError(
+                    f"of the {processes} processes at port {port}, {missing} did not answer in {START_TIMEOUT_S} s"
+                )
 
 
 def _process_that_answers(port: int) -> str:

@@ -18,6 +18,12 @@ def test_a_constant_rate_is_divided_over_the_clients_and_ends_by_number() -> Non
     assert "--rate=4" in options  # clients in each 10 ms: all have begun when the first asks again
 
 
+@pytest.mark.parametrize(("clients", "shares"), [(8, [3, 3, 2]), (1, [1, 0, 0])])
+def test_each_address_has_its_share_of_the_clients(clients: int, shares: list[int]) -> None:
+    assert Closed(clients).shared(3) == [Closed(share) for share in shares]
+    assert Constant(10.0 * clients, clients).shared(3) == [Constant(10.0 * share, share) for share in shares]
+
+
 def test_a_log_becomes_answers() -> None:
     answers = _read(LOG, 2.0)
     assert answers.good == 3
