@@ -33,7 +33,7 @@ def cost_us() -> float:
         for handler, measured in spans_us.items():
             connection.execute_wrappers.clear()
             if handler is with_it:
-                time_statements(connection=connection)
+                time_statements(connection)
             measured.append(_request_us(handler))
     return median(spans_us[with_it]) - median(spans_us[without])
 

@@ -7,12 +7,9 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.core import checks
-from django.db.backends.signals import connection_created
 
-from poolhouse.helpers import inspection
 from poolhouse.overview.observer import is_observer, spare_pooled_engines
 from poolhouse.process import forks, pools
-from poolhouse.tracing import statements
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +30,7 @@ class PoolhouseConfig(AppConfig):
         from poolhouse.checks import check_servers, check_settings
         from poolhouse.reports import keeper
 
-        connection_created.connect(pools.remember_wrapper, dispatch_uid="poolhouse.remember_wrapper")
-        connection_created.connect(statements.time_statements, dispatch_uid="poolhouse.time_statements")
-        connection_created.connect(inspection.note_taken, dispatch_uid="poolhouse.note_taken")
+        pools.follow_connections()
         checks.register(check_settings)
         checks.register(check_servers, checks.Tags.database)
         if is_observer():

@@ -37,6 +37,7 @@ def is_lending(engine: str) -> bool:
     return _descends(engine, "poolhouse.engines.postgresql.base", "DatabaseWrapper")
 
 
+@cache
 def _descends(engine: str, module: str, name: str) -> bool:
     wrapper = wrapper_class(engine)
     ancestry = sys.modules.get(module)  # whoever descends from it has loaded it, and nobody else needs to

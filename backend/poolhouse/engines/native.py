@@ -4,7 +4,6 @@ A driver in C that waits stops all greenlets of its thread. Only another thread 
 """
 
 import os
-import select
 import sys
 import threading
 from collections.abc import Callable
@@ -42,11 +41,6 @@ def call_later(after_s: float, do: Callable[[], None]) -> Callable[[], None]:
 def new_lock() -> Any:
     """Make a lock for threads; a greenlet that waits for it stops the others, so it is to be held for a moment only."""
     return _original("allocate_lock", "_thread")() if _has_greenlets() else threading.Lock()
-
-
-def new_poll() -> Any:
-    """Make a poll object that any thread may ask without waiting; gevent's belongs to the thread that made it."""
-    return _original("poll", "select")() if _has_greenlets() else select.poll()
 
 
 def _start_thread(run: Callable[[], None]) -> None:

@@ -41,8 +41,8 @@ class Slot:
         "__weakref__",
         "_is_psycopg2",
         "_note_loss",
-        "_poller",
         "_pristine",
+        "_word",
         "connection",
         "generation",
         "identity",
@@ -68,7 +68,7 @@ class Slot:
         self.connection: Any = record.dbapi_connection
         self.opened_at = self.returned_at = time.perf_counter()
         self._is_psycopg2 = hasattr(self.connection, "notices")
-        self._poller = sockets.poller_of(self.connection)
+        self._word = sockets.word_from(self.connection)
         names = _SET_ON_PSYCOPG2 if self._is_psycopg2 else _SET_ON_PSYCOPG3
         self._pristine = dict(zip(names, attrgetter(*names)(self.connection), strict=True))
         self.is_given_up = False
@@ -82,7 +82,7 @@ class Slot:
 
         A server that is restarted, fails over or ends a session says so at once; one behind a broken network does not.
         """
-        return bool(self._poller.poll(0))
+        return self._word() != 0
 
     def is_idle(self) -> bool:
         """Say whether no statement and no transaction is under way, and nothing was said that another could hear."""

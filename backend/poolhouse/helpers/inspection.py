@@ -4,26 +4,14 @@ import logging
 import time
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from django.db import DEFAULT_DB_ALIAS, connections
-from django.db.backends.base.base import BaseDatabaseWrapper
 
 from poolhouse.backends import is_lending, is_queuepool
 from poolhouse.driver import driver, require_postgresql
-from poolhouse.process.pools import PoolState, is_pooled, pool_states
-from poolhouse.tracing.work import current_work
+from poolhouse.process.pools import PoolState, held_s, is_pooled, pool_states
 
 logger = logging.getLogger(__name__)
-
-_taken_at: "WeakKeyDictionary[BaseDatabaseWrapper, float]" = WeakKeyDictionary()
-
-
-def note_taken(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
-    """Receive Django's `connection_created`: a thread has opened a connection, or a pool has lent it one."""
-    _taken_at[connection] = time.perf_counter()
-    if not is_pooled(connection.settings_dict) and (work := current_work()) is not None:
-        work.opened_count += 1
 
 
 @dataclass(frozen=True)
@@ -74,7 +62,7 @@ def get_connection_info(alias: str = DEFAULT_DB_ALIAS, *, connect: bool = False)
         is_open=is_open,
         backend_pid=connection.info.backend_pid if is_open else None,
         in_transaction=wrapper.in_atomic_block if is_open else None,
-        held_s=_held_s(wrapper) if is_open else None,
+        held_s=held_s(wrapper) if is_open else None,
         age_s=_age_s(wrapper) if is_open else None,
         application_name=wrapper.settings_dict["OPTIONS"].get("application_name", ""),
         pool=pool,
@@ -100,11 +88,6 @@ def log_connection_pool_stats() -> dict[str, PoolState]:
     return states
 
 
-def _held_s(wrapper: BaseDatabaseWrapper) -> float | None:
-    taken_at = _taken_at.get(wrapper)
-    return None if taken_at is None else time.perf_counter() - taken_at
-
-
 def _age_s(wrapper: Any) -> float | None:
     database = wrapper.settings_dict
     if is_lending(database["ENGINE"]):
@@ -112,4 +95,4 @@ def _age_s(wrapper: Any) -> float | None:
         return age_s
     if is_queuepool(database["ENGINE"]):
         return time.time() - float(wrapper.connection._connection_record.starttime)
-    return None if is_pooled(database) else _held_s(wrapper)
+    return None if is_pooled(database) else held_s(wrapper)

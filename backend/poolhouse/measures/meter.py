@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
+from poolhouse.measures.durations import NOTED_MAX, Durations
 from poolhouse.measures.histogram import Histogram
 
 logger = logging.getLogger(__name__)
@@ -21,9 +22,6 @@ COUNTERS = (
     "resets",  # sessions brought back to their beginning, since a borrower left state in them
 )
 
-# So many durations are kept as they came, until they are counted all at once.
-NOTED_MAX = 256
-
 Listener = Callable[[str, str, float], None]
 """is told of each duration as it ends: the pool's alias, what it is (wait, hold or connect), and the seconds"""
 _listeners: list[Listener] = []
@@ -34,19 +32,6 @@ def listen(listener: Listener) -> None:
     _listeners.append(listener)
 
 
-class _Durations:
-    """Durations that are noted without a lock: appending to a deque cannot be interrupted."""
-
-    def __init__(self) -> None:
-        self.noted: deque[float] = deque()
-        self.counted = Histogram()
-
-    def count(self) -> None:
-        """Count what was noted. Not safe against other threads: its owner has a lock."""
-        for _ in range(len(self.noted)):
-            self.counted.record(self.noted.popleft())
-
-
 class Meter:
     """Counters and durations of one pool, safe to write from any thread, and from the collector."""
 
@@ -55,7 +40,7 @@ class Meter:
         self._lock = threading.Lock()
         self._events: deque[str] = deque()
         self._counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
-        self._wait, self._hold, self._connect = _Durations(), _Durations(), _Durations()
+        self._wait, self._hold, self._connect = Durations(), Durations(), Durations()
 
     def count(self, name: str) -> None:
         """Count an event of COUNTERS; lent and connects are counted by their durations."""
@@ -65,21 +50,20 @@ class Meter:
 
     def lent(self, waited_s: float) -> None:
         """Count a connection that was lent, and how long its borrower waited for it."""
-        self._wait.noted.append(waited_s)
+        self._wait.note(waited_s)
         if _listeners:
             self._tell("wait", waited_s)
 
     def returned(self, held_s: float) -> None:
         """Note how long a connection was lent."""
-        self._hold.noted.append(held_s)
-        if len(self._hold.noted) > NOTED_MAX:
+        if self._hold.note(held_s):
             self._count_some()
         if _listeners:
             self._tell("hold", held_s)
 
     def connected(self, took_s: float) -> None:
         """Count a connection that was opened, and how long that took."""
-        self._connect.noted.append(took_s)
+        self._connect.note(took_s)
         if _listeners:
             self._tell("connect", took_s)
 

@@ -31,8 +31,8 @@ def forget_parent() -> None:
 os.register_at_fork(after_in_child=forget_parent)
 
 
-def time_statements(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
-    """Receive Django's `connection_created`."""
+def time_statements(connection: BaseDatabaseWrapper) -> None:
+    """Have the statements of a connection timed from now on."""
     if _timed not in connection.execute_wrappers:
         # As the first, it is around the others; and Django, when it ends somebody's wrapper, takes the last.
         connection.execute_wrappers.insert(0, _timed)

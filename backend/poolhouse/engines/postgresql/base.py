@@ -18,12 +18,17 @@ from poolhouse.engines.cursors import lent
 from poolhouse.engines.lending import Lease, LentConnection
 from poolhouse.engines.options import PoolOptions
 from poolhouse.engines.pool import LendingPool
+from poolhouse.tracing.statements import time_statements
 
 
 class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # untyped upstream
     """A connection from a pool of this process."""
 
     connection: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        time_statements(self)
 
     def get_connection_params(self) -> dict[str, Any]:
         """Give the parameters of the next connection; where nothing is said, a dead way to the server is noticed."""
@@ -78,7 +83,9 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # untyped up
 
     def _set_autocommit(self, autocommit: bool) -> None:
         with self.wrap_database_errors:
-            self.connection.autocommit = autocommit
+            # The driver lets other threads have the interpreter to set it, even to what it is already.
+            if self.connection.autocommit != autocommit:
+                self.connection.autocommit = autocommit
 
     def close(self) -> None:
         """Give the connection back."""
