@@ -1,8 +1,4 @@
-"""What does the engine cost a request? One query a request, gunicorn with one process of 8 threads for each way.
-
-One process, because then its interpreter is what bounds the rate, and the other processor is left to the database
-server and the load: how connections happen to be spread over processes, and who is kept from a processor, would weigh
-more than what is measured.
+"""What does the engine cost a request? One query a request, gunicorn with 2 processes of 8 threads for each way.
 
 poolhouse      this project's engine, with its ping of what has lain idle
 leaks          the same, noting the stack that takes each connection
@@ -20,10 +16,12 @@ from config.env import Database, Monitor, Servers, read
 from lab.generator import Closed, load
 from lab.web import Model, Web, gunicorn, running
 from sandbox.isolation import superuser_sql
+from sandbox.processes import family_processor_s
 from sandbox.servers import Place, timescale
 
-THREADS, CLIENTS = 8, 8
-MODEL = Model("gunicorn gthread", 1, THREADS, gunicorn(application="lab.bare_wsgi:application"))
+PROCESSES, THREADS = 2, 8
+CLIENTS = PROCESSES * THREADS
+MODEL = Model("gunicorn gthread", PROCESSES, 1, THREADS, gunicorn(application="lab.bare_wsgi:application"))
 TURN_S = 0.8
 
 WAYS = {
@@ -51,7 +49,7 @@ SETTINGS = {
 def make_room(place: Place) -> None:
     """Let the server take the connections of all ways at once, so that they can be measured in short turns."""
     server = timescale(place, read(Database), read(Monitor), read(Servers))
-    superuser_sql(f"ALTER SYSTEM SET max_connections = {len(WAYS) * THREADS + 20}")
+    superuser_sql(f"ALTER SYSTEM SET max_connections = {len(WAYS) * CLIENTS + 20}")
     server.stop()
     server.start()
 
@@ -81,10 +79,10 @@ def take_turn(way: str, web: Web) -> Turn:
     Raises:
         RuntimeError: a request failed.
     """
-    begun_s = web.processor_s()
-    answers = load(web.url("one"), Closed(CLIENTS), TURN_S)
+    begun_s = sum(map(family_processor_s, web.pids))
+    answers = load(web.urls("one"), Closed(CLIENTS), TURN_S)
     if answers.good < answers.statuses.total() + answers.unanswered:
         raise RuntimeError(
             f"{way}: of its answers, some failed: {dict(answers.statuses)}, none came: {answers.unanswered}"
         )
-    return Turn(answers.good / TURN_S, (web.processor_s() - begun_s) / answers.good * 1e6)
+    return Turn(answers.good / TURN_S, (sum(map(family_processor_s, web.pids)) - begun_s) / answers.good * 1e6)

@@ -36,7 +36,7 @@ def compare(rounds: int, console: Console) -> dict[str, Any]:
         return {
             "question": "requests per second, one query a request, by how connections are kept",
             **circumstances(),
-            "web": {"processes": engine.MODEL.processes, "threads": engine.THREADS, "clients": engine.CLIENTS},
+            "web": {"processes": engine.PROCESSES, "threads": engine.THREADS, "clients": engine.CLIENTS},
             "requests_per_s": {way: [round(turn.requests_per_s) for turn in taken] for way, taken in turns.items()},
             "median_requests_per_s": {way: round(rate) for way, rate in rates.items()},
             "median_processor_us": {
@@ -70,7 +70,7 @@ def draw(result: dict[str, Any]) -> str:
         for way, label in engine.LABELS.items()
     ]
     subtitle = (
-        f"one query a request, gunicorn {engine.MODEL.processes} × {engine.THREADS}, {engine.CLIENTS} clients; "
+        f"one query a request, gunicorn {engine.PROCESSES} × {engine.THREADS}, {engine.CLIENTS} clients; "
         f"median of {len(rows[0][1])} rounds, line: least to greatest; {result['machine']['processors']} processors"
     )
     return chart.bars("Requests per second", subtitle, rows, "requests/s")
