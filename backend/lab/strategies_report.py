@@ -37,7 +37,7 @@ ALL = tuple(STRATEGIES)
 _HEADLINE_BLOCK = Block(("gthread",), ("one",), (16,))
 PLANS = {
     "headline": Plan(ALL, (_HEADLINE_BLOCK,), rounds=7, turn_s=1.0),
-    "quick": Plan(ALL, (_HEADLINE_BLOCK, Block(("gevent",), ("think",), (128,))), rounds=1, turn_s=0.8),
+    "quick": Plan(ALL, (_HEADLINE_BLOCK, Block(("gevent",), ("think",), (128,))), rounds=1, turn_s=0.6),
     "full": Plan(ALL, (Block(tuple(MODELS), tuple(WORKLOADS), (8, 32, 128)),), rounds=3, turn_s=1.2),
 }
 

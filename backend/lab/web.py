@@ -102,7 +102,7 @@ def running(model: Model, variables: Mapping[str, str], log: Path) -> Iterator[W
         yield Web(ports, tuple(process.pid for process in processes))
     finally:
         for process in processes:
-            process.terminate()
+            process.send_signal(signal.SIGINT)  # which gunicorn and uvicorn take for: end now, and not within a second
         for process in processes:
             _wait_for_end(process)
 
