@@ -267,8 +267,18 @@ def broker(place: Place, queue: Queue) -> Server:
     )
 
 
-def pgbouncer(place: Place, database: Database, monitor: Monitor, pooler: Pooler | None = None) -> Server:
-    """PgBouncer in front of the database, on PGBOUNCER_PORT; its sizes are the environment's where none are given."""
+def pgbouncer(
+    place: Place, database: Database, monitor: Monitor, pooler: Pooler | None = None, *, admin: str = ""
+) -> Server:
+    """PgBouncer in front of the database, on PGBOUNCER_PORT.
+
+    Args:
+        place: where it keeps its files.
+        database: what it stands before, and for which role.
+        monitor: its port, and the role that may look at its figures.
+        pooler: its sizes; none: the environment's.
+        admin: a role that may also command it.
+    """
     sizes = pooler or read(Pooler)
     return Server(
         name="pgbouncer",
@@ -293,6 +303,7 @@ def pgbouncer(place: Place, database: Database, monitor: Monitor, pooler: Pooler
             "PGBOUNCER_LISTEN": HOST,
             "PGBOUNCER_PORT": str(monitor.pgbouncer_port),
             "PGBOUNCER_DIR": "/data/pgbouncer",
+            "PGBOUNCER_ADMIN_USERS": admin,
             "PGBOUNCER_POOL_SIZE": str(sizes.pgbouncer_pool_size),
             "PGBOUNCER_RESERVE_POOL_SIZE": str(sizes.pgbouncer_reserve_pool_size),
             "PGBOUNCER_MAX_CLIENT_CONN": str(sizes.pgbouncer_max_client_conn),

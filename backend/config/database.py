@@ -39,7 +39,7 @@ def get_database_config() -> dict[str, Any]:
 
     """
     get_strategy()
-    return direct_config(STRATEGIES[_strategy_here().keeper], read(Database), development=_is_development())
+    return direct_config(STRATEGIES[_strategy_here().keeper], _database_here(), development=_is_development())
 
 
 def get_pgbouncer_config() -> dict[str, Any]:
@@ -78,7 +78,7 @@ def get_console_url() -> str:
 
 
 def go_directly() -> None:
-    """Say that this process is a command, which goes past PgBouncer."""
+    """Say that this process is a command, which goes past PgBouncer and whose statements may take their time."""
     global _is_command  # noqa: PLW0603 - a process is one thing
     _is_command = True
 
@@ -108,6 +108,16 @@ def _strategy_here() -> Strategy:
     if read(Deployment).celery_worker_running:
         return STRATEGIES[WORKER_STRATEGY]
     return STRATEGIES[strategy.keeper] if _is_command else strategy
+
+
+def _database_here() -> Database:
+    """Give the database as this process uses it.
+
+    A migration builds an index for as long as that takes. A command's 0 is said to the server, not left out, for there
+    the role has a statement timeout of its own.
+    """
+    database = read(Database)
+    return database.model_copy(update={"db_statement_timeout": 0}) if _is_command else database
 
 
 def _is_development() -> bool:

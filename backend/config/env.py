@@ -178,7 +178,7 @@ class Database(Section):
     db_conn_health_checks: bool = Field(True, description="test a connection before it is used again")
     db_connect_timeout: AtLeastOne = Field(10, description="seconds to wait for the server when connecting")
     db_statement_timeout: Annotated[int, Field(ge=0)] = Field(
-        30_000, description="milliseconds after which the server ends a statement; 0: never"
+        30_000, description="milliseconds after which the server ends a statement, but a command's; 0: never"
     )
 
     @model_validator(mode="after")

@@ -31,7 +31,8 @@ Pair = tuple[Driver, str]
 def compare(rounds: int, console: Console) -> dict[str, Any]:
     """Open connections in each way, in another order each round; then with a network between, then many at once."""
     with isolated_servers() as place:
-        pooler = pgbouncer(place, read(Database), read(Monitor))
+        database = read(Database)
+        pooler = pgbouncer(place, database, read(Monitor), admin=database.db_user)  # who empties its pools
         pooler.start()
         try:
             bench = connect.prepare(place, pooler)

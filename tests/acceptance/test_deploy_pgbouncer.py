@@ -6,6 +6,7 @@ Only addresses and folders are the tests' own, and in Cloud Run's the TLS that t
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from config.env import Database, Monitor, read
+from config.env import CHECKOUT, Database, Monitor, read
 from sandbox.debian import RootFolder
 from sandbox.processes import is_listening
 from sandbox.servers import HOST, Place, Server
@@ -28,6 +29,12 @@ WEB = find("Deployment", "poolhouse-web")
 POD_USER = str(pod_of(WEB)["securityContext"]["runAsUser"])
 OFFERED = "poolhouse_transaction"
 DATABASE = "deployed"
+ASK = """
+from django.db import connection
+with connection.cursor() as cursor:
+    cursor.execute("SHOW statement_timeout")
+    print(*cursor.fetchone())
+"""
 
 
 class PodRoot(RootFolder):
@@ -47,12 +54,12 @@ class Deployed:
     server: Server
     database: Database
 
-    def connect(self, password: str = "") -> "psycopg2.extensions.connection":
+    def connect(self, password: str = "", *, database: str = OFFERED) -> "psycopg2.extensions.connection":
         """Open a connection as the web does."""
         return psycopg2.connect(
             host=HOST,
             port=self.server.port,
-            dbname=OFFERED,
+            dbname=database,
             user=self.database.db_user,
             password=password or self.database.db_pass.get_secret_value(),
             connect_timeout=5,
@@ -145,9 +152,21 @@ def test_the_statement_timeout_holds_behind_it(pooler: Deployed) -> None:
         assert cursor.fetchone() == (told_ms,)
 
 
+def test_a_migration_s_statements_take_their_time_all_the_same(database: Database) -> None:
+    command = [sys.executable, str(CHECKOUT / "backend/manage.py"), "shell", "--verbosity", "0", "--command", ASK]
+    environment = {**os.environ, "DB_NAME": database.db_name}
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert answer.stdout == "0\n", answer.stderr
+
+
 def test_a_wrong_password_does_not(pooler: Deployed) -> None:
     with pytest.raises(psycopg2.OperationalError, match="SASL authentication failed"):
         pooler.connect(password="sesame")
+
+
+def test_the_application_s_role_has_no_console(pooler: Deployed) -> None:
+    with pytest.raises(psycopg2.Error, match="not allowed"):
+        pooler.connect(database="pgbouncer")
 
 
 def test_pgbouncer_reads_the_numbers_as_the_other_tests_do(pooler: Deployed) -> None:

@@ -97,7 +97,7 @@ def test_the_sandbox_passes_as_it_starts(configure: Configure, settings: Setting
 @pytest.fixture(scope="module")
 def pooler(servers: Place) -> Iterator[Server]:
     """A PgBouncer in front of the tests' server."""
-    server = pgbouncer(servers, read(Database), read(Monitor))
+    server = pgbouncer(servers, read(Database), read(Monitor), admin=read(Database).db_user)
     server.start()
     yield server
     server.stop()

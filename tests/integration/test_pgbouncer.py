@@ -1,5 +1,7 @@
 """What PgBouncer says, joined with what the server sees of it, on a PgBouncer that runs."""
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +30,7 @@ pytestmark = pytest.mark.django_db
 Configure = Callable[..., None]
 Connection: TypeAlias = "psycopg2.extensions.connection"
 NAME = "web@box:1"
+COMMANDS = ("PAUSE", "KILL poolhouse_transaction", "RELOAD", "SHUTDOWN")
 
 
 @pytest.fixture(scope="module")
@@ -140,13 +143,21 @@ def test_a_connection_that_waits_in_pgbouncer_for_its_next_client_is_still_its_o
 @contextmanager
 def paused(pooler: Server) -> Iterator[None]:
     """Let no client of PgBouncer's have a server connection for the length of a block."""
-    with holding(pooler.port, database="pgbouncer") as console:
-        console.autocommit = True
-        console.cursor().execute("PAUSE")
-        try:
-            yield
-        finally:
-            console.cursor().execute("RESUME")
+    assert pooler.pid
+    os.kill(pooler.pid, signal.SIGUSR1)
+    try:
+        await_that(_is_paused)
+        yield
+    finally:
+        os.kill(pooler.pid, signal.SIGUSR2)
+        await_that(lambda: not _is_paused())
+
+
+def _is_paused() -> bool:
+    with console_cursor("default") as cursor:
+        cursor.execute("SHOW STATE")
+        state: dict[str, str] = dict(cursor.fetchall())
+    return state["paused"] == "yes"
 
 
 def test_clients_that_wait_are_counted_with_how_long(pooler: Server) -> None:
@@ -166,9 +177,15 @@ def test_clients_that_wait_are_counted_with_how_long(pooler: Server) -> None:
     assert 0.1 < one.wait_s <= elapsed_s
 
 
-def test_the_monitor_may_look_and_not_touch(pooler: Server) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_monitor_may_look_and_not_touch(command: str) -> None:
     with pytest.raises(psycopg2.Error, match="admin access needed"), console_cursor("default") as cursor:
-        cursor.execute("PAUSE")
+        cursor.execute(command)
+
+
+def test_the_application_s_role_gets_no_console_to_begin_with(pooler: Server) -> None:
+    with pytest.raises(psycopg2.OperationalError, match="not allowed"), holding(pooler.port, database="pgbouncer"):
+        pass
 
 
 def test_a_pgbouncer_that_is_away_is_named_and_the_rest_is_there(configure: Configure) -> None:

@@ -324,6 +324,28 @@ def test_the_web_alone_goes_through_pgbouncer_whatever_it_is_called(
     assert ("options" in made["OPTIONS"]) == (service != "web")
 
 
+@pytest.mark.parametrize(
+    ("service", "variables", "options"),
+    [
+        ("web", {}, "-c statement_timeout=1500"),
+        ("worker", {"CELERY_WORKER_RUNNING": "1"}, "-c statement_timeout=1500"),
+        ("manage", {}, "-c statement_timeout=0"),
+        ("manage", {"CELERY_WORKER_RUNNING": "1"}, "-c statement_timeout=0"),
+        (
+            "manage",
+            {"DATABASE_URL": f"{ELSEWHERE}?options=-c%20statement_timeout%3D9"},
+            "-c statement_timeout=0 -c statement_timeout=9",
+        ),
+    ],
+)
+def test_a_command_s_statements_take_their_time_unless_the_url_says_otherwise(
+    service: str, variables: dict[str, str], options: str
+) -> None:
+    answer = started_as(service, DB_POOL_STRATEGY="none", DB_STATEMENT_TIMEOUT="1500", **variables)
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout)["OPTIONS"]["options"] == options
+
+
 def test_a_process_that_cannot_be_says_why_before_it_starts_anything() -> None:
     answer = started_as("web", DB_POOL_STRATEGY="dj_db_conn_pool", USE_PGBOUNCER="true")
     assert (answer.returncode, answer.stdout) == (2, "")
