@@ -291,9 +291,17 @@ def max_replicas() -> int:
 
 
 @pytest.mark.parametrize("name", INI_TEXTS)
-def test_a_pool_and_its_reserve_are_all_that_pgbouncer_opens(name: str) -> None:
+def test_the_pool_is_all_that_pgbouncer_opens(name: str) -> None:
     sizes = sizes_of(name)
-    assert sizes["max_db_connections"] == sizes["default_pool_size"] + sizes["reserve_pool_size"]
+    assert sizes["reserve_pool_size"] == 0, "a burst would wait for it for reserve_pool_timeout: put it into the pool"
+    assert sizes["max_db_connections"] == sizes["default_pool_size"]
+
+
+@pytest.mark.parametrize("document", [WEB, CLOUD_RUN], ids=["kubernetes", "cloudrun"])
+def test_a_pool_in_the_web_has_no_overflow(document: Document, deployed: Deploy) -> None:
+    deployed(container_of(document, "web"))
+    is_pooled = STRATEGIES[get_strategy()].is_bounded
+    assert not is_pooled or read(Database).db_max_overflow == 0, "set DB_MAX_OVERFLOW=0: it is a login for each loan"
 
 
 def test_the_server_has_room_for_every_sidecar(deployed: Deploy) -> None:

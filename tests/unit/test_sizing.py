@@ -131,19 +131,30 @@ def test_a_p95_that_no_log_normal_distribution_has_is_refused(p95_s: float) -> N
 
 def test_each_number_has_its_reason_with_figures() -> None:
     advised = advise_process(demand(60, 0.025))
-    size, overflow, timeout = advised.settings
-    assert (size.value, overflow.value, timeout.value) == (4, 1, 2)
-    assert size.reason == (  # Erlang's C is 0.0746, and ln(0.0746 / 0.05) * 25 ms / (4 - 1.5) is 4.0 ms
+    size, least, overflow, timeout = advised.settings
+    assert (size.value, least.value, overflow.value, timeout.value) == (5, 4, 0, 2)
+    assert size.reason == (  # Erlang's C is 0.0907, and ln(0.0907 / 0.05) * 25 ms / (5 - 2.25) is 5.4 ms
+        "60 lent/s × 25 ms keep 1.5 in use (Little's law), 2.25 in a burst of 1.5 × the load; then, with 5, 95 % of "
+        "the callers wait 5.4 ms or less, with 4 it is 22 ms"
+    )
+    assert least.reason.startswith("open from the start: the usual load keeps the target with them; the others open")
+    assert overflow.reason.startswith("an overflow connection is opened for one loan and closed after it")
+    assert timeout.reason.startswith("seconds; even in a burst 1 of 10,000 callers waits over ")
+
+
+def test_without_bursts_the_pool_is_that_of_the_usual_load() -> None:
+    advised = advise_process(Demand(Load(60, Holds(0.025)), TARGET, burst=1))
+    assert (advised.size, advised.least) == (4, 4)
+    assert advised.settings[0].reason == (  # Erlang's C is 0.0746, and ln(0.0746 / 0.05) * 25 ms / (4 - 1.5) is 4.0 ms
         "60 lent/s × 25 ms keep 1.5 in use (Little's law); with 4, 95 % of the callers wait 4.0 ms or less, "
         "with 3 it is 26 ms"
     )
-    assert "in a burst of 1.5 × the load 5 keep the target" in overflow.reason
-    assert timeout.reason.startswith("seconds; even in a burst 1 of 10,000 callers waits over ")
+    assert advised.settings[1].reason == "open from the start: the usual load needs all of them"
 
 
 def test_where_each_thread_has_a_connection_nobody_waits_and_none_is_wasted() -> None:
     advised = advise_process(demand(60, 0.025), Threads(3))
-    assert (advised.size, advised.overflow, advised.wait_s(0.999)) == (3, 0, 0.0)
+    assert (advised.size, advised.most, advised.wait_s(0.999)) == (3, 3, 0.0)
     assert "3 are all that 3 threads can use, so nobody waits" in advised.settings[0].reason
 
 
@@ -162,13 +173,13 @@ def test_more_work_than_threads_is_said_to_be_no_matter_of_the_pool() -> None:
 @given(demands, st.none() | st.builds(Threads, st.integers(1, 64), st.integers(1, 3)))
 def test_what_holds_of_every_process(asked: Demand, threads: Threads | None) -> None:
     advised = advise_process(asked, threads)
-    assert advised.size >= 1
-    assert advised.overflow >= 0
+    assert 1 <= advised.least <= advised.size == advised.most
     assert TIMEOUT_LEAST_S <= advised.timeout_s <= TIMEOUT_MOST_S
     if threads:
         assert threads.least <= advised.size <= advised.most <= threads.most
     if not threads or advised.size < threads.most:
-        assert advised.wait_s(asked.target.share) <= asked.target.wait_s * (1 + 1e-5)
+        assert pool_of(asked.load.times(asked.burst), advised.size).keeps(asked.target)
+        assert pool_of(asked.load, advised.least).keeps(asked.target)
 
 
 # The fleet, and plans.
@@ -195,8 +206,21 @@ def test_pgbouncer_is_due_when_the_fleet_does_not_fit(max_connections: int, verd
     assert advised.verdict == verdict
     assert f"{advised.most}" in advised.reason
     env = "\n".join(Advice(process, advised).env_lines())
-    assert env.startswith("DB_MAX_CONNS=4\nDB_MAX_OVERFLOW=1\nDB_POOL_TIMEOUT=2")
-    assert ("PGBOUNCER_POOL_SIZE=" in env) == (verdict in ("due", "too small"))
+    assert env.startswith("DB_MAX_CONNS=5\nDB_MIN_CONNS=4\nDB_MAX_OVERFLOW=0\nDB_POOL_TIMEOUT=2")
+    assert ("\nUSE_PGBOUNCER=true\nPGBOUNCER_POOL_SIZE=" in env) == (verdict in ("due", "too small"))
+
+
+def test_pgbouncer_keeps_the_target_in_a_burst_without_a_reserve() -> None:
+    tier = bouncers(demand(1200, 0.025), clients=100, room=97)
+    in_burst = pool_of(tier.demand.load.times(1.5), tier.default_pool_size)
+    assert in_burst.keeps(TARGET)
+    assert not pool_of(in_burst.load, tier.default_pool_size - 1).keeps(TARGET)
+    size, reserve, most, _ = tier.settings
+    assert (reserve.value, most.value) == (0, size.value)
+    assert size.reason.startswith(
+        "1,200 transactions/s × 25 ms keep 30 in use, 45 in a burst of 1.5 × the load; 95 % of the transactions then "
+        "wait "
+    )
 
 
 def test_transactions_shorter_than_their_loan_need_fewer_connections() -> None:

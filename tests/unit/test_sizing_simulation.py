@@ -1,15 +1,13 @@
 """The formulas beside a simulation of the same queue, which assumes nothing but the queue."""
 
 import random
-from collections.abc import Callable, Iterator
-from math import log, sqrt
+from collections.abc import Iterator
+from math import sqrt
 
 import pytest
 
 from poolhouse.sizing.queue import Holds, Load, pool_of
-from tests.simulation import quantile, waits_by_recursion_s, waits_s
-
-Draw = Callable[[random.Random], float]
+from tests.simulation import Draw, exponential, log_normal, quantile, waits_by_recursion_s, waits_s
 
 # A server that is busier forgets its past more slowly, and so do holds that vary more: those take more callers.
 CALLERS = {0.5: 50_000, 0.6: 50_000, 0.7: 60_000, 0.8: 100_000}
@@ -24,22 +22,14 @@ def erlang(chance: random.Random) -> float:
     return chance.gammavariate(2, 0.5)
 
 
-def exponential(chance: random.Random) -> float:
-    return chance.expovariate(1)
-
-
-def log_normal(chance: random.Random) -> float:
-    return chance.lognormvariate(-log(5) / 2, sqrt(log(5)))
-
-
 def mixed(chance: random.Random) -> float:
     """One of two exponential distributions, of equal weight in the mean: short holds, and rare long ones."""
     share = (1 + sqrt(3 / 5)) / 2
     return chance.expovariate(2 * share if chance.random() < share else 2 * (1 - share))
 
 
-def callers(rate_per_s: float, hold: Draw, count: int) -> Iterator[tuple[float, float]]:
-    chance = random.Random(1)
+def callers(rate_per_s: float, hold: Draw, count: int, seed: int = 1) -> Iterator[tuple[float, float]]:
+    chance = random.Random(seed)
     return ((chance.expovariate(rate_per_s), hold(chance)) for _ in range(count))
 
 
@@ -51,6 +41,17 @@ def test_the_predicted_p95_is_within_a_quarter_of_the_simulated(
     rate_per_s = connections * utilisation
     waits = waits_s(connections, callers(rate_per_s, hold, CALLERS[utilisation]))
     pool = pool_of(Load(rate_per_s, Holds(1.0, cv2)), connections)
+    assert pool.wait_s(0.95) == pytest.approx(quantile(waits, 0.95), rel=0.25)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize(("hold", "cv2"), [(exponential, 1), (log_normal, 4)])
+@pytest.mark.parametrize("utilisation", [0.5, 0.65, 0.8])
+def test_it_is_so_whatever_the_draw_for_the_pool_that_test_advise_plays(
+    utilisation: float, hold: Draw, cv2: float, seed: int
+) -> None:
+    waits = waits_by_recursion_s(4, callers(4 * utilisation, hold, 100_000, seed))
+    pool = pool_of(Load(4 * utilisation, Holds(1.0, cv2)), 4)
     assert pool.wait_s(0.95) == pytest.approx(quantile(waits, 0.95), rel=0.25)
 
 

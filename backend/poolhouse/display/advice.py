@@ -98,11 +98,11 @@ def _wait(wait_s: float) -> str:
 def _fleet_table(advice: Advice) -> Table:
     deployment, process = advice.fleet.deployment, advice.process
     fleet, room = deployment.fleet, deployment.room
-    made = table("who", "how many", "connections#", "at most#")
+    made = table("who", "how many", "from the start#", "at most#")
     made.add_row(
         "web",
         f"hosts {fleet.hosts:,} × processes {fleet.processes:,}",
-        f"{fleet.web_processes * process.size:,}",
+        f"{fleet.web_processes * process.least:,}",
         f"{fleet.web_processes * process.most:,}",
     )
     others = f"{fleet.other_connections:,}"
@@ -138,7 +138,7 @@ def _plan(advice: Advice, capacity: Capacity) -> Iterator[RenderableType]:
     yield from section("Plan, with the same load for each process", made)
     if made.row_count:
         yield Text(
-            "A tier is processes of PgBouncer × (default_pool_size + reserve_pool_size), and max_client_conn of each. "
+            "A tier is processes of PgBouncer × default_pool_size, and max_client_conn of each. "
             f"One is taken to bear {capacity.clients:,} clients and {capacity.transactions_per_s:,.0f} transactions/s: "
             "an assumption, unless it was measured; several share a port by so_reuseport.",
             style="dim",
@@ -148,9 +148,7 @@ def _plan(advice: Advice, capacity: Capacity) -> Iterator[RenderableType]:
 def _tier(tier: Bouncers | None) -> str:
     if tier is None:
         return NOT_GIVEN
-    return (
-        f"{tier.instances:,} × ({tier.default_pool_size} + {tier.reserve_pool_size}), {tier.max_client_conn:,} clients"
-    )
+    return f"{tier.instances:,} × {tier.default_pool_size}, {tier.max_client_conn:,} clients"
 
 
 def _on_server(row: Row) -> Text:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import ceil
+from typing import ClassVar
 
 from poolhouse.human import counted, duration
 from poolhouse.sizing.process import ProcessAdvice, Setting
@@ -84,11 +85,14 @@ class Deployment:
 class Bouncers:
     """Like processes of PgBouncer that share a load."""
 
+    # It would open after reserve_pool_timeout, seconds of waiting. What a burst needs belongs to the pool, which opens
+    # it when it is asked for, and closes it when it lies idle.
+    reserve_pool_size: ClassVar[int] = 0
+
     demand: Demand
     """on each"""
     instances: int
     default_pool_size: int
-    reserve_pool_size: int
     max_client_conn: int
     clients: int
     """of all instances together"""
@@ -113,18 +117,14 @@ class Bouncers:
     @property
     def settings(self) -> tuple[Setting, ...]:
         """Give the lines of pgbouncer.ini, each with its reason."""
-        load, share = self.demand.load, self.demand.target.share
-        total = f"{load.rate_per_s:,.4g} transactions/s × {duration(load.holds.mean_s)} keep {load.in_use:.3g} in use"
-        if self.default_pool_size:
-            now = pool_of(load, self.default_pool_size)
-            wait = duration(now.wait_s(share)) if now.is_stable else "without end"
-            total += f"; {share * 100:g} % of the transactions wait {wait}{' or less' if now.is_stable else ''}"
         return (
-            Setting("default_pool_size", self.default_pool_size, total),
-            Setting("reserve_pool_size", self.reserve_pool_size, "more in a burst, after reserve_pool_timeout (5 s)"),
+            Setting("default_pool_size", self.default_pool_size, self._why_size()),
             Setting(
-                "max_db_connections", self.max_db_connections, "both together: the server never sees more of this one"
+                "reserve_pool_size",
+                self.reserve_pool_size,
+                "it opens for who has waited for reserve_pool_timeout (5 s), too late for a burst",
             ),
+            Setting("max_db_connections", self.max_db_connections, "the pool: the server never sees more of this one"),
             Setting(
                 "max_client_conn",
                 self.max_client_conn,
@@ -132,6 +132,17 @@ class Bouncers:
                 "for consoles and deployments; its limit of open files must be higher",
             ),
         )
+
+    def _why_size(self) -> str:
+        load, burst, share = self.demand.load, self.demand.burst, self.demand.target.share
+        text = f"{load.rate_per_s:,.4g} transactions/s × {duration(load.holds.mean_s)} keep {load.in_use:.3g} in use"
+        if burst > 1:
+            text += f", {load.in_use * burst:.3g} in a burst of {burst:g} × the load"
+        if not self.default_pool_size:
+            return text
+        full = pool_of(load.times(burst), self.default_pool_size)
+        wait = f"{duration(full.wait_s(share))} or less" if full.is_stable else "without end"
+        return f"{text}; {share * 100:g} % of the transactions{' then' if burst > 1 else ''} wait {wait}"
 
 
 def bouncers(demand: Demand, *, clients: int, room: int, instances: int = 1) -> Bouncers:
@@ -146,13 +157,10 @@ def bouncers(demand: Demand, *, clients: int, room: int, instances: int = 1) -> 
     part, served = demand.times(1 / instances), ceil(clients / instances)
     # More than a connection for each client is never in use.
     needed = min(served, part.in_burst.connections)
-    most = min(needed, room // instances)
-    size = min(part.steady.connections, most)
     return Bouncers(
         demand=part,
         instances=instances,
-        default_pool_size=size,
-        reserve_pool_size=most - size,
+        default_pool_size=min(needed, room // instances),
         max_client_conn=ceil(served * CLIENT_MARGIN),
         clients=clients,
         needed=needed * instances,
@@ -165,9 +173,9 @@ class FleetAdvice:
 
     deployment: Deployment
     kept: int
-    """connections that are open for most of the time"""
+    """connections that are open from the start"""
     most: int
-    """connections that can be open, overflow and all"""
+    """connections that can be open"""
     bouncer: Bouncers
     """what one PgBouncer in transaction mode would need, due or not"""
     verdict: str
@@ -181,7 +189,7 @@ def advise_fleet(process: ProcessAdvice, deployment: Deployment) -> FleetAdvice:
     others, clients = fleet.other_connections, fleet.web_processes * process.most
     demand = deployment.transactions.demand_of(process.demand).times(fleet.web_processes)
     bouncer = bouncers(demand, clients=clients, room=deployment.room_for_web)
-    kept, most = fleet.web_processes * process.size + others, clients + others
+    kept, most = fleet.web_processes * process.least + others, clients + others
     verdict = _verdict(most, room, bouncer)
     reason = {
         "direct": f"PgBouncer is not due: the fleet can open {most:,} of {room.usable:,}",

@@ -1,4 +1,4 @@
-"""What one process' pool should be: POOL_SIZE, MAX_OVERFLOW and TIMEOUT, each with its reason."""
+"""What one process' pool should be: POOL_SIZE, MIN_SIZE, MAX_OVERFLOW and TIMEOUT, each with its reason."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -11,6 +11,13 @@ TIMEOUT_LEAST_S, TIMEOUT_MOST_S = 2, 30
 # So few callers wait longer than what TIMEOUT is a multiple of.
 RARE = 1e-4
 TIMEOUT_MARGIN = 2
+# A pool opens an overflow connection at once, where its caller could wait a moment, and closes it on return: on a pool
+# that is too small, each loan above it is a login. An idle connection costs the server less.
+OVERFLOW = 0
+WHY_NO_OVERFLOW = (
+    "an overflow connection is opened for one loan and closed after it: a login each time, where one that is kept "
+    "costs next to nothing"
+)
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,10 @@ class ProcessAdvice:
 
     demand: Demand
     threads: Threads | None
+    least: int
+    """MIN_SIZE: what the load needs for most of the time"""
     size: int
-    overflow: int
+    """POOL_SIZE: what it needs in a burst"""
     timeout_s: int
     settings: tuple[Setting, ...]
     warnings: tuple[str, ...]
@@ -56,11 +65,11 @@ class ProcessAdvice:
     @property
     def most(self) -> int:
         """How many connections the process can open."""
-        return self.size + self.overflow
+        return self.size + OVERFLOW
 
     @property
     def pool(self) -> Pool:
-        """What it keeps, under its load."""
+        """All of it, under the load as it is for most of the time."""
         return pool_of(self.demand.load, self.size)
 
     def wait_s(self, share: float) -> float:
@@ -75,27 +84,26 @@ def advise_process(demand: Demand, threads: Threads | None = None) -> ProcessAdv
         demand: of this process.
         threads: what bounds its callers, where that is known.
     """
-    load, target, burst = demand.load, demand.target, demand.burst
-    needed = demand.steady
+    needed = demand.in_burst
     size = _within(threads, needed.connections)
-    most = max(size, _within(threads, demand.in_burst.connections))
-    rare_s = 0.0 if threads and most >= threads.most else pool_of(load.times(burst), most).wait_s(1 - RARE)
+    least = min(size, demand.steady.connections)
+    rare_s = 0.0 if threads and size >= threads.most else pool_of(needed.load, size).wait_s(1 - RARE)
     timeout_s = min(TIMEOUT_MOST_S, max(TIMEOUT_LEAST_S, ceil(TIMEOUT_MARGIN * rare_s)))
     settings = (
-        Setting("POOL_SIZE", size, _why_size(needed, size, target, threads)),
-        Setting("MAX_OVERFLOW", most - size, _why_overflow(size, most, burst, threads)),
+        Setting("POOL_SIZE", size, _why_size(demand, needed, size, threads)),
+        Setting("MIN_SIZE", least, _why_least(least, size)),
+        Setting("MAX_OVERFLOW", OVERFLOW, WHY_NO_OVERFLOW),
         Setting("TIMEOUT", timeout_s, _why_timeout(rare_s)),
     )
-    warnings = tuple(_warnings(load, threads))
-    return ProcessAdvice(demand, threads, size, most - size, timeout_s, settings, warnings)
+    return ProcessAdvice(demand, threads, least, size, timeout_s, settings, tuple(_warnings(demand.load, threads)))
 
 
 def _within(threads: Threads | None, connections: int) -> int:
     return min(max(connections, threads.least), threads.most) if threads else connections
 
 
-def _why_size(needed: Pool, size: int, target: Target, threads: Threads | None) -> str:
-    in_use = f"{_rate(needed.load)} × {duration(needed.load.holds.mean_s)} keep {needed.load.in_use:.2g} in use"
+def _why_size(demand: Demand, needed: Pool, size: int, threads: Threads | None) -> str:
+    in_use = _in_use(demand)
     if threads and size == threads.most:
         return f"{in_use}; {threads.most} are all that {_threads(threads)} can use, so nobody waits"
     if threads and size == threads.least and size > needed.connections:
@@ -103,7 +111,14 @@ def _why_size(needed: Pool, size: int, target: Target, threads: Threads | None) 
             f"{needed.connections} would keep the target, but {_threads(threads)} need "
             f"{threads.count} × ({threads.connections_each} − 1) + 1, or they can all wait for each other"
         )
-    return f"{in_use} (Little's law); with {size}, {_kept(needed, target)}{_with_one_less(needed, target)}"
+    then = "then, " if demand.burst > 1 else ""
+    return f"{in_use}; {then}with {size}, {_kept(needed, demand.target)}{_with_one_less(needed, demand.target)}"
+
+
+def _in_use(demand: Demand) -> str:
+    load, burst = demand.load, demand.burst
+    then = f", {load.in_use * burst:.3g} in a burst of {burst:g} × the load" if burst > 1 else ""
+    return f"{_rate(load)} × {duration(load.holds.mean_s)} keep {load.in_use:.3g} in use (Little's law){then}"
 
 
 def _kept(pool: Pool, target: Target) -> str:
@@ -119,12 +134,10 @@ def _with_one_less(pool: Pool, target: Target) -> str:
     return f", with {less.connections} it is {duration(less.wait_s(target.share))}"
 
 
-def _why_overflow(size: int, most: int, burst: float, threads: Threads | None) -> str:
-    if threads and most == threads.most:
-        return f"with {most} in all each of {_threads(threads)} has its own; those above POOL_SIZE close on return"
-    if most == size:
-        return f"POOL_SIZE keeps the target in a burst of {burst:g} × the load as well"
-    return f"in a burst of {burst:g} × the load {most} keep the target; those above POOL_SIZE close on return"
+def _why_least(least: int, size: int) -> str:
+    if least == size:
+        return "open from the start: the usual load needs all of them"
+    return "open from the start: the usual load keeps the target with them; the others open when a burst needs them"
 
 
 def _why_timeout(rare_s: float) -> str:

@@ -13,7 +13,12 @@ from poolhouse.sizing.queue import Holds, Load, Pool, pool_of
 
 SCHEMA_VERSION = 1
 SHARES = {"p50_s": 0.50, "p95_s": 0.95, "p99_s": 0.99}
-VARIABLES = {"POOL_SIZE": "DB_MAX_CONNS", "MAX_OVERFLOW": "DB_MAX_OVERFLOW", "TIMEOUT": "DB_POOL_TIMEOUT"}
+VARIABLES = {
+    "POOL_SIZE": "DB_MAX_CONNS",
+    "MIN_SIZE": "DB_MIN_CONNS",
+    "MAX_OVERFLOW": "DB_MAX_OVERFLOW",
+    "TIMEOUT": "DB_POOL_TIMEOUT",
+}
 PGBOUNCER_VARIABLES = {
     "default_pool_size": "PGBOUNCER_POOL_SIZE",
     "reserve_pool_size": "PGBOUNCER_RESERVE_POOL_SIZE",
@@ -53,8 +58,8 @@ class Advice:
         at_work = self.fleet.bouncer.default_pool_size
         if self.cores is not None and at_work > (rule := connections_by_cores(self.cores)):
             found.append(
-                f"PgBouncer would keep {at_work} connections at work, over the {rule} of the rule of thumb cores × 2 + "
-                "1: measure whether the server is faster with fewer, and shorten transactions"
+                f"PgBouncer would let {at_work} connections work at once, over the {rule} of the rule of thumb cores "
+                "× 2 + 1: measure whether the server is faster with fewer, and shorten transactions"
             )
         return found
 
@@ -92,10 +97,11 @@ class Advice:
         }
 
     def env_lines(self) -> Iterator[str]:
-        """Give lines for .env, PgBouncer's where it is due."""
+        """Give lines for .env; where PgBouncer is due, those that lead through it as well."""
         for setting in self.process.settings:
             yield f"{VARIABLES[setting.name]}={setting.value}"
         if self.fleet.verdict in ("due", "too small"):
+            yield "USE_PGBOUNCER=true"
             for setting in self.fleet.bouncer.settings:
                 if setting.name in PGBOUNCER_VARIABLES:
                     yield f"{PGBOUNCER_VARIABLES[setting.name]}={setting.value}"
