@@ -1,6 +1,7 @@
 """Bar charts as SVG that a page shows in light and dark, and that print."""
 
 from collections.abc import Sequence
+from statistics import median
 
 from lab.svg import line, picture, rectangle, text
 
@@ -28,16 +29,16 @@ def bars(title: str, subtitle: str, rows: Sequence[tuple[str, list[float], bool]
         unit: of the measurements.
     """
     left = 20 + CHARACTER * max(len(label) for label, _, _ in rows)
-    scale = (WIDTH - left - RIGHT) / max(max(values) for _, values, _ in rows)
+    scale = (WIDTH - left - RIGHT) / (max(max(values) for _, values, _ in rows) or 1)
     parts = []
     for number, (label, values, is_ours) in enumerate(rows):
         y = TOP + number * (BAR + GAP)
-        middle, median = y + BAR / 2, sorted(values)[len(values) // 2]
-        end, least, greatest = (left + value * scale for value in (median, min(values), max(values)))
+        middle, typical = y + BAR / 2, median(values)
+        end, least, greatest = (left + value * scale for value in (typical, min(values), max(values)))
         parts += [
             text(left - 10, middle + 5, label, "label", "end"),
             rectangle("ours" if is_ours else "bar", left, y, end - left, BAR),
             line("spread", least, middle, greatest, middle),
-            text(max(end, greatest) + 8, middle + 5, f"{median:,.0f} {unit}", "label"),
+            text(max(end, greatest) + 8, middle + 5, f"{typical:,.0f} {unit}", "label"),
         ]
     return picture((WIDTH, TOP + len(rows) * (BAR + GAP) + 8), STYLE, title, subtitle, parts)

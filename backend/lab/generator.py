@@ -5,23 +5,24 @@ are of requests and not of buckets.
 """
 
 import tempfile
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
 
 import numpy as np
 
+from lab.answers import Answers, Log, Spans
 from sandbox import debian
 
 CONNECT_PERIOD_MS = 10
-SILENCE_S = 10
-QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99, "max_ms": 1.0}
-
-Latency = dict[str, float]
-"""by the names of QUANTILES, in milliseconds"""
+SLACK_S = 5
+"""for which load goes on if nobody stops it"""
+KEPT_SHARE = 0.95
+"""of a rate: asked for less, it was another"""
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,13 @@ class Closed:
     def options(self, duration_s: float) -> list[str]:
         """Give h2load's options for it."""
         return [f"--clients={self.clients}", f"--duration={duration_s * 1000:.0f}ms"]
+
+    def rate_kept(self, _: float) -> None:
+        """Say nothing: no rate was asked for."""
+
+    def unanswered(self, log: Log, begin_s: float, end_s: float) -> int:
+        """Count the clients that waited for one answer all the time between two moments, in seconds since 1970."""
+        return sum(asked_s <= begin_s for asked_s in log.in_hand(self.clients, end_s))
 
 
 @dataclass(frozen=True)
@@ -57,94 +65,105 @@ class Constant:
     def options(self, duration_s: float) -> list[str]:
         """Give h2load's options for it; the clients begin one after the other, so their requests do not coincide."""
         each_requests_per_s = self.requests_per_s / self.clients
-        begin_together = max(1, round(self.requests_per_s * CONNECT_PERIOD_MS / 1000))
+        period_ms = max(CONNECT_PERIOD_MS, round(1000 / self.requests_per_s))
+        begin_together = max(1, round(self.requests_per_s * period_ms / 1000))
         return [
             f"--clients={self.clients}",
             f"--rate={min(begin_together, self.clients)}",
-            f"--rate-period={CONNECT_PERIOD_MS}ms",
+            f"--rate-period={period_ms}ms",
             f"--rps={each_requests_per_s:g}",
             f"--requests={round(self.requests_per_s * duration_s)}",
         ]
+
+    def rate_kept(self, ended_per_s: float) -> bool:
+        """Say whether as many requests ended as fell due: if not, all clients were busy, and asked later."""
+        return ended_per_s >= KEPT_SHARE * self.requests_per_s
+
+    def unanswered(self, log: Log, begin_s: float, end_s: float) -> int:
+        """Give none: who waits too long cannot ask at the rate, which shows in `Answers.rate_kept`."""
+        return 0
 
 
 Load = Closed | Constant
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What came back."""
+@dataclass
+class Loading:
+    """Load that is under way."""
 
-    duration_s: float
-    spans_ms: Mapping[int, "np.ndarray[tuple[int], np.dtype[np.float64]]"]
-    """by HTTP status: from sending a request to the last byte of its answer"""
-    unanswered: int
-    """requests that were cut off, refused or timed out"""
+    how: Load
+    parts: list[tuple[Load, Popen[str], Path]] = field(default_factory=list)
+    """each address's share, the h2load that asks, and its log"""
 
-    @property
-    def good(self) -> int:
-        """How many were answered as the view meant to."""
-        return sum(len(spans) for status, spans in self.spans_ms.items() if status < 400)
+    def answers(self, begin_s: float, end_s: float) -> Answers:
+        """Stop asking, and give what was answered between two moments, in seconds since 1970.
 
-    @property
-    def statuses(self) -> Counter[int]:
-        """How many answers had each status."""
-        return Counter({status: len(spans) for status, spans in self.spans_ms.items()})
+        What was asked before and is answered between them counts, as it does in a system that is always busy.
 
-    def latency(self, *statuses: int) -> Latency | None:
-        """Give percentiles of the answers with these statuses, or of all good ones; None where there are none."""
-        wanted = statuses or [status for status in self.spans_ms if status < 400]
-        spans = [self.spans_ms[status] for status in wanted if status in self.spans_ms]
-        if not spans:
-            return None
-        ms = np.quantile(np.concatenate(spans), list(QUANTILES.values()), method="inverted_cdf")
-        return {name: round(float(value), 3) for name, value in zip(QUANTILES, ms, strict=True)}
+        Raises:
+            RuntimeError: h2load failed; the text has what it said.
+        """
+        logs = [(share, self._log(process, path)) for share, process, path in self.parts]
+        spans_ms: dict[int, list[Spans]] = defaultdict(list)
+        for _, log in logs:
+            for status, spans in log.between(begin_s, end_s).items():
+                spans_ms[status].append(spans)
+        cut_off = sum(log.cut_off(begin_s, end_s) for _, log in logs)
+        unanswered = sum(share.unanswered(log, begin_s, end_s) for share, log in logs)
+        joined: dict[int, Spans] = {status: np.concatenate(spans) for status, spans in spans_ms.items()}
+        ended, duration_s = cut_off + sum(map(len, joined.values())), end_s - begin_s
+        return Answers(duration_s, joined, cut_off, unanswered, self.how.rate_kept(ended / duration_s))
+
+    def _log(self, process: Popen[str], path: Path) -> Log:
+        if process.poll() not in (None, 0):
+            raise RuntimeError(f"h2load: {process.communicate()[0].strip()[-500:]}")
+        process.kill()  # it writes each line as the request ends, so nothing is lost
+        process.communicate()
+        return Log(path.read_text() if path.exists() else "")
 
 
-def load(urls: Sequence[str], how: Load, duration_s: float) -> Answers:
-    """Ask for a time.
+@contextmanager
+def loading(urls: Sequence[str], how: Load, longest_s: float) -> Iterator[Loading]:
+    """Ask for the length of a block.
 
     Args:
         urls: of the page on this machine; where there are several, each gets the same share of the clients.
         how: closed loop or constant rate.
-        duration_s: for how long requests are made.
+        longest_s: after which asking ends by itself.
+    """
+    with tempfile.TemporaryDirectory(prefix="poolhouse-load-") as folder, ExitStack() as started:
+        data = Path(folder)
+        data.chmod(0o777)  # its user in there is another
+        under_way = Loading(how)
+        shares: list[Load] = [*how.shared(len(urls))]
+        for number, (url, share) in enumerate(zip(urls, shares, strict=True)):
+            if share.clients == 0:
+                continue
+            name = f"log-{number}"
+            process = started.enter_context(_ask(url, share, longest_s, data, name))
+            started.callback(process.kill)
+            under_way.parts.append((share, process, data / name))
+        yield under_way
+
+
+def load(urls: Sequence[str], how: Load, duration_s: float, warm_up_s: float = 0.1) -> Answers:
+    """Ask for a time, and count what is answered in it after the warm-up.
 
     Raises:
         RuntimeError: h2load failed; the text has what it said.
     """
-    shares: list[Load] = [*how.shared(len(urls))]
-    with tempfile.TemporaryDirectory(prefix="poolhouse-load-") as folder, ExitStack() as started:
-        data = Path(folder)
-        data.chmod(0o777)  # its user in there is another
-        asking = []
-        for number, (url, share) in enumerate(zip(urls, shares, strict=True)):
-            if share.clients == 0:
-                continue
-            process = started.enter_context(_ask(url, share, duration_s, data, f"log-{number}"))
-            started.callback(process.kill)  # where one fails, the others need not go on
-            asking.append((url, process))
-        for url, process in asking:
-            said, _ = process.communicate(timeout=duration_s + 2 * SILENCE_S)
-            if process.returncode != 0:
-                raise RuntimeError(f"h2load {url}: {said.strip()[-500:]}")
-        return _read("".join(log.read_text() for log in data.iterdir()), duration_s)
+    with loading(urls, how, warm_up_s + duration_s + SLACK_S) as under_way:
+        time.sleep(warm_up_s)
+        begin_s = time.time()
+        time.sleep(duration_s)
+        return under_way.answers(begin_s, time.time())
 
 
 def _ask(url: str, how: Load, duration_s: float, data: Path, log: str) -> Popen[str]:
-    command = ["/usr/bin/h2load", "--h1", f"--connection-inactivity-timeout={SILENCE_S}", f"--log-file=/data/{log}"]
-    argv = [*command, *how.options(duration_s), url]
+    argv = ["/usr/bin/h2load", "--h1", f"--log-file=/data/{log}", *how.options(duration_s), url]
     wrapped = debian.cached_load_generator().command(argv, binds={}, data=data, die_with_parent=True)
     return Popen(wrapped, stdout=PIPE, stderr=STDOUT, text=True)
 
 
 def _shares(whole: int, parts: int) -> list[int]:
     return [whole // parts + (number < whole % parts) for number in range(parts)]
-
-
-def _read(log: str, duration_s: float) -> Answers:
-    """Read h2load's log: a line for each request, with its start in µs, its HTTP status or -1, and its span in µs."""
-    spans_ms: dict[int, list[float]] = defaultdict(list)
-    for line in log.splitlines():
-        _, status, span_us = line.split("\t")
-        spans_ms[int(status)].append(int(span_us) / 1000)
-    unanswered = len(spans_ms.pop(-1, []))
-    return Answers(duration_s, {status: np.array(spans) for status, spans in spans_ms.items()}, unanswered)

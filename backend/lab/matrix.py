@@ -51,15 +51,24 @@ class Plan:
     """no two with the same model"""
     rounds: int
     turn_s: float
+    warm_up_s: float = 0.5
     connections: int = 20
     """that a web may have by its pools, or PgBouncer for it"""
+    health_checks: bool = True
+    """a strategy looks whether a kept connection is alive before it lends it, in its own way"""
     rate: float | None = None
     """requests/s to ask for, whatever the answers take; None: as fast as the clients are answered"""
 
     @property
-    def conditions(self) -> dict[str, float | None]:
+    def conditions(self) -> dict[str, Any]:
         """Give what every turn of the plan has in common."""
-        return {"turn_s": self.turn_s, "connections": self.connections, "rate_asked_per_s": self.rate}
+        return {
+            "turn_s": self.turn_s,
+            "warm_up_s": self.warm_up_s,
+            "connections": self.connections,
+            "health_checks": self.health_checks,
+            "rate_asked_per_s": self.rate,
+        }
 
     def cells(self) -> Iterator[Cell]:
         """Give all cells, a round after the other, those of a stand together.

@@ -1,17 +1,19 @@
 """One turn of an experiment: load on a web that runs, and what everybody did meanwhile."""
 
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lab.generator import Answers, Closed, Load, load
+from lab.answers import Answers
+from lab.generator import SLACK_S, Load, loading
 from lab.waits import Waits
 from lab.watch import Watch, Watcher
 from lab.web import Web
 from lab.workloads import ERRORS, SLOW_STATUS
+from poolhouse.servers.bounded import Cursor
 from sandbox.processes import family_memory_bytes, family_processor_s
 from sandbox.servers import Server
-
-SETTLE_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -29,20 +31,23 @@ class Observation:
         """Give it as JSON data."""
         answers, watch = self.answers, self.watch
         statuses = answers.statuses
-        good = max(1, answers.good)
+        failed = {"no answer": answers.cut_off, "no answer in time": answers.unanswered}
         return {
             "requests_per_s": round(answers.good / answers.duration_s, 1),
             "latency": answers.latency(),
             "latency_of_fast": answers.latency(200) if statuses[SLOW_STATUS] else None,
             "errors": {
                 **{ERRORS.get(status, str(status)): count for status, count in statuses.items() if status >= 400},
-                **({"no answer": answers.unanswered} if answers.unanswered else {}),
+                **{kind: count for kind, count in failed.items() if count},
             },
-            "answers": statuses.total() + answers.unanswered,
+            "answers": statuses.total() + sum(failed.values()),
+            "rate_kept": answers.rate_kept,
             "connections_opened_per_s": round(watch.sessions / answers.duration_s, 1),
             "server_connections": {"max": watch.most_open, "mean": round(watch.mean_open, 1)},
             "samples": [[one.at_s, one.open, one.active, one.idle_in_transaction] for one in watch.samples],
-            "processor_us_a_request": {who: round(s / good * 1e6) for who, s in self.processor_s.items()},
+            "processor_us_a_request": {
+                who: round(s / answers.good * 1e6) if answers.good else None for who, s in self.processor_s.items()
+            },
             "memory_mib": {who: round(mib, 1) for who, mib in self.memory_mib.items()},
             "wait_ms": self.waits.as_document(),
         }
@@ -57,27 +62,40 @@ class Site:
     """PostgreSQL, and PgBouncer if the web goes through it"""
     watcher: Watcher
     """of PostgreSQL"""
+    console: Cursor | None
+    """of PgBouncer"""
 
 
-def observe(site: Site, path: str, how: Load, duration_s: float) -> Observation:
+def observe(site: Site, path: str, how: Load, duration_s: float, warm_up_s: float) -> Observation:
     """Load a web for a time and watch everything.
 
     Args:
         site: what runs.
         path: of the page to ask for.
         how: the load.
-        duration_s: how long.
+        duration_s: how long is counted.
+        warm_up_s: for how long is asked before, so that processes, threads and connections are there, and queues as
+            long as they get.
     """
     pids = {"web": site.web.pids, **{server.name: (server.pid,) for server in site.servers if server.pid is not None}}
-    waits = Waits.begun(through_pgbouncer="pgbouncer" in pids)
-    begun_s = {who: sum(map(family_processor_s, theirs)) for who, theirs in pids.items()}
-    with site.watcher.watching() as watch:
-        answers = load(site.web.urls(path), how, duration_s)
-    processor_s = {who: sum(map(family_processor_s, theirs)) - begun_s[who] for who, theirs in pids.items()}
-    memory_mib = {who: sum(map(family_memory_bytes, theirs)) / 2**20 for who, theirs in pids.items()}
-    return Observation(answers, watch, processor_s, memory_mib, waits.ended())
+    with loading(site.web.urls(path), how, warm_up_s + duration_s + SLACK_S) as under_way:
+        time.sleep(warm_up_s)
+        waits = Waits.begun(site.console)
+        with site.watcher.watching() as watch:
+            processor_s, begin_s = _each(family_processor_s, pids), time.time()
+            time.sleep(duration_s)
+            processor_after_s, end_s = _each(family_processor_s, pids), time.time()
+        memory_bytes = _each(family_memory_bytes, pids)
+        waited = waits.ended()
+        answers = under_way.answers(begin_s, end_s)
+    return Observation(
+        answers,
+        watch,
+        {who: processor_after_s[who] - processor_s[who] for who in pids},
+        {who: size_bytes / 2**20 for who, size_bytes in memory_bytes.items()},
+        waited,
+    )
 
 
-def settle(web: Web, path: str, clients: int) -> None:
-    """Ask for a moment without counting, so that processes, threads and connections are there."""
-    load(web.urls(path), Closed(clients), SETTLE_S)
+def _each(question: Callable[[int], float], pids: Mapping[str, Sequence[int]]) -> dict[str, float]:
+    return {who: sum(map(question, theirs)) for who, theirs in pids.items()}

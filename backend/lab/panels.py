@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from lab.chart import STYLE as BASE_STYLE
 from lab.svg import dot, line, path, picture, polygon, text
 
-COLUMNS, WIDTH, HEIGHT, GUTTER, NAME, TOP, TICKS = 4, 202, 104, 18, 20, 62, 34
+COLUMNS, WIDTH, HEIGHT, GUTTER, NAME, TOP, TICKS = 4, 202, 104, 18, 20, 62, 40
+BELOW_LIMIT = 22
+"""where words in a panel are clear of the limit that is drawn across it"""
 
 STYLE = f"""{BASE_STYLE}
     :root {{ --bad: #c0392b; --faint: #d5dbe4; }}
@@ -54,13 +56,19 @@ class Axis:
     def ticks(self) -> list[float]:
         """Give round values to draw lines at."""
         if self.is_logarithmic:
-            first, last = math.ceil(math.log10(self.least)), math.floor(math.log10(self.greatest))
-            return [10.0**power for power in range(first, last + 1)]
+            decades = self._between(1)
+            return decades if len(decades) > 1 else self._between(1, 3)
         span = self.greatest - self.least
         step: float = 10 ** math.floor(math.log10(span))
         while span / step > 4:
             step *= 2
         return [self.least + number * step for number in range(int(span / step) + 1)]
+
+    def _between(self, *steps: int) -> list[float]:
+        """Give the steps of each decade that lie on the axis."""
+        powers = range(math.floor(math.log10(self.least)), math.ceil(math.log10(self.greatest)) + 1)
+        found = [step * 10.0**power for power in powers for step in steps]
+        return [value for value in found if self.least <= value <= self.greatest]
 
 
 def lines(title: str, subtitle: str, panels: Mapping[str, Sequence[Point]], labels: Sequence[str], axis: Axis) -> str:
@@ -117,7 +125,7 @@ def areas(
     bodies = {
         name: behind
         + "".join(_area(part, number * width, width, axis) for number, part in enumerate(parts) if part)
-        + text(WIDTH, 11, f"most: {most[name]:.0f}", "value", "end")
+        + text(WIDTH, BELOW_LIMIT, f"most: {most[name]:.0f}", "value", "end")
         for name, parts in panels.items()
     }
     return _panels(title, subtitle, bodies)
@@ -149,4 +157,5 @@ def _panels(title: str, subtitle: str, bodies: Mapping[str, str]) -> str:
         x, y = TICKS + number % COLUMNS * across, TOP + NAME + number // COLUMNS * down
         parts.append(f'<g transform="translate({x} {y})">{text(0, -7, name, "name")}{body}</g>')
     height = TOP + math.ceil(len(bodies) / COLUMNS) * down
-    return picture((COLUMNS * across, height), STYLE, title, subtitle, parts)
+    # Names are longer than panels are wide.
+    return picture((COLUMNS * across + GUTTER, height), STYLE, title, subtitle, parts)

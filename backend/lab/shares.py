@@ -5,15 +5,25 @@ from collections.abc import Mapping, Sequence
 from lab.chart import STYLE as BASE_STYLE
 from lab.svg import picture, rectangle, text
 
-WIDTH, LEFT, BAR_WIDTH, BAR, GAP, TOP, LEGEND = 940, 235, 300, 22, 9, 62, 26
+WIDTH, LEFT, BAR_WIDTH, BAR, GAP, TOP, LINE = 940, 235, 300, 22, 9, 62, 20
 CHARACTER = 6.6
 """about the width of one in the legend"""
 
+LIGHT = ("#2f6fd0", "#e0a12b", "#8e5bb5", "#c0392b", "#7a828e", "#222", "#3f8f6b", "#c76d9b")
+DARK = ("#7fb0ff", "#f2c063", "#c39be0", "#ff8a7a", "#98a2b0", "#eee", "#7cc7a4", "#eba5c8")
+# The steps are great between neighbours, since they meet.
+PRINT = ("#e4e4e4", "#8a8a8a", "#cfcfcf", "#444", "#b4b4b4", "#000", "#9c9c9c", "#666")
+
+
+def _palette(colours: Sequence[str]) -> str:
+    return f":root {{ {' '.join(f'--kind{number}: {colour};' for number, colour in enumerate(colours))} }}"
+
+
 STYLE = f"""{BASE_STYLE}
-    :root {{ --kind0: #2f6fd0; --kind1: #e0a12b; --kind2: #8e5bb5; --kind3: #c0392b; --kind4: #7a828e; --kind5: #222; }}
-    @media (prefers-color-scheme: dark) {{ :root {{
-      --kind0: #7fb0ff; --kind1: #f2c063; --kind2: #c39be0; --kind3: #ff8a7a; --kind4: #98a2b0; --kind5: #eee; }} }}
-    {" ".join(f".kind{number} {{ fill: var(--kind{number}); }}" for number in range(6))}
+    {_palette(LIGHT)}
+    @media (prefers-color-scheme: dark) {{ {_palette(DARK)} }}
+    @media print {{ {_palette(PRINT)} .kind {{ stroke: #000; stroke-width: .5; }} }}
+    {" ".join(f".kind{number} {{ fill: var(--kind{number}); }}" for number in range(len(LIGHT)))}
 """
 
 
@@ -24,19 +34,29 @@ def shares(title: str, subtitle: str, rows: Mapping[str, tuple[Mapping[str, floa
         title: what the picture shows.
         subtitle: how to read it.
         rows: by name, the share of each kind, and a text to write behind the bar.
-        kinds: all there are, up to six, in the order of drawing; each has its colour whether it occurs or not.
+        kinds: all there are, up to eight, in the order of drawing; each has its colour whether it occurs or not.
     """
-    parts, x = [], 0.0
-    for number, kind in enumerate(kinds):
-        if any(found.get(kind) for found, _ in rows.values()):
-            parts += [rectangle(f"kind{number}", x, TOP - 6, 11, 11), text(x + 16, TOP + 4, kind)]
-            x += 34 + CHARACTER * len(kind)
-    for row, (name, (found, said)) in enumerate(rows.items()):
-        y, x = TOP + LEGEND + row * (BAR + GAP), float(LEFT)
-        parts.append(text(LEFT - 10, y + 15, name, anchor="end"))
-        for number, kind in enumerate(kinds):
+    classes = {kind: f"kind kind{number}" for number, kind in enumerate(kinds)}
+    occurring = {kind: name for kind, name in classes.items() if any(found.get(kind) for found, _ in rows.values())}
+    parts, y = _legend(occurring)
+    for name, (found, said) in rows.items():
+        parts += [text(LEFT - 10, y + 15, name, anchor="end"), text(LEFT + BAR_WIDTH + 10, y + 15, said)]
+        x = float(LEFT)
+        for kind, class_ in occurring.items():
             width = found.get(kind, 0) * BAR_WIDTH
-            parts.append(rectangle(f"kind{number}", x, y, width, BAR))
+            parts.append(rectangle(class_, x, y, width, BAR))
             x += width
-        parts.append(text(LEFT + BAR_WIDTH + 10, y + 15, said))
-    return picture((WIDTH, TOP + LEGEND + len(rows) * (BAR + GAP) + 6), STYLE, title, subtitle, parts)
+        y += BAR + GAP
+    return picture((WIDTH, y + 6), STYLE, title, subtitle, parts)
+
+
+def _legend(classes: Mapping[str, str]) -> tuple[list[str], float]:
+    """Draw it in as many lines as it takes, and say where what follows begins."""
+    parts, x, y = [], 0.0, float(TOP)
+    for kind, class_ in classes.items():
+        width = 34 + CHARACTER * len(kind)
+        if x + width > WIDTH:
+            x, y = 0.0, y + LINE
+        parts += [rectangle(class_, x, y - 6, 11, 11), text(x + 16, y + 4, kind)]
+        x += width
+    return parts, y + LINE

@@ -1,9 +1,13 @@
 """Every strategy under every load: a web for each, its database, its pooler, turn by turn."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from itertools import groupby
+from typing import Any
 
+from django.db import connection
 from rich.console import Console
 from rich.progress import Progress
 
@@ -11,19 +15,43 @@ from config.env import Database, Monitor, Pooler, Servers, read
 from config.strategies import STRATEGIES
 from lab.generator import Closed, Constant, Load
 from lab.matrix import Cell, Journal, Plan, Stand, Turn
-from lab.observation import Site, observe, settle
+from lab.observation import Site, observe
+from lab.waits import console
 from lab.watch import Watcher
 from lab.web import MODELS, running
 from sandbox.servers import Place, pgbouncer, timescale
 
-MAX_CONNECTIONS = 40
-"""of the server: 35 for the application, so that 128 clients with a connection each are too many"""
-POOL_TIMEOUT_S = 1.0
+POOL_TIMEOUT_S = 0.5
+"""for which a request waits for a connection, in a pool or in PgBouncer"""
+METHOD = 2
+"""changes with how is measured: turns that were taken otherwise do not mix"""
+
+LIMITS = """
+SELECT current_setting('max_connections')::int,
+       current_setting('superuser_reserved_connections')::int + current_setting('reserved_connections')::int
+"""
 
 
-def variables(stand: Stand, connections: int) -> dict[str, str]:
+def conditions(plan: Plan) -> dict[str, Any]:
+    """Give what all turns of a plan have in common, as JSON data; the server must run."""
+    with connection.cursor() as cursor:
+        cursor.execute(LIMITS)
+        most, reserved = cursor.fetchone()
+    connection.close()  # what is measured is to be alone on the server
+    return {
+        **plan.conditions,
+        "method": METHOD,
+        "models": {name: model.label for name, model in MODELS.items()},
+        "pool_timeout_s": POOL_TIMEOUT_S,
+        "pgbouncer_wait_s": POOL_TIMEOUT_S,
+        "max_connections": most,
+        "server_room": most - reserved - 1,  # the watcher's
+    }
+
+
+def variables(stand: Stand, plan: Plan) -> dict[str, str]:
     """Give the environment of a web: the same number of connections, whoever keeps them."""
-    each = max(1, connections // MODELS[stand.model].processes_in_all)
+    each = max(1, plan.connections // MODELS[stand.model].processes_in_all)
     return {
         "DB_POOL_STRATEGY": stand.strategy,
         "DJANGO_ENV": "production",
@@ -31,31 +59,51 @@ def variables(stand: Stand, connections: int) -> dict[str, str]:
         "DB_MAX_OVERFLOW": "0",
         "DB_MIN_CONNS": str(min(2, each)),
         "DB_POOL_TIMEOUT": str(POOL_TIMEOUT_S),
-        "DB_CONN_HEALTH_CHECKS": "true",
+        "DB_CONN_HEALTH_CHECKS": str(plan.health_checks),
         "POOLHOUSE_PUBLISH_INTERVAL_S": "0.2",
         "POOLHOUSE_REPORT_TTL_S": "2",
         "POOLHOUSE_LEAK_THRESHOLD_S": "0",
     }
 
 
-def measure(plan: Plan, journal: Journal, place: Place, console: Console) -> None:
+def measure(plan: Plan, journal: Journal, place: Place, screen: Console) -> None:
     """Measure what the journal lacks of a plan, and keep each turn as it ends."""
     cells = journal.missing(plan.cells())
     with (
         Watcher.connected(read(Database), read(Monitor)) as watcher,
-        Progress(console=console, transient=True) as progress,
+        Progress(console=screen, transient=True) as progress,
     ):
         task = progress.add_task("", total=len(cells))
+
+        def keep(turn: Turn) -> None:
+            journal.add(turn)
+            progress.advance(task)
+
         for stand, of_stand in groupby(cells, key=lambda cell: cell.stand):
             progress.update(task, description=f"{stand.strategy} · {stand.model}")
-            with standing(stand, plan.connections, place, watcher) as site:
-                for workload, turns in groupby(of_stand, key=lambda cell: cell.workload):
-                    for number, cell in enumerate(turns):
-                        if number == 0:
-                            settle(site.web, workload, cell.clients)
-                        seen = observe(site, workload, _load(plan, cell), plan.turn_s)
-                        journal.add(Turn(cell, seen.as_document()))
-                        progress.advance(task)
+            workloads = deque(list(turns) for _, turns in groupby(of_stand, key=lambda cell: cell.workload))
+            _measure_workloads(plan, workloads, partial(standing, stand, plan, place, watcher), keep)
+
+
+def _measure_workloads(
+    plan: Plan,
+    workloads: deque[list[Cell]],
+    start: Callable[[], AbstractContextManager[Site]],
+    keep: Callable[[Turn], None],
+) -> None:
+    """Measure one workload after the other, on a web that is started anew after each that it did not answer well.
+
+    What failed leaves connections and requests behind, which the next workload is not to pay for.
+    """
+    while workloads:
+        with start() as site:
+            is_well = True
+            while workloads and is_well:
+                for cell in workloads.popleft():
+                    observation = observe(site, cell.workload, _load(plan, cell), plan.turn_s, plan.warm_up_s)
+                    turn = Turn(cell, observation.as_document())
+                    keep(turn)
+                    is_well = is_well and not turn.seen["errors"]
 
 
 def _load(plan: Plan, cell: Cell) -> Load:
@@ -63,17 +111,22 @@ def _load(plan: Plan, cell: Cell) -> Load:
 
 
 @contextmanager
-def standing(stand: Stand, connections: int, place: Place, watcher: Watcher) -> Iterator[Site]:
+def standing(stand: Stand, plan: Plan, place: Place, watcher: Watcher) -> Iterator[Site]:
     """Run the web of a stand, and PgBouncer before it where the strategy has it, for the length of a block."""
     server = timescale(place, read(Database), read(Monitor), read(Servers))
     with ExitStack() as started:
-        servers = [server]
+        servers, asked = [server], None
         if STRATEGIES[stand.strategy].pool_mode is not None:
-            sizes = {"pgbouncer_pool_size": connections, "pgbouncer_reserve_pool_size": 0}
-            pooler = pgbouncer(place, read(Database), read(Monitor), read(Pooler).model_copy(update=sizes))
+            bounds = {
+                "pgbouncer_pool_size": plan.connections,
+                "pgbouncer_reserve_pool_size": 0,
+                "pgbouncer_query_wait_timeout_s": POOL_TIMEOUT_S,
+            }
+            pooler = pgbouncer(place, read(Database), read(Monitor), read(Pooler).model_copy(update=bounds))
             pooler.start()
             started.callback(pooler.stop)
             servers.append(pooler)
+            asked = started.enter_context(console())
         log = place.data / "log" / f"{stand.strategy}-{stand.model}.log"
-        web = started.enter_context(running(MODELS[stand.model], variables(stand, connections), log))
-        yield Site(web, tuple(servers), watcher)
+        web = started.enter_context(running(MODELS[stand.model], variables(stand, plan), log))
+        yield Site(web, tuple(servers), watcher, asked)

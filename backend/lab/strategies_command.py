@@ -11,8 +11,11 @@ from rich.console import Console
 
 from config.env import CHECKOUT
 from config.strategies import STRATEGIES
+from lab.comparison import compare
 from lab.matrix import Block, Plan
-from lab.strategies_report import PLANS, compare, print_comparison, write_report
+from lab.plans import PLANS
+from lab.strategies_console import print_comparison
+from lab.strategies_report import write_report
 from lab.web import MODELS
 from lab.workloads import WORKLOADS
 
@@ -35,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rate", type=float, metavar="N", help="ask N times a second, instead of as fast as it answers"
     )
     parser.add_argument("--connections", type=_positive, metavar="N", help="of the pools in all, or of PgBouncer")
+    parser.add_argument(
+        "--no-health-checks",
+        dest="health_checks",
+        action="store_false",
+        help="lend connections without looking whether they are alive",
+    )
     parser.add_argument("--rounds", type=_positive)
     parser.add_argument("--turn-s", type=float, metavar="SECONDS", help="how long each measurement takes")
     parser.add_argument(
@@ -43,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--again", action="store_true", help="begin the journal anew")
     parser.add_argument("--background", action="store_true", help="go on without this terminal")
     parser.add_argument(
-        "--report", type=Path, metavar="FOLDER", help="write strategies.html, strategies.md and pictures"
+        "--report", type=Path, metavar="FOLDER", help="write a page, Markdown, pictures and raw data, named by the plan"
     )
     parser.set_defaults(measure=measure, plan="headline")
 
@@ -59,16 +68,18 @@ def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     if arguments.background:
         _go_on_in_background(console)
     journal: Path = arguments.journal or JOURNALS / f"strategies-{arguments.plan}.jsonl"
-    # What is quick is not worth taking up again.
-    if arguments.again or (arguments.plan != "full" and not arguments.journal):
-        journal.unlink(missing_ok=True)
     try:
-        comparison = compare(_chosen(arguments), journal, console)
+        plan = _chosen(arguments)
+        # What is quick is not worth taking up again.
+        if arguments.again or (arguments.plan != "full" and not arguments.journal):
+            journal.unlink(missing_ok=True)
+        comparison = compare(plan, journal, console)
     except ValueError as problem:
         sys.exit(str(problem))
     print_comparison(comparison, console)
     if arguments.report:
-        write_report(comparison, CHECKOUT / arguments.report, journal)
+        stem = "strategies" if arguments.plan == "full" else f"strategies-{arguments.plan}"
+        write_report(comparison, CHECKOUT / arguments.report, journal, stem)
     return comparison.as_document()
 
 
@@ -76,19 +87,30 @@ def _chosen(arguments: argparse.Namespace) -> Plan:
     plan = PLANS[arguments.plan]
     # Models that were asked for may be in no block of the plan: they are measured as the first is.
     blocks = [replace(plan.blocks[0], models=tuple(arguments.models))] if arguments.models else plan.blocks
-    return Plan(
-        tuple(arguments.strategies or plan.strategies),
-        tuple(
+    if arguments.rate and any(MODELS[model].closes_connections for block in blocks for model in block.models):
+        raise ValueError(
+            f"--rate {arguments.rate:g} with a server that closes each connection after its answer, where the load "
+            f"generator forgets its rate. Give others with --models: {', '.join(_models_that_hold_a_rate())}."
+        )
+    return replace(
+        plan,
+        strategies=tuple(arguments.strategies or plan.strategies),
+        blocks=tuple(
             Block(
                 block.models, tuple(arguments.workloads or block.workloads), tuple(arguments.clients or block.clients)
             )
             for block in blocks
         ),
-        arguments.rounds or plan.rounds,
-        arguments.turn_s or plan.turn_s,
-        arguments.connections or plan.connections,
-        arguments.rate,
+        rounds=arguments.rounds or plan.rounds,
+        turn_s=arguments.turn_s or plan.turn_s,
+        connections=arguments.connections or plan.connections,
+        health_checks=arguments.health_checks,
+        rate=arguments.rate,
     )
+
+
+def _models_that_hold_a_rate() -> list[str]:
+    return [name for name, model in MODELS.items() if not model.closes_connections]
 
 
 def _go_on_in_background(console: Console) -> None:

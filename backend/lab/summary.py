@@ -1,26 +1,23 @@
-"""What the turns of a comparison come to: medians over the rounds, and a verdict for each workload."""
+"""What the turns of a comparison come to: medians over the rounds, for each strategy in each setting."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from lab.matrix import Turn
 
 FAULTLESS_SHARE = 0.999
-EQUAL_SHARE = 0.9
-
-RULE = (
-    f"A strategy qualifies if at every number of clients at least {FAULTLESS_SHARE:.1%} of its answers are no errors. "
-    "Of those that do, the fastest at the greatest number of clients sets the mark, and all that reach "
-    f"{EQUAL_SHARE:.0%} of it count as equally fast: this machine cannot tell them apart. Of the equally fast, the one "
-    "with the fewest connections on the server wins, and of those with the same number the one with the lowest p99."
-)
+ANSWERS_FOR = {"p95_ms": 20, "p99_ms": 100}
+"""how many good answers a percentile needs: of fewer, it is no more than the slowest of them"""
+PARTIES = ("web", "timescale", "pgbouncer")
+"""whose processor time and memory are told"""
 
 
 @dataclass(frozen=True)
-class Place:
-    """What is compared: strategies in the same place."""
+class Setting:
+    """What strategies are compared in: a web server's model and what is asked of it."""
 
     model: str
     workload: str
@@ -28,10 +25,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Row:
-    """A strategy in a place under so many clients, over all rounds."""
+    """A strategy in a setting under so many clients, over all rounds."""
 
     strategy: str
-    place: Place
+    setting: Setting
     clients: int
     turns: tuple[Turn, ...]
 
@@ -46,9 +43,9 @@ class Row:
         return median(self.rates)
 
     def latency_ms(self, which: str, of: str = "latency") -> float | None:
-        """Give the median of a percentile, as p99_ms; None where nothing was answered."""
+        """Give the median of a percentile, as p99_ms; None where too few were answered to tell it."""
         found = [turn.seen[of][which] for turn in self.turns if turn.seen[of]]
-        return median(found) if found else None
+        return median(found) if found and self.good >= ANSWERS_FOR.get(which, 0) else None
 
     @property
     def errors(self) -> Counter[str]:
@@ -61,9 +58,25 @@ class Row:
         return sum(turn.seen["answers"] for turn in self.turns)
 
     @property
+    def good(self) -> int:
+        """How many were answered without an error."""
+        return self.answers - self.errors.total()
+
+    @property
     def good_share(self) -> float:
-        """The share of requests that were answered without an error."""
-        return 1 - self.errors.total() / self.answers if self.answers else 0.0
+        """Their share of the requests."""
+        return self.good / self.answers if self.answers else 0.0
+
+    @property
+    def is_rate_kept(self) -> bool | None:
+        """Whether the rate was asked for in every round; None where none was to be."""
+        kept = [turn.seen["rate_kept"] for turn in self.turns if turn.seen["rate_kept"] is not None]
+        return all(kept) if kept else None
+
+    @property
+    def is_faultless(self) -> bool:
+        """Whether next to no answers were errors, and what was measured is what was to be asked."""
+        return self.good_share >= FAULTLESS_SHARE and self.is_rate_kept is not False
 
     @property
     def most_connections(self) -> int:
@@ -76,23 +89,49 @@ class Row:
         return float(median(turn.seen["connections_opened_per_s"] for turn in self.turns))
 
     @property
-    def wait_ms(self) -> float | None:
-        """The median of the mean wait for a connection, in the pool or in PgBouncer; None where nobody tells."""
-        waits = [turn.seen["wait_ms"] for turn in self.turns]
-        told = [
-            sum(wait[who] or 0 for who in ("pool_mean", "pgbouncer_mean"))
-            for wait in waits
-            if wait["pool_mean"] is not None or wait["pgbouncer_mean"] is not None
-        ]
+    def pool_wait_ms(self) -> float | None:
+        """The median of the mean wait for a connection of the pool, by loan; None where there is no pool that tells."""
+        return self._wait_ms("pool_mean")
+
+    @property
+    def pgbouncer_wait_ms(self) -> float | None:
+        """The median of the mean wait for one of PgBouncer's, by transaction; None where there is no PgBouncer."""
+        return self._wait_ms("pgbouncer_mean")
+
+    def _wait_ms(self, which: str) -> float | None:
+        told = [turn.seen["wait_ms"][which] for turn in self.turns if turn.seen["wait_ms"][which] is not None]
         return median(told) if told else None
 
-    def processor_us(self, who: str) -> float:
-        """Give the median of processor time that a request took of the web or a server."""
-        return float(median(turn.seen["processor_us_a_request"].get(who, 0) for turn in self.turns))
+    def processor_us(self, who: str) -> float | None:
+        """Give the median of processor time that a good answer took of the web or a server; None where none was."""
+        told = [turn.seen["processor_us_a_request"].get(who, 0) for turn in self.turns]
+        known = [us for us in told if us is not None]
+        return float(median(known)) if known else None
 
     def memory_mib(self, who: str) -> float:
         """Give the median of what the web or a server had resident."""
         return float(median(turn.seen["memory_mib"].get(who, 0) for turn in self.turns))
+
+    def as_document(self) -> dict[str, Any]:
+        """Give it as JSON data; null is what nobody tells."""
+        return {
+            "strategy": self.strategy,
+            "model": self.setting.model,
+            "workload": self.setting.workload,
+            "clients": self.clients,
+            "requests_per_s": self.requests_per_s,
+            "rounds": self.rates,
+            "rate_kept": self.is_rate_kept,
+            **{name: self.latency_ms(name) for name in ("p50_ms", "p95_ms", "p99_ms", "max_ms")},
+            "p99_ms_of_fast": self.latency_ms("p99_ms", "latency_of_fast"),
+            "errors": dict(self.errors),
+            "answers": self.answers,
+            "wait_ms": {"pool": self.pool_wait_ms, "pgbouncer": self.pgbouncer_wait_ms},
+            "connections_opened_per_s": self.opened_per_s,
+            "server_connections_max": self.most_connections,
+            "processor_us_a_request": {who: self.processor_us(who) for who in PARTIES},
+            "memory_mib": {who: self.memory_mib(who) for who in PARTIES},
+        }
 
 
 def rows(turns: Iterable[Turn]) -> list[Row]:
@@ -102,57 +141,16 @@ def rows(turns: Iterable[Turn]) -> list[Row]:
         cell = turn.cell
         found[cell.model, cell.workload, cell.strategy, cell.clients].append(turn)
     return [
-        Row(strategy, Place(model, workload), clients, tuple(seen))
+        Row(strategy, Setting(model, workload), clients, tuple(seen))
         for (model, workload, strategy, clients), seen in found.items()
     ]
 
 
-def places(table: Sequence[Row]) -> list[Place]:
-    """Give the places, each once."""
-    return list(dict.fromkeys(row.place for row in table))
+def settings(table: Sequence[Row]) -> list[Setting]:
+    """Give the settings, each once."""
+    return list(dict.fromkeys(row.setting for row in table))
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Which strategy to take in a place."""
-
-    place: Place
-    winner: Row | None
-    """at the greatest number of clients; None where no strategy qualifies"""
-    equals: tuple[Row, ...]
-    """those as fast as the fastest, the winner among them"""
-    failing: tuple[str, ...]
-    """strategies that do not qualify"""
-
-    @property
-    def sentence(self) -> str:
-        """Say it."""
-        if self.winner is None:
-            return "No strategy answers without errors at every number of clients."
-        said = (
-            f"`{self.winner.strategy}`: {self.winner.requests_per_s:,.0f} requests/s with "
-            f"{self.winner.most_connections} connections on the server."
-        )
-        if others := [row.strategy for row in self.equals if row is not self.winner]:
-            said += f" As fast, with more connections or a longer p99: {_named(others)}."
-        return said + (f" With errors: {_named(self.failing)}." if self.failing else "")
-
-
-def _named(strategies: Iterable[str]) -> str:
-    return ", ".join(f"`{strategy}`" for strategy in strategies)
-
-
-def verdict(place: Place, table: Sequence[Row]) -> Verdict:
-    """Judge a place by RULE."""
-    here = [row for row in table if row.place == place]
-    failing = tuple(dict.fromkeys(row.strategy for row in here if row.good_share < FAULTLESS_SHARE))
-    most_clients = max(row.clients for row in here)
-    able = [row for row in here if row.clients == most_clients and row.strategy not in failing]
-    if not able:
-        return Verdict(place, None, (), failing)
-    mark = EQUAL_SHARE * max(row.requests_per_s for row in able)
-    equals = sorted(
-        (row for row in able if row.requests_per_s >= mark),
-        key=lambda row: (row.most_connections, row.latency_ms("p99_ms") or 0),
-    )
-    return Verdict(place, equals[0], tuple(equals), failing)
+def within(setting: Setting, table: Iterable[Row]) -> list[Row]:
+    """Give the rows of a setting."""
+    return [row for row in table if row.setting == setting]

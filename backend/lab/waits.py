@@ -1,19 +1,34 @@
 """How long requests waited for a connection: by the pools' own reports, and by PgBouncer's count."""
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import psycopg2
+
 from config.env import Monitor, read
-from poolhouse.driver import driver
 from poolhouse.measures.histogram import Histogram
 from poolhouse.reports.store import store
 from poolhouse.reports.totals import totals_of
 from poolhouse.servers import pgbouncer
-from poolhouse.servers.bounded import bounded_cursor
+from poolhouse.servers.bounded import Cursor
 from sandbox.servers import HOST
 
 ALIAS, SERVICE = "default", "web"
-CONSOLE_TIMEOUT_S = 2
+
+
+@contextmanager
+def console() -> Iterator[Cursor]:
+    """Connect to PgBouncer's console, for the length of a block.
+
+    Before anything is measured: a PgBouncer with as many logins as it can take does not let another one in for seconds.
+    """
+    url = read(Monitor).model_copy(update={"pgbouncer_host": HOST}).pgbouncer_url
+    with closing(psycopg2.connect(url)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            yield cursor
 
 
 @dataclass
@@ -26,17 +41,17 @@ class Waits:
     """of all clients together; None where there is no PgBouncer"""
     transactions: int = 0
     """that PgBouncer saw"""
-    through_pgbouncer: bool = field(default=False, repr=False)
+    console: Cursor | None = field(default=None, repr=False)
 
     @classmethod
-    def begun(cls, *, through_pgbouncer: bool) -> Self:
-        """Note what has been counted so far."""
-        wait_s, transactions = _in_pgbouncer() if through_pgbouncer else (None, 0)
-        return cls(_in_pools(), wait_s, transactions, through_pgbouncer)
+    def begun(cls, console: Cursor | None) -> Self:
+        """Note what has been counted so far, by the pools and by PgBouncer, if there is one."""
+        wait_s, transactions = (None, 0) if console is None else _in_pgbouncer(console)
+        return cls(_in_pools(), wait_s, transactions, console)
 
     def ended(self) -> "Waits":
         """Give what came after."""
-        now = Waits.begun(through_pgbouncer=self.through_pgbouncer)
+        now = Waits.begun(self.console)
         if now.in_pgbouncer_s is not None and self.in_pgbouncer_s is not None:
             now.in_pgbouncer_s -= self.in_pgbouncer_s
         return Waits(now.pool.since(self.pool), now.in_pgbouncer_s, now.transactions - self.transactions)
@@ -62,9 +77,7 @@ def _in_pools() -> Histogram:
     return totals[ALIAS].durations.get("wait", Histogram()) if ALIAS in totals else Histogram()
 
 
-def _in_pgbouncer() -> tuple[float, int]:
+def _in_pgbouncer(console: Cursor) -> tuple[float, int]:
     """Ask PgBouncer how long its clients have waited in all, in seconds, and for how many transactions."""
-    url = read(Monitor).model_copy(update={"pgbouncer_host": HOST}).pgbouncer_url
-    with bounded_cursor(driver(ALIAS), CONSOLE_TIMEOUT_S, url, application_name="lab") as cursor:
-        stats = pgbouncer.stats(cursor)
+    stats = pgbouncer.stats(console)
     return sum(one.wait_s for one in stats), sum(one.transactions for one in stats)

@@ -15,9 +15,8 @@ from urllib.request import urlopen
 from config.env import CHECKOUT
 from sandbox.isolation import free_ports
 
-START_TIMEOUT_S = 30
+START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 10
-ASKERS = 16
 TOOLS = Path(sys.executable).parent
 
 
@@ -37,6 +36,8 @@ class Model:
     """requests that a process serves at once, as far as the server bounds them; 0: it does not"""
     command: tuple[str, ...]
     """PORT in it stands for the port"""
+    closes_connections: bool = False
+    """after each answer"""
 
     @property
     def processes_in_all(self) -> int:
@@ -54,7 +55,7 @@ def gunicorn(*options: str, application: str = "lab.wsgi:application") -> tuple[
 
 
 MODELS = {
-    "sync": Model("gunicorn sync, 8 processes", 1, 8, 1, gunicorn("--worker-class", "sync")),
+    "sync": Model("gunicorn sync, 8 processes", 1, 8, 1, gunicorn("--worker-class", "sync"), closes_connections=True),
     "gthread": Model("gunicorn gthread, 2 × 16 threads", 2, 1, 16, gunicorn()),
     "gevent": Model("gunicorn gevent, 2 processes", 2, 1, 0, gunicorn("--worker-class", "gevent")),
     "asgi": Model(
@@ -63,6 +64,11 @@ MODELS = {
         1,
         0,
         (str(TOOLS / "uvicorn"), "lab.asgi:application", "--port", "PORT", "--log-level", "warning"),
+    ),
+    "gthread-1x32": Model("gunicorn gthread, 1 × 32 threads", 1, 1, 32, gunicorn()),
+    "gthread-4x8": Model("gunicorn gthread, 4 × 8 threads", 4, 1, 8, gunicorn()),
+    "crowd": Model(
+        "gunicorn sync, 48 processes", 1, 48, 1, gunicorn("--worker-class", "sync"), closes_connections=True
     ),
 }
 
@@ -135,10 +141,10 @@ def _wait_for_end(process: "subprocess.Popen[bytes]") -> None:
 def _wait_until_all_answer(port: int, processes: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
     """Wait until each of its processes has answered: what still starts slows down what is there."""
     deadline, seen = time.monotonic() + START_TIMEOUT_S, set[str]()
-    with ThreadPoolExecutor(ASKERS) as askers:
+    with ThreadPoolExecutor(2 * processes) as askers:
         while len(seen) < processes:
             try:
-                seen |= set(askers.map(_process_that_answers, [port] * ASKERS))
+                seen |= set(askers.map(_process_that_answers, [port] * 2 * processes))
             except OSError as error:  # refused, reset, or silent for too long
                 if process.poll() is not None or time.monotonic() > deadline:
                     tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:])

@@ -1,12 +1,16 @@
 """What a request does to the database: each workload is a view of the lab's web."""
 
+import asyncio
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
+from asgiref.sync import sync_to_async
+from django.core.handlers.asgi import ASGIRequest
 from django.db import Error, connection, transaction
+from django.db.backends.utils import CursorWrapper
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.urls import path
 from sqlalchemy.exc import TimeoutError as PlainPoolTimeout
@@ -14,6 +18,7 @@ from sqlalchemy.exc import TimeoutError as PlainPoolTimeout
 THINK_S = 0.05
 SLOW_S = 0.2
 ONE_SLOW_IN = 10
+READY_S = 0.05
 CHUNKS, CHUNK_S = 10, 0.005
 
 SLOW_STATUS = 202
@@ -22,6 +27,7 @@ ERRORS = {
     503: "pool: no connection in time",
     504: "PgBouncer: no connection in time",
     507: "PostgreSQL: too many connections",
+    502: "connection closed by the other side",
     500: "other error",
 }
 """what each status of the lab's web means"""
@@ -33,7 +39,11 @@ _numbers = itertools.count(1)
 
 
 def ready(_: HttpRequest) -> HttpResponse:
-    """Answer without the database: some strategies leave no connection for the asking."""
+    """Answer without the database: some strategies leave no connection for the asking.
+
+    After a moment, so that of many who ask at once, all processes get one.
+    """
+    time.sleep(READY_S)
     return _answer("ready")
 
 
@@ -62,18 +72,33 @@ def mixed(_: HttpRequest) -> HttpResponse:
     return _answer(_query("SELECT 1 FROM pg_sleep(%s)", SLOW_S), status=SLOW_STATUS)
 
 
-def stream(_: HttpRequest) -> HttpResponseBase:
-    """Send what a query gives as it comes, to a client that takes its time."""
-    cursor = connection.cursor()
+def stream(request: HttpRequest) -> HttpResponseBase:
+    """Send what a query gives row by row, to a client that takes its time.
+
+    As `QuerySet.iterator()` has it: by a server-side cursor, which fetches each row from the server, unless these are
+    disabled; then all rows are here at once.
+    """
+    are_disabled = connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS")
+    cursor = connection.cursor() if are_disabled else connection.chunked_cursor()
     cursor.execute("SELECT generate_series(1, %s)", [CHUNKS])
+    return StreamingHttpResponse(_lines_in_loop(cursor) if isinstance(request, ASGIRequest) else _lines(cursor))
 
-    def lines() -> Iterator[str]:
-        with cursor:
-            for (number,) in cursor:
-                time.sleep(CHUNK_S)
-                yield f"{number}\n"
 
-    return StreamingHttpResponse(lines())
+def _lines(cursor: CursorWrapper) -> Iterator[str]:
+    with cursor:
+        while row := cursor.fetchone():
+            time.sleep(CHUNK_S)
+            yield f"{row[0]}\n"
+
+
+async def _lines_in_loop(cursor: CursorWrapper) -> AsyncIterator[str]:
+    """Do the same under ASGI, where Django reads all of what is not asynchronous before it sends anything."""
+    try:
+        while row := await sync_to_async(cursor.fetchone)():
+            await asyncio.sleep(CHUNK_S)
+            yield f"{row[0]}\n"
+    finally:
+        await sync_to_async(cursor.close)()
 
 
 def _query(sql: str = "SELECT 1", *parameters: float) -> int:
@@ -134,6 +159,8 @@ def error_status(error: Exception) -> int:
         return 507
     if "query_wait_timeout" in said:
         return 504
+    if "server closed the connection" in said:  # as PgBouncer does, and its reason does not always get through
+        return 502
     is_pool_timeout = {type(error).__name__, type(error.__cause__).__name__} & POOL_TIMEOUTS
     return 503 if is_pool_timeout else 500
 

@@ -53,11 +53,43 @@ def test_shares_fill_the_bar_and_keep_their_colours() -> None:
     root = ElementTree.fromstring(drawn)
     bars = [one for one in root.iter(f"{SVG}rect") if one.get("height") == f"{shares.BAR:.1f}"]
     assert sum(float(bar.get("width", "0")) for bar in bars) == pytest.approx(shares.BAR_WIDTH)
-    assert bars[-1].get("class") == "kind2"
+    assert bars[-1].get("class") == "kind kind2"
     assert "odd" not in drawn
+
+
+def test_a_long_legend_goes_on_in_another_line() -> None:
+    kinds = [f"what became of {number} requests in a hundred" for number in range(len(shares.LIGHT))]
+    drawn = shares.shares("t", "s", {"a": (dict.fromkeys(kinds, 1 / len(kinds)), "text")}, kinds)
+    marks = [one for one in ElementTree.fromstring(drawn).iter(f"{SVG}rect") if one.get("width") == "11.0"]
+    assert len(marks) == len(kinds)
+    assert max(float(mark.get("x", "")) for mark in marks) < shares.WIDTH
+    assert len({mark.get("y") for mark in marks}) > 1
+
+
+def test_every_palette_has_each_kind() -> None:
+    assert len(shares.LIGHT) == len(shares.DARK) == len(shares.PRINT)
 
 
 def test_a_bar_is_as_long_as_its_median() -> None:
     drawn = chart.bars("t", "s", [("a", [50, 100, 200], True), ("b", [100, 200, 200], False)], "requests/s")
     short, long = (float(bar.get("width", "0")) for bar in ElementTree.fromstring(drawn).iter(f"{SVG}rect"))
     assert long == pytest.approx(2 * short, abs=0.11)
+
+
+def test_the_median_of_an_even_count_lies_between_the_middle_ones() -> None:
+    drawn = chart.bars("t", "s", [("a", [100, 200], True)], "requests/s")
+    assert "150 requests/s" in drawn
+
+
+def test_bars_of_what_answered_nothing_have_no_length() -> None:
+    (bar,) = ElementTree.fromstring(chart.bars("t", "s", [("a", [0, 0], False)], "u")).iter(f"{SVG}rect")
+    assert bar.get("width") == "0.0"
+
+
+def test_an_axis_within_a_decade_has_ticks_between() -> None:
+    assert Axis(76, 8700, is_logarithmic=True).ticks == [100, 1000]
+    assert Axis(120, 8700, is_logarithmic=True).ticks == [300, 1000, 3000]
+
+
+def test_ticks_reach_as_far_as_latencies_of_seconds() -> None:
+    assert Axis(0.8, 13_000, is_logarithmic=True).ticks == [1, 10, 100, 1000, 10_000]

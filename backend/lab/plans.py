@@ -1,0 +1,31 @@
+"""What the strategies are compared by: the question, the plans, and the settings that are told apart from the rest."""
+
+from config.strategies import STRATEGIES
+from lab.matrix import Block, Plan
+from lab.summary import Setting
+from lab.workloads import WORKLOADS
+
+QUESTION = "How many requests does a web answer, how fast and how well, by how it keeps its connections?"
+
+HEADLINE = Setting("gthread", "one")
+"""where strategies are compared in one number"""
+HEADLINE_CLIENTS = 16
+EXHAUSTION = Setting("gevent", "think")
+"""where nothing but the pools bounds what is asked of the database at once; told at its greatest number of clients"""
+
+_ALL = tuple(STRATEGIES)
+_HEADLINE = Block((HEADLINE.model,), (HEADLINE.workload,), (HEADLINE_CLIENTS,))
+PLANS = {
+    "headline": Plan(_ALL, (_HEADLINE,), rounds=7, turn_s=1.0),
+    "quick": Plan(_ALL, (_HEADLINE, Block((EXHAUSTION.model,), (EXHAUSTION.workload,), (512,))), rounds=1, turn_s=0.6),
+    "full": Plan(
+        _ALL,
+        (
+            Block(("sync", "gthread"), tuple(WORKLOADS), (8, 32, 128)),
+            # These bound nothing themselves, so it takes more clients to see what does.
+            Block(("gevent", "asgi"), tuple(WORKLOADS), (8, 64, 512)),
+        ),
+        rounds=3,
+        turn_s=1.2,
+    ),
+}
