@@ -7,42 +7,34 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CUT_OFF = -1
-"""the status of a request that got no answer"""
 FIELDS = 3
-CLOCKS_DIFFER_S = 0.001
-"""h2load takes a start and a span from different clocks"""
 QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99, "max_ms": 1.0}
 
 Spans = np.ndarray[tuple[int], np.dtype[np.float64]]
 """milliseconds"""
 Latency = dict[str, float]
-"""by the names of QUANTILES, in milliseconds"""
+"""by mean_ms and the names of QUANTILES, in milliseconds"""
 
 
 class Log:
-    """What h2load wrote of each request: when it was sent, its HTTP status or -1, and how long its answer took."""
+    """What h2load wrote of each request that was answered: when it was sent, the HTTP status, and how long it took.
+
+    A request whose connection is closed instead of an answer is not in it, and its client asks no more.
+    """
 
     def __init__(self, text: str) -> None:
         lines = [line.split("\t") for line in text.splitlines()]
         if wrong := next((line for line in lines if len(line) != FIELDS), None):
             raise ValueError(f"h2load's log has the line {wrong!r}; expected start in µs, status, span in µs")
         table = np.array(lines, dtype=np.int64).reshape(-1, FIELDS)
-        self.sent_s, self.status, self.span_ms = table[:, 0] / 1e6, table[:, 1], table[:, 2] / 1e3
-        self.ended_s = self.sent_s + self.span_ms / 1e3
+        self.sent_us, self.status, self.span_us = table.T
+        self.ended_us = self.sent_us + self.span_us
 
     def between(self, begin_s: float, end_s: float) -> dict[int, Spans]:
         """Give the spans of the requests that were answered between two moments, by status."""
-        chosen = self._ended_between(begin_s, end_s) & (self.status != CUT_OFF)
-        status, span_ms = self.status[chosen], self.span_ms[chosen]
+        chosen = (begin_s * 1e6 <= self.ended_us) & (self.ended_us < end_s * 1e6)
+        status, span_ms = self.status[chosen], self.span_us[chosen] / 1e3
         return {int(one): span_ms[status == one] for one in np.unique(status)}
-
-    def cut_off(self, begin_s: float, end_s: float) -> int:
-        """Count the requests whose connection was closed or refused instead of an answer."""
-        return int(np.sum(self._ended_between(begin_s, end_s) & (self.status == CUT_OFF)))
-
-    def _ended_between(self, begin_s: float, end_s: float) -> np.ndarray[tuple[int], np.dtype[np.bool]]:
-        return (begin_s <= self.ended_s) & (self.ended_s < end_s)
 
     def in_hand(self, clients: int, at_s: float) -> list[float]:
         """Say since when each client has waited that waits at a moment; -inf: since it began.
@@ -51,13 +43,13 @@ class Log:
         as soon as it is answered: so each request belongs to the last answer before it that has no request yet, and
         the answers that are left over are followed by requests that have not ended.
         """
-        has_ended = self.ended_s < at_s
-        answered = [(moment_s, False) for moment_s in (self.ended_s[has_ended] - CLOCKS_DIFFER_S).tolist()]
-        asked = [(moment_s, True) for moment_s in self.sent_s[has_ended].tolist()]
+        has_ended = self.ended_us < at_s * 1e6
+        answered = [(moment_us, False) for moment_us in self.ended_us[has_ended].tolist()]
+        asked = [(moment_us, True) for moment_us in self.sent_us[has_ended].tolist()]
         waiting = [-math.inf] * clients
-        for moment_s, is_asked in sorted(answered + asked):
+        for moment_us, is_asked in sorted(answered + asked):
             if not is_asked:
-                waiting.append(moment_s)
+                waiting.append(moment_us / 1e6)
             elif waiting:
                 waiting.pop()
         return waiting
@@ -70,12 +62,10 @@ class Answers:
     duration_s: float
     spans_ms: Mapping[int, Spans]
     """by HTTP status: from sending a request to the last byte of its answer"""
-    cut_off: int
-    """requests whose connection was closed or refused instead of an answer"""
     unanswered: int
-    """requests that were sent before that time and had no answer at its end"""
-    rate_kept: bool | None
-    """whether a constant rate was asked for indeed; None: a closed loop"""
+    """clients that had waited for so long at its end that nobody would"""
+    is_steady: bool
+    """whether it shows the load as it was to be, and not how it began"""
 
     @property
     def good(self) -> int:
@@ -93,5 +83,7 @@ class Answers:
         spans = [self.spans_ms[status] for status in wanted if status in self.spans_ms]
         if not spans:
             return None
-        ms = np.quantile(np.concatenate(spans), list(QUANTILES.values()), method="inverted_cdf")
-        return {name: round(float(value), 3) for name, value in zip(QUANTILES, ms, strict=True)}
+        every = np.concatenate(spans)
+        ms = np.quantile(every, list(QUANTILES.values()), method="inverted_cdf")
+        named = {name: round(float(value), 3) for name, value in zip(QUANTILES, ms, strict=True)}
+        return {"mean_ms": round(float(every.mean()), 3), **named}

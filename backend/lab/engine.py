@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config.env import Database, Monitor, Servers, read
-from lab.generator import Closed, load
+from lab.generator import Closed, loading
+from lab.observation import pass_window
 from lab.web import Model, Web, gunicorn, running
 from sandbox.isolation import superuser_sql
-from sandbox.processes import family_processor_s
 from sandbox.servers import Place, timescale
 
 PROCESSES, THREADS = 2, 8
@@ -79,10 +79,11 @@ def take_turn(way: str, web: Web) -> Turn:
     Raises:
         RuntimeError: a request failed.
     """
-    begun_s = sum(map(family_processor_s, web.pids))
-    answers = load(web.urls("one"), Closed(CLIENTS), TURN_S)
-    if answers.good < answers.statuses.total() + answers.unanswered:
-        raise RuntimeError(
-            f"{way}: of its answers, some failed: {dict(answers.statuses)}, none came: {answers.unanswered}"
-        )
-    return Turn(answers.good / TURN_S, (sum(map(family_processor_s, web.pids)) - begun_s) / answers.good * 1e6)
+    with loading(web.urls("one"), Closed(CLIENTS)) as under_way:
+        under_way.warm_up()
+        window = pass_window(TURN_S, {way: web.pids})
+        answers = under_way.answers(window.begin_s, window.end_s)
+    failed = answers.statuses.total() - answers.good + answers.unanswered
+    if failed:
+        raise RuntimeError(f"{way}: {failed} requests had no good answer; the statuses: {dict(answers.statuses)}")
+    return Turn(answers.good / answers.duration_s, window.processor_s[way] / answers.good * 1e6)

@@ -45,8 +45,8 @@ def _ms(which: str, of: str = "latency") -> Callable[[Row], str]:
     return lambda row: _number(row.latency_ms(which, of), 1)
 
 
-def _rate_kept(row: Row) -> str:
-    return {None: NOTHING, True: "yes", False: "no"}[row.is_rate_kept]
+def _steady(row: Row) -> str:
+    return NOTHING if row.is_steady else "no"
 
 
 COLUMNS = (
@@ -54,7 +54,7 @@ COLUMNS = (
     Column("clients", lambda row: str(row.clients), is_brief=True),
     Column("requests/s", lambda row: _number(row.requests_per_s), is_brief=True),
     Column("by round", lambda row: f"{min(row.rates):,.0f}–{max(row.rates):,.0f}"),
-    Column("rate kept", _rate_kept, is_brief=True, is_number=False),
+    Column("steady", _steady, is_brief=True, is_number=False),
     Column("p50 ms", _ms("p50_ms"), is_brief=True),
     Column("p95 ms", _ms("p95_ms")),
     Column("p99 ms", _ms("p99_ms"), is_brief=True),

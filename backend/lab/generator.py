@@ -19,8 +19,13 @@ from lab.answers import Answers, Log, Spans
 from sandbox import debian
 
 CONNECT_PERIOD_MS = 10
-SLACK_S = 5
-"""for which load goes on if nobody stops it"""
+LONGEST_S = 60
+"""after which load ends by itself"""
+WARM_UP_S, WARM_UP_MOST_S, POLL_S = 0.5, 4.0, 0.1
+ANSWERS_EACH = 2
+"""that a client has had in the mean when a closed loop is warm: its first may have been all clients' at once"""
+PATIENCE_S = 3.0
+"""for which a client waits: a request without an answer for longer is an error"""
 KEPT_SHARE = 0.95
 """of a rate: asked for less, it was another"""
 
@@ -39,12 +44,14 @@ class Closed:
         """Give h2load's options for it."""
         return [f"--clients={self.clients}", f"--duration={duration_s * 1000:.0f}ms"]
 
-    def rate_kept(self, _: float) -> None:
-        """Say nothing: no rate was asked for."""
+    @property
+    def answers_until_steady(self) -> int:
+        """How many answers there are before queues and connections are as they stay."""
+        return ANSWERS_EACH * self.clients
 
-    def unanswered(self, log: Log, begin_s: float, end_s: float) -> int:
-        """Count the clients that waited for one answer all the time between two moments, in seconds since 1970."""
-        return sum(asked_s <= begin_s for asked_s in log.in_hand(self.clients, end_s))
+    def keeps_up(self, _: float) -> bool:
+        """Say yes: who is not answered does not ask."""
+        return True
 
 
 @dataclass(frozen=True)
@@ -75,13 +82,14 @@ class Constant:
             f"--requests={round(self.requests_per_s * duration_s)}",
         ]
 
-    def rate_kept(self, ended_per_s: float) -> bool:
+    @property
+    def answers_until_steady(self) -> int:
+        """None: requests fall due from the beginning."""
+        return 0
+
+    def keeps_up(self, ended_per_s: float) -> bool:
         """Say whether as many requests ended as fell due: if not, all clients were busy, and asked later."""
         return ended_per_s >= KEPT_SHARE * self.requests_per_s
-
-    def unanswered(self, log: Log, begin_s: float, end_s: float) -> int:
-        """Give none: who waits too long cannot ask at the rate, which shows in `Answers.rate_kept`."""
-        return 0
 
 
 Load = Closed | Constant
@@ -94,6 +102,19 @@ class Loading:
     how: Load
     parts: list[tuple[Load, Popen[str], Path]] = field(default_factory=list)
     """each address's share, the h2load that asks, and its log"""
+    was_warm: bool = False
+
+    def warm_up(self) -> None:
+        """Wait until queues and connections are as they stay, or for as long as is reasonable."""
+        time.sleep(WARM_UP_S)
+        deadline = time.monotonic() + WARM_UP_MOST_S - WARM_UP_S
+        while not self._is_warm() and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        self.was_warm = self._is_warm()
+
+    def _is_warm(self) -> bool:
+        answers = sum(log.read_bytes().count(b"\n") for _, _, log in self.parts if log.exists())
+        return answers >= self.how.answers_until_steady
 
     def answers(self, begin_s: float, end_s: float) -> Answers:
         """Stop asking, and give what was answered between two moments, in seconds since 1970.
@@ -108,11 +129,15 @@ class Loading:
         for _, log in logs:
             for status, spans in log.between(begin_s, end_s).items():
                 spans_ms[status].append(spans)
-        cut_off = sum(log.cut_off(begin_s, end_s) for _, log in logs)
-        unanswered = sum(share.unanswered(log, begin_s, end_s) for share, log in logs)
         joined: dict[int, Spans] = {status: np.concatenate(spans) for status, spans in spans_ms.items()}
-        ended, duration_s = cut_off + sum(map(len, joined.values())), end_s - begin_s
-        return Answers(duration_s, joined, cut_off, unanswered, self.how.rate_kept(ended / duration_s))
+        is_steady = self.was_warm and self.how.keeps_up(sum(map(len, joined.values())) / (end_s - begin_s))
+        return Answers(end_s - begin_s, joined, self._unanswered(logs, end_s), is_steady)
+
+    def _unanswered(self, logs: Sequence[tuple[Load, Log]], at_s: float) -> int:
+        """Count who has waited for too long; at a rate, a client may have nothing to ask for a while."""
+        if isinstance(self.how, Constant):
+            return 0
+        return sum(asked_s <= at_s - PATIENCE_S for share, log in logs for asked_s in log.in_hand(share.clients, at_s))
 
     def _log(self, process: Popen[str], path: Path) -> Log:
         if process.poll() not in (None, 0):
@@ -123,13 +148,12 @@ class Loading:
 
 
 @contextmanager
-def loading(urls: Sequence[str], how: Load, longest_s: float) -> Iterator[Loading]:
+def loading(urls: Sequence[str], how: Load) -> Iterator[Loading]:
     """Ask for the length of a block.
 
     Args:
         urls: of the page on this machine; where there are several, each gets the same share of the clients.
         how: closed loop or constant rate.
-        longest_s: after which asking ends by itself.
     """
     with tempfile.TemporaryDirectory(prefix="poolhouse-load-") as folder, ExitStack() as started:
         data = Path(folder)
@@ -140,27 +164,14 @@ def loading(urls: Sequence[str], how: Load, longest_s: float) -> Iterator[Loadin
             if share.clients == 0:
                 continue
             name = f"log-{number}"
-            process = started.enter_context(_ask(url, share, longest_s, data, name))
+            process = started.enter_context(_ask(url, share, data, name))
             started.callback(process.kill)
             under_way.parts.append((share, process, data / name))
         yield under_way
 
 
-def load(urls: Sequence[str], how: Load, duration_s: float, warm_up_s: float = 0.1) -> Answers:
-    """Ask for a time, and count what is answered in it after the warm-up.
-
-    Raises:
-        RuntimeError: h2load failed; the text has what it said.
-    """
-    with loading(urls, how, warm_up_s + duration_s + SLACK_S) as under_way:
-        time.sleep(warm_up_s)
-        begin_s = time.time()
-        time.sleep(duration_s)
-        return under_way.answers(begin_s, time.time())
-
-
-def _ask(url: str, how: Load, duration_s: float, data: Path, log: str) -> Popen[str]:
-    argv = ["/usr/bin/h2load", "--h1", f"--log-file=/data/{log}", *how.options(duration_s), url]
+def _ask(url: str, how: Load, data: Path, log: str) -> Popen[str]:
+    argv = ["/usr/bin/h2load", "--h1", f"--log-file=/data/{log}", *how.options(LONGEST_S), url]
     wrapped = debian.cached_load_generator().command(argv, binds={}, data=data, die_with_parent=True)
     return Popen(wrapped, stdout=PIPE, stderr=STDOUT, text=True)
 

@@ -11,10 +11,11 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Stand:
-    """A web that is started: what one start serves is measured while it stands."""
+    """A web that is started for one workload: what fails leaves requests and connections behind."""
 
     strategy: str
     model: str
+    workload: str
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Cell:
     @property
     def stand(self) -> Stand:
         """The web that it needs."""
-        return Stand(self.strategy, self.model)
+        return Stand(self.strategy, self.model, self.workload)
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,6 @@ class Plan:
     """no two with the same model"""
     rounds: int
     turn_s: float
-    warm_up_s: float = 0.5
     connections: int = 20
     """that a web may have by its pools, or PgBouncer for it"""
     health_checks: bool = True
@@ -64,7 +64,6 @@ class Plan:
         """Give what every turn of the plan has in common."""
         return {
             "turn_s": self.turn_s,
-            "warm_up_s": self.warm_up_s,
             "connections": self.connections,
             "health_checks": self.health_checks,
             "rate_asked_per_s": self.rate,
@@ -73,20 +72,19 @@ class Plan:
     def cells(self) -> Iterator[Cell]:
         """Give all cells, a round after the other, those of a stand together.
 
-        Stands and workloads come in another order each round, the same for everybody who repeats the plan, so that
-        what the machine does meanwhile falls on all alike. Clients grow, so that a start is seen from few to many.
+        Stands come in another order each round, the same for everybody who repeats the plan, so that what the machine
+        does meanwhile falls on all alike. Clients grow, so that a web is seen from few to many.
         """
         chance = random.Random(1)  # noqa: S311 - an order
         stands = [
-            (Stand(strategy, model), block)
+            (Stand(strategy, model, workload), block.clients)
             for block in self.blocks
-            for strategy, model in product(self.strategies, block.models)
+            for strategy, model, workload in product(self.strategies, block.models, block.workloads)
         ]
         for number in range(self.rounds):
-            for stand, block in chance.sample(stands, len(stands)):
-                for workload in chance.sample(block.workloads, len(block.workloads)):
-                    for clients in sorted(block.clients):
-                        yield Cell(stand.strategy, stand.model, workload, clients, number)
+            for stand, all_clients in chance.sample(stands, len(stands)):
+                for clients in sorted(all_clients):
+                    yield Cell(stand.strategy, stand.model, stand.workload, clients, number)
 
 
 @dataclass(frozen=True)

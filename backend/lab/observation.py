@@ -1,12 +1,12 @@
 """One turn of an experiment: load on a web that runs, and what everybody did meanwhile."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lab.answers import Answers
-from lab.generator import SLACK_S, Load, loading
+from lab.generator import Load, loading
 from lab.waits import Waits
 from lab.watch import Watch, Watcher
 from lab.web import Web
@@ -31,22 +31,23 @@ class Observation:
         """Give it as JSON data."""
         answers, watch = self.answers, self.watch
         statuses = answers.statuses
-        failed = {"no answer": answers.cut_off, "no answer in time": answers.unanswered}
+        failed = {"no answer in time": answers.unanswered} if answers.unanswered else {}
+        answered = statuses.total()
         return {
             "requests_per_s": round(answers.good / answers.duration_s, 1),
             "latency": answers.latency(),
             "latency_of_fast": answers.latency(200) if statuses[SLOW_STATUS] else None,
             "errors": {
                 **{ERRORS.get(status, str(status)): count for status, count in statuses.items() if status >= 400},
-                **{kind: count for kind, count in failed.items() if count},
+                **failed,
             },
-            "answers": statuses.total() + sum(failed.values()),
-            "rate_kept": answers.rate_kept,
+            "answers": answered + answers.unanswered,
+            "steady": answers.is_steady,
             "connections_opened_per_s": round(watch.sessions / answers.duration_s, 1),
             "server_connections": {"max": watch.most_open, "mean": round(watch.mean_open, 1)},
             "samples": [[one.at_s, one.open, one.active, one.idle_in_transaction] for one in watch.samples],
             "processor_us_a_request": {
-                who: round(s / answers.good * 1e6) if answers.good else None for who, s in self.processor_s.items()
+                who: round(s / answered * 1e6) if answered else None for who, s in self.processor_s.items()
             },
             "memory_mib": {who: round(mib, 1) for who, mib in self.memory_mib.items()},
             "wait_ms": self.waits.as_document(),
@@ -66,36 +67,45 @@ class Site:
     """of PgBouncer"""
 
 
-def observe(site: Site, path: str, how: Load, duration_s: float, warm_up_s: float) -> Observation:
+def observe(site: Site, path: str, how: Load, duration_s: float) -> Observation:
     """Load a web for a time and watch everything.
 
     Args:
         site: what runs.
         path: of the page to ask for.
         how: the load.
-        duration_s: how long is counted.
-        warm_up_s: for how long is asked before, so that processes, threads and connections are there, and queues as
-            long as they get.
+        duration_s: how long is counted, after the warm-up.
     """
     pids = {"web": site.web.pids, **{server.name: (server.pid,) for server in site.servers if server.pid is not None}}
-    with loading(site.web.urls(path), how, warm_up_s + duration_s + SLACK_S) as under_way:
-        time.sleep(warm_up_s)
+    with loading(site.web.urls(path), how) as under_way:
+        under_way.warm_up()
         waits = Waits.begun(site.console)
         with site.watcher.watching() as watch:
-            processor_s, begin_s = _each(family_processor_s, pids), time.time()
-            time.sleep(duration_s)
-            processor_after_s, end_s = _each(family_processor_s, pids), time.time()
-        memory_bytes = _each(family_memory_bytes, pids)
+            window = pass_window(duration_s, pids)
+        memory_mib = {who: sum(map(family_memory_bytes, theirs)) / 2**20 for who, theirs in pids.items()}
         waited = waits.ended()
-        answers = under_way.answers(begin_s, end_s)
-    return Observation(
-        answers,
-        watch,
-        {who: processor_after_s[who] - processor_s[who] for who in pids},
-        {who: size_bytes / 2**20 for who, size_bytes in memory_bytes.items()},
-        waited,
-    )
+        answers = under_way.answers(window.begin_s, window.end_s)
+    return Observation(answers, watch, window.processor_s, memory_mib, waited)
 
 
-def _each(question: Callable[[int], float], pids: Mapping[str, Sequence[int]]) -> dict[str, float]:
-    return {who: sum(map(question, theirs)) for who, theirs in pids.items()}
+@dataclass(frozen=True)
+class Window:
+    """A time that has passed."""
+
+    begin_s: float
+    """since 1970"""
+    end_s: float
+    processor_s: dict[str, float]
+    """that each took in it"""
+
+
+def pass_window(duration_s: float, pids: Mapping[str, Sequence[int]]) -> Window:
+    """Let a time pass, and count the processor time that processes and their children take in it."""
+    before_s, begin_s = _processor_s(pids), time.time()
+    time.sleep(duration_s)
+    after_s, end_s = _processor_s(pids), time.time()
+    return Window(begin_s, end_s, {who: after_s[who] - before_s[who] for who in pids})
+
+
+def _processor_s(pids: Mapping[str, Sequence[int]]) -> dict[str, float]:
+    return {who: sum(map(family_processor_s, theirs)) for who, theirs in pids.items()}

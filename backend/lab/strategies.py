@@ -1,9 +1,7 @@
 """Every strategy under every load: a web for each, its database, its pooler, turn by turn."""
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import partial
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from typing import Any
 
@@ -13,7 +11,7 @@ from rich.progress import Progress
 
 from config.env import Database, Monitor, Pooler, Servers, read
 from config.strategies import STRATEGIES
-from lab.generator import Closed, Constant, Load
+from lab.generator import PATIENCE_S, WARM_UP_MOST_S, WARM_UP_S, Closed, Constant, Load
 from lab.matrix import Cell, Journal, Plan, Stand, Turn
 from lab.observation import Site, observe
 from lab.waits import console
@@ -23,7 +21,7 @@ from sandbox.servers import Place, pgbouncer, timescale
 
 POOL_TIMEOUT_S = 0.5
 """for which a request waits for a connection, in a pool or in PgBouncer"""
-METHOD = 2
+METHOD = 3
 """changes with how is measured: turns that were taken otherwise do not mix"""
 
 LIMITS = """
@@ -42,6 +40,8 @@ def conditions(plan: Plan) -> dict[str, Any]:
         **plan.conditions,
         "method": METHOD,
         "models": {name: model.label for name, model in MODELS.items()},
+        "warm_up_s": {"least": WARM_UP_S, "most": WARM_UP_MOST_S},
+        "patience_s": PATIENCE_S,
         "pool_timeout_s": POOL_TIMEOUT_S,
         "pgbouncer_wait_s": POOL_TIMEOUT_S,
         "max_connections": most,
@@ -57,7 +57,7 @@ def variables(stand: Stand, plan: Plan) -> dict[str, str]:
         "DJANGO_ENV": "production",
         "DB_MAX_CONNS": str(each),
         "DB_MAX_OVERFLOW": "0",
-        "DB_MIN_CONNS": str(min(2, each)),
+        "DB_MIN_CONNS": "1",
         "DB_POOL_TIMEOUT": str(POOL_TIMEOUT_S),
         "DB_CONN_HEALTH_CHECKS": str(plan.health_checks),
         "POOLHOUSE_PUBLISH_INTERVAL_S": "0.2",
@@ -75,35 +75,13 @@ def measure(plan: Plan, journal: Journal, place: Place, screen: Console) -> None
     ):
         task = progress.add_task("", total=len(cells))
 
-        def keep(turn: Turn) -> None:
-            journal.add(turn)
-            progress.advance(task)
-
         for stand, of_stand in groupby(cells, key=lambda cell: cell.stand):
-            progress.update(task, description=f"{stand.strategy} · {stand.model}")
-            workloads = deque(list(turns) for _, turns in groupby(of_stand, key=lambda cell: cell.workload))
-            _measure_workloads(plan, workloads, partial(standing, stand, plan, place, watcher), keep)
-
-
-def _measure_workloads(
-    plan: Plan,
-    workloads: deque[list[Cell]],
-    start: Callable[[], AbstractContextManager[Site]],
-    keep: Callable[[Turn], None],
-) -> None:
-    """Measure one workload after the other, on a web that is started anew after each that it did not answer well.
-
-    What failed leaves connections and requests behind, which the next workload is not to pay for.
-    """
-    while workloads:
-        with start() as site:
-            is_well = True
-            while workloads and is_well:
-                for cell in workloads.popleft():
-                    observation = observe(site, cell.workload, _load(plan, cell), plan.turn_s, plan.warm_up_s)
-                    turn = Turn(cell, observation.as_document())
-                    keep(turn)
-                    is_well = is_well and not turn.seen["errors"]
+            progress.update(task, description=f"{stand.strategy} · {stand.model} · {stand.workload}")
+            with standing(stand, plan, place, watcher) as site:
+                for cell in of_stand:
+                    seen = observe(site, cell.workload, _load(plan, cell), plan.turn_s)
+                    journal.add(Turn(cell, seen.as_document()))
+                    progress.advance(task)
 
 
 def _load(plan: Plan, cell: Cell) -> Load:

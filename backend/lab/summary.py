@@ -68,15 +68,14 @@ class Row:
         return self.good / self.answers if self.answers else 0.0
 
     @property
-    def is_rate_kept(self) -> bool | None:
-        """Whether the rate was asked for in every round; None where none was to be."""
-        kept = [turn.seen["rate_kept"] for turn in self.turns if turn.seen["rate_kept"] is not None]
-        return all(kept) if kept else None
+    def is_steady(self) -> bool:
+        """Whether every round shows the load as it was to be, and not how it began."""
+        return all(turn.seen["steady"] for turn in self.turns)
 
     @property
     def is_faultless(self) -> bool:
         """Whether next to no answers were errors, and what was measured is what was to be asked."""
-        return self.good_share >= FAULTLESS_SHARE and self.is_rate_kept is not False
+        return self.good_share >= FAULTLESS_SHARE and self.is_steady
 
     @property
     def most_connections(self) -> int:
@@ -121,7 +120,7 @@ class Row:
             "clients": self.clients,
             "requests_per_s": self.requests_per_s,
             "rounds": self.rates,
-            "rate_kept": self.is_rate_kept,
+            "steady": self.is_steady,
             **{name: self.latency_ms(name) for name in ("p50_ms", "p95_ms", "p99_ms", "max_ms")},
             "p99_ms_of_fast": self.latency_ms("p99_ms", "latency_of_fast"),
             "errors": dict(self.errors),

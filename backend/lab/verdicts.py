@@ -12,8 +12,8 @@ EQUAL_SHARE = 0.9
 
 RULE = (
     f"A strategy qualifies for a number of clients if with so many, and with fewer, at least {FAULTLESS_SHARE:.1%} of "
-    "its answers are no errors and, where a rate was to be asked for, that rate was asked for. Judged is the greatest "
-    "number of clients for which any strategy qualifies. The fastest sets the mark, and all count as equally fast that "
+    "its answers are no errors, and its load was steady. Judged is the greatest number of clients for which any "
+    "strategy qualifies. The fastest sets the mark, and all count as equally fast that "
     f"reach {EQUAL_SHARE:.0%} of its median, or whose best round reaches its worst round: this machine cannot tell "
     "them apart. Of the equally fast, the one with the fewest connections on the server wins, and of those with the "
     "same number the one with the lowest p99."
@@ -32,14 +32,13 @@ class Verdict:
     failing: tuple[str, ...]
     """strategies with errors"""
     behind: tuple[str, ...]
-    """strategies that could not be asked at the rate"""
+    """strategies whose load did not get steady"""
 
     @property
     def sentence(self) -> str:
         """Say it."""
         if self.winner is None:
-            where = " and the rate that was asked for" if self.behind else ""
-            return f"No strategy answers without errors{where}."
+            return "No strategy answers without errors under a steady load."
         said = [
             f"`{self.winner.strategy}`: {self.winner.requests_per_s:,.0f} requests/s for {self.winner.clients} clients "
             f"with {self.winner.most_connections} connections on the server{self._reservation}."
@@ -47,7 +46,7 @@ class Verdict:
         for what, strategies in (
             ("As fast, with more connections or a longer p99", self._others),
             ("With errors", self.failing),
-            ("Too slow for the rate", self.behind),
+            ("Not steady", self.behind),
         ):
             if strategies:
                 said.append(f"{what}: {', '.join(f'`{strategy}`' for strategy in strategies)}.")
@@ -76,7 +75,7 @@ def verdict(setting: Setting, table: Sequence[Row]) -> Verdict:
 def _judged(setting: Setting, here: Sequence[Row], clients: int) -> Verdict:
     so_far = [row for row in here if row.clients <= clients]
     failing = _strategies(row for row in so_far if row.good_share < FAULTLESS_SHARE)
-    behind = _strategies(row for row in so_far if row.is_rate_kept is False)
+    behind = _strategies(row for row in so_far if not row.is_steady)
     able = [row for row in so_far if row.clients == clients and row.strategy not in failing + behind]
     equals = sorted(_as_fast_as_the_fastest(able), key=_cost)
     return Verdict(setting, equals[0] if equals else None, tuple(equals), failing, behind)

@@ -35,7 +35,7 @@ ERRORS = {
 POOL_TIMEOUTS = {"PoolTimeoutError", "PoolTimeout", PlainPoolTimeout.__name__}
 """of this project's engine, of psycopg's pool (Django wraps it), and of dj_db_conn_pool"""
 
-_numbers = itertools.count(1)
+_numbers = itertools.count(os.getpid())  # so that processes do not have their slow ones together
 
 
 def ready(_: HttpRequest) -> HttpResponse:

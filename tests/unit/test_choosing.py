@@ -11,10 +11,22 @@ from config.env import CHECKOUT
 from config.strategies import STRATEGIES
 
 GUIDE = (CHECKOUT / "docs/choosing.md").read_text()
-RESULT: dict[str, Any] = json.loads((CHECKOUT / "docs/lab/strategies.json").read_text())
-ROWS = {(row["strategy"], row["model"], row["workload"], row["clients"]): row for row in RESULT["rows"]}
+LAB = CHECKOUT / "docs/lab"
 LINE = re.compile(r"^- \*\*(E\d+)\*\* `(\w+)` on `(\w+)`, (\d+) clients, ([^:]+): (.*?)\.$", re.MULTILINE)
 FIGURE = re.compile(r"`([a-z0-9_+-]+)` ([\d,.]+)")
+BY_CONNECTIONS = re.compile(r"^- `(\w+)` by connections[^:]*: (.*?)\.$", re.MULTILINE)
+WITH_SO_MANY = re.compile(r"([\d,]+) with (\d+)")
+
+Cell = tuple[str, str, str, int]
+"""strategy, model, workload, clients"""
+
+
+def rows_of(name: str) -> dict[Cell, dict[str, Any]]:
+    rows = json.loads((LAB / name).read_text())["rows"]
+    return {(row["strategy"], row["model"], row["workload"], row["clients"]): row for row in rows}
+
+
+ROWS = rows_of("strategies.json") | rows_of("strategies-models.json")
 
 
 def errors_percent(row: dict[str, Any]) -> float:
@@ -50,6 +62,28 @@ def test_a_figure_is_what_was_measured(  # noqa: PLR0917 - as they stand in a li
     measured = MEASURES[measure](ROWS[strategy, model, workload, clients])
     decimals = len(value.partition(".")[2])
     assert f"{measured:,.{decimals}f}" == value, name
+
+
+def test_a_figure_by_connections_is_what_was_measured() -> None:
+    told = BY_CONNECTIONS.findall(GUIDE)
+    assert {workload for workload, _ in told} == {"ten", "think"}
+    for workload, line in told:
+        figures_told = WITH_SO_MANY.findall(line)
+        assert len(figures_told) >= 4
+        for rate, connections in figures_told:
+            row = rows_of(f"strategies-{connections}-connections.json")["queuepool", "gthread", workload, 32]
+            assert f"{row['requests_per_s']:,.0f}" == rate, (workload, connections)
+
+
+def test_tests_that_are_named_are_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", GUIDE))
+    written = {
+        name
+        for file in (CHECKOUT / "tests").rglob("test_*.py")
+        for name in re.findall(r"def (test_\w+)", file.read_text())
+    }
+    assert named
+    assert named <= written
 
 
 def test_evidence_that_is_named_is_there() -> None:

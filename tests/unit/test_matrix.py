@@ -37,7 +37,7 @@ def test_the_order_changes_with_the_round_and_not_with_the_run() -> None:
 def test_what_one_start_serves_comes_together_from_few_clients_to_many() -> None:
     cells = list(PLAN.cells())
     starts = sum(1 for before, after in pairwise(cells) if before.stand != after.stand) + 1
-    assert starts == 2 * 2 * 2
+    assert starts == 2 * 2 * 2 * 2
     assert [cell.clients for cell in cells[:4]] == [8, 32, 8, 32]
 
 
