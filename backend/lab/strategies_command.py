@@ -3,6 +3,7 @@
 import argparse
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         _go_on_in_background(console)
     journal: Path = arguments.journal or JOURNALS / f"strategies-{arguments.plan}.jsonl"
     try:
-        plan = _chosen(arguments)
+        plan = chosen(arguments)
         # What is quick is not worth taking up again.
         if arguments.again or (arguments.plan != "full" and not arguments.journal):
             journal.unlink(missing_ok=True)
@@ -83,10 +84,14 @@ def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     return comparison.as_document()
 
 
-def _chosen(arguments: argparse.Namespace) -> Plan:
+def chosen(arguments: argparse.Namespace) -> Plan:
+    """Give the plan, limited to what was asked for.
+
+    Raises:
+        ValueError: a rate was asked for of a server on which the load generator does not hold it.
+    """
     plan = PLANS[arguments.plan]
-    # Models that were asked for may be in no block of the plan: they are measured as the first is.
-    blocks = [replace(plan.blocks[0], models=tuple(arguments.models))] if arguments.models else plan.blocks
+    blocks = _blocks_of(plan, arguments.models) if arguments.models else plan.blocks
     if arguments.rate and any(MODELS[model].closes_connections for block in blocks for model in block.models):
         raise ValueError(
             f"--rate {arguments.rate:g} with a server that closes each connection after its answer, where the load "
@@ -107,6 +112,16 @@ def _chosen(arguments: argparse.Namespace) -> Plan:
         health_checks=arguments.health_checks,
         rate=arguments.rate,
     )
+
+
+def _blocks_of(plan: Plan, models: Sequence[str]) -> list[Block]:
+    """Give what the plan has for these models; one that it has nothing for is measured as its first ones are."""
+    planned = [
+        replace(block, models=tuple(model for model in block.models if model in models)) for block in plan.blocks
+    ]
+    there = [model for block in planned for model in block.models]
+    others = replace(plan.blocks[0], models=tuple(model for model in models if model not in there))
+    return [block for block in (*planned, others) if block.models]
 
 
 def _models_that_hold_a_rate() -> list[str]:

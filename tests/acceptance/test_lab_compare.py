@@ -153,13 +153,6 @@ def test_a_web_that_does_not_answer_is_no_web_without_errors(tmp_path: Path) -> 
     assert sum(row["errors"].values()) > 0
 
 
-def test_a_rate_is_refused_where_it_would_be_forgotten() -> None:
-    refused = subprocess.run(command("--rate", "10", "--models", "sync"), capture_output=True, text=True)
-    assert refused.returncode != 0
-    assert "closes each connection" in refused.stderr
-    assert "gthread" in refused.stderr
-
-
 def test_interrupted_it_goes_on_where_it_was(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     few = command(
