@@ -29,9 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--quick", dest="plan", action="store_const", const="quick", help="two workloads once: under two minutes"
     )
-    which.add_argument(
-        "--full", dest="plan", action="store_const", const="full", help="everything; it takes over an hour"
-    )
+    which.add_argument("--full", dest="plan", action="store_const", const="full", help="everything; it takes two hours")
     for name, allowed in (("strategies", STRATEGIES), ("models", MODELS), ("workloads", WORKLOADS)):
         parser.add_argument(f"--{name}", nargs="+", choices=allowed, metavar="NAME", help=f"only: {', '.join(allowed)}")
     parser.add_argument("--clients", nargs="+", type=_positive, metavar="N", help="how many ask at a time")

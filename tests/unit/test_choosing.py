@@ -12,7 +12,7 @@ from config.strategies import STRATEGIES
 
 GUIDE = (CHECKOUT / "docs/choosing.md").read_text()
 LAB = CHECKOUT / "docs/lab"
-LINE = re.compile(r"^- \*\*(E\d+)\*\* `(\w+)` on `(\w+)`, (\d+) clients, ([^:]+): (.*?)\.$", re.MULTILINE)
+LINE = re.compile(r"^- \*\*(E\d+)\*\* `([\w-]+)` on `([\w-]+)`, (\d+) clients, ([^:]+): (.*?)\.$", re.MULTILINE)
 FIGURE = re.compile(r"`([a-z0-9_+-]+)` ([\d,.]+)")
 BY_CONNECTIONS = re.compile(r"^- `(\w+)` by connections[^:]*: (.*?)\.$", re.MULTILINE)
 WITH_SO_MANY = re.compile(r"([\d,]+) with (\d+)")
