@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import time
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ import pytest
 
 from config.env import CHECKOUT
 from config.strategies import STRATEGIES
+from lab.generator import Closed, loading
 from sandbox import debian
 
 QUICK_S = 120
@@ -146,11 +148,28 @@ def test_a_rate_is_held_or_said_not_to_be(tmp_path: Path) -> None:
     assert missed["requests_per_s"] < 250
 
 
-def test_a_web_that_does_not_answer_is_no_web_without_errors(tmp_path: Path) -> None:
-    """In session mode kept connections are for those who come first; the others wait."""
-    too_few = ("--connections", "4", "--clients", "32")
-    (row,) = few_turns(tmp_path, "--strategies", "pgbouncer-session+persistent", *too_few)
+def test_who_gets_no_connection_in_session_mode_is_an_error(tmp_path: Path) -> None:
+    """Under ASGI each request has a thread, whose kept connection PgBouncer gives to nobody else."""
+    asgi = ("--models", "asgi", "--turn-s", "1.5", "--connections", "4", "--clients", "16")
+    (row,) = few_turns(tmp_path, "--strategies", "pgbouncer-session+persistent", *asgi)
     assert sum(row["errors"].values()) > 0
+
+
+def test_a_web_that_hangs_is_not_without_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections wait in the backlog, and nobody takes them."""
+    monkeypatch.setattr("lab.generator.PATIENCE_S", 0.2)
+    monkeypatch.setattr("lab.generator.WARM_UP_MOST_S", 0.5)
+    debian.ensure_tools()
+    debian.make(debian.cached_load_generator())
+    with (
+        socket.create_server(("127.0.0.1", 0)) as hung,
+        loading([f"http://127.0.0.1:{hung.getsockname()[1]}/"], Closed(3)) as under_way,
+    ):
+        under_way.warm_up()
+        now_s = time.time()
+        answers = under_way.answers(now_s - 0.1, now_s)
+    assert answers.unanswered == 3
+    assert not answers.is_steady
 
 
 def test_interrupted_it_goes_on_where_it_was(tmp_path: Path) -> None:
