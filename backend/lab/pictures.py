@@ -10,7 +10,7 @@ from lab.workloads import ERRORS, WORKLOADS
 
 GOOD = "answered"
 OURS = "queuepool"
-MARK = f"more than {1 - FAULTLESS_SHARE:.1%} errors, or not the rate that was asked for"
+MARK = f"more than {1 - FAULTLESS_SHARE:.1%} errors, or a load that was not steady"
 
 
 def of_setting(rows: Sequence[Row]) -> dict[str, str]:
