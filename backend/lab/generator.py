@@ -53,6 +53,10 @@ class Closed:
         """Say yes: who is not answered does not ask."""
         return True
 
+    def unanswered(self, log: Log, at_s: float) -> int:
+        """Count the clients that have waited for too long at a moment, by their log."""
+        return sum(asked_s <= at_s - PATIENCE_S for asked_s in log.in_hand(self.clients, at_s))
+
 
 @dataclass(frozen=True)
 class Constant:
@@ -90,6 +94,13 @@ class Constant:
     def keeps_up(self, ended_per_s: float) -> bool:
         """Say whether as many requests ended as fell due: if not, all clients were busy, and asked later."""
         return ended_per_s >= KEPT_SHARE * self.requests_per_s
+
+    def unanswered(self, _log: Log, _at_s: float) -> int:
+        """Count none: a client may have nothing to ask for a while, and the log does not tell it from one that waits.
+
+        Where many wait, the rate is not kept.
+        """
+        return 0
 
 
 Load = Closed | Constant
@@ -131,13 +142,8 @@ class Loading:
                 spans_ms[status].append(spans)
         joined: dict[int, Spans] = {status: np.concatenate(spans) for status, spans in spans_ms.items()}
         is_steady = self.was_warm and self.how.keeps_up(sum(map(len, joined.values())) / (end_s - begin_s))
-        return Answers(end_s - begin_s, joined, self._unanswered(logs, end_s), is_steady)
-
-    def _unanswered(self, logs: Sequence[tuple[Load, Log]], at_s: float) -> int:
-        """Count who has waited for too long; at a rate, a client may have nothing to ask for a while."""
-        if isinstance(self.how, Constant):
-            return 0
-        return sum(asked_s <= at_s - PATIENCE_S for share, log in logs for asked_s in log.in_hand(share.clients, at_s))
+        unanswered = sum(share.unanswered(log, end_s) for share, log in logs)
+        return Answers(end_s - begin_s, joined, unanswered, is_steady)
 
     def _log(self, process: Popen[str], path: Path) -> Log:
         if process.poll() not in (None, 0):

@@ -68,14 +68,19 @@ class Row:
         return self.good / self.answers if self.answers else 0.0
 
     @property
+    def has_errors(self) -> bool:
+        """Whether more than next to none of the answers were errors."""
+        return self.good_share < FAULTLESS_SHARE
+
+    @property
     def is_steady(self) -> bool:
         """Whether every round shows the load as it was to be, and not how it began."""
         return all(turn.seen["steady"] for turn in self.turns)
 
     @property
     def is_faultless(self) -> bool:
-        """Whether next to no answers were errors, and what was measured is what was to be asked."""
-        return self.good_share >= FAULTLESS_SHARE and self.is_steady
+        """Whether it qualifies: it has no errors, and what was measured is what was to be asked."""
+        return not self.has_errors and self.is_steady
 
     @property
     def most_connections(self) -> int:

@@ -74,7 +74,7 @@ def verdict(setting: Setting, table: Sequence[Row]) -> Verdict:
 
 def _judged(setting: Setting, here: Sequence[Row], clients: int) -> Verdict:
     so_far = [row for row in here if row.clients <= clients]
-    failing = _strategies(row for row in so_far if row.good_share < FAULTLESS_SHARE)
+    failing = _strategies(row for row in so_far if row.has_errors)
     behind = _strategies(row for row in so_far if not row.is_steady)
     able = [row for row in so_far if row.clients == clients and row.strategy not in failing + behind]
     equals = sorted(_as_fast_as_the_fastest(able), key=_cost)
