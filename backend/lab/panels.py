@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from lab.chart import STYLE as BASE_STYLE
 from lab.svg import dot, line, path, picture, polygon, text
 
-COLUMNS, WIDTH, HEIGHT, GUTTER, NAME, TOP, TICKS = 4, 202, 104, 18, 20, 62, 40
-BELOW_LIMIT = 22
-"""where words in a panel are clear of the limit that is drawn across it"""
+COLUMNS, WIDTH, HEIGHT, NAME, TOP, TICKS = 4, 202, 104, 20, 62, 40
+RIGHT, BELOW = 46, 34
+"""room beside a panel for its number, and under it for the x axis"""
 
 STYLE = f"""{BASE_STYLE}
     :root {{ --bad: #c0392b; --faint: #d5dbe4; }}
@@ -72,7 +72,7 @@ class Axis:
 
 
 def lines(title: str, subtitle: str, panels: Mapping[str, Sequence[Point]], labels: Sequence[str], axis: Axis) -> str:
-    """Draw a line in each panel, with those of the others behind it.
+    """Draw a line in each panel, with those of the others behind it; beside each panel is the last value.
 
     Args:
         title: what the picture shows.
@@ -94,9 +94,9 @@ def lines(title: str, subtitle: str, panels: Mapping[str, Sequence[Point]], labe
             if place is not None:
                 marks.append(dot("failing" if point.is_failing else "dot", *place))
         last = points[-1].value
-        said = "" if last is None else text(WIDTH, 11, f"{last:,.0f}", "value", "end")
+        said = "" if last is None else _beside(last, axis)
         bodies[name] = "".join([behind, *marks, said])
-    return _panels(title, subtitle, bodies)
+    return _panels(title, subtitle, bodies, axis)
 
 
 def areas(
@@ -106,7 +106,7 @@ def areas(
     labels: Sequence[str],
     limit: float,
 ) -> str:
-    """Draw how a number went in time, in parts that follow each other.
+    """Draw how a number went in time, in parts that follow each other; beside each panel is the greatest.
 
     Args:
         title: what the picture shows.
@@ -125,10 +125,10 @@ def areas(
     bodies = {
         name: behind
         + "".join(_area(part, number * width, width, axis) for number, part in enumerate(parts) if part)
-        + text(WIDTH, BELOW_LIMIT, f"most: {most[name]:.0f}", "value", "end")
+        + _beside(most[name], axis)
         for name, parts in panels.items()
     }
-    return _panels(title, subtitle, bodies)
+    return _panels(title, subtitle, bodies, axis)
 
 
 def _area(part: Sequence[tuple[float, float]], left: float, width: float, axis: Axis) -> str:
@@ -144,18 +144,24 @@ def _places(points: Sequence[Point], step: float, axis: Axis) -> list[tuple[floa
 
 
 def _grid(axis: Axis) -> str:
-    return "".join(
-        line("grid", 0, axis.y(tick), WIDTH, axis.y(tick)) + text(-5, axis.y(tick) + 3.5, f"{tick:,.0f}", "tick", "end")
-        for tick in axis.ticks
-    )
+    return "".join(line("grid", 0, axis.y(tick), WIDTH, axis.y(tick)) for tick in axis.ticks)
 
 
-def _panels(title: str, subtitle: str, bodies: Mapping[str, str]) -> str:
-    across, down = WIDTH + GUTTER + TICKS, HEIGHT + NAME + GUTTER + 16
+def _ticks(axis: Axis) -> str:
+    return "".join(text(-5, axis.y(tick) + 3.5, f"{tick:,.0f}", "tick", "end") for tick in axis.ticks)
+
+
+def _beside(value: float, axis: Axis) -> str:
+    return text(WIDTH + 7, axis.y(value) + 4, f"{value:,.0f}", "value")
+
+
+def _panels(title: str, subtitle: str, bodies: Mapping[str, str], axis: Axis) -> str:
+    """Put panels in rows; the axis that all share is told at the first of each."""
+    across, down = WIDTH + RIGHT, HEIGHT + NAME + BELOW
     parts = []
     for number, (name, body) in enumerate(bodies.items()):
-        x, y = TICKS + number % COLUMNS * across, TOP + NAME + number // COLUMNS * down
-        parts.append(f'<g transform="translate({x} {y})">{text(0, -7, name, "name")}{body}</g>')
+        row, column = divmod(number, COLUMNS)
+        told = text(0, -7, name, "name") + (_ticks(axis) if column == 0 else "")
+        parts.append(f'<g transform="translate({TICKS + column * across} {TOP + NAME + row * down})">{told}{body}</g>')
     height = TOP + math.ceil(len(bodies) / COLUMNS) * down
-    # Names are longer than panels are wide.
-    return picture((COLUMNS * across + GUTTER, height), STYLE, title, subtitle, parts)
+    return picture((TICKS + COLUMNS * across, height), STYLE, title, subtitle, parts)

@@ -104,7 +104,7 @@ def connections(rows: Sequence[Row], limit: int) -> str:
     }
     return panels.areas(
         f"Connections on the server: {_workload(rows)}",
-        f"over one turn with each number of clients; dashed: the {limit} that the server has for the application",
+        f"over one turn with each number of clients, the most beside it; dashed: the server's room of {limit}",
         parts,
         [str(count) for count in clients],
         limit,

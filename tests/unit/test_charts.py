@@ -44,8 +44,15 @@ def test_a_panel_is_drawn_for_each_name_and_failing_points_are_marked() -> None:
 
 def test_areas_say_their_most() -> None:
     drawn = panels.areas("t", "s", {"a": [[(0.1, 5.0), (0.2, 7.0)], []]}, ["8", "32"], 35)
-    assert "most: 7" in drawn
-    assert len(list(ElementTree.fromstring(drawn).iter(f"{SVG}polygon"))) == 1
+    root = ElementTree.fromstring(drawn)
+    assert [said.text for said in root.iter(f"{SVG}text") if said.get("class") == "value"] == ["7"]
+    assert len(list(root.iter(f"{SVG}polygon"))) == 1
+
+
+def test_the_axis_that_panels_share_is_told_once_a_row() -> None:
+    drawn = panels.lines("t", "s", {name: [Point(1), Point(2)] for name in "abcde"}, ["8", "32"], Axis(0, 2))
+    ticks = [said.text for said in ElementTree.fromstring(drawn).iter(f"{SVG}text") if said.get("class") == "tick"]
+    assert (ticks.count("2"), ticks.count("32")) == (2, 5)
 
 
 def test_shares_fill_the_bar_and_keep_their_colours() -> None:
