@@ -6,7 +6,7 @@ import sys
 from config.start import start
 
 if __name__ == "__main__":
-    start("manage")
+    start("web" if sys.argv[1:2] == ["runserver"] else "manage")
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(sys.argv)

@@ -324,6 +324,28 @@ def test_the_web_alone_goes_through_pgbouncer_whatever_it_is_called(
     assert ("options" in made["OPTIONS"]) == (service != "web")
 
 
+COMMAND = """
+import json, runpy, sys
+sys.argv = ["manage.py", {command!r}, "--help"]
+try:
+    runpy.run_path("manage.py", run_name="__main__")
+except SystemExit as end:
+    assert end.code == 0
+from config.database import get_database_settings
+print()
+print(json.dumps(get_database_settings()["default"]["NAME"]))
+"""
+
+
+@pytest.mark.parametrize(("command", "name"), [("runserver", "poolhouse_statement"), ("migrate", "poolhouse")])
+def test_the_development_server_is_a_web_and_other_commands_go_directly(command: str, name: str) -> None:
+    environment = os.environ | {"CELERY_WORKER_RUNNING": "", "DB_POOL_STRATEGY": "pgbouncer-statement"}
+    said = subprocess.check_output(
+        [sys.executable, "-c", COMMAND.format(command=command)], cwd=CHECKOUT / "backend", env=environment, text=True
+    )
+    assert json.loads(said.splitlines()[-1]) == name
+
+
 @pytest.mark.parametrize(
     ("service", "variables", "options"),
     [
