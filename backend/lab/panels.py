@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lab.chart import STYLE as BASE_STYLE
-from lab.svg import dot, line, path, picture, polygon, text
+from lab.svg import cross, dot, line, path, picture, polygon, text
 
 COLUMNS, WIDTH, HEIGHT, NAME, TOP, TICKS = 4, 202, 104, 20, 62, 40
 RIGHT, BELOW = 46, 34
@@ -19,7 +19,8 @@ STYLE = f"""{BASE_STYLE}
     .tick {{ font-size: 10.5px; fill: var(--soft); }}
     .others {{ fill: none; stroke: var(--faint); stroke-width: 1; }}
     .line {{ fill: none; stroke: var(--ours); stroke-width: 2.2; }}
-    .dot {{ fill: var(--ours); }} .failing {{ fill: var(--bad); }} .grid {{ stroke: var(--faint); stroke-width: 1; }}
+    .dot {{ fill: var(--ours); }} .failing {{ fill: none; stroke: var(--bad); stroke-width: 2.2; }}
+    .grid {{ stroke: var(--faint); stroke-width: 1; }}
     .area {{ fill: var(--ours); opacity: .35; }} .part {{ stroke: var(--faint); stroke-dasharray: 2 3; }}
     .limit {{ stroke: var(--bad); stroke-width: 1.2; stroke-dasharray: 4 3; }}
 """
@@ -31,7 +32,7 @@ class Point:
 
     value: float | None
     is_failing: bool = False
-    """drawn as a warning: not every answer was good"""
+    """drawn as a cross: not every answer was good"""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def lines(title: str, subtitle: str, panels: Mapping[str, Sequence[Point]], labe
         marks = [path("line", places[name])]
         for point, place in zip(points, places[name], strict=True):
             if place is not None:
-                marks.append(dot("failing" if point.is_failing else "dot", *place))
+                marks.append(cross("failing", *place) if point.is_failing else dot("dot", *place))
         last = points[-1].value
         said = "" if last is None else _beside(last, axis)
         bodies[name] = "".join([behind, *marks, said])

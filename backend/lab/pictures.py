@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from lab import chart, panels
+from lab.matrix import Turn
 from lab.panels import Axis, Point
 from lab.shares import shares
 from lab.summary import FAULTLESS_SHARE, Row
@@ -24,10 +25,7 @@ def rates(rows: Sequence[Row]) -> str:
     ordered = sorted(rows, key=lambda row: -row.requests_per_s)
     bars = [(_label(row), row.rates, row.strategy == OURS) for row in ordered]
     one = rows[0]
-    subtitle = (
-        f"{_workload(rows)}, {one.setting.model}, {one.clients} clients; medians of {len(one.turns)} rounds, "
-        "line: least to greatest"
-    )
+    subtitle = f"{_setting(rows)}, {one.clients} clients; medians of {len(one.turns)} rounds, line: least to greatest"
     return chart.bars("Requests per second by strategy", subtitle, bars, "requests/s")
 
 
@@ -37,21 +35,21 @@ def _label(row: Row) -> str:
 
 def _against_clients(rows: Sequence[Row], clients: Sequence[int]) -> dict[str, str]:
     labels = [f"{count} clients" if count == clients[0] else str(count) for count in clients]
-    reading = f"red: {MARK}; grey: the other strategies"
+    reading = f"red cross: {MARK}; grey: the other strategies"
     throughputs = _points(rows, clients, lambda row: row.requests_per_s)
     p99s = _points(rows, clients, lambda row: row.latency_ms("p99_ms"))
     greatest = max(point.value or 0 for points in throughputs.values() for point in points)
     return {
         "throughput": panels.lines(
-            f"Requests per second: {_workload(rows)}",
+            f"Requests per second: {_setting(rows)}",
             f"good answers, by clients; {reading}",
             throughputs,
             labels,
             Axis(0, max(1.0, greatest) * 1.1),
         ),
         "p99": panels.lines(
-            f"p99 in milliseconds: {_workload(rows)}",
-            f"of good answers, logarithmic; {reading}",
+            f"p99 in milliseconds: {_setting(rows)}",
+            f"of good answers, where there were 100, logarithmic; {reading}",
             p99s,
             labels,
             _decades(p99s),
@@ -59,8 +57,9 @@ def _against_clients(rows: Sequence[Row], clients: Sequence[int]) -> dict[str, s
     }
 
 
-def _workload(rows: Sequence[Row]) -> str:
-    return WORKLOADS[rows[0].setting.workload].label
+def _setting(rows: Sequence[Row]) -> str:
+    setting = rows[0].setting
+    return f"{WORKLOADS[setting.workload].label}, {setting.model}"
 
 
 def _points(
@@ -95,7 +94,7 @@ def connections(rows: Sequence[Row], limit: int) -> str:
     names = sorted({row.strategy for row in rows})
     parts = {
         name: [
-            [(at_s, open_) for at_s, open_, *_ in row.turns[0].seen["samples"]]
+            [(at_s, open_) for at_s, open_, *_ in _fullest(row).seen["samples"]]
             for count in clients
             for row in rows
             if row.strategy == name and row.clients == count
@@ -103,12 +102,17 @@ def connections(rows: Sequence[Row], limit: int) -> str:
         for name in names
     }
     return panels.areas(
-        f"Connections on the server: {_workload(rows)}",
-        f"over one turn with each number of clients, the most beside it; dashed: the server's room of {limit}",
+        f"Connections on the server: {_setting(rows)}",
+        f"the fullest turn with each number of clients, its most beside it; dashed: the server's room of {limit}",
         parts,
         [str(count) for count in clients],
         limit,
     )
+
+
+def _fullest(row: Row) -> Turn:
+    """Give the turn in which the server had the most connections."""
+    return max(row.turns, key=lambda turn: max(open_ for _, open_, *_ in turn.seen["samples"]))
 
 
 def exhaustion(rows: Sequence[Row]) -> str:
@@ -117,8 +121,8 @@ def exhaustion(rows: Sequence[Row]) -> str:
     crowded = sorted((row for row in rows if row.clients == most), key=lambda row: row.strategy)
     further = {kind for row in crowded for kind in row.errors} - set(ERRORS.values())
     return shares(
-        f"What exhaustion looks like: {most} clients, {_workload(rows)}",
-        "what became of the requests; p99 is of those that were answered",
+        f"What exhaustion looks like: {most} clients, {_setting(rows)}",
+        "what became of the requests of all rounds; good/s and p99, of those that were answered, are medians",
         {row.strategy: ({GOOD: row.good_share, **_error_shares(row)}, _told(row)) for row in crowded},
         [GOOD, *ERRORS.values(), *sorted(further)],
     )
@@ -131,4 +135,5 @@ def _error_shares(row: Row) -> dict[str, float]:
 def _told(row: Row) -> str:
     p99_ms = row.latency_ms("p99_ms")
     latency = "" if p99_ms is None else f"p99 {p99_ms:,.0f} ms, "
-    return f"{row.requests_per_s:,.0f} good/s, {latency}{row.most_connections} connections on the server"
+    steady = "" if row.is_steady else ", not steady"
+    return f"{row.requests_per_s:,.0f} good/s, {latency}{row.most_connections} connections on the server{steady}"

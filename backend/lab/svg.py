@@ -24,6 +24,13 @@ def dot(kind: str, x: float, y: float) -> str:
     return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.4"/>'
 
 
+def cross(kind: str, x: float, y: float) -> str:
+    """Draw a cross, which is told from a dot without colours too."""
+    reach = 3.6
+    strokes = f"M{x - reach:.1f} {y - reach:.1f}l{2 * reach} {2 * reach}m0 {-2 * reach}l{-2 * reach} {2 * reach}"
+    return f'<path class="{kind}" d="{strokes}"/>'
+
+
 def path(kind: str, points: Iterable[tuple[float, float] | None]) -> str:
     """Draw a line through points; it is broken at None."""
     steps, move = [], "M"

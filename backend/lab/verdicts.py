@@ -59,10 +59,14 @@ class Verdict:
     @property
     def _reservation(self) -> str:
         """Say what the winner does otherwise than it was asked."""
-        is_streamed = self.setting.workload == workloads.stream.__name__
-        if self.winner and is_streamed and Feature.CURSORS in STRATEGIES[self.winner.strategy].breaks:
-            return f"; it has no {Feature.CURSORS.value}, and holds all rows in the web's memory instead"
-        return ""
+        if self.winner is None:
+            return ""
+        broken, said = STRATEGIES[self.winner.strategy].breaks, ""
+        if Feature.ATOMIC in broken:
+            said += f"; {Feature.ATOMIC.value} is an error with it"
+        if Feature.CURSORS in broken and self.setting.workload == workloads.stream.__name__:
+            said += f"; it has no {Feature.CURSORS.value}, and holds all rows in the web's memory instead"
+        return said
 
 
 def verdict(setting: Setting, table: Sequence[Row]) -> Verdict:

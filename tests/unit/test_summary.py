@@ -169,6 +169,11 @@ def test_who_streams_without_server_side_cursors_is_said_to_hold_all_rows() -> N
     assert "memory" not in verdict(SETTING, [row("pgbouncer-transaction", 100)]).sentence
 
 
+def test_who_wins_without_transactions_is_said_to_break_them() -> None:
+    for strategy, breaks_them in (("pgbouncer-statement+persistent", True), ("pgbouncer-transaction", False)):
+        assert ("`atomic()` is an error" in verdict(SETTING, [row(strategy, 100)]).sentence) == breaks_them
+
+
 def test_figures_leave_out_what_says_nothing_and_put_the_fastest_first() -> None:
     told = figures([row("none", 1), row("native", 1234.0), row("queuepool", 9, clients=4)])
     assert [line[0] for line in told.lines] == ["queuepool", "native", "none"]
