@@ -112,7 +112,7 @@ def connections(rows: Sequence[Row], limit: int) -> str:
 
 def _fullest(row: Row) -> Turn:
     """Give the turn in which the server had the most connections."""
-    return max(row.turns, key=lambda turn: max(open_ for _, open_, *_ in turn.seen["samples"]))
+    return max(row.turns, key=lambda turn: turn.seen["server_connections"]["max"])
 
 
 def exhaustion(rows: Sequence[Row]) -> str:
