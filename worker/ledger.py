@@ -5,21 +5,26 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import QuerySet, Sum
+from django.db.models import F, Max, Min, QuerySet, Sum, Value
+from django.db.models.functions import Coalesce, Greatest
 from django.utils import timezone
 
 from telemetry.formats import Reject
+from telemetry.formats.times import EPOCH
 from telemetry.intake import unclaimed_batches
 from telemetry.models import IngestBatch, IngestJob, IngestRejectCount
+from telemetry.queue import Waiting, spread
 
 logger = logging.getLogger(__name__)
 
 # The upper half of the keys of advisory locks by which workers say which batch they are loading ("ING" in ASCII).
 LOADING_LOCK_CLASS = 0x494E47
+# In one look; the next look sends what is left.
+RESENT_MAX = 1000
 
 
 @dataclass(frozen=True)
@@ -54,13 +59,19 @@ def loading(batch_id: int) -> Iterator[bool]:
 
 
 def begin(batch_id: int) -> int:
-    """Count an attempt before anything can go wrong; give how many there were with this one, or 0 if none is due."""
+    """Count an attempt before anything can go wrong.
+
+    Returns:
+        How many attempts there were with this one; 0 if none is due: the batch is not queued any more, or this is a
+        second message for a batch whose next attempt is due later.
+    """
     with connection.cursor() as cursor:
         # The commit need not wait for the disk: should the server crash right now, an attempt is forgotten, no more.
         cursor.execute(
             """
             UPDATE ingest_batch SET attempts = attempts + 1
-            WHERE id = %s AND state = 'queued' AND set_config('synchronous_commit', 'off', true) IS NOT NULL
+            WHERE id = %s AND state = 'queued' AND due_at <= now()
+              AND set_config('synchronous_commit', 'off', true) IS NOT NULL
             RETURNING attempts
             """,
             [batch_id],
@@ -99,7 +110,7 @@ def finish(batch: IngestBatch, rejects: Sequence[Reject], *, counts: Counts) -> 
         _require_few_rejects(batch, rejects)
         _count_rejects(batch.pk, rejects)
     IngestBatch.objects.filter(pk=batch.pk).update(
-        state=IngestBatch.State.DONE, error="", finished_at=timezone.now(), **asdict(counts)
+        state=IngestBatch.State.DONE, error="", failing_since=None, finished_at=timezone.now(), **asdict(counts)
     )
 
 
@@ -138,12 +149,15 @@ def park_job(batch: IngestBatch, rejects: Sequence[Reject], reason: str) -> None
 
 
 def note_failure(batch_id: int, reason: str, *, retried_in_s: float) -> bool:
-    """Record what went wrong in an attempt, and park the batch if that was the last; True if there may be another.
+    """Record what went wrong in an attempt, and park the batch if that was the last.
 
     Args:
         batch_id: the batch.
         reason: what went wrong.
-        retried_in_s: when there will be another; until then the batch is not overdue.
+        retried_in_s: when the next attempt is due.
+
+    Returns:
+        True if there may be another attempt.
     """
     attempts = _queued(batch_id).values_list("attempts", flat=True).first()
     if attempts is None:
@@ -151,9 +165,50 @@ def note_failure(batch_id: int, reason: str, *, retried_in_s: float) -> bool:
     if attempts >= settings.INGEST_MAX_ATTEMPTS:
         park(batch_id, f"{attempts} attempts failed, the last with {reason}")
         return False
-    due_at = timezone.now() + timedelta(seconds=retried_in_s)
-    _queued(batch_id).update(error=_one_line(reason), enqueued_at=due_at)
+    _queued(batch_id).update(error=_one_line(reason), due_at=_after(retried_in_s), failing_since=None)
     return True
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """The end of an attempt for a reason that passes: the server or the spool was away, not the batch at fault."""
+
+    reason: str
+    failed_at_s: float
+    """seconds since 1970"""
+    is_counted: bool
+    """whether `begin` has counted the attempt"""
+
+
+def note_interruption(batch_id: int, interruption: Interruption, *, retried_in_s: float) -> bool:
+    """Record an interruption and give its attempt back; park the batch if INGEST_RETRY_MAX_S have passed with such.
+
+    Returns:
+        True if there may be another attempt, which is due in `retried_in_s`.
+    """
+    counted = Greatest(F("attempts") - 1, 0) if interruption.is_counted else F("attempts")
+    failed_at = datetime.fromtimestamp(interruption.failed_at_s, UTC)
+    _queued(batch_id).update(
+        attempts=counted,
+        error=_one_line(interruption.reason),
+        due_at=_after(retried_in_s),
+        failing_since=Coalesce("failing_since", Value(failed_at)),
+    )
+    since = _queued(batch_id).values_list("failing_since", flat=True).first()
+    if since is None:
+        return False
+    if timezone.now() - since < timedelta(seconds=settings.INGEST_RETRY_MAX_S):
+        return True
+    park(
+        batch_id,
+        f"every attempt since {since:%Y-%m-%d %H:%M:%S} UTC was interrupted, for more than INGEST_RETRY_MAX_S = "
+        f"{settings.INGEST_RETRY_MAX_S} s; the last: {interruption.reason}",
+    )
+    return False
+
+
+def _after(seconds: float) -> datetime:
+    return timezone.now() + timedelta(seconds=seconds)
 
 
 def park(batch_id: int, reason: str) -> None:
@@ -166,24 +221,80 @@ def _give_up(queued: "QuerySet[IngestBatch]", reason: str) -> None:
     queued.update(state=IngestBatch.State.PARKED, error=_one_line(reason), finished_at=timezone.now())
 
 
-def lost_batches(waiting: set[int]) -> list[int]:
-    """Take note of the batches that are due again: queued for long, not waiting in the broker, and loaded by nobody.
+@transaction.atomic
+def next_unsent(job_id: int, limit: int) -> tuple[list[int], bool]:
+    """Mark batches of a job that were never sent as sent now.
 
     Args:
-        waiting: the batches that the broker has.
+        job_id: the job.
+        limit: how many of them at most.
+
+    Returns:
+        Their ids, in the order in which they are to be sent, and whether there are more.
     """
+    jobs = IngestJob.objects.filter(pk=job_id)
+    if not jobs.select_for_update(no_key=True).exists():
+        return [], False
     now = timezone.now()
+    unsent = IngestBatch.objects.filter(job_id=job_id, state=IngestBatch.State.QUEUED, sent_at=None)
+    batch_ids = list(_from_each_lane(unsent, settings.WORKER_PROCESSES, limit))
+    IngestBatch.objects.filter(pk__in=batch_ids).update(sent_at=now)
+    is_rest = unsent.exists()
+    jobs.update(unsent_since=now if is_rest else None)
+    return spread(batch_ids, settings.WORKER_PROCESSES), is_rest
+
+
+def _from_each_lane(unsent: "QuerySet[IngestBatch]", lanes: int, limit: int) -> Iterator[int]:
+    """Yield the first ids of each lane: a part of the job's file through which one worker process makes its way."""
+    bounds = unsent.aggregate(first=Min("pk"), last=Max("pk"))
+    if bounds["first"] is None:
+        return
+    width = -(-(bounds["last"] + 1 - bounds["first"]) // lanes)
+    for begin_id in range(bounds["first"], bounds["last"] + 1, width):
+        lane = unsent.filter(pk__gte=begin_id, pk__lt=begin_id + width).order_by("pk")
+        yield from lane.values_list("pk", flat=True)[: -(-limit // lanes)]
+
+
+def lost_batches(waiting: Waiting) -> list[int]:
+    """Mark the batches as sent again whose messages are lost: sent and due for long, neither waiting nor being loaded.
+
+    Args:
+        waiting: what the broker's queue has at its head.
+
+    Returns:
+        Their ids, RESENT_MAX at most.
+    """
+    long_ago = _after(-settings.INGEST_RESEND_AFTER_S)
     overdue = IngestBatch.objects.filter(
-        state=IngestBatch.State.QUEUED, enqueued_at__lt=now - timedelta(seconds=settings.INGEST_RESEND_AFTER_S)
+        state=IngestBatch.State.QUEUED, due_at__lt=long_ago, sent_at__lt=min(long_ago, _taken_before(waiting))
     )
     with transaction.atomic():
-        batches = overdue.select_for_update(skip_locked=True).exclude(pk__in=_being_loaded()).order_by("pk").only("pk")
-        lost = [batch.pk for batch in batches if batch.pk not in waiting]
-        IngestBatch.objects.filter(pk__in=lost).update(enqueued_at=now)
+        batches = overdue.select_for_update(skip_locked=True).exclude(pk__in=_being_loaded() | waiting.batch_ids)
+        lost = list(batches.order_by("pk").values_list("pk", flat=True)[:RESENT_MAX])
+        IngestBatch.objects.filter(pk__in=lost).update(sent_at=timezone.now())
     return lost
 
 
-def _being_loaded() -> list[int]:
+def lost_jobs(waiting: Waiting) -> list[int]:
+    """Return the jobs with batches that were never sent and for which no message waits."""
+    long_ago = _after(-settings.INGEST_RESEND_AFTER_S)
+    jobs = IngestJob.objects.filter(unsent_since__lt=min(long_ago, _taken_before(waiting)))
+    return list(jobs.exclude(pk__in=waiting.job_ids).order_by("pk").values_list("pk", flat=True)[:RESENT_MAX])
+
+
+def _taken_before(waiting: Waiting) -> datetime:
+    """Return a time before which every message was sent that has been taken from the queue, or is at its head.
+
+    The queue is first in, first out: what was sent earlier than all that is at its head waits nowhere in it.
+    """
+    if waiting.is_all:
+        return timezone.now()
+    sent = IngestBatch.objects.filter(pk__in=waiting.batch_ids).aggregate(first=Min("sent_at"))["first"]
+    unsent = IngestJob.objects.filter(pk__in=waiting.job_ids).aggregate(first=Min("unsent_since"))["first"]
+    return min((time for time in (sent, unsent) if time is not None), default=EPOCH)
+
+
+def _being_loaded() -> set[int]:
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -193,7 +304,7 @@ def _being_loaded() -> list[int]:
             """,
             [LOADING_LOCK_CLASS],
         )
-        return [batch_id for (batch_id,) in cursor.fetchall()]
+        return {batch_id for (batch_id,) in cursor.fetchall()}
 
 
 def _queued(batch_id: int) -> "QuerySet[IngestBatch]":

@@ -9,9 +9,8 @@ import pgpq
 import psycopg2.errors
 from django.db import DatabaseError, DataError, IntegrityError, OperationalError, connection, transaction
 
-from telemetry import rejects, spool
+from telemetry import rejects
 from telemetry.models import IngestBatch, IngestJob
-from telemetry.retention import discard_inputs_when_done
 from worker import ledger
 from worker.readings import SCHEMA, Readings
 from worker.series import UnknownSeriesError, forget_series
@@ -76,8 +75,6 @@ def load(batch_id: int) -> None:
             _load(batch, readings)
     except ledger.TooManyRejectsError as error:
         ledger.park_job(batch, readings.rejects, str(error))
-    if spool.is_spooled(batch.file.location):
-        discard_inputs_when_done(batch.job_id)
 
 
 def _load(batch: IngestBatch, readings: Readings) -> None:

@@ -2,6 +2,8 @@
 
 import logging
 import random
+import time
+from dataclasses import asdict
 from typing import Any
 
 from celery import Task, shared_task
@@ -10,8 +12,9 @@ from django.db import InterfaceError, OperationalError, connection
 
 from poolhouse.identity import current
 from telemetry.formats import BadInput, MissingFileError
-from telemetry.queue import LOAD_BATCH, RESEND_UNFINISHED, send_batches, waiting_batches
+from telemetry.queue import LOAD_BATCH, RESEND_UNFINISHED, SEND_JOB, send_batches, send_job, waiting
 from worker import ledger
+from worker.ledger import Interruption
 from worker.loader import DuplicateReadingError, load
 
 logger = logging.getLogger(__name__)
@@ -20,53 +23,116 @@ logger = logging.getLogger(__name__)
 # (too many connections, disk full), the server's shutdown. https://www.postgresql.org/docs/17/errcodes-appendix.html
 TRANSIENT_SQLSTATES = ("08", "40", "53", "57P")
 BACKOFF_MAX_S = 60
+# Batches of a job that wait in the broker at the same time: enough for any number of processes, little in its memory.
+SENT_AT_ONCE = 1000
+# How many of those are still to be loaded when the next ones are sent.
+SENT_AHEAD = 200
+
+
+@shared_task(name=SEND_JOB)
+def send_batches_of_job(job_id: int) -> None:
+    """Send some of a job's batches, and between them, if there are more, this message again."""
+    batch_ids, is_rest = ledger.next_unsent(job_id, SENT_AT_ONCE)
+    send_batches(batch_ids[:-SENT_AHEAD])
+    if is_rest:
+        send_job(job_id)
+    send_batches(batch_ids[-SENT_AHEAD:])
 
 
 @shared_task(name=LOAD_BATCH, bind=True, max_retries=None)
-def load_batch(self: "Task[Any, Any]", batch_id: int, *, is_new_attempt: bool = True) -> None:
+def load_batch(self: "Task[Any, Any]", batch_id: int, *, unrecorded: dict[str, Any] | None = None) -> None:
     """Load one batch, however often it is delivered.
 
-    Input that cannot be used parks the batch. What passes by itself is tried again, with back-off, for as long as it
-    takes, and is not counted as the batch's fault. Anything else is, and so is an attempt that takes its process down;
-    INGEST_MAX_ATTEMPTS of them park the batch.
+    Input that cannot be used parks the batch. An interruption, such as a server that is away, is not counted as the
+    batch's fault: it is tried again, with back-off, for INGEST_RETRY_MAX_S. Any other failure is counted, and so is an
+    attempt that takes its process down; INGEST_MAX_ATTEMPTS of them park the batch.
+
+    Args:
+        self: the task.
+        batch_id: the batch.
+        unrecorded: the interruption of the last attempt, if the ledger could not be reached to record it.
     """
+    attempt = Attempt(batch_id, unrecorded)
     try:
-        with ledger.loading(batch_id) as is_mine:
-            # A message that comes again tells of a process that ended: that counts, whatever it was sent for.
-            is_new_attempt = is_new_attempt or bool((self.request.delivery_info or {}).get("redelivered"))
-            if is_mine and _may_begin(batch_id, is_new_attempt=is_new_attempt):
-                load(batch_id)
-    except MissingFileError as error:
-        ledger.park(batch_id, f"{error} (looked for by {current().name}; files must be where the workers see them)")
-    except (BadInput, DuplicateReadingError) as error:
-        ledger.park(batch_id, str(error))
+        attempt.make()
     except Exception as error:
-        retries = self.request.retries
-        countdown_s = min(BACKOFF_MAX_S, 2**retries) * random.uniform(0.5, 1)  # noqa: S311 - jitter
+        countdown_s = _backoff_s(self)
         if is_transient(error):
-            logger.warning("batch %d waits %.1f s: %s", batch_id, countdown_s, error)
+            logger.warning("batch %d interrupted: %s", batch_id, error)
+            kwargs = attempt.note_interruption(error, countdown_s)
+        else:
+            logger.exception("batch %d failed", batch_id)
+            reason = f"{type(error).__name__}: {error}"
+            kwargs = {} if ledger.note_failure(batch_id, reason, retried_in_s=countdown_s) else None
+        if kwargs is not None:
+            raise self.retry(kwargs=kwargs, countdown=countdown_s) from error
+
+
+class Attempt:
+    """One attempt to load a batch, and what the ledger has been told of it."""
+
+    def __init__(self, batch_id: int, unrecorded: dict[str, Any] | None) -> None:
+        self._batch_id = batch_id
+        self._unrecorded = unrecorded
+        self._is_counted = False
+
+    def make(self) -> None:
+        """Load the batch if it is due, or park it if its input cannot be used."""
+        try:
+            with ledger.loading(self._batch_id) as is_mine:
+                self._record_last()
+                if is_mine and self._begin():
+                    load(self._batch_id)
+        except MissingFileError as error:
+            text = f"{error} (looked for by {current().name}; files must be where the workers see them)"
+            ledger.park(self._batch_id, text)
+        except (BadInput, DuplicateReadingError) as error:
+            ledger.park(self._batch_id, str(error))
+
+    def _record_last(self) -> None:
+        if self._unrecorded is not None:
+            ledger.note_interruption(self._batch_id, Interruption(**self._unrecorded), retried_in_s=0)
+            self._unrecorded = None
+
+    def _begin(self) -> bool:
+        """Count the attempt before anything can go wrong; park a batch that has taken too many processes down.
+
+        Returns:
+            True if the batch is to be loaded now.
+        """
+        attempts = ledger.begin(self._batch_id)
+        if attempts > settings.INGEST_MAX_ATTEMPTS:
+            reason = f"{attempts - 1} attempts ended without a word: its worker was killed, or ran out of memory"
+            ledger.park(self._batch_id, reason)
+            return False
+        self._is_counted = attempts > 0
+        return self._is_counted
+
+    def note_interruption(self, error: Exception, countdown_s: float) -> dict[str, Any] | None:
+        """Record an interruption in the ledger or, where that cannot be reached, for the message of the next attempt.
+
+        Returns:
+            The keyword arguments of that message; None if there is to be no other attempt.
+        """
+        connection.close()
+        reason = f"{type(error).__name__}: {error}"
+        interruption = self._unrecorded or asdict(Interruption(reason, time.time(), self._is_counted))
+        try:
+            goes_on = ledger.note_interruption(self._batch_id, Interruption(**interruption), retried_in_s=countdown_s)
+        except (OperationalError, InterfaceError) as unreachable:
+            logger.warning("batch %d: the interruption cannot be recorded yet: %s", self._batch_id, unreachable)
             connection.close()
-            raise self.retry(kwargs={"is_new_attempt": False}, countdown=countdown_s) from error
-        logger.exception("batch %d failed", batch_id)
-        if ledger.note_failure(batch_id, f"{type(error).__name__}: {error}", retried_in_s=countdown_s):
-            raise self.retry(kwargs={"is_new_attempt": True}, countdown=countdown_s) from error
+            return {"unrecorded": interruption}
+        return {} if goes_on else None
 
 
-def _may_begin(batch_id: int, *, is_new_attempt: bool) -> bool:
-    """Count the attempt before anything can go wrong; a batch that took too many processes down is parked instead."""
-    if not is_new_attempt:
-        return True
-    attempts = ledger.begin(batch_id)
-    if attempts > settings.INGEST_MAX_ATTEMPTS:
-        ledger.park(
-            batch_id, f"{attempts - 1} attempts ended without a word: its worker was killed, or ran out of memory"
-        )
-        return False
-    return attempts > 0
+def _backoff_s(task: "Task[Any, Any]") -> float:
+    jitter: float = random.uniform(0.5, 1)  # noqa: S311 - no secret
+    return min(BACKOFF_MAX_S, 2.0**task.request.retries) * jitter
 
 
 def is_transient(error: Exception) -> bool:
-    """Say whether an error passes by itself: the server or the way to it, not the statement or its data."""
+    """Return True if an error passes by itself: the server or the way to it, not the statement or its data."""
     if not isinstance(error, OperationalError | InterfaceError):
         return False
     sqlstate = getattr(error.__cause__, "pgcode", None)
@@ -76,4 +142,7 @@ def is_transient(error: Exception) -> bool:
 @shared_task(name=RESEND_UNFINISHED)
 def resend_unfinished() -> None:
     """Send again what the ledger has as unfinished and the broker has lost."""
-    send_batches(ledger.lost_batches(waiting_batches()))
+    seen = waiting()
+    send_batches(ledger.lost_batches(seen))
+    for job_id in ledger.lost_jobs(seen):
+        send_job(job_id)

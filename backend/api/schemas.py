@@ -108,6 +108,16 @@ class Failure(Schema):
     error: str
 
 
+class Retry(Schema):
+    """Why batches wait for another attempt."""
+
+    error: str
+    batches: int
+    attempts: int = Field(description="failures that count; interruptions do not")
+    failing_since: datetime | None = Field(description="since when they have been interrupted")
+    next_attempt_at: datetime
+
+
 class RejectCount(Schema):
     """How many rows could not be read for a reason."""
 
@@ -120,6 +130,7 @@ class JobDetails(Job):
     """A job, and what went wrong in it."""
 
     failures: list[Failure]
+    retries: list[Retry]
     rejects: list[RejectCount]
 
 

@@ -1,6 +1,7 @@
 """The addresses under /api/."""
 
 import json
+import logging
 import math
 from collections.abc import Callable
 from functools import partial
@@ -21,11 +22,14 @@ from api.schemas import JobDetails, Jobs, PageOfJobs, Parameters
 from api.tokens import find_token
 from api.uploads import declared, receive
 from poolhouse import __version__
-from telemetry import queries, rejects, spool
+from telemetry import queries, rejects
 from telemetry.formats import Columns
-from telemetry.intake import BrokerAwayError, InputFile, create_job, discarding_on_failure
+from telemetry.inputs import InputFile, Inputs
+from telemetry.intake import BrokerAwayError, adopt_input, announce, create_job
 from telemetry.models import IngestJob
 from telemetry.queries import Progress
+
+logger = logging.getLogger(__name__)
 
 RETRY_AFTER_MAX_S = 600
 
@@ -60,16 +64,20 @@ def ingest(request: HttpRequest, parameters: Query[Parameters], response: HttpRe
         _require_room()
     connection.close()  # back to its pool: an upload may take minutes, and needs no database meanwhile
     received = receive(request, body)
-    file = InputFile(parameters.name, received.location, body.written.format)
-    with discarding_on_failure([file]):
-        job_id, is_new = keys.Upload.of(request, token, key, received.sha256).once(
-            partial(_create_job, file, columns, parameters)
-        )
-    if not is_new:
-        spool.discard(file.location)
-        response.headers["Idempotent-Replayed"] = "true"
+    upload = keys.Upload.of(request, token, key, received.sha256)
+    with Inputs([InputFile(parameters.name, received.location, body.written.format)]) as inputs:
+        job_id, is_new = upload.once(partial(_create_job, inputs, columns, parameters))
+        if not is_new:
+            response.headers["Idempotent-Replayed"] = "true"
+        is_taken = is_new or adopt_input(job_id, inputs)
+    if not is_taken:
+        inputs.discard()
+    details = _details(job_id)
+    if is_taken:
+        connection.close()  # back to its pool: the broker may take its time to refuse
+        _announce(job_id)
     response.headers["Location"] = reverse("api:job", args=[job_id])
-    return Status(202, _details(job_id))
+    return Status(202, details)
 
 
 @api.get("/jobs/", response=Jobs, url_name="jobs", summary="List the jobs, the newest first")
@@ -105,20 +113,24 @@ def list_rejects(request: HttpRequest, job_id: int) -> StreamingHttpResponse:
 
 
 def _create_job(
-    file: InputFile, columns: Columns, parameters: Parameters, also: Callable[[IngestJob], None]
+    inputs: Inputs, columns: Columns, parameters: Parameters, also: Callable[[IngestJob], None]
 ) -> IngestJob:
+    return create_job(
+        inputs,
+        columns,
+        batch_rows=parameters.batch_rows,
+        on_conflict=parameters.on_conflict,
+        reject_limit=parameters.max_rejects,
+        max_batches=settings.INGEST_MAX_UNFINISHED_BATCHES,
+        also=also,
+    )
+
+
+def _announce(job_id: int) -> None:
     try:
-        return create_job(
-            [file],
-            columns,
-            batch_rows=parameters.batch_rows,
-            on_conflict=parameters.on_conflict,
-            reject_limit=parameters.max_rejects,
-            max_batches=settings.INGEST_MAX_UNFINISHED_BATCHES,
-            also=also,
-        )
-    except BrokerAwayError as error:  # beat sends it when the broker is back
-        return error.job
+        announce(job_id)
+    except BrokerAwayError as error:  # the job is recorded, so the upload is accepted all the same
+        logger.warning("%s", error)
 
 
 def _require_known(request: HttpRequest, parameters: type[Schema]) -> None:

@@ -228,6 +228,14 @@ class Ingest(Section):
     )
     ingest_time_limit_s: AtLeastOne = Field(600, description="a batch that takes longer has failed")
     ingest_max_attempts: AtLeastOne = Field(5, description="failures after which a batch is parked")
+    ingest_retry_max_s: Annotated[int, Field(ge=1)] = Field(
+        86_400,
+        description="seconds for which a batch is tried again after interruptions, such as a server that is away, "
+        "before it is parked",
+    )
+    ingest_input_grace_s: WholeSeconds = Field(
+        900, description="seconds for which the spool keeps an input after its job is done"
+    )
     ingest_upload_max_bytes: Annotated[int, Field(ge=1)] = Field(
         10 * 2**30, description="size of an upload, unpacked, above which it is refused"
     )

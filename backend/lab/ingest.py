@@ -151,10 +151,12 @@ class Ways:
 def load(csv: Path) -> int:
     """Load a CSV through the queue; give the readings that were inserted once the last batch is committed."""
     from telemetry.formats import Columns
-    from telemetry.intake import create_job, open_input
+    from telemetry.inputs import Inputs, open_input
+    from telemetry.intake import announce, create_job
     from telemetry.queries import job_progress
 
-    job = create_job([open_input(str(csv))], Columns("time", ("device",), ("value",)), batch_rows=BATCH_ROWS)
+    job = create_job(Inputs([open_input(str(csv))]), Columns("time", ("device",), ("value",)), batch_rows=BATCH_ROWS)
+    announce(job.pk)
     while _has_queued_batches(job.pk):
         time.sleep(POLL_INTERVAL_S)
     progress = job_progress(job.pk)

@@ -1,45 +1,32 @@
-"""From files to batches: check everything, record the job and its batches at once, then tell the queue."""
+"""From files to batches: check everything, record the job and its batches at once, then announce it to the worker."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain, islice, starmap
-from urllib.parse import urlsplit
 
 from django.db import transaction
 from django.db.models import QuerySet, Sum
 from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerError
 
-from telemetry import formats, spool
-from telemetry.formats import BadInput, Columns, Format, Slice, Stamp, TextFormat, TimeFormat
+from telemetry import spool
+from telemetry.formats import BadInput, Columns, Slice, Stamp, TextFormat, TimeFormat
+from telemetry.inputs import InputFile, Inputs
 from telemetry.models import IngestBatch, IngestFile, IngestJob, IngestRejectCount
-from telemetry.queue import send_batches
+from telemetry.queue import send_job
 
 EMPTY_CELLS = ("", "NA", "N/A", "null", "NULL")
 BATCH_ROWS_MAX = 10_000_000
 BATCHES_MAX = 1_000_000
 
 
-@dataclass(frozen=True)
-class InputFile:
-    """A file that is to be loaded."""
-
-    name: str
-    """as its sender knows it"""
-    location: str
-    """where workers read it: a path, a URL, or a name in the spool"""
-    format: Format
-
-
 class BrokerAwayError(Exception):
-    """The queue could not be told of a job that is recorded; beat does so when the broker is back."""
+    """A job is recorded, but the broker cannot be reached; beat announces the job when the broker is back."""
 
-    def __init__(self, job: IngestJob, reason: BrokerError) -> None:
-        super().__init__(f"the broker cannot be reached: {reason}. Job {job.pk} is recorded; beat enqueues it later")
-        self.job = job
+    def __init__(self, job_id: int, reason: BrokerError) -> None:
+        super().__init__(f"the broker cannot be reached: {reason}. Job {job_id} is recorded; beat enqueues it later")
 
 
 @dataclass(frozen=True)
@@ -67,40 +54,8 @@ class RejectLimit:
         return int(row_count * self.percent / 100) if self.percent is not None else self.count
 
 
-def open_input(text: str, *, into_spool: bool = False) -> InputFile:
-    """Find a file by its path or URL, and tell by its name how it is written.
-
-    Args:
-        text: the path or the URL.
-        into_spool: copy it, so that workers need not see where it is. A compressed one is unpacked there anyway.
-
-    Raises:
-        BadInput: there is no such file, it may not be read, or its ending is no known format's.
-    """
-    written = formats.recognise(urlsplit(text).path if "://" in text else text)
-    location, source = spool.locate(text)
-    source.stamp()
-    if into_spool or written.compression:
-        location = spool.take_in(source, written.format.endings[0], written.compression)
-    return InputFile(source.name, location, written.format)
-
-
-@contextmanager
-def discarding_on_failure(files: Sequence[InputFile]) -> Iterator[None]:
-    """If a block fails, remove those of the files that are in the spool; a job that is recorded keeps them."""
-    try:
-        yield
-    except BrokerAwayError:
-        raise
-    except BaseException:
-        for file in files:
-            if spool.is_spooled(file.location):
-                spool.discard(file.location)
-        raise
-
-
 def create_job(  # noqa: PLR0913 - all but two by name
-    files: Sequence[InputFile],
+    files: Inputs,
     columns: Columns,
     *,
     batch_rows: int,
@@ -109,7 +64,7 @@ def create_job(  # noqa: PLR0913 - all but two by name
     max_batches: int = BATCHES_MAX,
     also: Callable[[IngestJob], None] = lambda job: None,
 ) -> IngestJob:
-    """Record a job, its files and its batches, and enqueue the batches' ids after commit.
+    """Record a job, its files and its batches; `announce` it when that is committed.
 
     Args:
         files: of one format.
@@ -122,33 +77,44 @@ def create_job(  # noqa: PLR0913 - all but two by name
 
     Raises:
         BadInput: a file cannot be loaded. Then nothing is recorded.
-        BrokerAwayError: the job is recorded, but the queue does not know of it yet.
+        django.db.DatabaseError: `files.may_be_recorded` tells whether the job may have been recorded all the same.
 
     """
     _require_one_format(files)
     # Before the transaction, since it may take its time.
     cut = [_cut(file, columns, batch_rows, max_batches) for file in files]
     row_count = sum(part.row_count for _, slices in cut for part in slices)
-    try:
-        with transaction.atomic():
-            job = IngestJob.objects.create(
-                format=files[0].format.name,
-                time_column=columns.time,
-                label_columns=list(columns.labels),
-                value_columns=list(columns.values),
-                null_values=list(columns.null_values),
-                options={"times": asdict(columns.times), "text": asdict(columns.text)},
-                on_conflict=on_conflict,
-                max_rejected_count=reject_limit.rows(row_count) if reject_limit else None,
-                created_at=timezone.now(),
-            )
-            batches = chain.from_iterable(starmap(partial(_record_file, job), zip(files, cut, strict=True)))
-            created = IngestBatch.objects.bulk_create(batches, batch_size=1000)
-            also(job)
-            transaction.on_commit(partial(send_batches, [batch.pk for batch in created]))
-    except BrokerError as error:
-        raise BrokerAwayError(job, error) from error
+    with transaction.atomic():
+        now = timezone.now()
+        job = IngestJob.objects.create(
+            format=files[0].format.name,
+            time_column=columns.time,
+            label_columns=list(columns.labels),
+            value_columns=list(columns.values),
+            null_values=list(columns.null_values),
+            options={"times": asdict(columns.times), "text": asdict(columns.text)},
+            on_conflict=on_conflict,
+            max_rejected_count=reject_limit.rows(row_count) if reject_limit else None,
+            created_at=now,
+            unsent_since=now,
+        )
+        batches = chain.from_iterable(starmap(partial(_record_file, job), zip(files, cut, strict=True)))
+        IngestBatch.objects.bulk_create(batches, batch_size=1000)
+        also(job)
+        files.may_be_recorded = True
     return job
+
+
+def announce(job_id: int) -> None:
+    """Tell the worker of a job that has been committed: one message, however many batches there are.
+
+    Raises:
+        BrokerAwayError: beat announces the job later.
+    """
+    try:
+        send_job(job_id)
+    except BrokerError as error:
+        raise BrokerAwayError(job_id, error) from error
 
 
 def _require_one_format(files: Sequence[InputFile]) -> None:
@@ -174,7 +140,14 @@ def _record_file(job: IngestJob, file: InputFile, cut: tuple[Stamp, list[Slice]]
     stamp, slices = cut
     recorded = IngestFile.objects.create(job=job, name=file.name, location=file.location, **asdict(stamp))
     return [
-        IngestBatch(job=job, file=recorded, slice=part.place, row_count=part.row_count, enqueued_at=job.created_at)
+        IngestBatch(
+            job=job,
+            file=recorded,
+            slice=part.place,
+            row_count=part.row_count,
+            enqueued_at=job.created_at,
+            due_at=job.created_at,
+        )
         for part in slices
     ]
 
@@ -193,27 +166,68 @@ def columns_of(job: IngestJob) -> Columns:
 
 @transaction.atomic
 def retry_job(job_id: int, reject_limit: RejectLimit | None = None) -> int:
-    """Enqueue a job's parked and cancelled batches again, their attempts forgotten; give how many there were.
+    """Queue a job's parked and cancelled batches again, with a full number of attempts; `announce` the job afterwards.
 
     Args:
         job_id: the job.
         reject_limit: how many rows may be rejected from now on; None: as before.
 
-    Raises:
-        kombu.exceptions.OperationalError: the broker is away; beat sends them.
+    Returns:
+        How many batches that are.
     """
     if reject_limit is not None:
         row_count = IngestBatch.objects.filter(job_id=job_id).aggregate(rows=Sum("row_count"))["rows"] or 0
         IngestJob.objects.filter(pk=job_id).update(max_rejected_count=reject_limit.rows(row_count))
     state = IngestBatch.State
-    given_up = IngestBatch.objects.filter(job_id=job_id, state__in=(state.PARKED, state.CANCELLED))
-    batch_ids = list(given_up.select_for_update().order_by("pk").values_list("pk", flat=True))
+    return _queue_again(IngestBatch.objects.filter(job_id=job_id, state__in=(state.PARKED, state.CANCELLED)))
+
+
+def _queue_again(batches: "QuerySet[IngestBatch]") -> int:
+    now = timezone.now()
+    batch_ids = list(batches.select_for_update().order_by("pk").values_list("pk", flat=True))
+    again = IngestBatch.objects.filter(pk__in=batch_ids)
     IngestRejectCount.objects.filter(batch_id__in=batch_ids).delete()
-    IngestBatch.objects.filter(pk__in=batch_ids).update(
-        state=state.QUEUED, attempts=0, error="", rejected_count=0, finished_at=None, enqueued_at=timezone.now()
+    again.update(
+        state=IngestBatch.State.QUEUED,
+        attempts=0,
+        error="",
+        rejected_count=0,
+        finished_at=None,
+        enqueued_at=now,
+        due_at=now,
+        failing_since=None,
+        sent_at=None,
     )
-    transaction.on_commit(partial(send_batches, batch_ids))
+    IngestJob.objects.filter(pk__in=again.values("job_id")).update(unsent_since=now)
     return len(batch_ids)
+
+
+def adopt_input(job_id: int, inputs: Inputs) -> bool:
+    """Let a job whose only input has been lost from the spool use the same bytes in another file.
+
+    What was parked meanwhile is queued again; `announce` the job if this returns True.
+
+    Args:
+        job_id: the job.
+        inputs: one file, whose bytes are those of the job's input.
+
+    Returns:
+        True if the job needed the file. Otherwise the file is not referred to.
+
+    Raises:
+        OSError: the spool cannot be asked whether the job's input is there.
+    """
+    (new,) = inputs
+    with transaction.atomic():
+        recorded = IngestFile.objects.select_for_update().get(job_id=job_id)
+        unfinished = IngestBatch.objects.filter(job_id=job_id).exclude(state=IngestBatch.State.DONE)
+        if spool.exists(recorded.location) or not unfinished.exists():
+            return False
+        stamp = spool.source_of(new.location, new.name).stamp()
+        IngestFile.objects.filter(pk=recorded.pk).update(location=new.location, **asdict(stamp))
+        _queue_again(unfinished.filter(state=IngestBatch.State.PARKED))
+        inputs.may_be_recorded = True
+    return True
 
 
 @transaction.atomic

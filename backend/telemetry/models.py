@@ -54,9 +54,17 @@ class IngestJob(models.Model):
         null=True, blank=True, help_text="rows that may be rejected before the rest of the job is parked; none: all"
     )
     created_at = models.DateTimeField()
+    unsent_since = models.DateTimeField(
+        null=True, blank=True, help_text="while there are batches that were never sent: when some were sent last"
+    )
 
     class Meta:
         db_table = "ingest_job"
+        indexes = [
+            models.Index(
+                fields=["unsent_since"], condition=models.Q(unsent_since__isnull=False), name="ingest_job_unsent"
+            )
+        ]
 
     def __str__(self) -> str:
         return f"job {self.pk}"
@@ -107,13 +115,22 @@ class IngestBatch(models.Model):
     rejected_count = models.BigIntegerField(default=0, help_text="input rows that could not be read")
     error = models.TextField(default="", blank=True)
     enqueued_at = models.DateTimeField()
+    due_at = models.DateTimeField(help_text="when the next attempt is due")
+    failing_since = models.DateTimeField(
+        null=True, blank=True, help_text="since when its attempts have failed for reasons that pass"
+    )
+    sent_at = models.DateTimeField(null=True, blank=True, help_text="when its message was sent last; null: never")
     finished_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         db_table = "ingest_batch"
         verbose_name_plural = "ingest batches"
         indexes = [
-            models.Index(fields=["enqueued_at"], condition=models.Q(state="queued"), name="ingest_batch_unfinished"),
+            models.Index(fields=["due_at"], condition=models.Q(state="queued"), name="ingest_batch_unfinished"),
+            models.Index(
+                fields=["job", "id"], condition=models.Q(state="queued", sent_at=None), name="ingest_batch_unsent"
+            ),
+            models.Index(fields=["finished_at"], name="ingest_batch_finished"),
             models.Index(fields=["file"], name="ingest_batch_of_file"),
         ]
 

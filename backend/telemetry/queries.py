@@ -6,9 +6,11 @@ from math import inf
 from typing import Any
 
 from django.db import connection
-from django.db.models import F, Sum
+from django.db.models import Count, F, Max, Min, Sum
 
 from telemetry.models import IngestBatch, IngestRejectCount
+
+RETRIES_MAX = 20
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,13 @@ def progress_document(progress: Progress) -> dict[str, Any]:
 
 
 def job_document(progress: Progress) -> dict[str, Any]:
-    """A job's progress and what went wrong in it, for machines."""
-    failures, counts = failed_batches(progress.job_id), reject_counts(progress.job_id)
-    return {**progress_document(progress), "failures": failures, "rejects": counts}
+    """Return a job's progress and what went wrong in it, for machines."""
+    return {
+        **progress_document(progress),
+        "failures": failed_batches(progress.job_id),
+        "retries": pending_retries(progress.job_id),
+        "rejects": reject_counts(progress.job_id),
+    }
 
 
 @dataclass(frozen=True)
@@ -140,6 +146,22 @@ def failed_batches(job_id: int) -> list[dict[str, Any]]:
     """The batches of a job that have failed, with their errors."""
     failed = IngestBatch.objects.filter(job_id=job_id, state=IngestBatch.State.PARKED)
     return [dict(batch) for batch in failed.order_by("pk").values("id", "slice", "error", path=F("file__name"))]
+
+
+def pending_retries(job_id: int) -> list[dict[str, Any]]:
+    """Return why queued batches of a job wait for another attempt, the next to come first, RETRIES_MAX reasons at most.
+
+    Each has `error`, the number of `batches`, their most `attempts` (interruptions are not counted), since when they
+    have been interrupted (`failing_since`, or None) and when their next attempt is due (`next_attempt_at`).
+    """
+    failed = IngestBatch.objects.filter(job_id=job_id, state=IngestBatch.State.QUEUED).exclude(error="")
+    reasons = failed.values("error").annotate(
+        batches=Count("pk"),
+        attempts=Max("attempts"),
+        failing_since=Min("failing_since"),
+        next_attempt_at=Min("due_at"),
+    )
+    return [dict(reason) for reason in reasons.order_by("next_attempt_at", "error")[:RETRIES_MAX]]
 
 
 def reject_counts(job_id: int) -> list[dict[str, Any]]:

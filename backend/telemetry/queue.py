@@ -3,16 +3,29 @@
 import base64
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from django.conf import settings
 from django.utils.module_loading import import_string
 
 LOAD_BATCH = "worker.load_batch"
+SEND_JOB = "worker.send_job"
 RESEND_UNFINISHED = "worker.resend_unfinished"
 INGEST_QUEUE = "ingest"
+# About 1 KiB each. The sweeper looks at so many of them, however many there are.
+WAITING_MAX = 1000
 
 T = TypeVar("T")
+
+
+def send_job(job_id: int) -> None:
+    """Ask the worker to send the messages of a job's batches. It is one message, so that no request sends thousands.
+
+    Raises:
+        kombu.exceptions.OperationalError: the broker cannot be reached.
+    """
+    _celery().send_task(SEND_JOB, args=(job_id,), queue=INGEST_QUEUE)
 
 
 def send_batches(batch_ids: Iterable[int]) -> None:
@@ -20,12 +33,15 @@ def send_batches(batch_ids: Iterable[int]) -> None:
 
     Raises:
         kombu.exceptions.OperationalError: the broker cannot be reached.
-
     """
-    app = import_string(settings.CELERY_APP)
+    app = _celery()
     with app.producer_or_acquire() as producer:
-        for batch_id in spread(list(batch_ids), settings.WORKER_PROCESSES):
+        for batch_id in batch_ids:
             app.send_task(LOAD_BATCH, args=(batch_id,), queue=INGEST_QUEUE, producer=producer)
+
+
+def _celery() -> Any:
+    return import_string(settings.CELERY_APP)
 
 
 def spread(batches: Sequence[T], lanes: int) -> list[T]:
@@ -41,18 +57,34 @@ def spread(batches: Sequence[T], lanes: int) -> list[T]:
     return [batch for step in range(length) for batch in batches[step::length]]
 
 
-def waiting_batches() -> set[int]:
-    """Give the ids of the batches whose messages wait in the queue; one that a worker has taken waits no more.
+@dataclass(frozen=True)
+class Waiting:
+    """The messages that are taken from the queue next."""
+
+    batch_ids: set[int]
+    job_ids: set[int]
+    """of the jobs whose remaining batches are sent next"""
+    is_all: bool
+    """whether the queue holds no others"""
+
+
+def waiting() -> Waiting:
+    """Look at the WAITING_MAX messages that are taken next; one that a worker has taken waits no more.
 
     Raises:
         redis.RedisError, kombu.exceptions.OperationalError: the broker cannot be reached.
     """
-    app = import_string(settings.CELERY_APP)
-    with app.connection_for_read() as connection:
-        messages = connection.default_channel.client.lrange(INGEST_QUEUE, 0, -1)
-    return {_batch_id(message) for message in map(json.loads, messages) if message["headers"]["task"] == LOAD_BATCH}
+    with _celery().connection_for_read() as connection:
+        # Messages are pushed to the left end of the list and taken from the right one.
+        messages = connection.default_channel.client.lrange(INGEST_QUEUE, -WAITING_MAX, -1)
+    read = [json.loads(message) for message in messages]
+    return Waiting(_ids_of(LOAD_BATCH, read), _ids_of(SEND_JOB, read), is_all=len(read) < WAITING_MAX)
 
 
-def _batch_id(message: dict[str, Any]) -> int:
+def _ids_of(task: str, messages: Sequence[dict[str, Any]]) -> set[int]:
+    return {_argument_of(message) for message in messages if message["headers"]["task"] == task}
+
+
+def _argument_of(message: dict[str, Any]) -> int:
     arguments, *_ = json.loads(base64.b64decode(message["body"]))
     return int(arguments[0])

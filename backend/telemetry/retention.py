@@ -1,51 +1,63 @@
-"""How long files stay in the spool: an input until its job is done, rejects as long as their job is on record."""
+"""How long files stay in the spool.
 
-import logging
+An input stays until its job has been done for a while, a file of rejects as long as its job is on record.
+"""
+
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import islice
 
+from django.conf import settings
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from telemetry import rejects, spool
 from telemetry.models import IngestBatch, IngestFile, IngestJob
 from telemetry.spool import Entry
 
-logger = logging.getLogger(__name__)
+LOOKED_UP_AT_ONCE = 1000
 
 
-def discard_inputs_when_done(job_id: int) -> None:
-    """Remove a job's files from the spool once every batch is loaded; what cannot be removed is left to clean_spool."""
-    if IngestBatch.objects.filter(job_id=job_id).exclude(state=IngestBatch.State.DONE).exists():
-        return
-    for location in IngestFile.objects.filter(job_id=job_id).values_list("location", flat=True):
-        if spool.is_spooled(location):
-            try:
-                spool.discard(location)
-            except OSError as error:
-                logger.warning("%s of job %d stays in the spool: %s", location, job_id, error)
+def removable(older_than: timedelta, *, given_up: bool = False) -> Iterator[Entry]:
+    """Find what nobody needs any more in the spool: inputs of finished jobs, and files that belong to no job.
 
-
-def orphans(older_than: timedelta, *, given_up: bool = False) -> Iterator[Entry]:
-    """Find what nobody needs any more: inputs of jobs that are done or that there never were, rejects of deleted jobs.
+    An input of a job that is done is kept for INGEST_INPUT_GRACE_S: after a failover to a replica that lags behind, the
+    ledger may have its batches as queued again.
 
     Args:
-        older_than: younger files are left alone; one may belong to an upload that goes on.
+        older_than: a file of no job is left alone while it is younger: it may belong to an upload that goes on.
         given_up: also inputs of jobs that have ended with batches parked or cancelled, which cannot be retried then.
     """
-    latest = timezone.now() - older_than
-    needed = _needed(given_up=given_up)
-    jobs = set(IngestJob.objects.values_list("pk", flat=True))
-    for entry in spool.entries(spool.FILES):
-        if entry.changed_at < latest and entry.location not in needed:
-            yield entry
-    for entry in spool.entries(rejects.FOLDER):
-        if entry.changed_at < latest and rejects.job_of(entry.location) not in jobs:
-            yield entry
+    now = timezone.now()
+    done_before = now - timedelta(seconds=settings.INGEST_INPUT_GRACE_S)
+    for entries in _batched(spool.entries(spool.FILES)):
+        # The files are listed before the ledger is asked, so a job that is recorded meanwhile keeps its input.
+        recorded, needed = _recorded_and_needed(entries, done_before, given_up=given_up)
+        for entry in entries:
+            is_old = entry.location in recorded or entry.changed_at < now - older_than
+            if is_old and entry.location not in needed:
+                yield entry
+    for entries in _batched(spool.entries(rejects.FOLDER)):
+        job_ids = {entry.location: rejects.job_of(entry.location) for entry in entries}
+        recorded_jobs = set(
+            IngestJob.objects.filter(pk__in=[pk for pk in job_ids.values() if pk is not None]).values_list(
+                "pk", flat=True
+            )
+        )
+        for entry in entries:
+            if entry.changed_at < now - older_than and job_ids[entry.location] not in recorded_jobs:
+                yield entry
 
 
-def _needed(*, given_up: bool) -> set[str]:
+def _batched(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
+    return iter(lambda: list(islice(entries, LOOKED_UP_AT_ONCE)), [])
+
+
+def _recorded_and_needed(entries: list[Entry], done_before: datetime, *, given_up: bool) -> tuple[set[str], set[str]]:
+    """Return which files are inputs of jobs, and which of those jobs still need theirs."""
     state = IngestBatch.State
     over = (state.DONE, state.PARKED, state.CANCELLED) if given_up else (state.DONE,)
-    unfinished = IngestBatch.objects.exclude(state__in=over)
-    files = IngestFile.objects.filter(location__startswith=spool.SCHEME, job_id__in=unfinished.values("job_id"))
-    return set(files.values_list("location", flat=True))
+    pending = IngestBatch.objects.filter(~Q(state__in=over) | Q(finished_at__gte=done_before), job=OuterRef("job"))
+    files = IngestFile.objects.filter(location__in=[entry.location for entry in entries])
+    found = list(files.annotate(is_needed=Exists(pending)).values_list("location", "is_needed"))
+    return {location for location, _ in found}, {location for location, is_needed in found if is_needed}

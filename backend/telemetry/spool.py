@@ -176,6 +176,15 @@ def discard(location: str) -> None:
         filesystem().delete_file(location.removeprefix(SCHEME))
 
 
+def exists(location: str) -> bool:
+    """Return True if a file is in the spool.
+
+    Raises:
+        OSError: the spool cannot be asked.
+    """
+    return bool(filesystem().get_file_info(location.removeprefix(SCHEME)).type == fs.FileType.File)
+
+
 def entries(folder: str) -> Iterator[Entry]:
     """Give what is in a folder of the spool, and in its folders."""
     for info in filesystem().get_file_info(fs.FileSelector(folder, allow_not_found=True, recursive=True)):

@@ -7,17 +7,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from django.core.management import call_command
 from django.db import connections
+from django.db.models import QuerySet
 from pytest_django.fixtures import Settings
 
 from poolhouse.conf import options
 from telemetry.formats import Columns
-from telemetry.intake import create_job, open_input
+from telemetry.inputs import Inputs, open_input
+from telemetry.intake import create_job
 from telemetry.models import IngestBatch
+from telemetry.queue import Waiting
 from worker import series
 
 COLUMNS = Columns(time="time", labels=("device",), values=("load", "heat"), null_values=("",))
@@ -90,9 +94,9 @@ def own_spool(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> N
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The ids that were given to the queue, which nobody reads here."""
+    """The ids of the jobs that were announced; there is no broker here."""
     ids: list[int] = []
-    monkeypatch.setattr("telemetry.intake.send_batches", ids.extend)
+    monkeypatch.setattr("telemetry.intake.send_job", ids.append)
     return ids
 
 
@@ -103,7 +107,16 @@ def batches_of(tmp_path: Path, sent: list[int]):  # type: ignore[no-untyped-def]
     def make(*lines: str, batch_rows: int = 100) -> list[IngestBatch]:
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.csv"
         path.write_text("\n".join(["time,device,load,heat", *lines, ""]))
-        job = create_job([open_input(str(path))], COLUMNS, batch_rows=batch_rows)
+        job = create_job(Inputs([open_input(str(path))]), COLUMNS, batch_rows=batch_rows)
         return list(job.batches.order_by("pk"))
 
     return make
+
+
+NOTHING_WAITS = Waiting(set(), set(), is_all=True)
+
+
+def long_ago(batches: "QuerySet[IngestBatch]") -> None:
+    """Let batches have been enqueued and sent so long ago that they are overdue."""
+    then = datetime(2024, 1, 1, tzinfo=UTC)
+    batches.update(enqueued_at=then, due_at=then, sent_at=then)

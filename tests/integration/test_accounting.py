@@ -9,9 +9,9 @@ from django.db.models import Sum
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from telemetry import intake
 from telemetry.formats import Columns
-from telemetry.intake import create_job, open_input
+from telemetry.inputs import Inputs, open_input
+from telemetry.intake import create_job
 from telemetry.models import IngestBatch, Reading
 from worker.loader import load
 from worker.series import forget_series
@@ -66,7 +66,6 @@ def test_rows_add_up_and_the_table_is_the_model_s(
     lines = [
         ",".join(f'"{cell}"' if "," in cell and not cell.startswith('"') else cell for cell in row) for row in rows
     ]
-    monkeypatch.setattr(intake, "send_batches", lambda _: None)
     monkeypatch.setattr(
         "telemetry.formats.csv.FORMAT.check", lambda *_: None
     )  # it refuses files of nothing but rubbish
@@ -74,7 +73,7 @@ def test_rows_add_up_and_the_table_is_the_model_s(
         path = Path(folder) / "any.csv"
         path.write_text("\n".join(["time,device,load,heat", *lines, ""]))
         columns = Columns("time", ("device",), ("load", "heat"))
-        job = create_job([open_input(str(path))], columns, batch_rows=batch_rows, on_conflict=on_conflict)
+        job = create_job(Inputs([open_input(str(path))]), columns, batch_rows=batch_rows, on_conflict=on_conflict)
         for batch in job.batches.order_by("pk"):
             load(batch.pk)
     expected, rejected = model(rows, on_conflict)

@@ -1,17 +1,19 @@
 """The HTTP API where it meets the ledger and the queue."""
 
-from collections.abc import Iterable
+from errno import EIO
 
 import pytest
 from django.db import connection
 from django.test import Client
+from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerError
 from pytest_django.fixtures import Settings
 
 from api.models import ApiToken, KeyedUpload
 from api.tokens import create_token
 from telemetry import spool
-from telemetry.models import IngestBatch, IngestJob
+from telemetry.models import IngestBatch, IngestFile, IngestJob, Reading
+from worker.tasks import load_batch
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -46,7 +48,9 @@ def test_no_more_is_taken_in_while_too_much_waits(client: Client, sent: list[int
     assert refused.json()["detail"] == "3 batches wait to be loaded, allowed: 3; try again in 600 s"
     assert refused["Retry-After"] == "600", "nothing has been finished lately"
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE ingest_batch SET state = 'done', finished_at = now() WHERE id = %s", [sent[0]])
+        cursor.execute(
+            "UPDATE ingest_batch SET state = 'done', finished_at = now() WHERE id = (SELECT min(id) FROM ingest_batch)"
+        )
     settings.INGEST_MAX_UNFINISHED_BATCHES = 2
     assert upload(client)["Retry-After"] == "60", "one a minute, and one too many"
     assert upload(client, Idempotency_Key="first").status_code == 202, "it has been taken in before"
@@ -55,10 +59,10 @@ def test_no_more_is_taken_in_while_too_much_waits(client: Client, sent: list[int
 
 
 def test_an_upload_is_accepted_while_the_broker_is_away(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: Iterable[int]) -> None:
+    def refuse(_: int) -> None:
         raise BrokerError("refused")
 
-    monkeypatch.setattr("telemetry.intake.send_batches", refuse)
+    monkeypatch.setattr("telemetry.intake.send_job", refuse)
     accepted = upload(client, Idempotency_Key="once")
     assert accepted.status_code == 202
     assert IngestBatch.objects.filter(job_id=accepted.json()["job_id"], state="queued").count() == 3
@@ -77,3 +81,51 @@ def test_a_job_that_is_deleted_takes_its_key_along(client: Client, sent: list[in
     first = upload(client, Idempotency_Key="mine").json()["job_id"]
     IngestJob.objects.filter(pk=first).delete()
     assert upload(client, Idempotency_Key="mine").json()["job_id"] != first
+
+
+def job_with_lost_input(client: Client) -> IngestFile:
+    job_id = upload(client, Idempotency_Key="mine").json()["job_id"]
+    (file,) = IngestFile.objects.filter(job_id=job_id)
+    spool.discard(file.location)
+    return file
+
+
+def test_a_repetition_gives_its_file_to_a_job_that_has_lost_its_input(client: Client, sent: list[int]) -> None:
+    lost = job_with_lost_input(client)
+    first, *rest = lost.job.batches.order_by("pk")
+    load_batch(first.pk)
+    first.refresh_from_db()
+    assert (first.state, "no such file" in first.error) == ("parked", True)
+    sent.clear()
+    again = upload(client, Idempotency_Key="mine")
+    assert (again.status_code, again["Idempotent-Replayed"], again.json()["job_id"]) == (202, "true", lost.job_id)
+    assert sent == [lost.job_id]
+    for batch in (first, *rest):
+        load_batch(batch.pk)
+    assert set(lost.job.batches.values_list("state", flat=True)) == {"done"}
+    assert Reading.objects.count() == 3
+
+
+def test_a_repetition_s_file_is_not_kept_by_a_job_that_is_done(client: Client, sent: list[int]) -> None:
+    done = job_with_lost_input(client)
+    done.job.batches.update(state="done", finished_at=timezone.now())
+    assert upload(client, Idempotency_Key="mine").status_code == 202
+    assert list(spool.entries(spool.FILES)) == []
+
+
+def test_a_repetition_that_cannot_look_into_the_spool_is_refused_and_changes_nothing(
+    client: Client, sent: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = job_with_lost_input(client)
+
+    def unreachable(_: str) -> bool:
+        raise OSError(EIO, "Input/output error")
+
+    monkeypatch.setattr(spool, "exists", unreachable)
+    client.raise_request_exception = False
+    assert upload(client, Idempotency_Key="mine").status_code >= 500
+    lost.refresh_from_db()
+    assert spool.is_spooled(lost.location)
+    monkeypatch.undo()
+    monkeypatch.setattr("telemetry.intake.send_job", sent.append)
+    assert upload(client, Idempotency_Key="mine").status_code == 202

@@ -4,18 +4,17 @@ import io
 import json
 import re
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from django.core.management import CommandError
-from django.utils import timezone
 from rich.console import Console
 
 from telemetry import watch
 from telemetry.models import IngestBatch, IngestJob
+from telemetry.queue import Waiting
 from telemetry.watch import watch_job
-from tests.integration.conftest import run
+from tests.integration.conftest import NOTHING_WAITS, long_ago, run
 from worker.loader import load
 from worker.tasks import resend_unfinished
 
@@ -126,15 +125,14 @@ def test_beat_sends_again_what_the_broker_may_have_lost(
     batches_of: Callable[..., list[IngestBatch]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fresh, forgotten, done = batches_of(*["2024-05-01T00:00Z,a,1,2"] * 3, batch_rows=1)
-    long_ago = timezone.now() - timedelta(days=1)
-    IngestBatch.objects.filter(pk__in=[forgotten.pk, done.pk]).update(enqueued_at=long_ago)
+    long_ago(IngestBatch.objects.filter(pk__in=[forgotten.pk, done.pk]))
     load(done.pk)
     sent: list[int] = []
     monkeypatch.setattr("worker.tasks.send_batches", sent.extend)
-    monkeypatch.setattr("worker.tasks.waiting_batches", lambda: {forgotten.pk})
+    monkeypatch.setattr("worker.tasks.waiting", lambda: Waiting({forgotten.pk}, set(), is_all=True))
     resend_unfinished()
     assert sent == [], "the broker still has it"
-    monkeypatch.setattr("worker.tasks.waiting_batches", set)
+    monkeypatch.setattr("worker.tasks.waiting", lambda: NOTHING_WAITS)
     resend_unfinished()
     resend_unfinished()
     assert sent == [forgotten.pk], "once, and not again before it is overdue again"
@@ -157,7 +155,7 @@ def test_a_file_that_is_written_otherwise_is_loaded_by_its_options(
     columns = ("--time", "time", "--labels", "device", "--values", "load")
     how = ("--delimiter", ";", "--decimal", ",", "--encoding", "latin-1", "--timezone", "Europe/Berlin")
     run("enqueue_ingest", str(path), *columns, *how)
-    load(sent[0])
+    load(IngestBatch.objects.get(job_id=sent[0]).pk)
     (mean,) = json.loads(run("bucket_means", "load", "--by", "device", "--width", "1 hour", "--json"))
     assert (mean["bucket"], mean["label"], mean["mean"]) == ("2024-07-15 10:00:00+00:00", "München", 1.5)
     with pytest.raises(CommandError, match="the delimiter and the decimal mark are both ','"):

@@ -1,6 +1,7 @@
 """What becomes of a batch when something goes wrong, and what duplicates do, on the real server."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,18 @@ import pytest
 from celery.exceptions import Retry
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError, OperationalError, connection, connections, transaction
+from django.utils import timezone
 from pytest_django import Settings
 
 from config.env import Database, read
 from sandbox.isolation import connect
 from telemetry import rejects
 from telemetry.formats import BadInput, Columns
-from telemetry.intake import RejectLimit, cancel_job, create_job, open_input, retry_job
+from telemetry.inputs import Inputs, open_input
+from telemetry.intake import RejectLimit, cancel_job, create_job, retry_job
 from telemetry.models import IngestBatch, Reading
-from telemetry.queries import job_progress, reject_counts
-from tests.integration.conftest import claimed_by_another_worker
+from telemetry.queries import job_progress, pending_retries, reject_counts
+from tests.integration.conftest import NOTHING_WAITS, claimed_by_another_worker, long_ago, run
 from worker import ledger, tasks
 from worker.loader import load
 from worker.tasks import is_transient, load_batch
@@ -25,6 +28,14 @@ from worker.tasks import is_transient, load_batch
 pytestmark = pytest.mark.django_db(transaction=True)
 
 MakeBatches = Callable[..., list[IngestBatch]]
+
+
+class RetryAsked(Retry):
+    """A retry that was asked for, instead of a message."""
+
+    def __init__(self, countdown_s: float, unrecorded: dict[str, Any] | None) -> None:
+        super().__init__()
+        self.countdown_s, self.unrecorded = countdown_s, unrecorded
 
 
 @pytest.fixture
@@ -36,7 +47,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], None]:
             raise error
 
         def retry(**how: Any) -> Retry:
-            return Retry(str(how.get("kwargs")), when=how["countdown"])
+            return RetryAsked(how["countdown"], how["kwargs"].get("unrecorded"))
 
         monkeypatch.setattr(tasks, "load", fail)
         monkeypatch.setattr(load_batch, "retry", retry)
@@ -52,7 +63,10 @@ def job_of(tmp_path: Path, on_conflict: str, *lines: str) -> IngestBatch:
     path = tmp_path / f"{on_conflict}-{len(lines)}.csv"
     path.write_text("\n".join(["time,device,load", *lines, ""]))
     job = create_job(
-        [open_input(str(path))], Columns("time", ("device",), ("load",)), batch_rows=100, on_conflict=on_conflict
+        Inputs([open_input(str(path))]),
+        Columns("time", ("device",), ("load",)),
+        batch_rows=100,
+        on_conflict=on_conflict,
     )
     return job.batches.get()
 
@@ -109,31 +123,145 @@ def test_the_database_refuses_a_ledger_that_does_not_add_up(batches_of: MakeBatc
         IngestBatch.objects.filter(pk=batch.pk).update(cell_count=3, inserted_count=2)
 
 
-def test_what_passes_by_itself_is_tried_again_and_not_counted(
+def due_again(batch: IngestBatch) -> None:
+    IngestBatch.objects.filter(pk=batch.pk).update(due_at=timezone.now())
+
+
+def deliver_due(batch: IngestBatch, **kwargs: Any) -> RetryAsked:
+    """Deliver a batch whose next attempt is due, and return the retry that it asks for."""
+    due_again(batch)
+    with pytest.raises(RetryAsked) as asked:
+        load_batch(batch.pk, **kwargs)
+    return asked.value
+
+
+AWAY = OperationalError("server closed the connection unexpectedly")
+
+
+def test_an_interruption_is_tried_again_and_not_counted(
     batches_of: MakeBatches, failing: Callable[[Exception], None]
 ) -> None:
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
-    failing(OperationalError("server closed the connection unexpectedly"))
+    failing(AWAY)
     for _ in range(20):
-        with pytest.raises(Retry, match="'is_new_attempt': False"):
-            load_batch(batch.pk, is_new_attempt=False)
+        deliver_due(batch)
     assert (fresh(batch).state, fresh(batch).attempts) == ("queued", 0)
+    assert fresh(batch).error == "OperationalError: server closed the connection unexpectedly"
 
 
-def test_an_attempt_after_what_passed_by_itself_counts_again(
+def test_the_ledger_says_when_the_next_attempt_is_due_and_since_when_there_are_interruptions(
+    batches_of: MakeBatches, failing: Callable[[Exception], None]
+) -> None:
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    failing(AWAY)
+    begun_at = timezone.now()
+    asked = deliver_due(batch)
+    first = fresh(batch)
+    assert first.failing_since is not None
+    assert begun_at <= first.failing_since <= timezone.now()
+    assert first.due_at >= begun_at + timedelta(seconds=asked.countdown_s)
+    deliver_due(batch)
+    assert fresh(batch).failing_since == first.failing_since, "since the first of them"
+    (retry,) = pending_retries(batch.job_id)
+    assert (retry["batches"], retry["failing_since"]) == (1, first.failing_since)
+    assert retry["next_attempt_at"] == fresh(batch).due_at
+    out = run("ingest_status", str(batch.job_id))
+    assert "1 batch waits for another attempt, the next at" in out
+    assert "after 0 of 5 failures: OperationalError: server closed the connection" in " ".join(out.split())
+
+
+def test_a_second_message_for_a_batch_that_is_not_due_is_dropped_and_not_counted(
     batches_of: MakeBatches, failing: Callable[[Exception], None]
 ) -> None:
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
     failing(ValueError("it does not fit"))
-    with pytest.raises(Retry, match="'is_new_attempt': True"):
-        load_batch(batch.pk, is_new_attempt=False)
-    load_batch.push_request(delivery_info={"redelivered": True})  # type: ignore[call-arg]
-    try:
-        with pytest.raises(Retry):
-            load_batch(batch.pk, is_new_attempt=False)
-    finally:
-        load_batch.pop_request()
-    assert fresh(batch).attempts == 1, "a message that comes again counts, whatever it was sent for"
+    deliver_due(batch)
+    for _ in range(20):
+        load_batch(batch.pk)
+    assert (fresh(batch).state, fresh(batch).attempts) == ("queued", 1)
+
+
+def test_interruptions_are_bounded_in_time_and_the_batch_is_parked_with_the_true_reason(
+    batches_of: MakeBatches, failing: Callable[[Exception], None], settings: Settings
+) -> None:
+    settings.INGEST_RETRY_MAX_S = 3600
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    failing(AWAY)
+    deliver_due(batch)
+    IngestBatch.objects.update(failing_since=timezone.now() - timedelta(seconds=3599))
+    deliver_due(batch)
+    IngestBatch.objects.update(failing_since=timezone.now() - timedelta(seconds=3600))
+    due_again(batch)
+    load_batch(batch.pk)
+    assert fresh(batch).state == "parked"
+    assert "was interrupted, for more than INGEST_RETRY_MAX_S = 3600 s" in fresh(batch).error
+    assert fresh(batch).error.endswith("the last: OperationalError: server closed the connection unexpectedly")
+
+
+def test_a_disk_that_is_full_for_minutes_parks_nothing_however_many_messages_there_are(
+    batches_of: MakeBatches, failing: Callable[[Exception], None], settings: Settings
+) -> None:
+    settings.INGEST_RESEND_AFTER_S = 0
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    with pytest.raises(OperationalError) as disk_full:
+        sql("DO $$ BEGIN RAISE SQLSTATE '53100' USING MESSAGE = 'could not extend: No space left on device'; END $$")
+    failing(disk_full.value)
+    for _ in range(settings.INGEST_MAX_ATTEMPTS * 3):
+        deliver_due(batch)
+        for _ in ledger.lost_batches(NOTHING_WAITS):
+            load_batch(batch.pk)
+    assert (fresh(batch).state, fresh(batch).attempts) == ("queued", 0)
+    assert "No space left on device" in fresh(batch).error
+
+
+def test_an_interruption_that_the_ledger_could_not_record_is_recorded_by_the_next_message(
+    batches_of: MakeBatches, failing: Callable[[Exception], None]
+) -> None:
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    failing(AWAY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection, "connect", unreachable)
+        connection.close()
+        with pytest.raises(RetryAsked) as asked:
+            load_batch(batch.pk)
+    assert asked.value.unrecorded is not None
+    assert asked.value.unrecorded["reason"].startswith("OperationalError: the server is away")
+    assert (fresh(batch).attempts, fresh(batch).error) == (0, "")
+    assert ledger.begin(batch.pk) == 1, "another message begins an attempt, and the server goes away"
+    counted = {**asked.value.unrecorded, "is_counted": True}
+    again = deliver_due(batch, unrecorded=counted)
+    assert again.unrecorded is None
+    assert fresh(batch).attempts == 0
+    assert fresh(batch).failing_since == datetime.fromtimestamp(counted["failed_at_s"], UTC)
+
+
+def unreachable() -> None:
+    raise OperationalError("the server is away")
+
+
+def test_parking_is_tried_again_when_the_server_goes_away_before_it(
+    batches_of: MakeBatches, failing: Callable[[Exception], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    failing(BadInput("a.csv", "it is damaged"))
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "park", lambda *_: unreachable())
+        deliver_due(batch)
+    assert (fresh(batch).state, fresh(batch).attempts) == ("queued", 0)
+    due_again(batch)
+    load_batch(batch.pk)
+    assert (fresh(batch).state, fresh(batch).error) == ("parked", "a.csv: it is damaged")
+
+
+def test_a_failure_after_interruptions_counts_and_ends_their_series(
+    batches_of: MakeBatches, failing: Callable[[Exception], None]
+) -> None:
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    failing(AWAY)
+    deliver_due(batch)
+    failing(ValueError("it does not fit"))
+    deliver_due(batch)
+    assert (fresh(batch).attempts, fresh(batch).failing_since) == (1, None)
 
 
 def test_a_batch_that_waits_for_its_next_attempt_is_not_overdue(
@@ -141,11 +269,12 @@ def test_a_batch_that_waits_for_its_next_attempt_is_not_overdue(
 ) -> None:
     settings.INGEST_RESEND_AFTER_S = 0
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
-    assert ledger.lost_batches(set()) == [batch.pk]
+    IngestBatch.objects.update(sent_at=timezone.now())
+    assert ledger.lost_batches(NOTHING_WAITS) == [batch.pk]
     failing(ValueError("it does not fit"))
     with pytest.raises(Retry):
         load_batch(batch.pk)
-    assert ledger.lost_batches(set()) == []
+    assert ledger.lost_batches(NOTHING_WAITS) == []
 
 
 def test_a_batch_that_fails_again_and_again_is_parked_with_its_error(
@@ -155,10 +284,10 @@ def test_a_batch_that_fails_again_and_again_is_parked_with_its_error(
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
     failing(ValueError("it does not fit"))
     for attempt in (1, 2):
-        with pytest.raises(Retry):
-            load_batch(batch.pk)
+        deliver_due(batch)
         assert (fresh(batch).state, fresh(batch).attempts) == ("queued", attempt)
         assert fresh(batch).error == "ValueError: it does not fit"
+    due_again(batch)
     load_batch(batch.pk)
     assert fresh(batch).state == "parked"
     assert fresh(batch).error == "3 attempts failed, the last with ValueError: it does not fit"
@@ -182,9 +311,8 @@ def test_a_parked_batch_is_loaded_when_its_job_is_retried(batches_of: MakeBatche
     load_batch(batch.pk)
     assert fresh(batch).state == "parked"
     moved.rename(batch.file.location)
-    sent.clear()
     assert retry_job(batch.job_id) == 1
-    assert sent == [batch.pk]
+    assert ledger.next_unsent(batch.job_id, 10) == ([batch.pk], False)
     assert (fresh(batch).state, fresh(batch).attempts, fresh(batch).error) == ("queued", 0, "")
     load_batch(batch.pk)
     assert fresh(batch).state == "done"
@@ -241,23 +369,23 @@ def test_two_deliveries_at_once_are_one_load(batches_of: MakeBatches) -> None:
             cursor.execute("SELECT pg_advisory_lock(%s)", [(ledger.LOADING_LOCK_CLASS << 32) | batch.pk])
         load_batch(batch.pk)
         assert (fresh(batch).state, fresh(batch).attempts) == ("queued", 0), "the other delivery has it"
-        IngestBatch.objects.update(enqueued_at="2024-01-01T00:00Z")
-        assert ledger.lost_batches(set()) == [], "what is being loaded is not lost"
+        long_ago(IngestBatch.objects.all())
+        assert ledger.lost_batches(NOTHING_WAITS) == [], "what is being loaded is not lost"
     finally:
         other.close()
-    assert ledger.lost_batches(set()) == [batch.pk]
+    assert ledger.lost_batches(NOTHING_WAITS) == [batch.pk]
     load_batch(batch.pk)
     assert fresh(batch).state == "done"
 
 
 def test_a_batch_of_the_same_number_in_another_database_does_not_pass_for_this_one(batches_of: MakeBatches) -> None:
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
-    IngestBatch.objects.update(enqueued_at="2024-01-01T00:00Z")
+    long_ago(IngestBatch.objects.all())
     elsewhere = connect(read(Database))  # the server's own database; the test runs in another
     try:
         with elsewhere.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", [(ledger.LOADING_LOCK_CLASS << 32) | batch.pk])
-        assert ledger.lost_batches(set()) == [batch.pk]
+        assert ledger.lost_batches(NOTHING_WAITS) == [batch.pk]
     finally:
         elsewhere.close()
 
@@ -299,7 +427,7 @@ def limited_job(tmp_path: Path, limit: str) -> list[IngestBatch]:
     path = tmp_path / "limited.csv"
     path.write_text("\n".join(["time,device,load,heat", FINE[0], BAD[0], *FINE[1:3], BAD[1], *FINE[3:], ""]))
     columns = Columns("time", ("device",), ("load", "heat"))
-    job = create_job([open_input(str(path))], columns, batch_rows=2, reject_limit=RejectLimit.of(limit))
+    job = create_job(Inputs([open_input(str(path))]), columns, batch_rows=2, reject_limit=RejectLimit.of(limit))
     return list(job.batches.order_by("pk"))
 
 

@@ -11,10 +11,11 @@ from django.db import OperationalError, connection, connections, transaction
 
 from telemetry import rejects
 from telemetry.formats import Columns
-from telemetry.intake import create_job, open_input
-from telemetry.models import IngestBatch, Reading, Series
+from telemetry.inputs import Inputs, open_input
+from telemetry.intake import create_job
+from telemetry.models import IngestBatch, IngestJob, Reading, Series
 from telemetry.queries import job_progress, reject_counts
-from tests.integration.conftest import COLUMNS, claimed_by_another_worker
+from tests.integration.conftest import COLUMNS, NOTHING_WAITS, claimed_by_another_worker, long_ago
 from worker import loader
 from worker.loader import load
 from worker.tasks import load_batch, resend_unfinished
@@ -153,14 +154,13 @@ def test_series_are_made_once_and_found_again(batches_of: MakeBatches) -> None:
     assert Series.objects.count() == 2
 
 
-def test_a_job_is_recorded_whole_or_not_at_all(batches_of: MakeBatches, sent: list[int]) -> None:
+def test_a_job_is_recorded_whole_or_not_at_all(batches_of: MakeBatches) -> None:
     with transaction.atomic():
         batches_of("2024-05-01T00:00Z,a,1,2")
         transaction.set_rollback(True)
-    assert IngestBatch.objects.count() == 0
-    assert sent == [], "a batch that was not committed must not be enqueued"
+    assert (IngestJob.objects.count(), IngestBatch.objects.count()) == (0, 0)
     batches = batches_of("2024-05-01T00:00Z,a,1,2")
-    assert sent == [batch.pk for batch in batches]
+    assert (IngestJob.objects.count(), IngestBatch.objects.count()) == (1, len(batches))
 
 
 def test_parquet_is_loaded_like_csv(batches_of: MakeBatches, tmp_path: Path, sent: list[int]) -> None:
@@ -184,7 +184,7 @@ def test_parquet_is_loaded_like_csv(batches_of: MakeBatches, tmp_path: Path, sen
         path,
         row_group_size=1,
     )
-    job = create_job([open_input(str(path))], COLUMNS, batch_rows=1)
+    job = create_job(Inputs([open_input(str(path))]), COLUMNS, batch_rows=1)
     assert job.batches.count() == 2
     for batch in job.batches.all():
         load(batch.pk)
@@ -198,7 +198,7 @@ def test_many_label_columns_of_many_values_stay_with_their_rows(tmp_path: Path, 
         lines.append(",".join(["2024-05-01T00:00Z", *(f"{name}-{row}" for name in labels), str(row)]))
     path = tmp_path / "labels.csv"
     path.write_text("\n".join(lines))
-    job = create_job([open_input(str(path))], Columns("time", tuple(labels), ("load",)), batch_rows=10_000)
+    job = create_job(Inputs([open_input(str(path))]), Columns("time", tuple(labels), ("load",)), batch_rows=10_000)
     load(job.batches.get().pk)
     for found, value in Reading.objects.values_list("series__labels", "value"):
         assert found == {name: f"{name}-{value:.0f}" for name in labels}
@@ -233,7 +233,7 @@ def test_a_series_that_was_deleted_is_made_again_instead_of_orphaning_its_readin
 
 def test_a_batch_that_is_being_loaded_does_not_hold_up_the_resending_of_others(batches_of: MakeBatches) -> None:
     loading, forgotten = batches_of("2024-05-01T00:00Z,a,1,2", "2024-05-01T01:00Z,a,1,2", batch_rows=1)
-    IngestBatch.objects.update(enqueued_at=datetime(2024, 1, 1, tzinfo=UTC))
+    long_ago(IngestBatch.objects.all())
     other = connections.create_connection("default")
     try:
         with other.cursor() as cursor:
@@ -244,7 +244,7 @@ def test_a_batch_that_is_being_loaded_does_not_hold_up_the_resending_of_others(b
         with pytest.MonkeyPatch.context() as patch:
             again: list[int] = []
             patch.setattr("worker.tasks.send_batches", again.extend)
-            patch.setattr("worker.tasks.waiting_batches", set)
+            patch.setattr("worker.tasks.waiting", lambda: NOTHING_WAITS)
             resend_unfinished()
         assert again == [forgotten.pk]
     finally:

@@ -14,9 +14,10 @@ from pytest_django.fixtures import Settings
 
 from telemetry import rejects, spool
 from telemetry.formats import BadInput, Columns
-from telemetry.intake import InputFile, cancel_job, create_job, discarding_on_failure, open_input, retry_job
+from telemetry.inputs import Inputs, open_input
+from telemetry.intake import cancel_job, create_job, retry_job
 from telemetry.models import IngestJob, Reading
-from telemetry.retention import orphans
+from telemetry.retention import removable
 from tests.integration.conftest import run
 from tests.plugin import free_ports
 from worker.loader import load
@@ -60,15 +61,14 @@ def locations() -> set[str]:
 
 
 def job_of(path: Path, batch_rows: int = 20, *, into_spool: bool = False) -> IngestJob:
-    files: list[InputFile] = []
-    with discarding_on_failure(files):
+    with Inputs() as files:
         files.append(open_input(str(path), into_spool=into_spool))
         return create_job(files, COLUMNS, batch_rows=batch_rows)
 
 
 @pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
-def test_workers_read_what_was_put_into_the_spool_and_it_goes_when_the_job_is_done(
-    tmp_path: Path, sent: list[int], spool_url: str, ending: str
+def test_workers_read_what_was_put_into_the_spool_and_it_is_cleaned_away_when_the_job_has_been_done_for_a_while(
+    tmp_path: Path, spool_url: str, ending: str, settings: Settings
 ) -> None:
     path = tmp_path / f"a.csv{ending}"
     path.write_bytes(PACKED.get(ending, TEXT))
@@ -78,9 +78,13 @@ def test_workers_read_what_was_put_into_the_spool_and_it_goes_when_the_job_is_do
     assert (file.name, file.size_bytes, {file.location}) == (str(path), len(TEXT), locations())
     batches = list(job.batches.order_by("pk"))
     for batch in batches:
-        assert locations() == {file.location}
+        assert list(removable(NOW)) == []
         load(batch.pk)
     assert [batch.row_count for batch in batches] == [20, 20, 11]
+    run("clean_spool", "--older-than", "0")
+    assert locations() == {file.location}, "a failover may have the batches queued again"
+    settings.INGEST_INPUT_GRACE_S = 0
+    run("clean_spool")
     assert locations() == set()
     assert Reading.objects.count() == 50
     (reject,) = rejects.read(job.pk)
@@ -119,18 +123,19 @@ def test_what_cannot_be_loaded_leaves_no_job_and_no_file(
 
 
 def test_a_job_that_was_given_up_can_be_retried_until_its_files_are_cleaned_away(
-    tmp_path: Path, sent: list[int], spool_url: str
+    tmp_path: Path, spool_url: str, settings: Settings
 ) -> None:
+    settings.INGEST_INPUT_GRACE_S = 0
     path = tmp_path / "a.csv"
     path.write_bytes(TEXT)
     job = job_of(path, into_spool=True)
     first, *rest = job.batches.order_by("pk")
     load(first.pk)
     assert cancel_job(job.pk) == 2
-    assert list(orphans(NOW)) == []
-    assert [entry.location for entry in orphans(NOW, given_up=True)] == [job.files.get().location]
+    assert list(removable(NOW)) == []
+    assert [entry.location for entry in removable(NOW, given_up=True)] == [job.files.get().location]
     retry_job(job.pk)
-    assert list(orphans(NOW, given_up=True)) == []
+    assert list(removable(NOW, given_up=True)) == []
     load(rest[0].pk)
     cancel_job(job.pk)
     assert "1 files, " in run("clean_spool", "--older-than", "0", "--given-up")
@@ -176,7 +181,7 @@ def test_a_file_can_be_named_by_a_url(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     url = object_store.replace("key:secret@", "").replace("/poolhouse", "/poolhouse/mine/a.csv")
-    job = create_job([open_input(url)], COLUMNS, batch_rows=100)
+    job = create_job(Inputs([open_input(url)]), COLUMNS, batch_rows=100)
     load(job.batches.get().pk)
     assert Reading.objects.count() == 50
     with pytest.raises(BadInput, match=r"s3://…@bucket/.*: credentials do not belong into a URL"):

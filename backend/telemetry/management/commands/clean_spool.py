@@ -8,16 +8,16 @@ from django.core.management.base import BaseCommand, CommandError
 
 from telemetry import spool
 from telemetry.arguments import whole_number
-from telemetry.retention import orphans
+from telemetry.retention import removable
 
 HOURS_MAX = 24 * 366
 
 
 class Command(BaseCommand):
-    """A door to `telemetry.retention.orphans`."""
+    """A door to `telemetry.retention.removable`."""
 
     help = (
-        "Remove files that their upload left behind when the web was killed, inputs of jobs that are done, and rejects "
+        "Remove inputs of jobs that have been done for INGEST_INPUT_GRACE_S, files that belong to no job, and rejects "
         "of jobs that have been deleted."
     )
 
@@ -28,7 +28,7 @@ class Command(BaseCommand):
             type=whole_number(0, HOURS_MAX),
             default=24,
             metavar="HOURS",
-            help="leave younger files alone: they may belong to what is just being enqueued (default: 24)",
+            help="leave younger files that belong to no job alone: an upload may be going on (default: 24)",
         )
         parser.add_argument(
             "--given-up",
@@ -41,7 +41,7 @@ class Command(BaseCommand):
         """Remove, and say what."""
         files = size_bytes = 0
         try:
-            for entry in orphans(timedelta(hours=options["older_than"]), given_up=options["given_up"]):
+            for entry in removable(timedelta(hours=options["older_than"]), given_up=options["given_up"]):
                 if not options["dry_run"]:
                     spool.discard(entry.location)
                 files, size_bytes = files + 1, size_bytes + entry.size_bytes

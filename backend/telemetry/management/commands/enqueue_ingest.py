@@ -13,16 +13,8 @@ from poolhouse.display.console import console_for
 from telemetry.arguments import argument, ascii_encoding, one_character, timezone, whole_number
 from telemetry.formats import BadInput, Columns, TextFormat, TimeFormat
 from telemetry.formats.times import UNITS_PER_S
-from telemetry.intake import (
-    BATCH_ROWS_MAX,
-    EMPTY_CELLS,
-    BrokerAwayError,
-    InputFile,
-    RejectLimit,
-    create_job,
-    discarding_on_failure,
-    open_input,
-)
+from telemetry.inputs import Inputs, open_input
+from telemetry.intake import BATCH_ROWS_MAX, EMPTY_CELLS, BrokerAwayError, RejectLimit, announce, create_job
 from telemetry.models import IngestJob
 from telemetry.queries import failed_batches, job_progress
 from telemetry.watch import watch_job
@@ -118,17 +110,18 @@ class Command(BaseCommand):
             raise CommandError(f"{first}\nmanage.py ingest_status {job_id} lists every batch that failed", returncode=1)
 
     def _create(self, columns: Columns, options: dict[str, Any], console: Console) -> IngestJob:
-        files: list[InputFile] = []
-        with console.status("cutting into batches"), discarding_on_failure(files):
+        with console.status("cutting into batches"), Inputs() as files:
             for path in options["paths"]:
                 files.append(open_input(path, into_spool=options["spool"]))
-            return create_job(
+            job = create_job(
                 files,
                 columns,
                 batch_rows=options["batch_rows"],
                 on_conflict=options["on_conflict"],
                 reject_limit=options["max_rejects"],
             )
+        announce(job.pk)
+        return job
 
     def _wait(self, job_id: int, console: Console) -> bool:
         try:

@@ -17,7 +17,8 @@ from telemetry import formats, spool
 from telemetry.arguments import argument, whole_number
 from telemetry.formats import Columns
 from telemetry.generate import Fleet, interval_us_of, write, write_parquet
-from telemetry.intake import BrokerAwayError, InputFile, create_job, discarding_on_failure
+from telemetry.inputs import InputFile, Inputs
+from telemetry.intake import BrokerAwayError, announce, create_job
 from telemetry.watch import watch_job
 
 DEVICES_MAX = 1_000_000
@@ -83,8 +84,9 @@ class Command(BaseCommand):
         with spool.writing(".parquet") as spooled:
             _show(write_parquet(fleet, spooled.sink), fleet, spooled.location, console)
         file = InputFile("generated readings", spooled.location, formats.by_name("parquet"))
-        with discarding_on_failure([file]):
-            job = create_job([file], COLUMNS, batch_rows=settings.INGEST_BATCH_ROWS)
+        with Inputs([file]) as files:
+            job = create_job(files, COLUMNS, batch_rows=settings.INGEST_BATCH_ROWS)
+        announce(job.pk)
         console.print(f"job {job.pk}: {fleet.row_count:,} rows enqueued")
         if wait and not watch_job(job.pk, console):
             raise CommandError(f"manage.py ingest_status {job.pk} lists what failed", returncode=1)

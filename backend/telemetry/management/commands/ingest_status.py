@@ -4,6 +4,7 @@ import json
 from argparse import ArgumentParser
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +17,7 @@ from telemetry.queries import (
     failed_batches,
     job_document,
     job_progress,
+    pending_retries,
     progress_document,
     reject_counts,
 )
@@ -83,12 +85,23 @@ def _print_job(progress: Progress, console: Console) -> None:
     console.print(summarise(progress) if progress.is_over else _job_table([progress]))
     for failure in failed_batches(progress.job_id):
         console.print(f"batch {failure['id']} failed: {failure['error']}")
+    for retry in pending_retries(progress.job_id):
+        console.print(_retry_line(retry))
     counts = reject_counts(progress.job_id)
     for count in counts:
         column = f" in column {count['column']!r}" if count["column"] else ""
         console.print(f"{count['rows']:,} rejected: {count['reason']}{column}")
     if counts:
         console.print(f"manage.py ingest_status {progress.job_id} --rejects lists them; with --json also as they stand")
+
+
+def _retry_line(retry: dict[str, Any]) -> str:
+    batches = "1 batch waits" if retry["batches"] == 1 else f"{retry['batches']:,} batches wait"
+    since = f", interrupted since {retry['failing_since']:%Y-%m-%d %H:%M:%S}" if retry["failing_since"] else ""
+    return (
+        f"{batches} for another attempt, the next at {retry['next_attempt_at']:%Y-%m-%d %H:%M:%S} UTC{since}, after "
+        f"{retry['attempts']} of {settings.INGEST_MAX_ATTEMPTS} failures: {retry['error']}"
+    )
 
 
 def _reject_line(reject: dict[str, Any]) -> str:

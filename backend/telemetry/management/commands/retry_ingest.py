@@ -3,8 +3,10 @@
 from argparse import ArgumentParser
 from typing import Any
 
+from django.core.management.base import CommandError
+
 from telemetry.arguments import argument
-from telemetry.intake import RejectLimit, retry_job
+from telemetry.intake import BrokerAwayError, RejectLimit, announce, retry_job
 from telemetry.management.job_command import JobCommand
 
 
@@ -24,5 +26,10 @@ class Command(JobCommand):
         )
 
     def act(self, job_id: int, options: dict[str, Any]) -> str:
-        """Do it, and say to how many."""
-        return f"{retry_job(job_id, options['max_rejects'])} batches enqueued again"
+        """Queue them, and return how many there were."""
+        count = retry_job(job_id, options["max_rejects"])
+        try:
+            announce(job_id)
+        except BrokerAwayError as error:
+            raise CommandError(f"{count} batches are queued again, but {error}", returncode=1) from None
+        return f"{count} batches enqueued again"
