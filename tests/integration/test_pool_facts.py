@@ -167,6 +167,33 @@ def test_what_the_native_pool_is_still_trying_to_open_is_not_told_as_lent() -> N
     assert state["wait"]["mean_s"] == pytest.approx(0.3, rel=0.5)
 
 
+UNMADE = """
+import json, sys
+from django.conf import settings
+database = {"ENGINE": "django.db.backends.postgresql", "NAME": "none", "OPTIONS": {"pool": json.loads(sys.argv[1])}}
+settings.configure(INSTALLED_APPS=["poolhouse"], DATABASES={"default": database})
+import django
+django.setup()
+from django.db import connection
+from poolhouse.process.pools import pool_states
+
+(state,) = pool_states()
+print(json.dumps([state.as_document(), list(connection._connection_pools), "psycopg_pool" in sys.modules]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "sizes"),
+    [(True, (4, 4)), ({"min_size": 2}, (2, 2)), ({"max_size": 6}, (4, 6)), ({"min_size": 0, "max_size": 3}, (0, 3))],
+)
+def test_a_native_pool_that_nobody_has_used_is_reported_and_not_made(given: object, sizes: tuple[int, int]) -> None:
+    command = [sys.executable, "-c", UNMADE, json.dumps(given)]
+    state, made, is_imported = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert (state["kind"], state["min"], state["max"]) == ("native", *sizes)
+    assert (state["in_use"], state["idle"], state["overflow"], state["waiting"]) == (0, 0, 0, 0)
+    assert (made, is_imported) == ([], False)
+
+
 def test_a_source_that_is_away_is_named_and_the_other_still_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     connection.ensure_connection()
     monkeypatch.setitem(connections.settings["default"], "PORT", "1")

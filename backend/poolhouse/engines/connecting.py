@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from poolhouse.engines import native
+from poolhouse.fork_lock import fork_lock
 
 T = TypeVar("T")
 
@@ -35,7 +36,8 @@ class Attempt(threading.Thread, Generic[T]):
     def run(self) -> None:
         """Call, and hand on what comes of it."""
         try:
-            self._opened = native.call(self._connect)
+            with fork_lock.shared():
+                self._opened = native.call(self._connect)
         except BaseException as error:  # noqa: BLE001 - it is raised in the thread that asked
             self._error = error
         with self._lock:

@@ -10,10 +10,11 @@ from inspect import signature
 from opentelemetry.metrics import CallbackOptions, Meter, Observation, get_meter
 
 from poolhouse import __version__
+from poolhouse.fork_lock import fork_lock
 from poolhouse.measures import meter
 from poolhouse.metrics.buckets import BOUNDS_S
 from poolhouse.metrics.conventions import COUNT, COUNT_TEXT, DURATIONS, LIMITS, POOL_NAME, STATE, TIMEOUTS, Number
-from poolhouse.process.pools import pool_states
+from poolhouse.process.pools import PoolState, pool_states
 
 
 def observe_pools() -> None:
@@ -32,8 +33,14 @@ def observe_pools() -> None:
     meter.listen(_recorder(ours))
 
 
+def _pools() -> list[PoolState]:
+    """Look at the pools, on whichever thread the SDK asks from."""
+    with fork_lock.shared():
+        return pool_states()
+
+
 def _observe_counts(_: CallbackOptions) -> Iterator[Observation]:
-    for pool in pool_states():
+    for pool in _pools():
         yield Observation(pool.idle, {POOL_NAME: pool.alias, STATE: "idle"})
         yield Observation(pool.in_use, {POOL_NAME: pool.alias, STATE: "used"})
 
@@ -42,7 +49,7 @@ def _observer(number: Number) -> Callable[[CallbackOptions], Iterable[Observatio
     """Make a callback that tells a number of each pool whose engine knows it."""
 
     def observe(_: CallbackOptions) -> Iterator[Observation]:
-        for pool in pool_states():
+        for pool in _pools():
             if (value := number.read(pool)) is not None:
                 yield Observation(value, {POOL_NAME: pool.alias})
 

@@ -7,6 +7,7 @@ from functools import partial
 
 from poolhouse.conf import options
 from poolhouse.driver import driver_errors, postgresql_aliases
+from poolhouse.fork_lock import fork_lock
 from poolhouse.reports.report import ProcessReport
 from poolhouse.reports.store import store
 from poolhouse.servers import pgbouncer, server
@@ -74,7 +75,7 @@ def ask_all(alias: str | None = None, *, detailed: bool) -> Answers:
         detailed: ask also what takes longer the more there is of it: TimescaleDB's tables.
     """
     servers = targets(alias)
-    with ThreadPoolExecutor(len(servers) + 2, "poolhouse-look") as threads:
+    with fork_lock.shared(), ThreadPoolExecutor(len(servers) + 2, "poolhouse-look") as threads:
         reports = threads.submit(_ask_reports)
         looks = [threads.submit(_ask_server, target, detailed=detailed) for target in servers]
         pooler = threads.submit(_ask_pgbouncer, alias)

@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 LENDING_ENGINE = "poolhouse.engines.postgresql"
 
+# psycopg_pool's default; its default for max_size is min_size.
+PSYCOPG_MIN_SIZE = 4
+
 # An attribute of a wrapper: when, on the clock of perf_counter, it got a connection.
 _TAKEN_AT = "_poolhouse_taken_at"
 
@@ -178,8 +181,7 @@ def _native_state(alias: str, database: dict[str, Any]) -> PoolState:
     Its usage_ms stays 0: it is counted by `pool.connection()`, and Django calls getconn and putconn. Its pool_size has
     connections that are still to be opened, and its requests those that are in vain: what is lent, the wrappers know.
     """
-    pool: Any = connections[alias].pool  # type: ignore[attr-defined]  # it is there where OPTIONS has a pool
-    stats = pool.get_stats()  # a key whose value is 0 may be missing
+    stats = _native_stats(alias, database)  # a key whose value is 0 may be missing
     held, lent = _taken_by_wrappers(alias)
     in_use, idle = len(held), stats.get("pool_available", 0)
     connects = stats.get("connections_num", 0)
@@ -204,6 +206,20 @@ def _native_state(alias: str, database: dict[str, Any]) -> PoolState:
         wait=Histogram(total_s=stats.get("requests_wait_ms", 0) / 1000, without_bucket=stats.get("requests_num", 0)),
         connect=Histogram(total_s=stats.get("connections_ms", 0) / 1000, without_bucket=connects),
     )
+
+
+def _native_stats(alias: str, database: dict[str, Any]) -> dict[str, int]:
+    """Return what the pool counts; of one that is not made yet, the sizes that it will have.
+
+    The wrapper's own `pool` is not asked: it imports psycopg_pool and makes the pool.
+    """
+    if pool := getattr(type(connections[alias]), "_connection_pools", {}).get(alias):
+        stats: dict[str, int] = pool.get_stats()
+        return stats
+    given = database["OPTIONS"]["pool"]
+    sizes = given if isinstance(given, dict) else {}
+    least = sizes.get("min_size", PSYCOPG_MIN_SIZE)
+    return {"pool_min": least, "pool_max": sizes.get("max_size") or least}
 
 
 def _per_thread_state(alias: str, database: dict[str, Any]) -> PoolState:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from poolhouse.conf import options
 from poolhouse.driver import driver_errors
+from poolhouse.fork_lock import fork_lock
 from poolhouse.identity import label_connections
 from poolhouse.measures import statement_meter
 from poolhouse.process import pools
@@ -33,6 +34,7 @@ class Keeper:
         self._publisher = publisher
         self._interval_s = interval_s
         self._failing: set[str] = set()
+        self._pid = os.getpid()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="poolhouse-keeper", daemon=True)
 
@@ -49,10 +51,11 @@ class Keeper:
 
     def _run(self) -> None:
         # The wait comes first: a command that is over within an interval has nothing to tell.
-        while not self._stopping.wait(self._interval_s):
-            self._tend()
-            if self._publisher:
-                self._publisher.publish()
+        while not self._stopping.wait(self._interval_s) and os.getpid() == self._pid:  # a child has copies of greenlets
+            with fork_lock.shared():
+                self._tend()
+                if self._publisher:
+                    self._publisher.publish()
 
     def _tend(self) -> None:
         """Keep warm the pools that are in use, and look for leaks."""

@@ -1,5 +1,6 @@
 """Where reports meet: Redis, with a time to live, so that a killed process disappears by itself."""
 
+import codecs
 from collections.abc import Iterable, Mapping
 from functools import cache
 from operator import attrgetter
@@ -11,6 +12,9 @@ from redis.retry import Retry
 
 from poolhouse.conf import options
 from poolhouse.reports.report import ProcessReport
+
+# Looking up a host's name needs it: imported here, and not by the reporting thread while its process forks.
+codecs.lookup("idna")
 
 # How long a service's totals outlive its last process: they are there again after a night without it.
 TOTALS_TTL_S = 24 * 3600
