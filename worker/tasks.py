@@ -2,6 +2,7 @@
 
 import logging
 import random
+from datetime import timedelta
 from typing import Any
 
 from celery import Task, shared_task
@@ -10,7 +11,8 @@ from django.db import InterfaceError, OperationalError, connection
 
 from poolhouse.identity import current
 from telemetry.formats import BadInput, MissingFileError
-from telemetry.queue import LOAD_BATCH, RESEND_UNFINISHED, send_batches, waiting_batches
+from telemetry.queue import CLEAN_SPOOL, LOAD_BATCH, RESEND_UNFINISHED, send_batches, waiting_batches
+from telemetry.retention import clean
 from worker import ledger
 from worker.loader import DuplicateReadingError, load
 
@@ -77,3 +79,10 @@ def is_transient(error: Exception) -> bool:
 def resend_unfinished() -> None:
     """Send again what the ledger has as unfinished and the broker has lost."""
     send_batches(ledger.lost_batches(waiting_batches()))
+
+
+@shared_task(name=CLEAN_SPOOL)
+def clean_spool() -> None:
+    """Remove from the spool what no unfinished job needs and no upload is writing any more."""
+    removed = [entry.size_bytes for entry in clean(timedelta(seconds=settings.INGEST_CLEAN_AGE_S))]
+    logger.info("%d files, %d bytes removed from the spool", len(removed), sum(removed))

@@ -17,6 +17,7 @@ from ninja.security import HttpBearer
 from api import keys, openapi
 from api.models import ApiToken
 from api.problems import Problem, answer_with_problems
+from api.quota import Quota, Replay, turns
 from api.schemas import JobDetails, Jobs, PageOfJobs, Parameters
 from api.tokens import find_token
 from api.uploads import declared, receive
@@ -56,15 +57,19 @@ def ingest(request: HttpRequest, parameters: Query[Parameters], response: HttpRe
     body = declared(request)
     columns = _columns(parameters, body.charset)
     key = keys.key_of(request)
-    if key is None or not keys.is_known(token, key):
+    quota = Quota(token)
+    if key is not None and keys.is_known(token, key):
+        quota = Replay(token)
+    else:
         _require_room()
-    connection.close()  # back to its pool: an upload may take minutes, and needs no database meanwhile
-    received = receive(request, body)
-    file = InputFile(parameters.name, received.location, body.written.format)
-    with discarding_on_failure([file]):
-        job_id, is_new = keys.Upload.of(request, token, key, received.sha256).once(
-            partial(_create_job, file, columns, parameters)
-        )
+    with turns.taken():
+        connection.close()  # back to its pool: an upload may take minutes, and needs no database meanwhile
+        received = receive(request, body, quota)
+        file = InputFile(parameters.name, received.location, body.written.format)
+        with discarding_on_failure([file]):
+            job_id, is_new = keys.Upload.of(request, token, key, received.sha256).once(
+                partial(_create_job, file, columns, parameters)
+            )
     if not is_new:
         spool.discard(file.location)
         response.headers["Idempotent-Replayed"] = "true"

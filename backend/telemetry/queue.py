@@ -10,6 +10,7 @@ from django.utils.module_loading import import_string
 
 LOAD_BATCH = "worker.load_batch"
 RESEND_UNFINISHED = "worker.resend_unfinished"
+CLEAN_SPOOL = "worker.clean_spool"
 INGEST_QUEUE = "ingest"
 
 T = TypeVar("T")

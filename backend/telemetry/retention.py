@@ -43,6 +43,17 @@ def orphans(older_than: timedelta, *, given_up: bool = False) -> Iterator[Entry]
             yield entry
 
 
+def clean(older_than: timedelta, *, given_up: bool = False) -> Iterator[Entry]:
+    """Remove what `orphans` finds, and yield each file that is gone.
+
+    Raises:
+        OSError: the spool cannot be used.
+    """
+    for entry in orphans(older_than, given_up=given_up):
+        spool.discard(entry.location)
+        yield entry
+
+
 def _needed(*, given_up: bool) -> set[str]:
     state = IngestBatch.State
     over = (state.DONE, state.PARKED, state.CANCELLED) if given_up else (state.DONE,)
