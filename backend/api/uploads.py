@@ -114,7 +114,8 @@ class _Body(io.RawIOBase):
         try:
             piece: bytes = self._file.read(PIECE_BYTES if size < 0 else min(size, PIECE_BYTES))
         except Exception as error:  # noqa: BLE001 - each server has its own for a body that breaks off
-            raise Problem(HTTPStatus.BAD_REQUEST, f"the body was cut off: {error}") from None
+            reason = getattr(error, "strerror", None) or error
+            raise Problem(HTTPStatus.BAD_REQUEST, f"the body was cut off: {reason}") from None
         self._read_bytes += len(piece)
         self._require_time()
         if not piece and self._length_bytes is not None and self._read_bytes < self._length_bytes:

@@ -33,9 +33,6 @@ class SlowClientError(ConnectionResetError):
     def __init__(self, pace: Pace) -> None:
         super().__init__(errno.ECONNRESET, f"the client is too slow: {pace}")
 
-    def __str__(self) -> str:
-        return str(self.strerror)
-
 
 class PacedSocket(socket.socket):
     """A connected socket. Where it would block without a bound, its pace bounds it."""
