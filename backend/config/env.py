@@ -255,6 +255,15 @@ class Ingest(Section):
         description="folder, or URL as s3://bucket/folder, shared by web and workers: uploads, unpacked files, rejects",
     )
 
+    @model_validator(mode="after")
+    def _spare_what_is_under_way(self) -> Self:
+        if self.ingest_clean_age_s <= self.ingest_upload_max_s:
+            raise ValueError(
+                f"INGEST_CLEAN_AGE_S={self.ingest_clean_age_s}: it must be more than {self.ingest_upload_max_s} "
+                "(INGEST_UPLOAD_MAX_S), or an upload under way could be removed"
+            )
+        return self
+
     @field_validator("ingest_spool")
     @classmethod
     def _make_absolute(cls, place: str) -> str:

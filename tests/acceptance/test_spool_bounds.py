@@ -16,7 +16,10 @@ QUOTA_BYTES = 200_000_000
 @pytest.fixture(scope="module")
 def client(make_stack: Callable[..., Stack]) -> Iterator[Client]:
     stack = make_stack(
-        INGEST_TOKEN_SPOOL_BYTES=str(QUOTA_BYTES), INGEST_CLEAN_INTERVAL_S="1", INGEST_CLEAN_AGE_S="3600"
+        INGEST_TOKEN_SPOOL_BYTES=str(QUOTA_BYTES),
+        INGEST_UPLOAD_MAX_S="1800",
+        INGEST_CLEAN_INTERVAL_S="1",
+        INGEST_CLEAN_AGE_S="3600",
     )
     manager = stack.start()
     try:
