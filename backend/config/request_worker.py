@@ -5,6 +5,7 @@ for as long as that takes. Here the main thread collects headers and small bodie
 deadline for each request, and closes connections in the same way. It never waits for a client itself.
 """
 
+import resource
 import selectors
 import socket
 import time
@@ -28,6 +29,7 @@ PROBE_PLACES = 16
 PROBE_SEND_BUFFER_BYTES = 1 << 20
 PIECE_BYTES = 64 << 10
 LINGER_S = 2.0
+OTHER_FILES = 256
 
 
 class Lane:
@@ -64,9 +66,15 @@ class RequestWorker(ThreadWorker):  # type: ignore[misc]
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
-        """Refuse TLS, whose handshake would need a thread of its own."""
+        """Refuse TLS, whose handshake would need a thread of its own, and more connections than there can be files."""
         if cfg.is_ssl:
             raise SystemExit("this worker does not speak TLS: use a proxy in front of it")
+        connections, (files, _) = read(Web).web_connections, resource.getrlimit(resource.RLIMIT_NOFILE)
+        if files < connections + OTHER_FILES:
+            raise SystemExit(
+                f"WEB_CONNECTIONS={connections}: a process may have {files} open files here (ulimit -n), and needs "
+                f"{OTHER_FILES} for others than these; use a smaller number, or raise the limit"
+            )
         super().check_config(cfg, log)
 
     def init_process(self) -> None:

@@ -1,11 +1,14 @@
 """Clients that keep the web waiting: it closes their connections in the end, and answers everybody else meanwhile."""
 
 import http.client
+import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -218,6 +221,17 @@ def test_clients_that_do_not_read_their_answer_are_cut_off(client: Client) -> No
         assert client.ask("GET", "/api/jobs/").status == 200  # every thread has become free for it once
         read = [answer_until_it_breaks_off(one).count(b"\n") for one in deaf]
     assert sum(count < 20_000 for count in read) >= THREADS, read
+
+
+def test_a_worker_that_is_to_end_waits_for_no_half_request(client: Client) -> None:
+    (worker,) = {int(report.pid) for report in client.running.stack.reports() if report.service == "web"}
+    with connections(client, 20, HALF_A_HEADER) as sockets:
+        assert_probes_answer(client)  # so that it has accepted those before
+        os.kill(worker, signal.SIGTERM)
+        for one in sockets:
+            assert rest_of(one).startswith(b"HTTP/1.1 408 ")
+    until(lambda: not Path(f"/proc/{worker}").exists())
+    assert_probes_answer(client)
 
 
 def _deaf(client: Client, path: str) -> socket.socket:

@@ -96,6 +96,12 @@ def test_tls_is_left_to_a_proxy() -> None:
         RequestWorker.check_config(config, None)
 
 
+def test_connections_need_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (512, 1024))
+    with pytest.raises(SystemExit, match=r"WEB_CONNECTIONS=512: a process may have 512 open files here \(ulimit -n\)"):
+        RequestWorker.check_config(Config(), None)
+
+
 def test_waiting_spends_time_and_bytes_earn_it_back_up_to_the_first_amount() -> None:
     pace = Pace(idle_s=10, bytes_per_s=100)
     pace.spend(4, 0)
