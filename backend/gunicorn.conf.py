@@ -11,7 +11,9 @@ web = read(Web)
 bind = f"{web.web_bind}:{web.web_port}"
 workers = web.web_processes
 threads = web.web_threads
-worker_class = "gthread"
+worker_class = "config.request_worker.RequestWorker"
+# The kernel would send files past the worker's bound for clients that do not read.
+sendfile = False
 # A pool filled before the fork would be shared by the children.
 preload_app = False
 # A heartbeat file on a disk can stall a worker while the disk is busy.

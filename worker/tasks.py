@@ -4,6 +4,7 @@ import logging
 import random
 import time
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 from celery import Task, shared_task
@@ -12,7 +13,8 @@ from django.db import InterfaceError, OperationalError, connection
 
 from poolhouse.identity import current
 from telemetry.formats import BadInput, MissingFileError
-from telemetry.queue import LOAD_BATCH, RESEND_UNFINISHED, SEND_JOB, send_batches, send_job, waiting
+from telemetry.queue import CLEAN_SPOOL, LOAD_BATCH, RESEND_UNFINISHED, SEND_JOB, send_batches, send_job, waiting
+from telemetry.retention import clean
 from worker import ledger
 from worker.ledger import Interruption
 from worker.loader import DuplicateReadingError, load
@@ -146,3 +148,10 @@ def resend_unfinished() -> None:
     send_batches(ledger.lost_batches(seen))
     for job_id in ledger.lost_jobs(seen):
         send_job(job_id)
+
+
+@shared_task(name=CLEAN_SPOOL)
+def clean_spool() -> None:
+    """Remove from the spool what no unfinished job needs and no upload is writing any more."""
+    removed = [entry.size_bytes for entry in clean(timedelta(seconds=settings.INGEST_CLEAN_AGE_S))]
+    logger.info("%d files, %d bytes removed from the spool", len(removed), sum(removed))

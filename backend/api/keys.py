@@ -11,7 +11,7 @@ from http import HTTPStatus
 from django.db import IntegrityError
 from django.http import HttpRequest
 
-from api.models import ApiToken, KeyedUpload
+from api.models import ApiToken, KeyedUpload, TokenJob
 from api.problems import Problem
 from telemetry.models import IngestJob
 
@@ -74,6 +74,7 @@ class Upload:
             return job_id, False
 
     def _remember(self, job: IngestJob) -> None:
+        TokenJob.objects.create(token=self.token, job=job)
         if self.key is not None:
             KeyedUpload.objects.create(token=self.token, key=self.key, fingerprint=self.fingerprint, job=job)
 

@@ -1,4 +1,4 @@
-"""Who may call, and which calls were repeated."""
+"""Who may call, whose jobs are whose, and which calls were repeated."""
 
 from django.db import models
 
@@ -37,3 +37,13 @@ class KeyedUpload(models.Model):
 
     def __str__(self) -> str:
         return self.key
+
+
+class TokenJob(models.Model):
+    """Whose a job is: the token of the upload that made it. A job of the command line has none."""
+
+    job = models.OneToOneField(IngestJob, on_delete=models.CASCADE, primary_key=True, related_name="token_job")
+    token = models.ForeignKey(ApiToken, on_delete=models.CASCADE, related_name="jobs")
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} of {self.token}"

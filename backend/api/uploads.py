@@ -16,8 +16,10 @@ from django.conf import settings
 from django.http import HttpRequest
 
 from api.problems import Problem
+from api.quota import Quota
 from telemetry import formats, spool
 from telemetry.formats import Written
+from telemetry.spool import Spooled
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ CONTENT_TYPES = {
 }
 CODINGS = {"identity": "", "gzip": "gzip", "zstd": "zstd"}
 PIECE_BYTES = 1 << 20
-LEAST_BYTES_PER_S = 1000
+FULL_RETRY_AFTER_S = 60
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,10 @@ class _Body(io.RawIOBase):
         try:
             piece: bytes = self._file.read(PIECE_BYTES if size < 0 else min(size, PIECE_BYTES))
         except Exception as error:  # noqa: BLE001 - each server has its own for a body that breaks off
-            raise Problem(HTTPStatus.BAD_REQUEST, f"the body was cut off: {error}") from None
+            reason = getattr(error, "strerror", None) or error
+            raise Problem(HTTPStatus.BAD_REQUEST, f"the body was cut off: {reason}") from None
         self._read_bytes += len(piece)
-        self._require_pace()
+        self._require_time()
         if not piece and self._length_bytes is not None and self._read_bytes < self._length_bytes:
             raise Problem(
                 HTTPStatus.BAD_REQUEST,
@@ -124,11 +127,13 @@ class _Body(io.RawIOBase):
         self.sha256.update(piece)
         return piece
 
-    def _require_pace(self) -> None:
-        """Refuse a body that comes so slowly that it is there to keep a thread."""
-        if time.monotonic() - self._begun_at > settings.INGEST_UPLOAD_IDLE_S + self._read_bytes / LEAST_BYTES_PER_S:
-            detail = f"the body was cut off: it came with less than {LEAST_BYTES_PER_S:,} bytes/s"
-            raise Problem(HTTPStatus.BAD_REQUEST, detail)
+    def _require_time(self) -> None:
+        if time.monotonic() - self._begun_at > settings.INGEST_UPLOAD_MAX_S:
+            raise Problem(
+                HTTPStatus.BAD_REQUEST,
+                f"the body was cut off after {self._read_bytes:,} bytes: an upload may take "
+                f"{settings.INGEST_UPLOAD_MAX_S:,} s (INGEST_UPLOAD_MAX_S); divide it",
+            )
 
 
 @dataclass(frozen=True)
@@ -140,25 +145,48 @@ class Received:
     """of the body as it was sent"""
 
 
-def receive(request: HttpRequest, body: Declared) -> Received:
+def receive(request: HttpRequest, body: Declared, quota: Quota) -> Received:
     """Write a request's body into the spool, unpacked; memory holds a piece of it.
 
     Raises:
         Problem: 400, it was cut off; 413; 422, it cannot be unpacked; 507. The spool holds nothing of it then.
     """
+    declared_bytes = body.length_bytes or 0
+    quota.begin(declared_bytes)
     source = _Body(request, body.length_bytes)
-    with _patience(request), spool.writing(body.written.format.endings[0]) as spooled:
-        size_bytes = 0
-        for piece in _unpacked(source, body.written.compression):
-            size_bytes += len(piece)
-            _require_size(size_bytes)
-            try:
-                spooled.sink.write(piece)
-            except OSError as error:
-                if error.errno == ENOSPC:
-                    raise Problem(HTTPStatus.INSUFFICIENT_STORAGE, "the spool is full") from None
-                raise
+    with _insufficient_storage():
+        spool.require_room(declared_bytes)
+        with _pace(request), spool.writing(body.written.format.endings[0], quota.owner) as spooled:
+            _write(_unpacked(source, body.written.compression), spooled, quota)
+    try:
+        quota.complete(spooled.location)
+    except BaseException:
+        spool.discard(spooled.location)
+        raise
     return Received(spooled.location, source.sha256.digest())
+
+
+def _write(pieces: Iterator[bytes], spooled: Spooled, quota: Quota) -> None:
+    size_bytes = 0
+    for piece in pieces:
+        size_bytes += len(piece)
+        _require_size(size_bytes)
+        quota.take(len(piece), spooled.location)
+        spool.require_room(len(piece))
+        spooled.sink.write(piece)
+
+
+@contextmanager
+def _insufficient_storage() -> Iterator[None]:
+    """Answer 507 if the disk is full, or has only its reserve left."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != ENOSPC:
+            raise
+        detail = f"{error.strerror}; try again when jobs are done"
+        headers = {"Retry-After": str(FULL_RETRY_AFTER_S)}
+        raise Problem(HTTPStatus.INSUFFICIENT_STORAGE, detail, headers=headers) from None
 
 
 def _unpacked(source: _Body, compression: str) -> Iterator[bytes]:
@@ -175,15 +203,15 @@ def _unpacked(source: _Body, compression: str) -> Iterator[bytes]:
 
 
 @contextmanager
-def _patience(request: HttpRequest) -> Iterator[None]:
-    """Wait for a silent client INGEST_UPLOAD_IDLE_S at most, if the server shows its socket, as gunicorn does."""
+def _pace(request: HttpRequest) -> Iterator[None]:
+    """Give an upload a pace of its own, where the server has paces: see `config.paced_socket`."""
     socket = request.environ.get("gunicorn.socket")  # type: ignore[attr-defined]
-    if socket is None:
+    if not hasattr(socket, "set_pace"):
         yield
         return
-    before = socket.gettimeout()
-    socket.settimeout(settings.INGEST_UPLOAD_IDLE_S)
+    before = socket.pace
+    socket.set_pace(settings.INGEST_UPLOAD_IDLE_S, settings.INGEST_UPLOAD_MIN_BYTES_PER_S)
     try:
         yield
     finally:
-        socket.settimeout(before)
+        socket.set_pace(before.idle_s, before.bytes_per_s)

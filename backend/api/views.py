@@ -18,6 +18,7 @@ from ninja.security import HttpBearer
 from api import keys, openapi
 from api.models import ApiToken
 from api.problems import Problem, answer_with_problems
+from api.quota import Quota, Replay, turns
 from api.schemas import JobDetails, Jobs, PageOfJobs, Parameters
 from api.tokens import find_token
 from api.uploads import declared, receive
@@ -60,16 +61,20 @@ def ingest(request: HttpRequest, parameters: Query[Parameters], response: HttpRe
     body = declared(request)
     columns = _columns(parameters, body.charset)
     key = keys.key_of(request)
-    if key is None or not keys.is_known(token, key):
+    quota = Quota(token)
+    if key is not None and keys.is_known(token, key):
+        quota = Replay(token)
+    else:
         _require_room()
-    connection.close()  # back to its pool: an upload may take minutes, and needs no database meanwhile
-    received = receive(request, body)
-    upload = keys.Upload.of(request, token, key, received.sha256)
-    with Inputs([InputFile(parameters.name, received.location, body.written.format)]) as inputs:
-        job_id, is_new = upload.once(partial(_create_job, inputs, columns, parameters))
-        if not is_new:
-            response.headers["Idempotent-Replayed"] = "true"
-        is_taken = is_new or adopt_input(job_id, inputs)
+    with turns.taken():
+        connection.close()  # back to its pool: an upload may take minutes, and needs no database meanwhile
+        received = receive(request, body, quota)
+        upload = keys.Upload.of(request, token, key, received.sha256)
+        with Inputs([InputFile(parameters.name, received.location, body.written.format)]) as inputs:
+            job_id, is_new = upload.once(partial(_create_job, inputs, columns, parameters))
+            if not is_new:
+                response.headers["Idempotent-Replayed"] = "true"
+            is_taken = is_new or adopt_input(job_id, inputs)
     if not is_taken:
         inputs.discard()
     details = _details(job_id)

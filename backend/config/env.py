@@ -35,6 +35,7 @@ Count = Annotated[int, Field(ge=0, le=10_000)]
 AtLeastOne = Annotated[int, Field(ge=1, le=10_000)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 WholeSeconds = Annotated[int, Field(ge=0)]
+AtLeastOneSecond = Annotated[int, Field(ge=1)]
 
 
 def _require_plain(secret: SecretStr) -> SecretStr:
@@ -240,6 +241,20 @@ class Ingest(Section):
         10 * 2**30, description="size of an upload, unpacked, above which it is refused"
     )
     ingest_upload_idle_s: AtLeastOne = Field(60, description="an upload whose client is silent for longer is cut off")
+    ingest_upload_min_bytes_per_s: Annotated[int, Field(ge=1)] = Field(
+        16_384, description="an upload that is slower for INGEST_UPLOAD_IDLE_S, pauses made up for, is cut off"
+    )
+    ingest_upload_max_s: AtLeastOneSecond = Field(14_400, description="an upload that takes longer is cut off")
+    ingest_token_spool_bytes: Annotated[int, Field(ge=1)] = Field(
+        20 * 2**30, description="bytes that the uploads of one token may have in the spool; above, they are refused"
+    )
+    ingest_spool_min_free_bytes: Annotated[int, Field(ge=0)] = Field(
+        2**30, description="free bytes of the spool's disk that no input may take; a spool with a URL has no such bound"
+    )
+    ingest_clean_interval_s: AtLeastOneSecond = Field(3600, description="how often beat has the spool cleaned")
+    ingest_clean_age_s: AtLeastOneSecond = Field(
+        86_400, description="age at which a file in the spool that belongs to no unfinished job is removed"
+    )
     ingest_max_unfinished_batches: Annotated[int, Field(ge=1)] = Field(
         10_000, description="batches that wait to be loaded, above which uploads are refused for a while"
     )
@@ -247,6 +262,15 @@ class Ingest(Section):
         "var/spool",
         description="folder, or URL as s3://bucket/folder, shared by web and workers: uploads, unpacked files, rejects",
     )
+
+    @model_validator(mode="after")
+    def _spare_what_is_under_way(self) -> Self:
+        if self.ingest_clean_age_s <= self.ingest_upload_max_s:
+            raise ValueError(
+                f"INGEST_CLEAN_AGE_S={self.ingest_clean_age_s}: it must be more than {self.ingest_upload_max_s} "
+                "(INGEST_UPLOAD_MAX_S), or an upload under way could be removed"
+            )
+        return self
 
     @field_validator("ingest_spool")
     @classmethod
@@ -257,12 +281,44 @@ class Ingest(Section):
 class Web(Section):
     """The web server."""
 
-    read_by = "gunicorn.conf.py"
+    read_by = "gunicorn.conf.py, config/request_worker.py; the threads for uploads by config/settings.py"
 
     web_bind: str = Field("127.0.0.1", description="address to listen on")
     web_port: Port = 8000
     web_processes: AtLeastOne = 2
     web_threads: AtLeastOne = Field(8, description="threads of each process: requests it serves at once")
+    web_upload_threads: AtLeastOne | None = Field(
+        None, description="of these, how many may have an upload at once; empty: half of them"
+    )
+    web_connections: Annotated[int, Field(ge=64, le=10_000)] = Field(
+        512, description="connections of each process; above, those without a request are closed, the oldest first"
+    )
+    web_request_timeout_s: Seconds = Field(
+        10.0, gt=0, description="seconds for a request's header, and its body unless it is an upload, to arrive"
+    )
+    web_body_max_bytes: Annotated[int, Field(ge=0, le=2**20)] = Field(
+        65_536, description="size of a body, other than an upload's, above which it is refused"
+    )
+    web_client_idle_s: Seconds = Field(
+        20.0, gt=0, description="a client that takes nothing of its answer for longer is cut off"
+    )
+    web_client_bytes_per_s: Annotated[int, Field(ge=1)] = Field(
+        16_384, description="a client that is slower for WEB_CLIENT_IDLE_S, pauses made up for, is cut off"
+    )
+
+    @model_validator(mode="after")
+    def _leave_threads_for_others(self) -> Self:
+        if self.web_upload_threads is not None and self.web_upload_threads > self.web_threads:
+            raise ValueError(
+                f"WEB_UPLOAD_THREADS={self.web_upload_threads}: it must not be more than {self.web_threads} "
+                "(WEB_THREADS)"
+            )
+        return self
+
+    @property
+    def uploads_at_once(self) -> int:
+        """How many uploads a process takes at once."""
+        return self.web_upload_threads or max(1, self.web_threads // 2)
 
 
 class Monitor(Section):

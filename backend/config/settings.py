@@ -10,7 +10,7 @@ from config.database import (
     get_pgbouncer_connections,
     should_use_pgbouncer,
 )
-from config.env import Database, Deployment, Ingest, Monitor, Queue, read
+from config.env import Database, Deployment, Ingest, Monitor, Queue, Web, read
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -107,6 +107,13 @@ INGEST_RETRY_MAX_S = ingest.ingest_retry_max_s
 INGEST_INPUT_GRACE_S = ingest.ingest_input_grace_s
 INGEST_UPLOAD_MAX_BYTES = ingest.ingest_upload_max_bytes
 INGEST_UPLOAD_IDLE_S = ingest.ingest_upload_idle_s
+INGEST_UPLOAD_MIN_BYTES_PER_S = ingest.ingest_upload_min_bytes_per_s
+INGEST_UPLOAD_MAX_S = ingest.ingest_upload_max_s
+INGEST_UPLOADS_AT_ONCE = read(Web).uploads_at_once
+INGEST_TOKEN_SPOOL_BYTES = ingest.ingest_token_spool_bytes
+INGEST_SPOOL_MIN_FREE_BYTES = ingest.ingest_spool_min_free_bytes
+INGEST_CLEAN_INTERVAL_S = ingest.ingest_clean_interval_s
+INGEST_CLEAN_AGE_S = ingest.ingest_clean_age_s
 INGEST_MAX_UNFINISHED_BATCHES = ingest.ingest_max_unfinished_batches
 INGEST_SPOOL = ingest.ingest_spool
 

@@ -12,6 +12,7 @@ from django.utils.module_loading import import_string
 LOAD_BATCH = "worker.load_batch"
 SEND_JOB = "worker.send_job"
 RESEND_UNFINISHED = "worker.resend_unfinished"
+CLEAN_SPOOL = "worker.clean_spool"
 INGEST_QUEUE = "ingest"
 # About 1 KiB each. The sweeper looks at so many of them, however many there are.
 WAITING_MAX = 1000

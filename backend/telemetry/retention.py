@@ -53,6 +53,17 @@ def _batched(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
     return iter(lambda: list(islice(entries, LOOKED_UP_AT_ONCE)), [])
 
 
+def clean(older_than: timedelta, *, given_up: bool = False) -> Iterator[Entry]:
+    """Remove what `removable` finds, and yield each file that is gone.
+
+    Raises:
+        OSError: the spool cannot be used.
+    """
+    for entry in removable(older_than, given_up=given_up):
+        spool.discard(entry.location)
+        yield entry
+
+
 def _recorded_and_needed(entries: list[Entry], done_before: datetime, *, given_up: bool) -> tuple[set[str], set[str]]:
     """Return which files are inputs of jobs, and which of those jobs still need theirs."""
     state = IngestBatch.State

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from errno import ENOSPC
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -37,6 +38,17 @@ class Entry:
     location: str
     size_bytes: int
     changed_at: datetime
+
+
+class SpoolFullError(OSError):
+    """The disk of the spool has no room for another input."""
+
+    def __init__(self, free_bytes: int, floor_bytes: int) -> None:
+        super().__init__(
+            ENOSPC,
+            f"the disk of the spool has {free_bytes:,} bytes free, and {floor_bytes:,} must stay free "
+            "(INGEST_SPOOL_MIN_FREE_BYTES)",
+        )
 
 
 def filesystem() -> fs.SubTreeFileSystem:
@@ -103,14 +115,49 @@ def _source_at(url: str, name: str) -> Source:
     return Source(base, path, name)
 
 
+def require_room(size_bytes: int = 0) -> None:
+    """Refuse an input that would leave less than INGEST_SPOOL_MIN_FREE_BYTES of the disk; a URL's space is not known.
+
+    Rejects may use what is left: without them no batch is loaded, and no input is removed.
+
+    Raises:
+        SpoolFullError: there would be less.
+    """
+    spool = filesystem()
+    if isinstance(spool.base_fs, fs.LocalFileSystem):
+        disk = os.statvfs(spool.base_path)
+        free_bytes = disk.f_bavail * disk.f_frsize
+        if free_bytes - size_bytes < settings.INGEST_SPOOL_MIN_FREE_BYTES:
+            raise SpoolFullError(free_bytes, settings.INGEST_SPOOL_MIN_FREE_BYTES)
+
+
+def used_bytes(owner: str, *, besides: str) -> int:
+    """Return how many bytes an owner's inputs have in the spool, those that are being written included.
+
+    Args:
+        owner: as given to `writing`.
+        besides: the location of a file that is not counted.
+    """
+    return sum(entry.size_bytes for entry in entries(f"{FILES}/{owner}") if entry.location != besides)
+
+
 @contextmanager
-def writing(ending: str) -> Iterator[Spooled]:
+def writing(ending: str, owner: str = "") -> Iterator[Spooled]:
     """Write a new file for the length of a block; if the block fails, there is none.
 
     When the block is over, a file on this machine has reached the disk.
+
+    Args:
+        ending: of the file's name.
+        owner: a folder of its own, whose size `used_bytes` returns; empty: none.
+
+    Raises:
+        SpoolFullError: there is no room for another file.
     """
-    spool, path = filesystem(), f"{FILES}/{uuid.uuid4().hex}{ending}"
-    _make_folder(spool, FILES)
+    require_room()
+    folder = f"{FILES}/{owner}" if owner else FILES
+    spool, path = filesystem(), f"{folder}/{uuid.uuid4().hex}{ending}"
+    _make_folder(spool, folder)
     sink = spool.open_output_stream(path)
     try:
         with sink:
@@ -158,6 +205,7 @@ def take_in(source: Source, ending: str, compression: str) -> str:
         stream = pa.CompressedInputStream(packed, compression) if compression else packed
         try:
             while piece := stream.read(COPY_BYTES):
+                require_room(len(piece))
                 spooled.sink.write(piece)
         except OSError as error:
             if error.errno:  # the disk, not the data

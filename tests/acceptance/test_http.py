@@ -98,7 +98,7 @@ class Client:
 
     def spooled(self) -> list[Path]:
         """The uploads that are in the spool."""
-        return list(self.spool.glob("files/*"))
+        return [path for path in self.spool.glob("files/**/*") if path.is_file()]
 
     def job_ids(self) -> list[int]:
         """Every job, the newest first."""
@@ -338,7 +338,7 @@ def test_an_upload_that_is_cut_off_leaves_no_job_and_no_file(client: Client) -> 
 def test_a_client_that_falls_silent_is_told_so_and_leaves_no_job_and_no_file(client: Client) -> None:
     before = client.job_ids()
     with client.open_upload(len(CSV), CSV[:1000]) as silent:
-        assert_problem(answer_on(silent), 400, "the body was cut off: timed out")
+        assert_problem(answer_on(silent), 400, "the body was cut off: the client is too slow: more than 1 s of wait")
     assert (client.job_ids(), client.spooled()) == (before, [])
 
 

@@ -11,7 +11,7 @@ from gunicorn.config import Config  # type: ignore[import-untyped]
 from pydantic import SecretStr
 
 from config.database import get_database_config, get_fleet, get_pgbouncer_config, get_strategy, should_use_pgbouncer
-from config.env import CHECKOUT, SECTIONS, Database, Web, read
+from config.env import CHECKOUT, SECTIONS, Database, Ingest, Web, read
 from config.strategies import STRATEGIES
 from tests.manifests import (
     CLOUD_RUN,
@@ -388,3 +388,11 @@ def test_probes_name_a_host_that_django_answers_to() -> None:
             assert header["name"] == "Host"
             assert header["value"] in hosts
             assert probe["port"] in ("http", int(environment_of(web)["WEB_PORT"]))
+
+
+def test_the_volume_has_room_for_more_than_one_token(deployed: Deploy) -> None:
+    deployed(container_of(WEB, "web"))
+    asked = find("PersistentVolumeClaim", "poolhouse-data")["spec"]["resources"]["requests"]["storage"]
+    size_bytes = int(asked.removesuffix("Gi")) * 2**30
+    ingest = read(Ingest)
+    assert ingest.ingest_token_spool_bytes + ingest.ingest_spool_min_free_bytes < size_bytes

@@ -13,6 +13,7 @@ from config.env import (
     BadEnvironment,
     Database,
     Deployment,
+    Ingest,
     Monitor,
     Pooler,
     Queue,
@@ -144,3 +145,16 @@ def test_reports_must_outlive_an_interval(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("POOLHOUSE_REPORT_TTL_S", "2")
     with pytest.raises(BadEnvironment, match=r"POOLHOUSE_REPORT_TTL_S=2: it must be more than 2"):
         read(Deployment)
+
+
+def test_settings_of_uploads_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_THREADS", "4")
+    assert read(Web).uploads_at_once == 2
+    monkeypatch.setenv("WEB_THREADS", "1")
+    assert read(Web).uploads_at_once == 1
+    monkeypatch.setenv("WEB_UPLOAD_THREADS", "2")
+    with pytest.raises(BadEnvironment, match=r"WEB_UPLOAD_THREADS=2: it must not be more than 1 \(WEB_THREADS\)"):
+        read(Web)
+    monkeypatch.setenv("INGEST_CLEAN_AGE_S", "14400")
+    with pytest.raises(BadEnvironment, match=r"INGEST_CLEAN_AGE_S=14400: it must be more than 14400"):
+        read(Ingest)

@@ -6,15 +6,14 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from telemetry import spool
 from telemetry.arguments import whole_number
-from telemetry.retention import removable
+from telemetry.retention import clean, removable
 
 HOURS_MAX = 24 * 366
 
 
 class Command(BaseCommand):
-    """A door to `telemetry.retention.removable`."""
+    """A door to `telemetry.retention.clean`; beat has it done as well."""
 
     help = (
         "Remove inputs of jobs that have been done for INGEST_INPUT_GRACE_S, files that belong to no job, and rejects "
@@ -41,9 +40,8 @@ class Command(BaseCommand):
         """Remove, and say what."""
         files = size_bytes = 0
         try:
-            for entry in removable(timedelta(hours=options["older_than"]), given_up=options["given_up"]):
-                if not options["dry_run"]:
-                    spool.discard(entry.location)
+            remove = removable if options["dry_run"] else clean
+            for entry in remove(timedelta(hours=options["older_than"]), given_up=options["given_up"]):
                 files, size_bytes = files + 1, size_bytes + entry.size_bytes
                 self.stdout.write(f"{entry.location} {entry.size_bytes:,} bytes")
         except OSError as error:

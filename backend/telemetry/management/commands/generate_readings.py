@@ -82,7 +82,7 @@ class Command(BaseCommand):
     def _enqueue(self, fleet: Fleet, console: Console, *, wait: bool) -> None:
         """Load a fleet's measurements by way of the spool: as Parquet, which is small, and cut without being read."""
         with spool.writing(".parquet") as spooled:
-            _show(write_parquet(fleet, spooled.sink), fleet, spooled.location, console)
+            _show(_within_room(write_parquet(fleet, spooled.sink)), fleet, spooled.location, console)
         file = InputFile("generated readings", spooled.location, formats.by_name("parquet"))
         with Inputs([file]) as files:
             job = create_job(files, COLUMNS, batch_rows=settings.INGEST_BATCH_ROWS)
@@ -90,6 +90,12 @@ class Command(BaseCommand):
         console.print(f"job {job.pk}: {fleet.row_count:,} rows enqueued")
         if wait and not watch_job(job.pk, console):
             raise CommandError(f"manage.py ingest_status {job.pk} lists what failed", returncode=1)
+
+
+def _within_room(blocks: Iterator[int]) -> Iterator[int]:
+    for block in blocks:
+        spool.require_room()
+        yield block
 
 
 def _show(blocks: Iterator[int], fleet: Fleet, name: str, console: Console) -> None:

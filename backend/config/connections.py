@@ -1,0 +1,129 @@
+"""What the main thread of the web knows of a connection: what has arrived of a request, and whether it is enough."""
+
+import json
+import re
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any
+
+from gunicorn.workers.gthread import TConn  # type: ignore[import-untyped]
+
+from config.paced_socket import PacedSocket
+
+PROBES = (b"/healthz", b"/readyz", b"/metrics")
+UPLOADS = b"/api/ingest/"
+
+HEADER_END = b"\r\n\r\n"
+HEADER_MAX_BYTES = 64 << 10
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+DIGITS_MAX = 19
+RETRY_AFTER_S = 5
+
+
+class Refusal(Exception):
+    """A request that no thread needs to see."""
+
+    def __init__(self, status: HTTPStatus, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+    def response(self) -> bytes:
+        """Return the answer: a problem document, as everywhere in the API."""
+        document = {"type": "about:blank", "title": self.status.phrase, "status": self.status, "detail": str(self)}
+        body = json.dumps(document, indent=2).encode()
+        head = [f"HTTP/1.1 {self.status} {self.status.phrase}", "Connection: close"]
+        head += ["Content-Type: application/problem+json", f"Content-Length: {len(body)}"]
+        if self.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            head.append(f"Retry-After: {RETRY_AFTER_S}")
+        return "\r\n".join([*head, "", ""]).encode() + body
+
+
+class Head:
+    """A request's line and header, as far as the main thread looks at them; the parser has the last word."""
+
+    _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
+    _CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
+    _CONTINUE = re.compile(rb"\r\nexpect:[ \t]*100-continue", re.IGNORECASE)
+
+    def __init__(self, header: bytes) -> None:
+        self.method, _, rest = header.partition(b" ")
+        self.path = re.split(rb"[ ?]", rest, maxsplit=1)[0]
+        length = self._LENGTH.search(header)
+        self.body_bytes = int(length[1][:DIGITS_MAX]) if length else 0
+        self.is_chunked = bool(self._CHUNKED.search(header))
+        self.expects_continue = bool(self._CONTINUE.search(header))
+
+    @property
+    def is_upload(self) -> bool:
+        """True if the application reads the body piece by piece."""
+        return self.method == b"POST" and self.path == UPLOADS
+
+    @property
+    def is_probe(self) -> bool:
+        """True if it has its own threads."""
+        has_body = self.body_bytes > 0 or self.is_chunked
+        return self.method in (b"GET", b"HEAD") and self.path in PROBES and not has_body
+
+    def require_bounded_body(self, limit_bytes: int) -> None:
+        """Refuse a body for which a thread would have to wait.
+
+        Raises:
+            Refusal: 411, its length is not known; 413, it is too large to be collected.
+        """
+        if self.is_upload:
+            return
+        if self.is_chunked:
+            raise Refusal(HTTPStatus.LENGTH_REQUIRED, "only uploads may be sent in chunks; send a Content-Length")
+        if self.body_bytes > limit_bytes:
+            raise Refusal(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"the body has {self.body_bytes:,} bytes, allowed: {limit_bytes:,} (WEB_BODY_MAX_BYTES)",
+            )
+
+
+class Connection(TConn):  # type: ignore[misc]
+    """A client's connection, and what it has sent of its next request."""
+
+    def __init__(self, cfg: Any, sock: PacedSocket, client: Any, server: Any) -> None:
+        super().__init__(cfg, sock, client, server)
+        self.received = bytearray()
+        self.head: Head | None = None
+        self.body_at = 0
+        self.expires_at = 0.0
+        self.init()  # the parser; without TLS it asks nothing of the client
+        self.sock.setblocking(False)
+
+    def take_in(self, piece: bytes, body_max_bytes: int) -> Head | None:
+        """Add what has arrived; return the request's head once a thread can take it.
+
+        Raises:
+            Refusal: the header or the body is too large.
+        """
+        searched = max(0, len(self.received) - len(HEADER_END))
+        self.received += piece
+        if self.head is None:
+            self._look_for_head(searched, body_max_bytes)
+        if self.head is None:
+            return None
+        is_complete = self.head.is_upload or len(self.received) >= self.body_at + self.head.body_bytes
+        return self.head if is_complete else None
+
+    def _look_for_head(self, searched: int, body_max_bytes: int) -> None:
+        end = self.received.find(HEADER_END, searched)
+        size_bytes = end + len(HEADER_END) if end >= 0 else len(self.received)
+        if size_bytes > HEADER_MAX_BYTES:
+            detail = f"the header has more than {HEADER_MAX_BYTES:,} bytes"
+            raise Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
+        if end < 0:
+            return
+        self.body_at = size_bytes
+        self.head = Head(bytes(self.received[:size_bytes]))
+        self.head.require_bounded_body(body_max_bytes)
+        if self.head.expects_continue and not self.head.is_upload:  # an upload's thread says so itself
+            with suppress(OSError):
+                self.sock.send(CONTINUE)
+
+    def hand_over(self) -> None:
+        """Give the parser what has been received."""
+        self.parser.unreader.unread(bytes(self.received))
+        self.received, self.head = bytearray(), None

@@ -1,0 +1,181 @@
+"""The spool's bounds: a token's quota, the disk's reserve, and what beat removes."""
+
+import gzip
+import os
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.core.management.base import CommandError
+from django.test import Client
+from pytest_django.fixtures import Settings
+
+from api.models import ApiToken, TokenJob
+from api.problems import Problem
+from api.quota import Quota
+from api.tokens import create_token
+from api.uploads import _write
+from telemetry import rejects, spool
+from telemetry.models import IngestJob, Reading
+from tests.integration.conftest import run
+from tests.integration.test_api import CSV, upload
+from worker.loader import load
+from worker.schedule import beat_schedule
+from worker.tasks import clean_spool
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+MORE_THAN_A_DISK_HAS = 2**62
+
+
+def client_of(name: str) -> Client:
+    return Client(headers={"Authorization": f"Bearer {create_token(name)}"})
+
+
+@pytest.fixture
+def client() -> Client:
+    return client_of("tests")
+
+
+def spooled() -> list[str]:
+    return [entry.location for entry in spool.entries(spool.FILES)]
+
+
+def test_a_token_has_no_more_in_the_spool_than_its_quota(client: Client, sent: list[int], settings: Settings) -> None:
+    settings.INGEST_TOKEN_SPOOL_BYTES = 2 * len(CSV) - 1
+    assert upload(client).status_code == 202
+    refused = upload(client)
+    assert (refused.status_code, refused["Content-Type"]) == (507, "application/problem+json")
+    problem = refused.json()
+    assert (problem["used_bytes"], problem["limit_bytes"]) == (len(CSV), 2 * len(CSV) - 1)
+    assert f"have {len(CSV)} bytes in the spool, allowed with this upload: {2 * len(CSV) - 1}" in problem["detail"]
+    assert "try again when its jobs are done" in problem["detail"]
+    assert refused["Retry-After"]
+    assert (IngestJob.objects.count(), len(spooled())) == (1, 1)
+    assert upload(client_of("somebody else")).status_code == 202, "each token has a quota of its own"
+    for batch_id in sent[:3]:
+        load(batch_id)
+    assert len(spooled()) == 1
+    assert upload(client).status_code == 202
+
+
+def test_a_repetition_needs_no_quota(client: Client, sent: list[int], settings: Settings) -> None:
+    settings.INGEST_TOKEN_SPOOL_BYTES = 2 * len(CSV) - 1
+    first = upload(client, Idempotency_Key="once")
+    again = upload(client, Idempotency_Key="once")
+    assert (again.status_code, again["Location"]) == (202, first["Location"])
+    assert len(spooled()) == 1
+
+
+def test_an_upload_that_is_larger_than_the_quota_is_too_large(client: Client, settings: Settings) -> None:
+    settings.INGEST_TOKEN_SPOOL_BYTES = len(CSV) - 1
+    refused = upload(client)
+    assert refused.status_code == 413
+    assert f"the body has {len(CSV)} bytes; one token may have {len(CSV) - 1} in the spool" in refused.json()["detail"]
+
+
+def test_the_quota_holds_for_what_is_unpacked(client: Client, sent: list[int], settings: Settings) -> None:
+    text = CSV + b"2024-05-01T03:00Z,a,4\n" * 1000
+    settings.INGEST_TOKEN_SPOOL_BYTES = len(text) - 1
+    packed = gzip.compress(text)
+    refused = client.post(
+        "/api/ingest/?time=time&labels=device&values=load",
+        packed,
+        content_type="text/csv",
+        headers={"Content-Encoding": "gzip"},
+    )
+    assert (refused.status_code, spooled()) == (507, [])
+
+
+def test_of_two_uploads_at_once_the_last_to_be_completed_is_refused(client: Client, settings: Settings) -> None:
+    settings.INGEST_TOKEN_SPOOL_BYTES = 100
+    first, second = (Quota(ApiToken.objects.get()) for _ in range(2))
+    first.begin(60)
+    second.begin(60)
+    with spool.writing(".csv", second.owner) as slow:
+        _write(iter([b"x" * 20]), slow, second)
+        with spool.writing(".csv", first.owner) as quick:
+            _write(iter([b"x" * 60]), quick, first)
+        first.complete(quick.location)
+        _write(iter([b"x" * 40]), slow, second)
+    with pytest.raises(Problem, match="have 60 bytes in the spool, allowed with this upload: 100"):
+        second.complete(slow.location)
+
+
+def test_a_job_of_an_upload_has_a_token(client: Client, sent: list[int]) -> None:
+    job_id = upload(client).json()["job_id"]
+    assert TokenJob.objects.get().job_id == job_id
+    assert IngestJob.objects.get(token_job__token__name="tests").pk == job_id
+    IngestJob.objects.all().delete()
+    assert not TokenJob.objects.exists()
+
+
+def test_an_upload_may_take_only_so_long(client: Client, settings: Settings) -> None:
+    settings.INGEST_UPLOAD_MAX_S = 0
+    refused = upload(client)
+    assert (refused.status_code, spooled()) == (400, [])
+    assert "an upload may take 0 s (INGEST_UPLOAD_MAX_S)" in refused.json()["detail"]
+
+
+def test_no_more_uploads_than_there_are_turns(client: Client, settings: Settings) -> None:
+    settings.INGEST_UPLOADS_AT_ONCE = 0
+    refused = upload(client)
+    assert (refused.status_code, bool(refused["Retry-After"])) == (503, True)
+    assert "0 uploads are under way in this process, allowed: 0 (WEB_UPLOAD_THREADS)" in refused.json()["detail"]
+
+
+def test_an_upload_leaves_the_disk_its_reserve(client: Client, settings: Settings) -> None:
+    settings.INGEST_SPOOL_MIN_FREE_BYTES = MORE_THAN_A_DISK_HAS
+    refused = upload(client)
+    assert (refused.status_code, spooled(), IngestJob.objects.count()) == (507, [], 0)
+    assert f"{MORE_THAN_A_DISK_HAS:,} must stay free (INGEST_SPOOL_MIN_FREE_BYTES)" in refused.json()["detail"]
+
+
+def test_the_reserve_is_looked_at_while_an_upload_is_written(client: Client, settings: Settings) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield CSV
+        settings.INGEST_SPOOL_MIN_FREE_BYTES = MORE_THAN_A_DISK_HAS
+        yield CSV
+
+    quota = Quota(ApiToken.objects.get())
+    with pytest.raises(spool.SpoolFullError), spool.writing(".csv", quota.owner) as spooled_file:
+        _write(pieces(), spooled_file, quota)
+    assert spooled() == []
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_enqueue_ingest_leaves_the_disk_its_reserve(tmp_path: Path, settings: Settings, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(CSV) if name.endswith(".gz") else CSV)
+    settings.INGEST_SPOOL_MIN_FREE_BYTES = MORE_THAN_A_DISK_HAS
+    with pytest.raises(CommandError, match=r"the spool cannot be used.*must stay free"):
+        run("enqueue_ingest", str(path), "--time", "time", "--labels", "device", "--values", "load", "--spool")
+    assert (spooled(), IngestJob.objects.count()) == ([], 0)
+
+
+def test_the_reserve_is_there_for_rejects(client: Client, sent: list[int], settings: Settings) -> None:
+    query = "time=time&labels=device&values=load"
+    accepted = client.post(f"/api/ingest/?{query}", CSV + b"soon,a,1\n", content_type="text/csv")
+    settings.INGEST_SPOOL_MIN_FREE_BYTES = MORE_THAN_A_DISK_HAS
+    load(sent[0])
+    assert Reading.objects.count() == 3
+    assert len(list(rejects.read(accepted.json()["job_id"]))) == 1
+    assert spooled() == [], "what is loaded makes room"
+
+
+def test_beat_has_the_spool_cleaned(client: Client, sent: list[int], settings: Settings) -> None:
+    tasks = {entry["task"]: entry["schedule"] for entry in beat_schedule().values()}
+    assert tasks["worker.clean_spool"] == settings.INGEST_CLEAN_INTERVAL_S
+    upload(client)
+    with spool.writing(".csv", "1") as old, spool.writing(".csv") as young:
+        old.sink.write(CSV)
+        young.sink.write(CSV)
+    before = time.time() - timedelta(seconds=settings.INGEST_CLEAN_AGE_S + 60).total_seconds()
+    for location in spooled():
+        if location != young.location:
+            os.utime(Path(settings.INGEST_SPOOL) / location.removeprefix(spool.SCHEME), (before, before))
+    clean_spool()
+    assert old.location not in spooled()
+    assert len(spooled()) == 2, "the young one, and the input of the job"
