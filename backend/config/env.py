@@ -251,7 +251,7 @@ class Ingest(Section):
     ingest_spool_min_free_bytes: Annotated[int, Field(ge=0)] = Field(
         2**30, description="free bytes of the spool's disk that no input may take; a spool with a URL has no such bound"
     )
-    ingest_clean_interval_s: AtLeastOneSecond = Field(3600, description="how often beat has the spool cleaned")
+    ingest_clean_interval_s: AtLeastOneSecond = Field(300, description="how often beat has the spool cleaned")
     ingest_clean_age_s: AtLeastOneSecond = Field(
         86_400, description="age at which a file in the spool that belongs to no unfinished job is removed"
     )
