@@ -15,7 +15,7 @@ from typing import Any
 BATCH = 10
 PATIENCE_S = 60
 # Far shorter than a project can set it, so that forks meet the reporting thread in all that it does.
-INTERVAL_S = 0.002
+INTERVAL_S = 0.01
 
 
 class Imports:
@@ -61,11 +61,12 @@ def set_up(database: dict[str, Any], redis_url: str, driver: str) -> None:
     django.setup()
 
 
-def has_published() -> bool:
-    """Return True if the reporting thread has had an answer; nothing is asked on this thread, which would import."""
+def published_as() -> str:
+    """Return the key of the report that Redis has taken; nothing is asked on this thread, which would import."""
     from poolhouse.reports import keeper
 
-    return bool(keeper._keeper and keeper._keeper._publisher and keeper._keeper._publisher._published_as)
+    own = keeper._keeper
+    return own._publisher._published_as if own and own._publisher else ""
 
 
 def is_at_work() -> bool:
@@ -75,13 +76,12 @@ def is_at_work() -> bool:
     return bool(fork_lock._at_work)
 
 
-def has_reported(pid: int) -> bool:
-    """Return True if a process' report is in the store."""
+def is_in_store(key: str) -> bool:
     from poolhouse.reports.store import store
 
     reports = store()
     assert reports
-    return pid in {report.pid for report in reports.read_all().live}
+    return bool(reports._redis.exists(reports._key(key)))
 
 
 def await_that(condition: Callable[[], bool]) -> None:
@@ -91,14 +91,30 @@ def await_that(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+def use_database() -> None:
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+def have_pools_kept_warm() -> None:
+    """Make the pools of this app's engine: those that are in use are kept warm, by the reporting thread."""
+    from poolhouse.process.pools import lending_wrappers
+
+    for wrapper in lending_wrappers():
+        wrapper.lending_pool()
+
+
 def fork_one() -> int:
-    """Fork a child that ends when its report has arrived, or after PATIENCE_S by a signal."""
+    """Fork a child that uses the database, and ends when its report has arrived, or after PATIENCE_S by a signal."""
     if child := os.fork():
         return child
     try:
         signal.alarm(PATIENCE_S)
-        await_that(has_published)
-        os._exit(0 if has_reported(os.getpid()) else 2)
+        use_database()
+        await_that(lambda: bool(published_as()))
+        os._exit(0 if is_in_store(published_as()) else 2)
     finally:
         os._exit(1)
 
@@ -120,7 +136,8 @@ def main(database: dict[str, Any], redis_url: str, driver: str, count: int, redi
     if redis_pid:
         os.kill(redis_pid, signal.SIGSTOP)
     set_up(database, redis_url, driver)
-    await_that(lambda: bool(imports.names) or (is_at_work() if redis_pid else has_published()))
+    have_pools_kept_warm()
+    await_that(lambda: bool(imports.names) or bool(is_at_work() if redis_pid else published_as()))
     statuses: list[int] = []
     while len(statuses) < count and not any(statuses):
         children = [fork_one() for _ in range(min(BATCH, count - len(statuses)))]

@@ -19,10 +19,10 @@ from tests.integration.test_engine import OURS, PLAIN
 
 STANDARD = "django.db.backends.postgresql"
 STRATEGIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "ours on psycopg2": ("psycopg2", {"ENGINE": OURS}),
-    "ours on psycopg 3": ("psycopg", {"ENGINE": OURS}),
+    "ours on psycopg2": ("psycopg2", {"ENGINE": OURS, "POOL_OPTIONS": {"MIN_SIZE": 2}}),
+    "ours on psycopg 3": ("psycopg", {"ENGINE": OURS, "POOL_OPTIONS": {"MIN_SIZE": 2}}),
     "dj_db_conn_pool's": ("psycopg2", {"ENGINE": PLAIN}),
-    "native": ("psycopg", {"ENGINE": STANDARD, "OPTIONS": {"pool": True}}),
+    "native": ("psycopg", {"ENGINE": STANDARD, "OPTIONS": {"pool": {"min_size": 1, "max_size": 2}}}),
     "standard on psycopg2": ("psycopg2", {"ENGINE": STANDARD}),
     "standard on psycopg 3": ("psycopg", {"ENGINE": STANDARD}),
 }
