@@ -11,12 +11,11 @@ from email.message import Message
 from errno import ENOSPC
 from http import HTTPStatus
 
-import pyarrow as pa
 from django.conf import settings
 from django.http import HttpRequest
 
 from api.problems import Problem
-from telemetry import formats, spool
+from telemetry import formats, spool, unpacking
 from telemetry.formats import Written
 
 logger = logging.getLogger(__name__)
@@ -162,16 +161,10 @@ def receive(request: HttpRequest, body: Declared) -> Received:
 
 
 def _unpacked(source: _Body, compression: str) -> Iterator[bytes]:
-    if not compression:
-        yield from iter(source.read, b"")
-        return
-    stream = pa.CompressedInputStream(pa.PythonFile(source, mode="r"), compression)
     try:
-        yield from iter(lambda: stream.read(PIECE_BYTES), b"")
-    except OSError as error:
-        raise Problem(
-            HTTPStatus.UNPROCESSABLE_ENTITY, f"the body cannot be unpacked as {compression}: {error}"
-        ) from None
+        yield from unpacking.unpacked(source, compression, window_max_bytes=unpacking.HTTP_WINDOW_MAX_BYTES)
+    except unpacking.UnpackError as error:
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"the body: {error}") from None
 
 
 @contextmanager

@@ -14,11 +14,13 @@ import pyarrow as pa
 from django.conf import settings
 from pyarrow import fs
 
-from telemetry.formats import BadInput, Source
+from telemetry.formats import BadInput, Source, StorageUnavailableError
+from telemetry.unpacking import UnpackError, unpacked
 
 # Where a file in the spool is: this and its path there, since each machine may see the spool at another place.
 SCHEME = "spool:"
 FILES = "files"
+NAME = "the spool"
 COPY_BYTES = 1 << 20
 
 
@@ -54,8 +56,6 @@ def _filesystem_at(url: str) -> fs.SubTreeFileSystem:
         base, path = fs.FileSystem.from_uri(url)
     else:
         base, path = fs.LocalFileSystem(), url
-    if isinstance(base, fs.LocalFileSystem):
-        Path(path).mkdir(mode=0o700, parents=True, exist_ok=True)
     return fs.SubTreeFileSystem(path, base)
 
 
@@ -89,7 +89,7 @@ def locate(text: str) -> tuple[str, Source]:
 def source_of(location: str, name: str) -> Source:
     """Find a file of the ledger, on whatever machine."""
     if is_spooled(location):
-        return Source(filesystem(), location.removeprefix(SCHEME), name)
+        return Source(filesystem(), location.removeprefix(SCHEME), name, is_spooled=True)
     if "://" in location:
         return _source_at(location, name)
     return Source(fs.LocalFileSystem(), location, name)
@@ -98,8 +98,10 @@ def source_of(location: str, name: str) -> Source:
 def _source_at(url: str, name: str) -> Source:
     try:
         base, path = fs.FileSystem.from_uri(url)
-    except (pa.ArrowException, OSError) as error:
+    except pa.ArrowException as error:
         raise BadInput(name, f"this URL cannot be used: {error}") from None
+    except OSError as error:
+        raise StorageUnavailableError(name, " ".join(str(error).split()), error.errno) from error
     return Source(base, path, name)
 
 
@@ -108,31 +110,54 @@ def writing(ending: str) -> Iterator[Spooled]:
     """Write a new file for the length of a block; if the block fails, there is none.
 
     When the block is over, a file on this machine has reached the disk.
+
+    Raises:
+        StorageUnavailableError: the spool cannot be written to at present.
     """
-    spool, path = filesystem(), f"{FILES}/{uuid.uuid4().hex}{ending}"
-    _make_folder(spool, FILES)
-    sink = spool.open_output_stream(path)
+    path = f"{FILES}/{uuid.uuid4().hex}{ending}"
     try:
-        with sink:
+        with _judging_errors(), _output(path) as sink:
             yield Spooled(SCHEME + path, sink)
-        _sync(spool, path)
     except BaseException:
-        discard(SCHEME + path)
+        with suppress(StorageUnavailableError):  # the first error tells more; clean_spool removes what is left
+            discard(SCHEME + path)
         raise
 
 
 @contextmanager
 def rewriting(path: str) -> Iterator[pa.NativeFile]:
-    """Write a file of that path in the spool for the length of a block, whatever was there before."""
+    """Write a file of that path in the spool for the length of a block, whatever was there before.
+
+    Raises:
+        StorageUnavailableError: the spool cannot be written to at present.
+    """
+    with _judging_errors(), _output(path, buffer_size=COPY_BYTES) as sink:
+        yield sink
+
+
+@contextmanager
+def _judging_errors() -> Iterator[None]:
+    """Take any error of a file in a block for one of the spool, which is never the fault of an input."""
+    try:
+        yield
+    except StorageUnavailableError:
+        raise
+    except OSError as error:
+        raise StorageUnavailableError(NAME, " ".join(str(error).split()), error.errno) from error
+
+
+@contextmanager
+def _output(path: str, buffer_size: int | None = None) -> Iterator[pa.NativeFile]:
     spool = filesystem()
     _make_folder(spool, str(Path(path).parent))
-    with spool.open_output_stream(path, buffer_size=COPY_BYTES) as sink:
+    with spool.open_output_stream(path, buffer_size=buffer_size) as sink:
         yield sink
     _sync(spool, path)
 
 
 def _make_folder(spool: fs.SubTreeFileSystem, path: str) -> None:
     if isinstance(spool.base_fs, fs.LocalFileSystem):  # an object store has none
+        Path(spool.base_path).mkdir(mode=0o700, parents=True, exist_ok=True)
         spool.create_dir(path, recursive=True)
 
 
@@ -149,30 +174,40 @@ def _sync(spool: fs.SubTreeFileSystem, path: str) -> None:
 
 
 def take_in(source: Source, ending: str, compression: str) -> str:
-    """Copy a file into the spool, unpacked; give its location there.
+    """Copy a file into the spool, unpacked; return its location there.
 
     Raises:
         BadInput: it cannot be read, or is not what its compression says.
+        StorageUnavailableError: it or the spool cannot be used at present.
     """
     with source.open() as packed, writing(ending) as spooled:
-        stream = pa.CompressedInputStream(packed, compression) if compression else packed
         try:
-            while piece := stream.read(COPY_BYTES):
+            for piece in unpacked(_Judged(source, packed), compression):
                 spooled.sink.write(piece)
-        except OSError as error:
-            if error.errno:  # the disk, not the data
-                raise
-            raise BadInput(source, f"it cannot be unpacked as {compression}: {error}") from None
+        except UnpackError as error:
+            raise BadInput(source, str(error)) from None
     return spooled.location
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A source's open file; its errors name it, and not the spool that it is copied into."""
+
+    source: Source
+    file: pa.NativeFile
+
+    def read(self, size: int = -1, /) -> bytes:
+        with self.source.judging_errors():
+            return bytes(self.file.read(size))
 
 
 def discard(location: str) -> None:
     """Remove a file from the spool; one that is gone already is all right.
 
     Raises:
-        OSError: it cannot be removed.
+        StorageUnavailableError: it cannot be removed at present.
     """
-    with suppress(FileNotFoundError):
+    with _judging_errors(), suppress(FileNotFoundError):
         filesystem().delete_file(location.removeprefix(SCHEME))
 
 
