@@ -106,6 +106,7 @@ INGEST_MAX_ATTEMPTS = ingest.ingest_max_attempts
 INGEST_UPLOAD_MAX_BYTES = ingest.ingest_upload_max_bytes
 INGEST_UPLOAD_IDLE_S = ingest.ingest_upload_idle_s
 INGEST_MAX_UNFINISHED_BATCHES = ingest.ingest_max_unfinished_batches
+INGEST_WORKER_MEMORY_BYTES = ingest.ingest_worker_memory_bytes
 INGEST_SPOOL = ingest.ingest_spool
 
 LOGGING = {

@@ -81,7 +81,7 @@ class _Packed(io.RawIOBase):
 
 
 def _window_check(window_max_bytes: int) -> Check:
-    """Go from frame to frame, and refuse one that asks for a larger window; what breaks the format, zstd itself refuses.
+    """Go from frame to frame, and refuse one that asks for a larger window; zstd refuses what breaks the format.
 
     https://www.rfc-editor.org/rfc/rfc8878#section-3.1
 

@@ -147,11 +147,14 @@ def test_a_label_that_is_long_and_frequent_takes_no_more_room_than_in_the_file(t
     assert path.stat().st_size < 100_000
     allocated = pa.total_allocated_bytes()
     (part,) = FORMAT.cut(Source.local(path), 100_000, COLUMNS)
-    (parsed,) = FORMAT.read(Source.local(path), part.place, COLUMNS)
-    assert parsed.table["device"].to_pylist() == ["a"]
-    assert len(parsed.rejects) == 49_999
-    assert {str(reject.fault) for reject in parsed.rejects} == {"labels too long"}
-    assert max(len(reject.raw) for reject in parsed.rejects) < 11_000
+    devices: list[str] = []
+    rejected = 0
+    for parsed in FORMAT.read(Source.local(path), part.place, COLUMNS):
+        devices += parsed.table["device"].to_pylist()
+        rejected += len(parsed.rejects)
+        assert {str(reject.fault) for reject in parsed.rejects} == {"labels too long"}
+        assert sum(len(reject.raw) for reject in parsed.rejects) < 16 << 20
+    assert (devices, rejected) == (["a"], 49_999)
     assert pa.total_allocated_bytes() - allocated < 500 << 20
 
 

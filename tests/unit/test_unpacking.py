@@ -61,7 +61,7 @@ def test_a_window_has_a_bound_in_whatever_frame_it_is(log: int, before: bytes) -
 
 
 def test_arrow_itself_takes_windows_up_to_the_bound_and_a_file_may_have_them() -> None:
-    assert 1 << 27 == WINDOW_MAX_BYTES
+    assert WINDOW_MAX_BYTES == 1 << 27
     assert b"".join(unpacked(io.BytesIO(frame(window(27))), "zstd")) == bytes(128 << 10)
     with pytest.raises(UnpackError, match="a frame asks for a window of 268,435,456 bytes"):
         list(unpacked(io.BytesIO(frame(window(28))), "zstd"))

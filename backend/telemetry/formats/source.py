@@ -17,7 +17,7 @@ DAMAGE = (pa.ArrowException, UnicodeDecodeError)
 # What the operating system says of a path that will never work. Anything else may pass: a network that is down, a
 # volume that is not mounted, a handle that is stale, a disk that is full.
 PERMANENT_ERRNOS = frozenset({EACCES, EILSEQ, EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR, EPERM})
-# An object store's errors have no errno; their texts tell them from Arrow's own at damaged data, which have none either.
+# An object store's errors have no errno, nor have Arrow's own at damaged data; the text tells one from the other.
 STORE_ERROR = re.compile(r"AWS Error|google::cloud|Azure")
 PERMANENT_STORE_ERROR = re.compile(
     r"ACCESS_DENIED|NO_SUCH_BUCKET|NO_SUCH_KEY|RESOURCE_NOT_FOUND|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH"
@@ -81,7 +81,7 @@ class Source:
             BadInput: it does not exist, or may not be read.
             StorageUnavailableError: it cannot be opened at present.
         """
-        with self.judging_errors():
+        with self.naming_damage("it cannot be opened"):
             return self.filesystem.open_input_file(self.path)
 
     def stamp(self) -> Stamp:
@@ -91,7 +91,7 @@ class Source:
             BadInput: it does not exist, is empty, or may not be read.
             StorageUnavailableError: it cannot be reached at present.
         """
-        with self.judging_errors():
+        with self.naming_damage("it cannot be found"):
             found = self.filesystem.get_file_info(self.path)
         if found.type == fs.FileType.NotFound:
             raise self._missing()
