@@ -72,7 +72,7 @@ def test_a_file_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no row in the file"):
         FORMAT.check(Source.local(write(tmp_path / "none.parquet", devices=[])), COLUMNS)
     (tmp_path / "fake.parquet").write_bytes(b"time,device\n" * 5)
-    with pytest.raises(BadInput, match="this is no Parquet file"):
+    with pytest.raises(BadInput, match="this is not a Parquet file"):
         FORMAT.check(Source.local(tmp_path / "fake.parquet"), COLUMNS)
 
 

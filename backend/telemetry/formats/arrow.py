@@ -69,7 +69,8 @@ class ArrowFormat:
             schema = _schema(file, _schema_message(messages(file, offset, offset + length)))
             options = ipc.IpcReadOptions(included_fields=[schema.names.index(name) for name in columns.all])
             parts = _Parts(file, _parts(file, place, _Bounds(file, schema, columns)))
-            yield from parse_batches(ipc.open_stream(pa.PythonFile(parts, mode="r"), options=options), columns, place)
+            batches = ipc.open_stream(pa.PythonFile(parts, mode="r"), options=options)
+            yield from parse_batches(batches, columns, place["first_row"])
 
 
 FORMAT = ArrowFormat()

@@ -16,6 +16,11 @@ def message_max_bytes() -> int:
     return settings.INGEST_WORKER_MEMORY_BYTES // 2
 
 
+def page_max_bytes() -> int:
+    """Return the bound of a Parquet page, packed and unpacked."""
+    return message_max_bytes() // 2
+
+
 def dictionaries_max_bytes() -> int:
     """Return the bound of all dictionaries of an Arrow file that a record batch may refer to."""
     return settings.INGEST_WORKER_MEMORY_BYTES // 16
@@ -28,7 +33,7 @@ def labels_max_bytes() -> int:
 
 def metadata_max_bytes() -> int:
     """Return the bound of a header or a footer, as it is in the file."""
-    return settings.INGEST_WORKER_MEMORY_BYTES // 32
+    return settings.INGEST_WORKER_MEMORY_BYTES // 64
 
 
 def schema_max_bytes() -> int:

@@ -188,9 +188,7 @@ def memory_bytes(file: pa.NativeFile, message: Message, buffers: list[int] | Non
     if message.batch.table(3) is not None:  # compressed
         unpacked_bytes = sum(_unpacked_lengths(file, message, offsets[lengths > 0].tolist()))
     if not 0 <= message.row_count <= message.body_bytes + unpacked_bytes:  # the time alone takes a byte
-        raise pa.ArrowInvalid(
-            f"a record batch says that it has {message.row_count:,} rows, more than its bytes can hold"
-        )
+        raise pa.ArrowInvalid(f"a record batch of {message.row_count:,} rows has fewer bytes than that")
     return message.body_bytes + unpacked_bytes
 
 

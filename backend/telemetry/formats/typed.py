@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from functools import reduce
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -55,39 +54,33 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
-def parse_batches(batches: Iterable[pa.RecordBatch], columns: Columns, place: dict[str, Any]) -> Iterator[Parsed]:
+def parse_batches(batches: Iterable[pa.RecordBatch], columns: Columns, first_row: int) -> Iterator[Parsed]:
     """Parse the rows of a slice.
 
     Args:
         batches: with the columns of `Columns.all` in any order, as `check_schema` lets them pass.
         columns: how they are to be read.
-        place: of the slice: `skip` rows of the batches come before it, `rows` are its own, and `first_row` rows of the
-            file come before those.
+        first_row: how many rows of the file come before them.
 
     Raises:
         pyarrow.ArrowInvalid: the data breaks its own format, as with bytes in a string that are not UTF-8.
     """
-    begin, end = place["skip"], place["skip"] + place["rows"]
-    at = 0
     for batch in batches:
-        first, last = max(begin - at, 0), min(end - at, batch.num_rows)
-        first_row = place["first_row"] + at - begin
-        at += batch.num_rows
-        for start, piece in _pieces(batch.select(columns.all), columns, first, last):
+        next_row = first_row + batch.num_rows
+        for start, piece in _pieces(batch.select(columns.all), columns):
             yield _parse(piece, columns, first_row + start)
+        first_row = next_row
         del batch  # before the next one is read
-        if at >= end:
-            return
 
 
-def _pieces(batch: pa.RecordBatch, columns: Columns, first: int, last: int) -> Iterator[tuple[int, pa.Table]]:
+def _pieces(batch: pa.RecordBatch, columns: Columns) -> Iterator[tuple[int, pa.Table]]:
     """Divide rows of a batch into pieces that are bounded by cells and by the bytes of their labels.
 
     A piece holds copies: what is made of it may live on while the next batch is read, and must not keep the whole one.
     """
     step = piece_rows(batch.num_columns)
-    for start in range(first, last, step):
-        part = batch.slice(start, min(step, last - start))
+    for start in range(0, batch.num_rows, step):
+        part = batch.slice(start, step)
         part.validate(full=True)  # nothing before has looked, and it may come from anybody
         yield from _halved(part, columns, start)
 
@@ -114,9 +107,9 @@ def _lengths(texts: pa.Array) -> np.ndarray:
     """Return the bytes of each text; a number or a truth value is short."""
     if pa.types.is_string_view(texts.type):  # a view begins with its length, https://arrow.apache.org/docs/format/
         views = np.frombuffer(texts.buffers()[1], "<i4")[4 * texts.offset :]
-        return views[: 4 * len(texts) : 4].astype(np.int64)
+        return np.asarray(views[: 4 * len(texts) : 4], dtype=np.int64)
     if pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type):
-        return pc.fill_null(pc.binary_length(texts), 0).to_numpy().astype(np.int64)
+        return np.asarray(pc.fill_null(pc.binary_length(texts), 0), dtype=np.int64)
     return np.zeros(len(texts), dtype=np.int64)
 
 
