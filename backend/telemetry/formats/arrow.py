@@ -211,11 +211,19 @@ def _buffer_count(kind: pa.DataType, view_counts: Iterator[int]) -> int:
 def _parts(file: pa.NativeFile, place: dict[str, Any], bounds: _Bounds) -> Iterator[Range]:
     """Return where the messages are that make a slice's stream."""
     yield tuple(place["schema"])
-    dictionaries = (message for message in _of_ranges(file, place["dictionaries"]) if message.kind == "dictionary")
-    for part in (dictionaries, _of_ranges(file, place["batches"])):
+    for part in (_dictionaries(_of_ranges(file, place["dictionaries"])), _of_ranges(file, place["batches"])):
         for message in part:
             bounds.require(message)
             yield _range(message.begin, message.end)
+
+
+def _dictionaries(stream: Iterator[Message]) -> Iterator[Message]:
+    """Return the dictionaries among messages, but for additions to one that was replaced later."""
+    begun: set[int] = set()
+    for message in stream:
+        if message.kind == "dictionary" and (not message.is_delta or message.dictionary_id in begun):
+            begun.add(message.dictionary_id)
+            yield message
 
 
 def _of_ranges(file: pa.NativeFile, ranges: Iterable[Range]) -> Iterator[Message]:

@@ -2,20 +2,22 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from telemetry.formats.base import Columns, Parsed, Slice
-from telemetry.formats.memory import message_max_bytes, page_max_bytes, piece_rows
-from telemetry.formats.pages import Page, pages, require_modest_footer, rows_within
+from telemetry.formats.memory import page_max_bytes, piece_rows
+from telemetry.formats.pages import DELTA, Page, pages, require_modest_footer, rows_within
 from telemetry.formats.source import BadInput, Source
 from telemetry.formats.typed import check_schema, parse_batches
 
 # What is read ahead of a column: much in a store, where each reading is a request, but not for each of many columns.
 BUFFER_MIN_BYTES, BUFFER_MAX_BYTES = 64 << 10, 4 << 20
+PAGES_MAX = 100_000  # of a column in a slice
 CELL_BYTES = 9  # of a number, and whether it is there
 
 
@@ -57,10 +59,9 @@ class ParquetFormat:
 
     def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Iterator[Parsed]:
         """Read row groups, or a part of one; what comes before it in its row group is decoded and dropped."""
-        with _open(source, columns) as file, source.naming_damage(f"row groups {place['row_groups']}"):
-            rows = _Rows(file, place["row_groups"], place["skip"], place["rows"])
-            with source.open() as headers:
-                plan = _plan(headers, file.metadata, place["row_groups"], columns)
+        with _open(source) as opened, source.open() as file, source.naming_damage(f"row groups {place['row_groups']}"):
+            plan = _plan(file, opened.metadata, place["row_groups"], columns)
+            rows = _Rows(plan.open(file, opened.metadata), place["row_groups"], place["skip"], place["rows"])
             # Columns that cannot be decoded side by side with the others are decoded before them.
             aside = [pa.Table.from_batches(rows.of(names, plan.rows)) for names in plan.aside]
             yield from parse_batches(_joined(rows.of(plan.first, plan.rows), aside), columns, place["first_row"])
@@ -70,14 +71,11 @@ FORMAT = ParquetFormat()
 
 
 @contextmanager
-def _open(source: Source, columns: Columns | None = None) -> Iterator[pq.ParquetFile]:
+def _open(source: Source) -> Iterator[pq.ParquetFile]:
     with source.open() as file:
         with source.naming_damage("this is not a Parquet file"):
             require_modest_footer(file)
-            # As dictionaries, labels take no more room than in the file, however often one stands there.
-            labels, count = (list(columns.labels), len(columns.all)) if columns else ([], 1)
-            buffer_bytes = min(BUFFER_MAX_BYTES, max(BUFFER_MIN_BYTES, message_max_bytes() // 4 // count))
-            opened = pq.ParquetFile(file, read_dictionary=labels, buffer_size=buffer_bytes, pre_buffer=False)
+            opened = pq.ParquetFile(file)
         with opened:
             yield opened
 
@@ -86,13 +84,31 @@ def _slice(row_count: int, row_groups: list[int], first_row: int, skip: int = 0)
     return Slice(row_count, {"row_groups": row_groups, "skip": skip, "rows": row_count, "first_row": first_row})
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Plan:
     """How columns are decoded: how many rows at once, which columns side by side, and which before those."""
 
     rows: int
-    first: list[str]
-    aside: list[list[str]]
+    groups: list[list[str]] = field(default_factory=lambda: [[]])
+    dictionaries: list[str] = field(default_factory=list)
+
+    @property
+    def first(self) -> list[str]:
+        return self.groups[0]
+
+    @property
+    def aside(self) -> list[list[str]]:
+        return self.groups[1:]
+
+    def open(self, file: pa.NativeFile, metadata: pq.FileMetaData) -> pq.ParquetFile:
+        buffer_bytes = page_max_bytes() // 2 // max(map(len, self.groups))
+        return pq.ParquetFile(
+            file,
+            metadata=metadata,
+            read_dictionary=self.dictionaries,
+            buffer_size=min(BUFFER_MAX_BYTES, max(BUFFER_MIN_BYTES, buffer_bytes)),
+            pre_buffer=False,
+        )
 
 
 def _plan(file: pa.NativeFile, metadata: pq.FileMetaData, row_groups: list[int], columns: Columns) -> _Plan:
@@ -102,24 +118,31 @@ def _plan(file: pa.NativeFile, metadata: pq.FileMetaData, row_groups: list[int],
         pyarrow.ArrowInvalid: a page takes too much memory, or its header is damaged.
     """
     numbers = {metadata.schema.column(number).path: number for number in range(metadata.num_columns)}
-    rows = piece_rows(len(columns.all))
-    groups: list[list[str]] = [[]]
+    plan = _Plan(piece_rows(len(columns.all)))
     group_bytes = 0
     for name in columns.all:
         of_column = _pages(file, metadata, row_groups, numbers[name])
         if metadata.schema.column(numbers[name]).physical_type == "BYTE_ARRAY":
-            rows = rows_within(of_column, rows, page_max_bytes())
+            plan.rows = rows_within(of_column, plan.rows, page_max_bytes())
+        # As a dictionary, labels take no more room than in the file, however often one stands there.
+        if name in columns.labels and all(page.encoding not in DELTA for page in of_column):
+            plan.dictionaries.append(name)
         column_bytes = _decoding_bytes(of_column)
         group_bytes += column_bytes
-        if group_bytes > page_max_bytes() and name in columns.values and groups[-1]:
-            groups.append([])
+        if group_bytes > page_max_bytes() and name in columns.values:
+            plan.groups.append([])
             group_bytes = column_bytes
-        groups[-1].append(name)
-    return _Plan(rows, groups[0], groups[1:])
+        plan.groups[-1].append(name)
+    return plan
 
 
 def _pages(file: pa.NativeFile, metadata: pq.FileMetaData, row_groups: list[int], number: int) -> list[Page]:
-    return [page for group in row_groups for page in pages(file, metadata.row_group(group).column(number))]
+    every = (page for group in row_groups for page in pages(file, metadata.row_group(group).column(number)))
+    of_column = list(islice(every, PAGES_MAX + 1))
+    if len(of_column) > PAGES_MAX:
+        name = metadata.schema.column(number).path
+        raise pa.ArrowInvalid(f"column {name!r} has more than {PAGES_MAX:,} pages here; write it with larger ones")
+    return of_column
 
 
 def _decoding_bytes(of_column: list[Page]) -> int:
