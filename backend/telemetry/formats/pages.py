@@ -153,10 +153,11 @@ def rows_within(of_column: list[Page], rows: int, max_bytes: int) -> int:
     """Return how many rows of a column of texts, at most `rows`, may be decoded at once.
 
     Rows that follow each other take no more than the pages that they touch; where a text may share its beginning with
-    the one before it, each may take as much as its page.
+    the one before it, each may take as much as its page, and more than once while a buffer grows.
     """
     shared = [page.unpacked_bytes for page in of_column if page.encoding == DELTA_BYTE_ARRAY]
-    rows = max(1, min(rows, max_bytes // max(shared, default=1)))
+    if shared:
+        rows = max(1, min(rows, max_bytes // 4 // max(1, max(shared))))
     data = [page for page in of_column if page.is_data]
     ends = np.cumsum([page.value_count for page in data])
     sizes = np.cumsum([0, *(page.unpacked_bytes if page.encoding in (PLAIN, *DELTA) else 0 for page in data)])

@@ -40,28 +40,30 @@ class ParquetFormat:
         with _open(source) as file:
             counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         batch_rows = max(1, min(batch_rows, page_max_bytes() // CELL_BYTES // max(1, len(columns.values))))
-        groups: list[int] = []
-        first_row = rows = 0
+        first_group = first_row = rows = 0
         for group, count in enumerate(counts):
-            if groups and rows + count > batch_rows:
-                yield _slice(rows, groups, first_row)
-                first_row, rows, groups = first_row + rows, 0, []
+            if rows and rows + count > batch_rows:
+                yield _slice(rows, (first_group, group), first_row)
+                first_group, first_row, rows = group, first_row + rows, 0
             if count > batch_rows:
                 for skip in range(0, count, batch_rows):
                     taken = min(batch_rows, count - skip)
-                    yield _slice(taken, [group], first_row, skip)
+                    yield _slice(taken, (group, group + 1), first_row, skip)
                     first_row += taken
+                first_group = group + 1
             else:
-                groups.append(group)
                 rows += count
-        if groups:
-            yield _slice(rows, groups, first_row)
+        if rows:
+            yield _slice(rows, (first_group, len(counts)), first_row)
 
     def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Iterator[Parsed]:
         """Read row groups, or a part of one; what comes before it in its row group is decoded and dropped."""
-        with _open(source) as opened, source.open() as file, source.naming_damage(f"row groups {place['row_groups']}"):
-            plan = _plan(file, opened.metadata, place["row_groups"], columns)
-            rows = _Rows(plan.open(file, opened.metadata), place["row_groups"], place["skip"], place["rows"])
+        # Earlier versions listed the row groups.
+        row_groups = place["row_groups"] if "row_groups" in place else list(range(*place["groups"]))
+        where = f"row groups {row_groups[0]} to {row_groups[-1]}"
+        with _open(source) as opened, source.open() as file, source.naming_damage(where):
+            plan = _plan(file, opened.metadata, row_groups, columns)
+            rows = _Rows(plan.open(file, opened.metadata), row_groups, place["skip"], place["rows"])
             # Columns that cannot be decoded side by side with the others are decoded before them.
             aside = [pa.Table.from_batches(rows.of(names, plan.rows)) for names in plan.aside]
             yield from parse_batches(_joined(rows.of(plan.first, plan.rows), aside), columns, place["first_row"])
@@ -80,8 +82,8 @@ def _open(source: Source) -> Iterator[pq.ParquetFile]:
             yield opened
 
 
-def _slice(row_count: int, row_groups: list[int], first_row: int, skip: int = 0) -> Slice:
-    return Slice(row_count, {"row_groups": row_groups, "skip": skip, "rows": row_count, "first_row": first_row})
+def _slice(row_count: int, groups: tuple[int, int], first_row: int, skip: int = 0) -> Slice:
+    return Slice(row_count, {"groups": groups, "skip": skip, "rows": row_count, "first_row": first_row})
 
 
 @dataclass
@@ -169,8 +171,11 @@ class _Rows:
         for batch in self.file.iter_batches(batch_rows, row_groups=self.row_groups, columns=names, use_threads=False):
             first, last = max(self.skip - at, 0), min(end - at, batch.num_rows)
             at += batch.num_rows
-            if first < last:
-                yield batch.slice(first, last - first)
+            wanted = batch.slice(first, max(last - first, 0))
+            del batch  # before the next one is decoded
+            if wanted.num_rows:
+                yield wanted
+            del wanted
             if at >= end:
                 return
 
@@ -183,4 +188,6 @@ def _joined(batches: Iterator[pa.RecordBatch], aside: list[pa.Table]) -> Iterato
             for name, column in zip(table.column_names, table.slice(at, batch.num_rows).columns, strict=True):
                 columns[name] = column.combine_chunks()
         at += batch.num_rows
+        del batch  # before the next one is decoded
         yield pa.record_batch(columns)
+        del columns
