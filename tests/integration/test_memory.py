@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,8 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 from django.conf import settings
 from django.db import connection
+from django.test import Client
 from pyarrow import ipc
 
+from api.tokens import create_token
 from config.env import CHECKOUT
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -205,6 +208,24 @@ def run(path: Path, shape: Shape) -> dict[str, Any]:
     assert answer.returncode == 0, answer.stderr
     found: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
     return found
+
+
+@pytest.mark.usefixtures("sent")
+def test_an_upload_may_ask_for_a_small_window_alone() -> None:
+    client = Client(
+        headers={"Authorization": f"Bearer {create_token('tests')}"},
+    )
+    address = "/api/ingest/?time=time&labels=device&values=load"
+    large_window = struct.pack("<IBB", 0xFD2FB528, 0, (27 - 10) << 3) + b"\x01\x00\x00"
+    headers = {"Content-Encoding": "zstd"}
+    refused = client.post(address, large_window, content_type="text/csv", headers=headers)
+    assert refused.status_code == 422
+    assert (
+        "the body: it cannot be unpacked as zstd: a frame asks for a window of 134,217,728 bytes; allowed: 8,388,608"
+        in refused.json()["detail"]
+    )
+    packed = pa.compress(b"time,device,load\n2024-05-01T00:00Z,a,1\n", "zstd", asbytes=True)
+    assert client.post(address, packed, content_type="text/csv", headers=headers).status_code == 202
 
 
 @pytest.mark.parametrize("name", SHAPES)

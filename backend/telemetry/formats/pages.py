@@ -157,7 +157,7 @@ def rows_within(of_column: list[Page], rows: int, max_bytes: int) -> int:
     """
     shared = [page.unpacked_bytes for page in of_column if page.encoding == DELTA_BYTE_ARRAY]
     if shared:
-        rows = max(1, min(rows, max_bytes // 4 // max(1, max(shared))))
+        rows = max(1, min(rows, max_bytes // 4 // max(1, *shared)))
     data = [page for page in of_column if page.is_data]
     ends = np.cumsum([page.value_count for page in data])
     sizes = np.cumsum([0, *(page.unpacked_bytes if page.encoding in (PLAIN, *DELTA) else 0 for page in data)])
