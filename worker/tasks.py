@@ -134,7 +134,9 @@ def _backoff_s(task: "Task[Any, Any]") -> float:
 
 
 def is_transient(error: Exception) -> bool:
-    """Return True if an error passes by itself: the server or the way to it, not the statement or its data."""
+    """Return True if an error passes by itself: the server, the files or the way to them, not the data."""
+    if isinstance(error, OSError):  # what is permanent of a source is BadInput
+        return True
     if not isinstance(error, OperationalError | InterfaceError):
         return False
     sqlstate = getattr(error.__cause__, "pgcode", None)

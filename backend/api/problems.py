@@ -12,12 +12,13 @@ from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, ValidationError
 
-from telemetry.formats import BadInput
+from telemetry.formats import BadInput, StorageUnavailableError
 
 logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
 DATABASE_RETRY_S = 5
+STORAGE_RETRY_S = 30
 
 
 class Problem(Exception):
@@ -89,6 +90,15 @@ def _of_database(error: Exception) -> Problem:
     )
 
 
+def _of_storage(error: StorageUnavailableError) -> Problem:
+    logger.warning("%s", error)
+    return Problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "the server cannot read or write its files now; try again",
+        headers={"Retry-After": str(STORAGE_RETRY_S)},
+    )
+
+
 def _of_anything(error: Exception) -> Problem:
     logger.error("a request failed", exc_info=error)
     return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server's own fault; its log has the reason")
@@ -99,6 +109,7 @@ MAKERS: dict[type[Exception], Callable[[Any], Problem]] = {
     AuthenticationError: _of_authentication,
     ValidationError: _of_validation,
     BadInput: lambda error: Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)),
+    StorageUnavailableError: _of_storage,
     Http404: lambda error: Problem(HTTPStatus.NOT_FOUND, str(error)),
     OperationalError: _of_database,
     InterfaceError: _of_database,

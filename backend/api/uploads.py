@@ -11,13 +11,12 @@ from email.message import Message
 from errno import ENOSPC
 from http import HTTPStatus
 
-import pyarrow as pa
 from django.conf import settings
 from django.http import HttpRequest
 
 from api.problems import Problem
 from api.quota import Quota
-from telemetry import formats, spool
+from telemetry import formats, spool, unpacking
 from telemetry.formats import Written
 from telemetry.spool import Spooled
 
@@ -184,22 +183,16 @@ def _insufficient_storage() -> Iterator[None]:
     except OSError as error:
         if error.errno != ENOSPC:
             raise
-        detail = f"{error.strerror}; try again when jobs are done"
+        detail = f"{error}; try again when jobs are done"
         headers = {"Retry-After": str(FULL_RETRY_AFTER_S)}
         raise Problem(HTTPStatus.INSUFFICIENT_STORAGE, detail, headers=headers) from None
 
 
 def _unpacked(source: _Body, compression: str) -> Iterator[bytes]:
-    if not compression:
-        yield from iter(source.read, b"")
-        return
-    stream = pa.CompressedInputStream(pa.PythonFile(source, mode="r"), compression)
     try:
-        yield from iter(lambda: stream.read(PIECE_BYTES), b"")
-    except OSError as error:
-        raise Problem(
-            HTTPStatus.UNPROCESSABLE_ENTITY, f"the body cannot be unpacked as {compression}: {error}"
-        ) from None
+        yield from unpacking.unpacked(source, compression, window_max_bytes=unpacking.HTTP_WINDOW_MAX_BYTES)
+    except unpacking.UnpackError as error:
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"the body: {error}") from None
 
 
 @contextmanager

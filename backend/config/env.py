@@ -258,6 +258,10 @@ class Ingest(Section):
     ingest_max_unfinished_batches: Annotated[int, Field(ge=1)] = Field(
         10_000, description="batches that wait to be loaded, above which uploads are refused for a while"
     )
+    ingest_worker_memory_bytes: Annotated[int, Field(ge=64 * 2**20)] = Field(
+        512 * 2**20,
+        description="memory of a worker process beyond its idle size; files that need more are refused",
+    )
     ingest_spool: str = Field(
         "var/spool",
         description="folder, or URL as s3://bucket/folder, shared by web and workers: uploads, unpacked files, rejects",

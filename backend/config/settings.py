@@ -115,6 +115,7 @@ INGEST_SPOOL_MIN_FREE_BYTES = ingest.ingest_spool_min_free_bytes
 INGEST_CLEAN_INTERVAL_S = ingest.ingest_clean_interval_s
 INGEST_CLEAN_AGE_S = ingest.ingest_clean_age_s
 INGEST_MAX_UNFINISHED_BATCHES = ingest.ingest_max_unfinished_batches
+INGEST_WORKER_MEMORY_BYTES = ingest.ingest_worker_memory_bytes
 INGEST_SPOOL = ingest.ingest_spool
 
 LOGGING = {

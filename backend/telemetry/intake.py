@@ -77,6 +77,7 @@ def create_job(  # noqa: PLR0913 - all but two by name
 
     Raises:
         BadInput: a file cannot be loaded. Then nothing is recorded.
+        StorageUnavailableError: a file cannot be reached at present. Then nothing is recorded, either.
         django.db.DatabaseError: `files.may_be_recorded` tells whether the job may have been recorded all the same.
 
     """
@@ -129,8 +130,9 @@ def _cut(file: InputFile, columns: Columns, batch_rows: int, max_batches: int) -
     """Check and cut a file; a change to it meanwhile shows when the first batch is loaded."""
     source = spool.source_of(file.location, file.name)
     stamp = source.stamp()
-    file.format.check(source, columns)
-    slices = list(islice(file.format.cut(source, batch_rows, columns), max_batches + 1))
+    with source.judging_errors():
+        file.format.check(source, columns)
+        slices = list(islice(file.format.cut(source, batch_rows, columns), max_batches + 1))
     if len(slices) > max_batches:
         raise BadInput(source, f"it makes more than {max_batches:,} batches of {batch_rows:,} rows; make them larger")
     return stamp, slices

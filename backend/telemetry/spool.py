@@ -15,11 +15,13 @@ import pyarrow as pa
 from django.conf import settings
 from pyarrow import fs
 
-from telemetry.formats import BadInput, Source
+from telemetry.formats import BadInput, Source, StorageUnavailableError
+from telemetry.unpacking import UnpackError, unpacked
 
 # Where a file in the spool is: this and its path there, since each machine may see the spool at another place.
 SCHEME = "spool:"
 FILES = "files"
+NAME = "the spool"
 COPY_BYTES = 1 << 20
 
 
@@ -40,14 +42,14 @@ class Entry:
     changed_at: datetime
 
 
-class SpoolFullError(OSError):
+class SpoolFullError(StorageUnavailableError):
     """The disk of the spool has no room for another input."""
 
     def __init__(self, free_bytes: int, floor_bytes: int) -> None:
         super().__init__(
+            NAME,
+            f"its disk has {free_bytes:,} bytes free, and {floor_bytes:,} must stay free (INGEST_SPOOL_MIN_FREE_BYTES)",
             ENOSPC,
-            f"the disk of the spool has {free_bytes:,} bytes free, and {floor_bytes:,} must stay free "
-            "(INGEST_SPOOL_MIN_FREE_BYTES)",
         )
 
 
@@ -66,8 +68,6 @@ def _filesystem_at(url: str) -> fs.SubTreeFileSystem:
         base, path = fs.FileSystem.from_uri(url)
     else:
         base, path = fs.LocalFileSystem(), url
-    if isinstance(base, fs.LocalFileSystem):
-        Path(path).mkdir(mode=0o700, parents=True, exist_ok=True)
     return fs.SubTreeFileSystem(path, base)
 
 
@@ -101,7 +101,7 @@ def locate(text: str) -> tuple[str, Source]:
 def source_of(location: str, name: str) -> Source:
     """Find a file of the ledger, on whatever machine."""
     if is_spooled(location):
-        return Source(filesystem(), location.removeprefix(SCHEME), name)
+        return Source(filesystem(), location.removeprefix(SCHEME), name, is_spooled=True)
     if "://" in location:
         return _source_at(location, name)
     return Source(fs.LocalFileSystem(), location, name)
@@ -110,8 +110,10 @@ def source_of(location: str, name: str) -> Source:
 def _source_at(url: str, name: str) -> Source:
     try:
         base, path = fs.FileSystem.from_uri(url)
-    except (pa.ArrowException, OSError) as error:
+    except pa.ArrowException as error:
         raise BadInput(name, f"this URL cannot be used: {error}") from None
+    except OSError as error:
+        raise StorageUnavailableError(name, " ".join(str(error).split()), error.errno) from error
     return Source(base, path, name)
 
 
@@ -123,12 +125,15 @@ def require_room(size_bytes: int = 0) -> None:
     Raises:
         SpoolFullError: there would be less.
     """
-    spool = filesystem()
-    if isinstance(spool.base_fs, fs.LocalFileSystem):
+    with _judging_errors():
+        spool = filesystem()
+        if not isinstance(spool.base_fs, fs.LocalFileSystem):
+            return
+        _make_folder(spool, FILES)
         disk = os.statvfs(spool.base_path)
-        free_bytes = disk.f_bavail * disk.f_frsize
-        if free_bytes - size_bytes < settings.INGEST_SPOOL_MIN_FREE_BYTES:
-            raise SpoolFullError(free_bytes, settings.INGEST_SPOOL_MIN_FREE_BYTES)
+    free_bytes = disk.f_bavail * disk.f_frsize
+    if free_bytes - size_bytes < settings.INGEST_SPOOL_MIN_FREE_BYTES:
+        raise SpoolFullError(free_bytes, settings.INGEST_SPOOL_MIN_FREE_BYTES)
 
 
 def used_bytes(owner: str, *, besides: str) -> int:
@@ -153,33 +158,53 @@ def writing(ending: str, owner: str = "") -> Iterator[Spooled]:
 
     Raises:
         SpoolFullError: there is no room for another file.
+        StorageUnavailableError: the spool cannot be written to at present.
     """
     require_room()
-    folder = f"{FILES}/{owner}" if owner else FILES
-    spool, path = filesystem(), f"{folder}/{uuid.uuid4().hex}{ending}"
-    _make_folder(spool, folder)
-    sink = spool.open_output_stream(path)
+    path = f"{FILES}/{owner}/{uuid.uuid4().hex}{ending}" if owner else f"{FILES}/{uuid.uuid4().hex}{ending}"
     try:
-        with sink:
+        with _judging_errors(), _output(path) as sink:
             yield Spooled(SCHEME + path, sink)
-        _sync(spool, path)
     except BaseException:
-        discard(SCHEME + path)
+        with suppress(StorageUnavailableError):  # the first error tells more; clean_spool removes what is left
+            discard(SCHEME + path)
         raise
 
 
 @contextmanager
 def rewriting(path: str) -> Iterator[pa.NativeFile]:
-    """Write a file of that path in the spool for the length of a block, whatever was there before."""
+    """Write a file of that path in the spool for the length of a block, whatever was there before.
+
+    Raises:
+        StorageUnavailableError: the spool cannot be written to at present.
+    """
+    with _judging_errors(), _output(path, buffer_size=COPY_BYTES) as sink:
+        yield sink
+
+
+@contextmanager
+def _judging_errors() -> Iterator[None]:
+    """Take any error of a file in a block for one of the spool, which is never the fault of an input."""
+    try:
+        yield
+    except StorageUnavailableError:
+        raise
+    except OSError as error:
+        raise StorageUnavailableError(NAME, " ".join(str(error).split()), error.errno) from error
+
+
+@contextmanager
+def _output(path: str, buffer_size: int | None = None) -> Iterator[pa.NativeFile]:
     spool = filesystem()
     _make_folder(spool, str(Path(path).parent))
-    with spool.open_output_stream(path, buffer_size=COPY_BYTES) as sink:
+    with spool.open_output_stream(path, buffer_size=buffer_size) as sink:
         yield sink
     _sync(spool, path)
 
 
 def _make_folder(spool: fs.SubTreeFileSystem, path: str) -> None:
     if isinstance(spool.base_fs, fs.LocalFileSystem):  # an object store has none
+        Path(spool.base_path).mkdir(mode=0o700, parents=True, exist_ok=True)
         spool.create_dir(path, recursive=True)
 
 
@@ -196,31 +221,41 @@ def _sync(spool: fs.SubTreeFileSystem, path: str) -> None:
 
 
 def take_in(source: Source, ending: str, compression: str) -> str:
-    """Copy a file into the spool, unpacked; give its location there.
+    """Copy a file into the spool, unpacked; return its location there.
 
     Raises:
         BadInput: it cannot be read, or is not what its compression says.
+        StorageUnavailableError: it or the spool cannot be used at present.
     """
     with source.open() as packed, writing(ending) as spooled:
-        stream = pa.CompressedInputStream(packed, compression) if compression else packed
         try:
-            while piece := stream.read(COPY_BYTES):
+            for piece in unpacked(_Judged(source, packed), compression):
                 require_room(len(piece))
                 spooled.sink.write(piece)
-        except OSError as error:
-            if error.errno:  # the disk, not the data
-                raise
-            raise BadInput(source, f"it cannot be unpacked as {compression}: {error}") from None
+        except UnpackError as error:
+            raise BadInput(source, str(error)) from None
     return spooled.location
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A source's open file; its errors name it, and not the spool that it is copied into."""
+
+    source: Source
+    file: pa.NativeFile
+
+    def read(self, size: int = -1, /) -> bytes:
+        with self.source.judging_errors():
+            return bytes(self.file.read(size))
 
 
 def discard(location: str) -> None:
     """Remove a file from the spool; one that is gone already is all right.
 
     Raises:
-        OSError: it cannot be removed.
+        StorageUnavailableError: it cannot be removed at present.
     """
-    with suppress(FileNotFoundError):
+    with _judging_errors(), suppress(FileNotFoundError):
         filesystem().delete_file(location.removeprefix(SCHEME))
 
 
@@ -228,9 +263,10 @@ def exists(location: str) -> bool:
     """Return True if a file is in the spool.
 
     Raises:
-        OSError: the spool cannot be asked.
+        StorageUnavailableError: the spool cannot be asked at present.
     """
-    return bool(filesystem().get_file_info(location.removeprefix(SCHEME)).type == fs.FileType.File)
+    with _judging_errors():
+        return bool(filesystem().get_file_info(location.removeprefix(SCHEME)).type == fs.FileType.File)
 
 
 def entries(folder: str) -> Iterator[Entry]:

@@ -14,6 +14,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connections
 from django.db.models import QuerySet
+from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from poolhouse.conf import options
@@ -120,3 +121,8 @@ def long_ago(batches: "QuerySet[IngestBatch]") -> None:
     """Let batches have been enqueued and sent so long ago that they are overdue."""
     then = datetime(2024, 1, 1, tzinfo=UTC)
     batches.update(enqueued_at=then, due_at=then, sent_at=then)
+
+
+def due_again(batch: IngestBatch) -> None:
+    """Let a batch's next attempt be due now."""
+    IngestBatch.objects.filter(pk=batch.pk).update(due_at=timezone.now())

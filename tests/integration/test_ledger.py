@@ -20,7 +20,7 @@ from telemetry.inputs import Inputs, open_input
 from telemetry.intake import RejectLimit, cancel_job, create_job, retry_job
 from telemetry.models import IngestBatch, Reading
 from telemetry.queries import job_progress, pending_retries, reject_counts
-from tests.integration.conftest import NOTHING_WAITS, claimed_by_another_worker, long_ago, run
+from tests.integration.conftest import NOTHING_WAITS, claimed_by_another_worker, due_again, long_ago, run
 from worker import ledger, tasks
 from worker.loader import load
 from worker.tasks import is_transient, load_batch
@@ -121,10 +121,6 @@ def test_the_database_refuses_a_ledger_that_does_not_add_up(batches_of: MakeBatc
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
     with pytest.raises(IntegrityError, match="ingest_batch_adds_up"):
         IngestBatch.objects.filter(pk=batch.pk).update(cell_count=3, inserted_count=2)
-
-
-def due_again(batch: IngestBatch) -> None:
-    IngestBatch.objects.filter(pk=batch.pk).update(due_at=timezone.now())
 
 
 def deliver_due(batch: IngestBatch, **kwargs: Any) -> RetryAsked:

@@ -153,7 +153,7 @@ def test_enqueue_ingest_leaves_the_disk_its_reserve(tmp_path: Path, settings: Se
     path = tmp_path / name
     path.write_bytes(gzip.compress(CSV) if name.endswith(".gz") else CSV)
     settings.INGEST_SPOOL_MIN_FREE_BYTES = MORE_THAN_A_DISK_HAS
-    with pytest.raises(CommandError, match=r"the spool cannot be used.*must stay free"):
+    with pytest.raises(CommandError, match=r"the spool: its disk has .* must stay free"):
         run("enqueue_ingest", str(path), "--time", "time", "--labels", "device", "--values", "load", "--spool")
     assert (spooled(), IngestJob.objects.count()) == ([], 0)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from telemetry.formats import arrow, csv, ndjson, parquet
 from telemetry.formats.base import Columns, Format, Parsed, Slice, TextFormat
 from telemetry.formats.faults import Fault, Reject
-from telemetry.formats.source import BadInput, MissingFileError, Source, Stamp
+from telemetry.formats.source import BadInput, MissingFileError, Source, Stamp, StorageUnavailableError
 from telemetry.formats.times import TimeFormat
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Slice",
     "Source",
     "Stamp",
+    "StorageUnavailableError",
     "TextFormat",
     "TimeFormat",
     "Written",

@@ -1,23 +1,27 @@
-"""Arrow IPC, stream or file: cut between record batches.
+"""Arrow IPC, stream or file: cut between record batches, by their headers alone.
 
 A file is a stream between a magic word and a footer, https://arrow.apache.org/docs/format/Columnar.html#ipc-file-format,
 so one reading does for both. A slice is read as a stream of its own: the schema, the dictionaries so far, its batches.
 """
 
-from collections.abc import Iterator
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import ipc
 
 from telemetry.formats.base import Columns, Parsed, Slice
+from telemetry.formats.memory import dictionaries_max_bytes, message_max_bytes
+from telemetry.formats.messages import Message, memory_bytes, messages, require_modest_schema
 from telemetry.formats.source import DAMAGE, BadInput, Source
 from telemetry.formats.typed import check_schema, parse_batches
 
 MAGIC = b"ARROW1"
 STREAM_OFFSET = 8  # of the stream in a file: the magic word, and padding
 
-# An offset and a length in bytes.
+# An offset and a length in bytes, as the ledger has them.
 Range = tuple[int, int]
 
 
@@ -30,85 +34,229 @@ class ArrowFormat:
     def check(self, source: Source, columns: Columns) -> None:
         """Read the schema."""
         source.stamp()
-        try:
-            with source.open() as file:
-                _seek_stream(file)
-                check_schema(source, ipc.open_stream(file).schema, columns)
-        except (*DAMAGE, OSError) as error:
-            raise BadInput(source, f"this is no Arrow stream or file: {error}") from None
+        with source.naming_damage("this is not an Arrow stream or file"), source.open() as file:
+            check_schema(source, _schema(file, _schema_message(_stream(file))), columns)
 
     def cut(self, source: Source, batch_rows: int, columns: Columns) -> Iterator[Slice]:
         """Gather neighbouring record batches; one that is larger than a batch stays whole, since it is read whole."""
-        head: dict[str, Any] = {}
-        gathered: list[Range] = []
-        first_row = rows = 0
-        try:
-            for kind, place, count in _messages(source, columns):
-                if gathered and (kind == "dictionary" or rows + count > batch_rows):
-                    yield _slice(head, gathered, first_row, rows)
-                    first_row, rows, gathered = first_row + rows, 0, []
-                if kind == "schema":
-                    head = {"schema": place, "dictionaries": []}
-                elif kind == "dictionary":
-                    head = {**head, "dictionaries": [*head["dictionaries"], place]}
-                else:
-                    gathered.append(place)
-                    rows += count
-        except (*DAMAGE, OSError) as error:
-            raise BadInput(source, f"after row {first_row + rows}: {error}") from None
-        if rows:
-            yield _slice(head, gathered, first_row, rows)
-        elif not first_row:
+        gathered = _Gathered()
+        with source.open() as file:
+            try:
+                stream = _stream(file)
+                schema = _schema_message(stream)
+                bounds = _Bounds(file, _schema(file, schema), columns)
+                dictionaries = _Dictionaries()
+                for message in stream:
+                    size_bytes = bounds.require(message)
+                    if message.kind == "dictionary":
+                        dictionaries.add(message, size_bytes)
+                        continue
+                    if gathered.rows and gathered.rows + message.row_count > batch_rows:
+                        yield gathered.slice(_range(schema.begin, schema.end))
+                        gathered = _Gathered(gathered.next_row)
+                    gathered.add(message, dictionaries)
+            except DAMAGE as error:
+                raise BadInput(source, f"after row {gathered.next_row}: {error}") from None
+        if gathered.rows:
+            yield gathered.slice(_range(schema.begin, schema.end))
+        elif not gathered.first_row:
             raise BadInput(source, "there is no row in the file")
 
     def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Iterator[Parsed]:
-        """Read record batches."""
-        with source.naming_damage(f"rows from {place['first_row'] + 1}"):
-            with source.open() as file:
-                parts = [_read(file, part) for part in (place["schema"], *place["dictionaries"], *place["batches"])]
-            names = ipc.read_schema(pa.py_buffer(parts[0])).names
-            options = ipc.IpcReadOptions(included_fields=[names.index(name) for name in columns.all])
-            stream = ipc.open_stream(pa.BufferReader(b"".join(parts)), options=options)
-            yield from parse_batches(stream, columns, place)
+        """Read record batches, one at a time."""
+        with source.naming_damage(f"rows from {place['first_row'] + 1}"), source.open() as file:
+            offset, length = place["schema"]
+            schema = _schema(file, _schema_message(messages(file, offset, offset + length)))
+            options = ipc.IpcReadOptions(included_fields=[schema.names.index(name) for name in columns.all])
+            parts = _Parts(file, _parts(file, place, _Bounds(file, schema, columns)))
+            batches = ipc.open_stream(pa.PythonFile(parts, mode="r"), options=options)
+            yield from parse_batches(batches, columns, place["first_row"])
 
 
 FORMAT = ArrowFormat()
 
 
-def _slice(head: dict[str, Any], batches: list[Range], first_row: int, rows: int) -> Slice:
-    return Slice(rows, {**head, "batches": batches, "first_row": first_row, "rows": rows, "skip": 0})
+def _stream(file: pa.NativeFile) -> Iterator[Message]:
+    file.seek(0)
+    return messages(file, STREAM_OFFSET if file.read(len(MAGIC)) == MAGIC else 0, file.size())
 
 
-def _seek_stream(file: pa.NativeFile) -> None:
-    file.seek(STREAM_OFFSET if file.read(len(MAGIC)) == MAGIC else 0)
+def _schema_message(stream: Iterator[Message]) -> Message:
+    message = next(stream, None)
+    if message is None or message.kind != "schema":
+        raise pa.ArrowInvalid("it does not begin with a schema")
+    require_modest_schema(message)
+    return message
 
 
-def _messages(source: Source, columns: Columns) -> Iterator[tuple[str, Range, int]]:
-    """Give the messages of a stream in turn: what each is, where it lies, and how many rows it has.
-
-    A message does not tell its rows, so a second reader, of the time alone, goes along.
-    """
-    with source.open() as file, source.open() as counted:
-        _seek_stream(file)
-        _seek_stream(counted)
-        times = _batches(counted, columns.time)
-        reader = ipc.MessageReader.open_stream(file)
-        begin = file.tell()
-        for message in reader:
-            end = file.tell()
-            rows = next(times).num_rows if message.type == "record batch" else 0
-            yield message.type, (begin, end - begin), rows
-            begin = end
+def _schema(file: pa.NativeFile, message: Message) -> pa.Schema:
+    file.seek(message.begin)
+    return ipc.read_schema(pa.py_buffer(file.read(message.end - message.begin)))
 
 
-def _batches(file: pa.NativeFile, column: str) -> Iterator[pa.RecordBatch]:
-    schema_end = file.tell()
-    field = ipc.open_stream(file).schema.names.index(column)
-    file.seek(schema_end)
-    yield from ipc.open_stream(file, options=ipc.IpcReadOptions(included_fields=[field]))
+@dataclass
+class _Gathered:
+    """Record batches that will be one slice; dictionaries that lie between them are read along with them."""
+
+    first_row: int = 0
+    rows: int = 0
+    begin: int = 0
+    end: int = 0
+    dictionaries: list[Range] = field(default_factory=list)
+
+    @property
+    def next_row(self) -> int:
+        return self.first_row + self.rows
+
+    def add(self, message: Message, dictionaries: "_Dictionaries") -> None:
+        if self.end == 0:
+            self.begin, self.dictionaries = message.begin, dictionaries.ranges()
+        self.end = message.end
+        self.rows += message.row_count
+
+    def slice(self, schema: Range) -> Slice:
+        place = {
+            "schema": schema,
+            "dictionaries": self.dictionaries,
+            "batches": [_range(self.begin, self.end)],
+            "first_row": self.first_row,
+            "rows": self.rows,
+            "skip": 0,
+        }
+        return Slice(self.rows, place)
 
 
-def _read(file: pa.NativeFile, part: Range) -> bytes:
-    offset, length = part
-    file.seek(offset)
-    return bytes(file.read(length))
+def _range(begin: int, end: int) -> Range:
+    return begin, end - begin
+
+
+class _Dictionaries:
+    """Which dictionary messages count so far: of each dictionary the last whole one, and what was added to it."""
+
+    def __init__(self) -> None:
+        self._of: dict[int, tuple[int, int]] = {}
+        self._end = 0
+
+    def add(self, message: Message, size_bytes: int) -> None:
+        """Note a message.
+
+        Raises:
+            pyarrow.ArrowInvalid: the dictionaries take too much memory together.
+        """
+        first, before_bytes = self._of.get(message.dictionary_id, (message.begin, 0))
+        if not message.is_delta:
+            first, before_bytes = message.begin, 0
+        self._of[message.dictionary_id] = first, before_bytes + size_bytes
+        self._end = message.end
+        if (total_bytes := sum(size for _, size in self._of.values())) > dictionaries_max_bytes():
+            raise pa.ArrowInvalid(
+                f"its dictionaries take {total_bytes:,} bytes of memory, allowed: {dictionaries_max_bytes():,} "
+                "(a share of INGEST_WORKER_MEMORY_BYTES); write labels that seldom repeat as strings"
+            )
+
+    def ranges(self) -> list[Range]:
+        """Return the range from the first message that counts to the last; what else lies in it is passed over."""
+        return [_range(min(first for first, _ in self._of.values()), self._end)] if self._of else []
+
+
+class _Bounds:
+    """What a message of a stream may take."""
+
+    def __init__(self, file: pa.NativeFile, schema: pa.Schema, columns: Columns) -> None:
+        self._file = file
+        self._schema, self._columns = schema, columns
+
+    def require(self, message: Message) -> int:
+        """Return how much memory a message takes.
+
+        Raises:
+            pyarrow.ArrowInvalid: it takes too much, or its header is damaged.
+        """
+        if message.kind == "schema":
+            raise pa.ArrowInvalid("a second schema follows the first")
+        buffers = None if message.kind == "dictionary" else self._needed_buffers(message)
+        if (size_bytes := memory_bytes(self._file, message, buffers)) > message_max_bytes():
+            raise pa.ArrowInvalid(
+                f"a {message.kind} of {message.row_count:,} rows takes {size_bytes:,} bytes of memory, allowed: "
+                f"{message_max_bytes():,} (half of INGEST_WORKER_MEMORY_BYTES); write it with fewer rows, "
+                "for example with max_chunksize=100_000"
+            )
+        return size_bytes
+
+    def _needed_buffers(self, message: Message) -> list[int]:
+        """Return the numbers of the buffers of the columns that are read; only those are unpacked."""
+        view_counts = iter(message.batch.numbers(4)[:, 0].tolist())
+        needed: list[int] = []
+        first = 0
+        for column in self._schema:
+            count = _buffer_count(column.type, view_counts)
+            if column.name in self._columns.all:
+                needed += range(first, first + count)
+            first += count
+        return needed
+
+
+def _buffer_count(kind: pa.DataType, view_counts: Iterator[int]) -> int:
+    """Return how many buffers of a record batch a type has, https://arrow.apache.org/docs/format/Columnar.html."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _buffer_count(kind.storage_type, view_counts)
+    own = kind.num_buffers
+    if pa.types.is_null(kind) or pa.types.is_union(kind) or pa.types.is_run_end_encoded(kind):
+        own -= 1  # of nulls, which are in memory alone
+    if kind.has_variadic_buffers:
+        own += next(view_counts, 0)
+    return int(own) + sum(_buffer_count(kind.field(n).type, view_counts) for n in range(kind.num_fields))
+
+
+def _parts(file: pa.NativeFile, place: dict[str, Any], bounds: _Bounds) -> Iterator[Range]:
+    """Return where the messages are that make a slice's stream."""
+    yield tuple(place["schema"])
+    for part in (_dictionaries(_of_ranges(file, place["dictionaries"])), _of_ranges(file, place["batches"])):
+        for message in part:
+            bounds.require(message)
+            yield _range(message.begin, message.end)
+
+
+def _dictionaries(stream: Iterator[Message]) -> Iterator[Message]:
+    """Return the dictionaries among messages, but for additions to one that was replaced later."""
+    begun: set[int] = set()
+    for message in stream:
+        if message.kind == "dictionary" and (not message.is_delta or message.dictionary_id in begun):
+            begun.add(message.dictionary_id)
+            yield message
+
+
+def _of_ranges(file: pa.NativeFile, ranges: Iterable[Range]) -> Iterator[Message]:
+    for offset, length in ranges:
+        yield from messages(file, offset, offset + length)
+
+
+class _Parts(io.RawIOBase):
+    """Parts of a file as one that is read once, from its beginning; none is held longer than it is read."""
+
+    def __init__(self, file: pa.NativeFile, parts: Iterator[Range]) -> None:
+        self._file, self._parts = file, parts
+        self._offset = self._left = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        pieces: list[bytes] = []
+        while size > 0 and self._advance():
+            self._file.seek(self._offset)
+            pieces.append(self._file.read(min(size, self._left)))
+            if not pieces[-1]:
+                break
+            self._offset += len(pieces[-1])
+            self._left -= len(pieces[-1])
+            size -= len(pieces[-1])
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _advance(self) -> bool:
+        while self._left == 0:
+            part = next(self._parts, None)
+            if part is None:
+                return False
+            self._offset, self._left = part
+        return True

@@ -1,13 +1,24 @@
 """Parquet: cut between row groups, or within those that are larger than a batch, and read by Arrow."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from telemetry.formats.base import PIECE_ROWS, Columns, Parsed, Slice
-from telemetry.formats.source import DAMAGE, BadInput, Source
+from telemetry.formats.base import Columns, Parsed, Slice
+from telemetry.formats.memory import page_max_bytes, piece_rows
+from telemetry.formats.pages import DELTA, Page, pages, require_modest_footer, rows_within
+from telemetry.formats.source import BadInput, Source
 from telemetry.formats.typed import check_schema, parse_batches
+
+# What is read ahead of a column: much in a store, where each reading is a request, but not for each of many columns.
+BUFFER_MIN_BYTES, BUFFER_MAX_BYTES = 64 << 10, 4 << 20
+PAGES_MAX = 100_000  # of a column in a slice
+CELL_BYTES = 9  # of a number, and whether it is there
 
 
 class ParquetFormat:
@@ -28,44 +39,155 @@ class ParquetFormat:
         """Gather neighbouring row groups; divide one that is larger than a batch, however large its writer made it."""
         with _open(source) as file:
             counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        groups: list[int] = []
-        first_row = rows = 0
+        batch_rows = max(1, min(batch_rows, page_max_bytes() // CELL_BYTES // max(1, len(columns.values))))
+        first_group = first_row = rows = 0
         for group, count in enumerate(counts):
-            if groups and rows + count > batch_rows:
-                yield _slice(rows, groups, first_row)
-                first_row, rows, groups = first_row + rows, 0, []
+            if rows and rows + count > batch_rows:
+                yield _slice(rows, (first_group, group), first_row)
+                first_group, first_row, rows = group, first_row + rows, 0
             if count > batch_rows:
                 for skip in range(0, count, batch_rows):
                     taken = min(batch_rows, count - skip)
-                    yield _slice(taken, [group], first_row, skip)
+                    yield _slice(taken, (group, group + 1), first_row, skip)
                     first_row += taken
+                first_group = group + 1
             else:
-                groups.append(group)
                 rows += count
-        if groups:
-            yield _slice(rows, groups, first_row)
+        if rows:
+            yield _slice(rows, (first_group, len(counts)), first_row)
 
     def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Iterator[Parsed]:
         """Read row groups, or a part of one; what comes before it in its row group is decoded and dropped."""
-        # As dictionaries, labels take no more room than in the file, however often one stands there.
-        as_dictionaries = {"read_dictionary": list(columns.labels)}
-        where = f"row groups {place['row_groups']}"
-        with source.naming_damage(where), pq.ParquetFile(source.open(), **as_dictionaries) as file:
-            batches = file.iter_batches(
-                PIECE_ROWS, row_groups=place["row_groups"], columns=list(columns.all), use_threads=False
-            )
-            yield from parse_batches(batches, columns, place)
+        # Earlier versions listed the row groups.
+        row_groups = place["row_groups"] if "row_groups" in place else list(range(*place["groups"]))
+        where = f"row groups {row_groups[0]} to {row_groups[-1]}"
+        with _open(source) as opened, source.open() as file, source.naming_damage(where):
+            plan = _plan(file, opened.metadata, row_groups, columns)
+            rows = _Rows(plan.open(file, opened.metadata), row_groups, place["skip"], place["rows"])
+            # Columns that cannot be decoded side by side with the others are decoded before them.
+            aside = [pa.Table.from_batches(rows.of(names, plan.rows)) for names in plan.aside]
+            yield from parse_batches(_joined(rows.of(plan.first, plan.rows), aside), columns, place["first_row"])
 
 
 FORMAT = ParquetFormat()
 
 
-def _open(source: Source) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(source.open())
-    except (*DAMAGE, OSError) as error:
-        raise BadInput(source, f"this is no Parquet file: {str(error).split('.')[0]}") from None
+@contextmanager
+def _open(source: Source) -> Iterator[pq.ParquetFile]:
+    with source.open() as file:
+        with source.naming_damage("this is not a Parquet file"):
+            require_modest_footer(file)
+            opened = pq.ParquetFile(file)
+        with opened:
+            yield opened
 
 
-def _slice(row_count: int, row_groups: list[int], first_row: int, skip: int = 0) -> Slice:
-    return Slice(row_count, {"row_groups": row_groups, "skip": skip, "rows": row_count, "first_row": first_row})
+def _slice(row_count: int, groups: tuple[int, int], first_row: int, skip: int = 0) -> Slice:
+    return Slice(row_count, {"groups": groups, "skip": skip, "rows": row_count, "first_row": first_row})
+
+
+@dataclass
+class _Plan:
+    """How columns are decoded: how many rows at once, which columns side by side, and which before those."""
+
+    rows: int
+    groups: list[list[str]] = field(default_factory=lambda: [[]])
+    dictionaries: list[str] = field(default_factory=list)
+
+    @property
+    def first(self) -> list[str]:
+        return self.groups[0]
+
+    @property
+    def aside(self) -> list[list[str]]:
+        return self.groups[1:]
+
+    def open(self, file: pa.NativeFile, metadata: pq.FileMetaData) -> pq.ParquetFile:
+        buffer_bytes = page_max_bytes() // 2 // max(map(len, self.groups))
+        return pq.ParquetFile(
+            file,
+            metadata=metadata,
+            read_dictionary=self.dictionaries,
+            buffer_size=min(BUFFER_MAX_BYTES, max(BUFFER_MIN_BYTES, buffer_bytes)),
+            pre_buffer=False,
+        )
+
+
+def _plan(file: pa.NativeFile, metadata: pq.FileMetaData, row_groups: list[int], columns: Columns) -> _Plan:
+    """Look at the pages that will be read.
+
+    Raises:
+        pyarrow.ArrowInvalid: a page takes too much memory, or its header is damaged.
+    """
+    numbers = {metadata.schema.column(number).path: number for number in range(metadata.num_columns)}
+    plan = _Plan(piece_rows(len(columns.all)))
+    group_bytes = 0
+    for name in columns.all:
+        of_column = _pages(file, metadata, row_groups, numbers[name])
+        if metadata.schema.column(numbers[name]).physical_type == "BYTE_ARRAY":
+            plan.rows = rows_within(of_column, plan.rows, page_max_bytes())
+        # As a dictionary, labels take no more room than in the file, however often one stands there.
+        if name in columns.labels and all(page.encoding not in DELTA for page in of_column):
+            plan.dictionaries.append(name)
+        column_bytes = _decoding_bytes(of_column)
+        group_bytes += column_bytes
+        if group_bytes > page_max_bytes() and name in columns.values:
+            plan.groups.append([])
+            group_bytes = column_bytes
+        plan.groups[-1].append(name)
+    return plan
+
+
+def _pages(file: pa.NativeFile, metadata: pq.FileMetaData, row_groups: list[int], number: int) -> list[Page]:
+    every = (page for group in row_groups for page in pages(file, metadata.row_group(group).column(number)))
+    of_column = list(islice(every, PAGES_MAX + 1))
+    if len(of_column) > PAGES_MAX:
+        name = metadata.schema.column(number).path
+        raise pa.ArrowInvalid(f"column {name!r} has more than {PAGES_MAX:,} pages here; write it with larger ones")
+    return of_column
+
+
+def _decoding_bytes(of_column: list[Page]) -> int:
+    """Return what a column takes while it is decoded: a page, and its dictionary."""
+    data, dictionaries = (
+        max((page.memory_bytes for page in of_column if page.is_data is is_data), default=0)
+        for is_data in (True, False)
+    )
+    return data + dictionaries
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of a file: those of some row groups, without the first ones."""
+
+    file: pq.ParquetFile
+    row_groups: list[int]
+    skip: int
+    rows: int
+
+    def of(self, names: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+        """Decode columns of the rows, so many at once."""
+        at, end = 0, self.skip + self.rows
+        for batch in self.file.iter_batches(batch_rows, row_groups=self.row_groups, columns=names, use_threads=False):
+            first, last = max(self.skip - at, 0), min(end - at, batch.num_rows)
+            at += batch.num_rows
+            wanted = batch.slice(first, max(last - first, 0))
+            del batch  # before the next one is decoded
+            if wanted.num_rows:
+                yield wanted
+            del wanted
+            if at >= end:
+                return
+
+
+def _joined(batches: Iterator[pa.RecordBatch], aside: list[pa.Table]) -> Iterator[pa.RecordBatch]:
+    at = 0
+    for batch in batches:
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        for table in aside:
+            for name, column in zip(table.column_names, table.slice(at, batch.num_rows).columns, strict=True):
+                columns[name] = column.combine_chunks()
+        at += batch.num_rows
+        del batch  # before the next one is decoded
+        yield pa.record_batch(columns)
+        del columns

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from functools import reduce
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from telemetry.formats.base import LABELS_MAX_BYTES, PIECE_ROWS, Columns, Parsed, require_columns, require_default_text
+from telemetry.formats.base import LABELS_MAX_BYTES, Columns, Parsed, require_columns, require_default_text
 from telemetry.formats.faults import REJECT_MAX_LENGTH, Fault, Reject
+from telemetry.formats.memory import labels_max_bytes, piece_rows
 from telemetry.formats.source import BadInput, Source
 
 
@@ -54,34 +54,84 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
-def parse_batches(batches: Iterable[pa.RecordBatch], columns: Columns, place: dict[str, Any]) -> Iterator[Parsed]:
+def parse_batches(batches: Iterable[pa.RecordBatch], columns: Columns, first_row: int) -> Iterator[Parsed]:
     """Parse the rows of a slice.
 
     Args:
         batches: with the columns of `Columns.all` in any order, as `check_schema` lets them pass.
         columns: how they are to be read.
-        place: of the slice: `skip` rows of the batches come before it, `rows` are its own, and `first_row` rows of the
-            file come before those.
+        first_row: how many rows of the file come before them.
 
     Raises:
         pyarrow.ArrowInvalid: the data breaks its own format, as with bytes in a string that are not UTF-8.
     """
-    begin, end = place["skip"], place["skip"] + place["rows"]
-    at = 0
     for batch in batches:
-        first, last = max(begin - at, 0), min(end - at, batch.num_rows)
-        for start in range(first, last, PIECE_ROWS):
-            piece = pa.Table.from_batches([batch.slice(start, min(PIECE_ROWS, last - start))])
-            yield _parse(piece.select(columns.all), columns, place["first_row"] + at + start - begin)
-        at += batch.num_rows
-        if at >= end:
-            return
+        next_row = first_row + batch.num_rows
+        for start, piece in _pieces(batch.select(columns.all), columns):
+            yield _parse(piece, columns, first_row + start)
+        first_row = next_row
+        del batch  # before the next one is read
+
+
+def _pieces(batch: pa.RecordBatch, columns: Columns) -> Iterator[tuple[int, pa.Table]]:
+    """Divide rows of a batch into pieces that are bounded by cells and by the bytes of their labels.
+
+    A piece holds copies: what is made of it may live on while the next batch is read, and must not keep the whole one.
+    """
+    step = piece_rows(batch.num_columns)
+    for start in range(0, batch.num_rows, step):
+        part = batch.slice(start, step)
+        part.validate(full=True)  # nothing before has looked, and it may come from anybody
+        yield from _halved(part, columns, start)
+
+
+def _halved(part: pa.RecordBatch, columns: Columns, start: int) -> Iterator[tuple[int, pa.Table]]:
+    if part.num_rows > 1 and sum(_text_bytes(part.column(name)) for name in columns.labels) > labels_max_bytes():
+        middle = part.num_rows // 2
+        yield from _halved(part.slice(0, middle), columns, start)
+        yield from _halved(part.slice(middle), columns, start + middle)
+    else:
+        copies = [(_label if name in columns.labels else _copy)(part.column(name)) for name in columns.all]
+        yield start, pa.table(dict(zip(columns.all, copies, strict=True)))
+
+
+def _text_bytes(column: pa.Array) -> int:
+    """Return how many bytes labels take together, as `_label` leaves them."""
+    if pa.types.is_dictionary(column.type):
+        lengths = np.minimum(_lengths(column.dictionary), 4 * REJECT_MAX_LENGTH)
+        return int(lengths[column.indices.drop_null().to_numpy()].sum())
+    return int(_lengths(column).sum())
+
+
+def _lengths(texts: pa.Array) -> np.ndarray:
+    """Return the bytes of each text; a number or a truth value is short."""
+    if pa.types.is_string_view(texts.type):  # a view begins with its length, https://arrow.apache.org/docs/format/
+        views = np.frombuffer(texts.buffers()[1], "<i4")[4 * texts.offset :]
+        return np.asarray(views[: 4 * len(texts) : 4], dtype=np.int64)
+    if pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type):
+        return np.asarray(pc.fill_null(pc.binary_length(texts), 0), dtype=np.int64)
+    return np.zeros(len(texts), dtype=np.int64)
+
+
+def _copy(column: pa.Array) -> pa.Array:
+    return pa.concat_arrays([column])
+
+
+def _label(column: pa.Array) -> pa.Array:
+    """Copy labels; of a dictionary only those that occur, and of long texts the beginnings, which stay too long."""
+    if pa.types.is_dictionary(column.type):
+        used = pc.unique(column.indices).drop_null()
+        entries = _label(column.dictionary.take(used)).cast(pa.string())
+        return pa.DictionaryArray.from_arrays(pc.index_in(column.indices, used), entries)
+    is_long = bool((_lengths(column) > LABELS_MAX_BYTES).any())
+    if is_long and pa.types.is_string_view(column.type):  # several views may share one text
+        return pa.array([text.as_py() and text.as_py()[:REJECT_MAX_LENGTH] for text in column], pa.string())
+    return pc.utf8_slice_codeunits(column, 0, REJECT_MAX_LENGTH) if is_long else _copy(column)
 
 
 def _parse(table: pa.Table, columns: Columns, first_row: int) -> Parsed:
     """Find the rows with a fault by columns; give the others the types of a parsed table."""
-    table.validate(full=True)  # nothing before has looked, and it may come from anybody
-    labels = [_texts(table[name]) for name in columns.labels]
+    labels = [table[name].cast(pa.string()) for name in columns.labels]
     times, is_time = columns.times.from_column(table[columns.time])
     good = np.ones(table.num_rows, dtype=bool)
     rejects: list[Reject] = []
@@ -94,19 +144,6 @@ def _parse(table: pa.Table, columns: Columns, first_row: int) -> Parsed:
     if rejects:
         parsed = parsed.filter(pa.array(good))
     return Parsed(parsed, sorted(rejects, key=lambda reject: reject.line))
-
-
-def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Make texts of labels; long ones of a dictionary stay too long, but are not repeated in full for each row."""
-    if pa.types.is_dictionary(column.type):
-        chunks = [
-            pa.DictionaryArray.from_arrays(
-                chunk.indices, pc.utf8_slice_codeunits(chunk.dictionary.cast(pa.string()), 0, LABELS_MAX_BYTES + 1)
-            )
-            for chunk in column.chunks
-        ]
-        column = pa.chunked_array(chunks, pa.dictionary(column.type.index_type, pa.string()))
-    return column.cast(pa.string())
 
 
 def _faults(

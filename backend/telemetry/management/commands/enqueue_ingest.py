@@ -11,7 +11,7 @@ from rich.console import Console
 
 from poolhouse.display.console import console_for
 from telemetry.arguments import argument, ascii_encoding, one_character, timezone, whole_number
-from telemetry.formats import BadInput, Columns, TextFormat, TimeFormat
+from telemetry.formats import BadInput, Columns, StorageUnavailableError, TextFormat, TimeFormat
 from telemetry.formats.times import UNITS_PER_S
 from telemetry.inputs import Inputs, open_input
 from telemetry.intake import BATCH_ROWS_MAX, EMPTY_CELLS, BrokerAwayError, RejectLimit, announce, create_job
@@ -101,6 +101,8 @@ class Command(BaseCommand):
             raise CommandError(str(error), returncode=1) from None
         except DatabaseError as error:
             raise CommandError(f"the database cannot be used: {' '.join(str(error).split())}", returncode=1) from None
+        except StorageUnavailableError as error:
+            raise CommandError(f"{error}; try again later", returncode=1) from None
         except OSError as error:
             raise CommandError(f"the spool cannot be used: {error}", returncode=1) from None
         if progress := job_progress(job_id):
