@@ -270,7 +270,13 @@ def exists(location: str) -> bool:
 
 
 def entries(folder: str) -> Iterator[Entry]:
-    """Give what is in a folder of the spool, and in its folders."""
-    for info in filesystem().get_file_info(fs.FileSelector(folder, allow_not_found=True, recursive=True)):
+    """Yield what is in a folder of the spool, and in its folders.
+
+    Raises:
+        StorageUnavailableError: the spool cannot be listed at present.
+    """
+    with _judging_errors():
+        found = filesystem().get_file_info(fs.FileSelector(folder, allow_not_found=True, recursive=True))
+    for info in found:
         if info.type == fs.FileType.File:
             yield Entry(SCHEME + info.path, info.size, info.mtime)
