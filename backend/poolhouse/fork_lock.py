@@ -24,7 +24,7 @@ class ForkLock:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Do work that a fork waits for; it begins after forks that are under way. Not to be nested in one thread."""
+        """Do work that a fork waits for. It waits for a fork itself, and not for one that waits for other work."""
         token = object()
         try:
             with self._changed:
@@ -37,10 +37,10 @@ class ForkLock:
                 self._changed.notify_all()
 
     def before_fork(self) -> None:
-        """Let no more work begin, and wait for what is under way."""
+        """Wait for the work that is under way, and let no more begin."""
         with self._changed:
-            self._forking.add(threading.get_ident())
             self._changed.wait_for(lambda: not self._at_work, WAIT_MAX_S)
+            self._forking.add(threading.get_ident())
 
     def after_fork_in_parent(self) -> None:
         """Let work begin again."""

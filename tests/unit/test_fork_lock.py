@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -124,6 +125,25 @@ def test_no_work_begins_while_a_process_forks(monkeypatch: pytest.MonkeyPatch) -
     lock.after_fork_in_parent()
     thread.join(PATIENCE_S)
     assert order == ["fork", "work"]
+
+
+def test_work_does_not_wait_for_a_fork_that_waits_for_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fork_lock, "WAIT_MAX_S", PATIENCE_S)
+    lock, order = ForkLock(), []
+
+    def fork() -> None:
+        lock.before_fork()
+        order.append("fork")
+
+    thread = threading.Thread(target=fork)
+    with lock.shared():  # as long as Redis does not answer
+        thread.start()
+        while not lock._changed._waiters:  # type: ignore[attr-defined]
+            time.sleep(0.001)
+        with lock.shared():  # a connection is opened for a request
+            order.append("work")
+    thread.join(PATIENCE_S)
+    assert order == ["work", "fork"]
 
 
 def test_work_that_fails_does_not_hold_up_the_forks_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
