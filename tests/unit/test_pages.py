@@ -93,6 +93,17 @@ def write(path: Path, labels: list[str], **options: object) -> Source:
     return Source.local(path)
 
 
+def test_a_row_group_cannot_have_fewer_than_no_rows(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.parquet", ["a"] * 77)
+    content = Path(source.path).read_bytes()
+    begin = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    rows = bytes([0x16]) + varint(2 * 77)  # an integer is twice itself, or one less than twice the negative one
+    assert rows in content[begin:]
+    Path(source.path).write_bytes(content[:begin] + content[begin:].replace(rows, bytes([0x16]) + varint(2 * 77 - 1)))
+    with pytest.raises(BadInput, match=r"negative number of rows|not a Parquet file"):
+        list(FORMAT.cut(source, 10, COLUMNS))
+
+
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 @pytest.mark.parametrize("compression", ["none", "zstd"])
 @pytest.mark.parametrize("encoding", ["PLAIN", "DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY", None])
