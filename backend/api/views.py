@@ -61,11 +61,10 @@ def ingest(request: HttpRequest, parameters: Query[Parameters], response: HttpRe
     body = declared(request)
     columns = _columns(parameters, body.charset)
     key = keys.key_of(request)
-    quota = Quota(token)
-    if key is not None and keys.is_known(token, key):
-        quota = Replay(token)
-    else:
+    is_replay = key is not None and keys.is_known(token, key)
+    if not is_replay:
         _require_room()
+    quota = Replay(token) if is_replay else Quota(token)
     with turns.taken():
         connection.close()  # back to its pool: an upload may take minutes, and needs no database meanwhile
         received = receive(request, body, quota)

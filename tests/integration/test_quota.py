@@ -115,6 +115,14 @@ def test_a_job_of_an_upload_has_a_token(client: Client, sent: list[int]) -> None
     assert not TokenJob.objects.exists()
 
 
+def test_the_migration_finds_the_tokens_of_jobs_that_have_a_key(client: Client, sent: list[int]) -> None:
+    keyed = upload(client, Idempotency_Key="old").json()["job_id"]
+    upload(client)
+    run("migrate", "api", "0001", "--verbosity", "0")
+    run("migrate", "api", "--verbosity", "0")
+    assert [(one.job_id, one.token.name) for one in TokenJob.objects.all()] == [(keyed, "tests")]
+
+
 def test_an_upload_may_take_only_so_long(client: Client, settings: Settings) -> None:
     settings.INGEST_UPLOAD_MAX_S = 0
     refused = upload(client)
