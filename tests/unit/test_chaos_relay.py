@@ -120,6 +120,17 @@ def test_what_is_asked_while_answers_are_lost_is_done_and_never_answered(
         assert ask(open_client(stack, ports), b"c") == b"C"
 
 
+def test_answers_can_be_lost_after_a_word_alone(network: Relay, ports: tuple[int, int], stack: ExitStack) -> None:
+    client, other = open_client(stack, ports), open_client(stack, ports)
+    network.lose_answers(after=b"commit")
+    assert (ask(client, b"a"), ask(other, b"b")) == (b"A", b"B")
+    client.sendall(b"now commit")
+    assert ask(other, b"c") == b"C"
+    network.heal()
+    assert is_reset(client)
+    assert ask(other, b"d") == b"D"
+
+
 def test_a_connection_to_a_server_that_is_away_is_reset(
     network: Relay, ports: tuple[int, int], stack: ExitStack
 ) -> None:

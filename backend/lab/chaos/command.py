@@ -26,12 +26,16 @@ SECONDS = 600
 SEED_MAX = 1_000_000
 LINE_INTERVAL_S, TERMINAL_INTERVAL_S = 15.0, 2.0
 FOLDER, STORE = "folder", "object store"
+SPOOLS = {"folder": (FOLDER,), "store": (STORE,), "both": (FOLDER, STORE)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--seconds", type=_seconds, default=SECONDS, metavar="N", help="of load and faults in all")
     parser.add_argument("--seed", type=int, metavar="N", help="of the schedule; without it one is drawn, and printed")
+    parser.add_argument(
+        "--spool", choices=SPOOLS, default="both", help="what to have, one after the other (default: both)"
+    )
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep the services' logs there")
     parser.add_argument(mounts.OWN_MOUNTS, action="store_true", help=argparse.SUPPRESS)
 
@@ -51,11 +55,12 @@ def chaos(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         else:
             shutil.rmtree(read(Ingest).ingest_spool)  # which this process would have done at its end
             mounts.enter()
-    phases = [FOLDER, STORE] if spools.has_object_store() else [FOLDER]
-    if STORE not in phases:
+    phases = list(SPOOLS[arguments.spool])
+    if STORE in phases and not spools.has_object_store():
+        phases.remove(STORE)
         missing["a spool in an object store"] = "moto is not installed: scripts/setup --dev"
     seed = secrets.randbelow(SEED_MAX) if arguments.seed is None else arguments.seed
-    repeat = f"scripts/bench chaos --seconds {arguments.seconds} --seed {seed}"
+    repeat = f"scripts/bench chaos --spool {arguments.spool} --seconds {arguments.seconds} --seed {seed}"
     console.print(f"seed {seed}; the same again: {repeat}")
     debian.ensure_tools()
     debian.make(debian.cached_root())

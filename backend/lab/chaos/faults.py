@@ -99,13 +99,14 @@ class _PostgresRestarted(Fault):
 
 
 class _AnswersLost(Fault):
-    """The database does what it is asked, but its answers are lost and its connections reset."""
+    """The database does what it is asked, but its answers are lost and its connections reset: to all, or to COMMITs."""
 
     kind, target, longest_s = "database's answers lost", "database", 1.0
 
     def begin(self) -> str:
-        self.system.database_network.lose_answers()
-        return "connections reset afterwards"
+        after = "COMMIT" if self.chance < 0.7 else ""
+        self.system.database_network.lose_answers(after.encode())
+        return f"to {after or 'everything'}"
 
     def end(self) -> None:
         self.system.database_network.heal()

@@ -16,7 +16,7 @@ from lab.chaos.plan import command_uploads, http_uploads, orders, strikes
 from lab.chaos.spools import Spool
 from lab.chaos.system import System
 
-HTTP_CLIENTS, COMMAND_CLIENTS = 3, 2
+HTTP_CLIENTS, COMMAND_CLIENTS = 4, 2
 TICK_S = 0.1
 ACKNOWLEDGED_WITHIN_S = 60
 """of the end of the faults: then clients give up"""

@@ -14,9 +14,10 @@ CALM_SHARE = 0.1
 DAYS = 3
 ROWS = (50, 2500)
 LARGE_ROWS, LARGE_SHARE = 20_000, 0.04
-BATCH_ROWS = (100, 250, 1000)
+BATCH_ROWS = (200, 500, 2000)
 BAD_SHARE = 0.4
 """of the uploads: they have bad rows"""
+LONGEST_PAUSE_S = 1.5
 BREAKS_OFF_SHARE = 0.2
 """of the uploads: their clients do not wait for the first answer"""
 SPOOL_SHARE = 0.4
@@ -125,7 +126,7 @@ def _upload(  # noqa: PLR0913 - all but three by name
         format=format_,
         compression=compression,
         batch_rows=chance.choice(BATCH_ROWS),
-        pause_s=round(chance.uniform(0, 1.0), 3),
+        pause_s=round(chance.uniform(0, LONGEST_PAUSE_S), 3),
         into_spool=into_spool,
         breaks_off_s=round(chance.uniform(0, longest_break_s), 3) if breaks_off else None,
     )

@@ -2,13 +2,28 @@
 
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from threading import Event, Lock, Thread
 
 HOST = "127.0.0.1"
 CHUNK_BYTES = 65_536
 RESET = struct.pack("ii", 1, 0)
+
+
+@dataclass(eq=False)
+class _Connection:
+    client: socket.socket
+    server: socket.socket
+    is_mute: bool = False
+    """what the server answers is lost"""
+
+    def reset(self) -> None:
+        for end in (self.client, self.server):
+            with suppress(OSError):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                end.shutdown(socket.SHUT_RDWR)  # which wakes its reader
 
 
 class Relay:
@@ -21,11 +36,11 @@ class Relay:
         self._listener.bind((HOST, port))
         self._listener.listen()
         self._is_closed = False
-        self._is_mute = False
+        self._mute_after: bytes | None = None
         self._accepting, self._carrying = Event(), Event()
         self._accepting.set()
         self._carrying.set()
-        self._ends: set[socket.socket] = set()
+        self._connections: set[_Connection] = set()
         self._lock = Lock()
 
     def run(self) -> None:
@@ -41,22 +56,24 @@ class Relay:
         self._accepting.clear()
         # The port stays bound meanwhile, so that no other program takes it.
         self._listener.shutdown(socket.SHUT_RD)
-        self.cut()
+        self._reset(lambda _: True)
 
     def fall_silent(self) -> None:
         """Accept connections and carry nothing; what is sent meanwhile arrives afterwards."""
         self._carrying.clear()
 
-    def lose_answers(self) -> None:
-        """Carry what clients send, and lose what the server answers."""
-        self._is_mute = True
+    def lose_answers(self, after: bytes = b"") -> None:
+        """Carry what clients send, and lose what the server answers to it.
+
+        Args:
+            after: only from the moment on when a client has sent this.
+        """
+        self._mute_after = after
 
     def heal(self) -> None:
         """Carry everything again; connections that have lost something are reset."""
-        with self._lock:  # a new connection waits for it
-            if self._is_mute:
-                self._reset_all()
-            self._is_mute = False
+        self._mute_after = None
+        self._reset(lambda connection: connection.is_mute)
         if not self._accepting.is_set():
             self._listener.listen()
             self._accepting.set()
@@ -68,55 +85,59 @@ class Relay:
         self.heal()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RD)
-        self.cut()
+        self._reset(lambda _: True)
         self._listener.close()
 
-    def cut(self) -> None:
-        """Reset every connection."""
+    def _reset(self, is_meant: Callable[[_Connection], bool]) -> None:
         with self._lock:
-            self._reset_all()
-
-    def _reset_all(self) -> None:
-        for end in self._ends:
-            with suppress(OSError):
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-                end.shutdown(socket.SHUT_RDWR)  # which wakes its reader
+            for connection in filter(is_meant, self._connections):
+                connection.reset()
 
     def _carry(self, client: socket.socket) -> None:
         with client:
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._carrying.wait()
             try:
                 server = socket.create_connection(self._target)
             except OSError:  # nothing listens there
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 return
-            with server, self._known(client, server):
-                server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                answers = Thread(target=self._pump, args=(server, client), kwargs={"are_answers": True}, daemon=True)
+            with server, self._known(_Connection(client, server)) as connection:
+                for end in (client, server):
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                answers = Thread(target=self._carry_answers, args=(connection,), daemon=True)
                 answers.start()
-                self._pump(client, server, are_answers=False)
+                self._carry_questions(connection)
                 answers.join()
 
     @contextmanager
-    def _known(self, *ends: socket.socket) -> Iterator[None]:
+    def _known(self, connection: _Connection) -> Iterator[_Connection]:
         with self._lock:
-            self._ends.update(ends)
+            self._connections.add(connection)
         try:
-            yield
+            yield connection
         finally:
             with self._lock:
-                self._ends.difference_update(ends)
+                self._connections.remove(connection)
 
-    def _pump(self, source: socket.socket, sink: socket.socket, *, are_answers: bool) -> None:
+    def _carry_questions(self, connection: _Connection) -> None:
         with suppress(OSError):  # one side is gone
-            while data := source.recv(CHUNK_BYTES):
+            while data := connection.client.recv(CHUNK_BYTES):
                 self._carrying.wait()
-                if not (are_answers and self._is_mute):
-                    sink.sendall(data)
+                after = self._mute_after
+                if after is not None and after in data:
+                    connection.is_mute = True
+                connection.server.sendall(data)
         with suppress(OSError):
-            # The answers may still be under way when the client has said all; without a server there is nothing to say.
-            sink.shutdown(socket.SHUT_RDWR if are_answers else socket.SHUT_WR)
+            connection.server.shutdown(socket.SHUT_WR)  # its answers may still be under way
+
+    def _carry_answers(self, connection: _Connection) -> None:
+        with suppress(OSError):
+            while data := connection.server.recv(CHUNK_BYTES):
+                self._carrying.wait()
+                if not connection.is_mute:
+                    connection.client.sendall(data)
+        with suppress(OSError):
+            connection.client.shutdown(socket.SHUT_RDWR)  # without a server there is nothing more to ask
 
 
 @contextmanager
