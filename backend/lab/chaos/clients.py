@@ -136,14 +136,7 @@ class CommandClient(Client):
             path.write_bytes(upload.content())
         options = [word for name, column in COLUMNS.items() for word in (f"--{name}", column)]
         options += ["--batch-rows", str(upload.batch_rows), *(["--spool"] if upload.into_spool else [])]
-        process = subprocess.Popen(
-            self.system.command("enqueue_ingest", str(path), *options),
-            env=self.system.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        process = self.system.begin("enqueue_ingest", str(path), *options)
         return self._answer(process, breaks_off_s)
 
     @staticmethod
@@ -180,14 +173,8 @@ class Operator:
                 return
             jobs = self.history.jobs() if order.action == "cancel" else self.history.jobs_asked("cancel")
             if recent := jobs[-RECENT_JOBS:]:
-                self.ask(order.action, recent[int(order.chance * len(recent))])
+                self._ask(order.action, recent[int(order.chance * len(recent))])
 
-    def ask(self, action: str, job_id: int) -> bool:
-        """Cancel or retry a job; return True if the command succeeded."""
-        # Before: a command that fails may have done it all the same.
-        self.history.acted(action, job_id, "asked")
-        try:
-            answer = self.system.manage(f"{action}_ingest", str(job_id))
-        except subprocess.TimeoutExpired:
-            return False
-        return answer.returncode == 0
+    def _ask(self, action: str, job_id: int) -> None:
+        """Cancel or retry a job; a command that fails may have done it all the same."""
+        self.history.acted(action, job_id, f"exit {self.system.manage(f'{action}_ingest', str(job_id)).status}")

@@ -14,13 +14,13 @@ from lab.chaos.history import Fault as Struck
 from lab.chaos.history import History, Outcome
 from lab.chaos.plan import command_uploads, http_uploads, orders, strikes
 from lab.chaos.spools import Spool
-from lab.chaos.system import System
+from lab.chaos.system import Stopped, System
 
 HTTP_CLIENTS, COMMAND_CLIENTS = 4, 2
 TICK_S = 0.1
 ACKNOWLEDGED_WITHIN_S = 60
 """of the end of the faults: then clients give up"""
-CLIENTS_END_WITHIN_S = 150
+CLIENTS_END_WITHIN_S = 240
 STALLED_S = 60
 """without a batch that is finished: what still waits is said to wait"""
 DRAINED_WITHIN_S = 600
@@ -55,6 +55,7 @@ class Phase:
         self.history = History()
         self.deadline = Deadline()
         self.begun_s = time.monotonic()
+        self._failures: list[Exception] = []
         self._active: list[tuple[float, kinds.Fault, Struck]] = []
 
     def run(self, duration_s: float) -> Result:
@@ -63,16 +64,14 @@ class Phase:
         Raises:
             RuntimeError, SandboxError: the experiment itself failed.
         """
-        token = self._ask("create_token", "chaos").strip()
+        token = self._ask("create_token", "chaos").split()[-1]
         clients = self._clients(token)
-        threads = [Thread(target=client.run, daemon=True) for client in clients]
+        threads = [Thread(target=self._guard, args=(client.run,), daemon=True) for client in clients]
         self.begun_s = time.monotonic()
         for thread in threads:
             thread.start()
-        try:
-            self._strike(duration_s)
-        finally:
-            self.deadline.enough.set()
+        self._strike(duration_s)
+        self.deadline.enough.set()
         self._await_clients(threads)
         self._drain("waiting until every job is over")
         waiting = [batch for batch in batches_of(self.system) if batch.state != DONE]
@@ -85,6 +84,15 @@ class Phase:
         found = look(self.system, token, self.spool.locations())
         verdict = check(self.history, found)
         return Result(self.history, verdict, waiting, problems, left, time.monotonic() - self.begun_s)
+
+    def _guard(self, run: Callable[[], None]) -> None:
+        """Run a client, and keep what it fails with: less load must not look like success."""
+        try:
+            run()
+        except Stopped:
+            pass
+        except Exception as error:  # noqa: BLE001 - raised again by the main thread
+            self._failures.append(error)
 
     def _clients(self, token: str) -> list[Client | Operator]:
         (self.system.folder / "inputs").mkdir()
@@ -147,6 +155,8 @@ class Phase:
             self.system.keep_up()
             self.say("all is healed; the last uploads are acknowledged")
             time.sleep(TICK_S)
+        if self._failures:
+            raise RuntimeError("a client failed by itself") from self._failures[0]
 
     def _drain(self, label: str) -> None:
         """Wait until no batch is queued, for as long as any is finished now and then."""
@@ -180,8 +190,8 @@ class Phase:
         """Run a command that must succeed: nothing fails now, but a connection may still be an old one."""
         for _ in range(ASKED_AGAIN):
             answer = self.system.manage(*arguments)
-            if answer.returncode == 0:
-                return answer.stdout
+            if answer.status == 0:
+                return answer.text
             self.system.keep_up()
             time.sleep(1)
-        raise RuntimeError(f"manage.py {' '.join(arguments)} exited with status {answer.returncode}:\n{answer.stderr}")
+        raise RuntimeError(f"manage.py {' '.join(arguments)} exited with status {answer.status}:\n{answer.text}")

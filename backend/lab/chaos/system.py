@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from urllib.request import urlopen
 
@@ -53,6 +54,18 @@ def quiet_ports(count: int) -> list[int]:
         if len(found) == count:
             break
     return found
+
+
+@dataclass(frozen=True)
+class Printed:
+    """What came of a command."""
+
+    status: int
+    text: str
+
+
+class Stopped(Exception):
+    """The system has been stopped, so nothing may be started in it."""
 
 
 @dataclass
@@ -127,14 +140,17 @@ class System:
     web_port: int
     environment: Mapping[str, str]
     services: dict[str, Service] = field(default_factory=dict)
+    is_stopped: bool = False
+    starting: Lock = field(default_factory=Lock)
+    """held while a command is started, and while it is decided that there are to be no more"""
 
     def start(self) -> None:
         """Start the servers, make the schema, start the services, and wait until the web is ready."""
         self.timescale.start()
         self.redis.start()
-        answer = self.manage("migrate", "--verbosity", "0")
-        if answer.returncode != 0:
-            raise RuntimeError(f"manage.py migrate exited with status {answer.returncode}:\n{answer.stderr}")
+        migrated = self.manage("migrate", "--verbosity", "0")
+        if migrated.status != 0:
+            raise RuntimeError(f"manage.py migrate exited with status {migrated.status}:\n{migrated.text}")
         lines = parse_procfile((CHECKOUT / "Procfile").read_text()).processes
         for name, command in lines.items():
             self.services[name] = Service(name, command, self.environment, self.log_folder / f"{name}.log")
@@ -157,7 +173,8 @@ class System:
 
     def stop(self) -> None:
         """End all of it at once."""
-        self.services.clear()
+        with self.starting:
+            self.is_stopped = True
         while left := [pid for pid in marked_processes(f"{MARK}={self.folder}") if pid != os.getpid()]:
             for pid in left:
                 with suppress(ProcessLookupError):
@@ -166,21 +183,33 @@ class System:
         self.redis.stop()
         self.timescale.stop()
 
-    def manage(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """Run a management command to its end."""
-        return subprocess.run(
-            self.command(*arguments),
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_TIMEOUT_S,
-        )
+    def begin(self, *arguments: str) -> "subprocess.Popen[str]":
+        """Start a management command; what it prints is to be read.
 
-    @staticmethod
-    def command(*arguments: str) -> list[str]:
-        """Return a management command."""
-        return [sys.executable, str(CHECKOUT / "backend" / "manage.py"), *arguments]
+        Raises:
+            Stopped: the system has been stopped.
+        """
+        with self.starting:
+            if self.is_stopped:
+                raise Stopped
+            return subprocess.Popen(
+                [sys.executable, str(CHECKOUT / "backend" / "manage.py"), *arguments],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+
+    def manage(self, *arguments: str) -> Printed:
+        """Run a management command to its end; one that does not end in time is killed."""
+        process = self.begin(*arguments)
+        try:
+            text, _ = process.communicate(timeout=COMMAND_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            text, _ = process.communicate()
+        return Printed(process.returncode, text)
 
     @property
     def address(self) -> str:
