@@ -86,7 +86,7 @@ def main() -> int:
     connects.add_argument("--rounds", type=int, default=15, help="of ten connections for each way and driver")
     for each in (compared, engines, connects):
         each.add_argument("--chart", type=Path, metavar="FILE", help="draw an SVG, as those in docs/lab")
-    for each in (compared, grown, engines, connects, strategies, chaos):
+    for each in (compared, grown, engines, connects, strategies):
         each.add_argument("--json", type=Path, metavar="FILE", help="write machine, versions and every round")
     arguments = parser.parse_args()
     result = arguments.measure(arguments, Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH))

@@ -56,7 +56,8 @@ def rules(verdict: Verdict) -> set[str]:
 def waiting(state: str, error: str = "") -> Found:
     """Its second batch, rows 5 to 9, is not loaded."""
     second = replace(SECOND, state=state, error=error, inserted=0, rejected=0, finished_s=None)
-    return Found((FIRST, second), {"http-0-0": UPLOAD.good - set(range(5, 10))}, rejects={11: REJECTS[:1]})
+    loaded = {"http-0-0": UPLOAD.good - set(range(5, 10))}
+    return Found((FIRST, second), loaded, rejects={11: REJECTS[:1]}, spooled=frozenset({LOCATION}))
 
 
 def test_what_was_acknowledged_and_is_loaded_or_rejected_is_all_right() -> None:
@@ -83,6 +84,11 @@ def test_a_job_that_was_acknowledged_and_is_not_recorded_is_lost() -> None:
 def test_rows_of_a_batch_that_is_not_done_wait(state: str) -> None:
     verdict = check(history_of(11), waiting(state, "why"))
     assert (verdict.rows, verdict.problems) == (Counts(10, 4, 1, 5, 0), [])
+
+
+def test_rows_of_a_batch_whose_input_is_gone_are_lost() -> None:
+    verdict = check(history_of(11), replace(waiting("parked", "no such file"), spooled=frozenset()))
+    assert (verdict.rows, rules(verdict)) == (Counts(10, 4, 1, 0, 5), {"lost"})
 
 
 def test_a_batch_that_waits_does_not_account_for_more_rows_than_it_has() -> None:

@@ -24,6 +24,7 @@ class Problem:
     subject: str
     """the upload, or the file in the spool"""
     detail: str
+    batch_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class Verdict:
     problems: list[Problem]
 
 
+def has_input(batch: Batch, spooled: frozenset[str]) -> bool:
+    """Return True if a batch can still be loaded; files outside the spool are their clients', who keep them."""
+    return not batch.location.startswith(LOCATION) or batch.location in spooled
+
+
 @dataclass(frozen=True)
 class Case:
     """An upload, and everything that is known of it."""
@@ -66,6 +72,7 @@ class Case:
     loaded: frozenset[int] = frozenset()
     altered: Sequence[str] = ()
     rejects: dict[int, list[Reject]] = field(default_factory=dict)
+    spooled: frozenset[str] = frozenset()
 
     @cached_property
     def jobs(self) -> dict[int, list[Batch]]:
@@ -85,7 +92,8 @@ class Case:
         loaded_count = len(self.upload.good & self.loaded)
         rejected_count = len(self.upload.bad_lines.keys() & rejected)
         missing = self.upload.rows - loaded_count - rejected_count
-        waiting = min(missing, sum(batch.rows for batch in own if batch.state != DONE))
+        able = (batch.rows for batch in own if batch.state != DONE and has_input(batch, self.spooled))
+        waiting = min(missing, sum(able))
         return Counts(self.upload.rows, loaded_count, rejected_count, waiting, missing - waiting)
 
     @property
@@ -125,7 +133,7 @@ def check_waiting(
     for batch in batches:
         if batch.state == DONE:
             continue
-        if batch.location.startswith(LOCATION) and batch.location not in spooled:
+        if not has_input(batch, spooled):
             problems.append(_of_batch("input deleted", batch, f"{batch.location} is not in the spool: {batch.error}"))
         if batch.state == CANCELLED:
             if batch.job_id not in cancelled:
@@ -142,7 +150,8 @@ def check_waiting(
 
 
 def _of_batch(rule: str, batch: Batch, detail: str) -> Problem:
-    return Problem(rule, batch.upload, f"batch {batch.batch_id} of job {batch.job_id}, {batch.state}: {detail}")
+    text = f"batch {batch.batch_id} of job {batch.job_id}, {batch.state}: {detail}"
+    return Problem(rule, batch.upload, text, batch.batch_id)
 
 
 def _cases(history: History, found: Found) -> Iterator[Case]:
@@ -159,6 +168,7 @@ def _cases(history: History, found: Found) -> Iterator[Case]:
             found.readings.get(name, frozenset()),
             found.altered.get(name, []),
             {batch.job_id: found.rejects.get(batch.job_id, []) for batch in own},
+            found.spooled,
         )
 
 
@@ -170,7 +180,7 @@ def _grouped(items: Iterable[Any], key: Callable[[Any], Any]) -> dict[Any, list[
 
 
 def _lost(case: Case) -> Iterator[Problem]:
-    """An acknowledged row is loaded, rejected, or in a batch that waits."""
+    """An acknowledged row is loaded, rejected, or in a batch that waits and has its input."""
     if case.outcome is not Outcome.ACKNOWLEDGED:
         return
     for job_id in case.acknowledged:
@@ -255,8 +265,6 @@ def _strangers(history: History, found: Found) -> Iterator[Problem]:
 def _orphans(found: Found) -> Iterator[Problem]:
     """After `clean_spool`, the spool has inputs of batches that wait, and rejects of jobs of the ledger, alone."""
     needed = {batch.location for batch in found.batches if batch.state != DONE}
-    needed_jobs = {batch.job_id for batch in found.batches if batch.state != DONE}
-    needed |= {batch.location for batch in found.batches if batch.job_id in needed_jobs}
     jobs = {str(batch.job_id) for batch in found.batches}
     for location in sorted(found.spooled):
         if location.startswith(REJECTS):

@@ -2,6 +2,7 @@
 
 import argparse
 import secrets
+import shlex
 import shutil
 import signal
 import tempfile
@@ -16,7 +17,8 @@ from rich.console import Console
 
 from config.env import Ingest, read
 from lab.chaos import mounts, spools
-from lab.chaos.phase import Phase, Result
+from lab.chaos.faults import KINDS
+from lab.chaos.phase import Phase, Plan, Result
 from lab.chaos.report import document, print_report
 from lab.chaos.spools import Spool
 from lab.chaos.system import running
@@ -31,11 +33,26 @@ SPOOLS = {"folder": (FOLDER,), "store": (STORE,), "both": (FOLDER, STORE)}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--seconds", type=_seconds, default=SECONDS, metavar="N", help="of load and faults in all")
+    parser.add_argument(
+        "--seconds",
+        type=_seconds,
+        default=SECONDS,
+        metavar="N",
+        help="of load and faults in all (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="of the schedule; without it one is drawn, and printed")
     parser.add_argument(
         "--spool", choices=SPOOLS, default="both", help="what to have, one after the other (default: both)"
     )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=KINDS,
+        default=KINDS,
+        metavar="FAULT",
+        help=f"strike with these alone, of: {', '.join(KINDS)}",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write counts, problems and the whole history")
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep the services' logs there")
     parser.add_argument(mounts.OWN_MOUNTS, action="store_true", help=argparse.SUPPRESS)
 
@@ -60,14 +77,16 @@ def chaos(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         phases.remove(STORE)
         missing["a spool in an object store"] = "moto is not installed: scripts/setup --dev"
     seed = secrets.randbelow(SEED_MAX) if arguments.seed is None else arguments.seed
-    repeat = f"scripts/bench chaos --spool {arguments.spool} --seconds {arguments.seconds} --seed {seed}"
+    only = "" if arguments.only is KINDS else f" --only {shlex.join(arguments.only)}"
+    repeat = f"scripts/bench chaos --spool {arguments.spool} --seconds {arguments.seconds} --seed {seed}{only}"
     console.print(f"seed {seed}; the same again: {repeat}")
     debian.ensure_tools()
     debian.make(debian.cached_root())
     results = {}
     with _ended_by_signals():
         for phase in phases:
-            results[phase] = _run(phase, seed, arguments.seconds / len(phases), arguments, console)
+            plan = Plan(seed, arguments.seconds / len(phases), arguments.only)
+            results[phase] = _run(phase, plan, arguments, console)
     print_report(results, missing, repeat, console)
     return {
         "question": "whether anything acknowledged is lost or doubled, whatever fails meanwhile",
@@ -79,13 +98,13 @@ def chaos(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     }
 
 
-def _run(phase: str, seed: int, duration_s: float, arguments: argparse.Namespace, console: Console) -> Result:
+def _run(phase: str, plan: Plan, arguments: argparse.Namespace, console: Console) -> Result:
     folder = Path(tempfile.mkdtemp(prefix="poolhouse-chaos-"))
     progress = Progress(phase, console)
     progress("starting servers and services")
     try:
         with _spool(phase, folder, on_own_disk=arguments.own_mounts) as spool, running(folder, spool.url) as system:
-            return Phase(seed, system, spool, progress).run(duration_s)
+            return Phase(plan, system, spool, progress).run()
     finally:
         progress.end()
         if arguments.logs:

@@ -101,7 +101,7 @@ class _PostgresRestarted(Fault):
 class _AnswersLost(Fault):
     """The database does what it is asked, but its answers are lost and its connections reset: to all, or to COMMITs."""
 
-    kind, target, longest_s = "database's answers lost", "database", 1.0
+    kind, target, longest_s = "database answers lost", "database", 1.0
 
     def begin(self) -> str:
         after = "COMMIT" if self.chance < 0.7 else ""
@@ -139,7 +139,7 @@ class _RedisEmptied(Fault):
 class _DiskFull(Fault):
     """The spool's disk has no room, or room for a part of a file."""
 
-    kind, target, longest_s = "spool's disk full", "spool", 8.0
+    kind, target, longest_s = "spool disk full", "spool", 8.0
 
     @property
     def _disk(self) -> Disk:
@@ -174,7 +174,7 @@ class _StoreFault(Fault):
 class _StoreRefuses(_StoreFault):
     """The spool's object store refuses connections."""
 
-    kind = "spool's store refuses"
+    kind = "store refuses"
 
     def begin(self) -> str:
         self.network.refuse()
@@ -184,7 +184,7 @@ class _StoreRefuses(_StoreFault):
 class _StoreSilent(_StoreFault):
     """The spool's object store does not answer."""
 
-    kind = "spool's store silent"
+    kind = "store silent"
 
     def begin(self) -> str:
         self.network.fall_silent()
@@ -205,6 +205,9 @@ _EVERYWHERE: tuple[type[Fault], ...] = (
 )
 _ON_DISK: tuple[type[Fault], ...] = (_DiskFull,)
 _IN_STORE: tuple[type[Fault], ...] = (_StoreRefuses, _StoreSilent)
+
+
+KINDS = tuple(fault.kind for fault in (*_EVERYWHERE, *_ON_DISK, *_IN_STORE))
 
 
 def faults_of(spool: Spool) -> dict[str, type[Fault]]:

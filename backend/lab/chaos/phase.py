@@ -1,7 +1,7 @@
 """A phase: a system with one kind of spool, load and faults for a while, then calm, then the checker."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Thread
 
@@ -29,6 +29,16 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What a phase is made from."""
+
+    seed: int
+    duration_s: float
+    kinds: Sequence[str]
+    """of faults, as far as they can strike"""
+
+
+@dataclass(frozen=True)
 class Result:
     """What a phase has shown."""
 
@@ -50,15 +60,15 @@ class Result:
 class Phase:
     """The load and the faults on one system."""
 
-    def __init__(self, seed: int, system: System, spool: Spool, say: Say) -> None:
-        self.seed, self.system, self.spool, self.say = seed, system, spool, say
+    def __init__(self, plan: Plan, system: System, spool: Spool, say: Say) -> None:
+        self.plan, self.system, self.spool, self.say = plan, system, spool, say
         self.history = History()
         self.deadline = Deadline()
         self.begun_s = time.monotonic()
         self._failures: list[Exception] = []
         self._active: list[tuple[float, kinds.Fault, Struck]] = []
 
-    def run(self, duration_s: float) -> Result:
+    def run(self) -> Result:
         """Load and strike for so long, heal, wait until every job is over, and check.
 
         Raises:
@@ -70,7 +80,7 @@ class Phase:
         self.begun_s = time.monotonic()
         for thread in threads:
             thread.start()
-        self._strike(duration_s)
+        self._strike()
         self.deadline.enough.set()
         self._await_clients(threads)
         self._drain("waiting until every job is over")
@@ -78,7 +88,8 @@ class Phase:
         problems = self._check_waiting(waiting)
         self._retry(waiting)
         left = [batch for batch in batches_of(self.system) if batch.state != DONE]
-        problems += [problem for problem in self._check_waiting(left) if problem not in problems]
+        known = {problem.batch_id for problem in problems}
+        problems += [problem for problem in self._check_waiting(left) if problem.batch_id not in known]
         self.say("reading everything back")
         self._ask("clean_spool", "--older-than", "0")
         found = look(self.system, token, self.spool.locations())
@@ -97,19 +108,19 @@ class Phase:
     def _clients(self, token: str) -> list[Client | Operator]:
         (self.system.folder / "inputs").mkdir()
         given = (self.history, self.deadline)
-        clients: list[Client | Operator] = [Operator(self.system, orders(self.seed), *given)]
+        clients: list[Client | Operator] = [Operator(self.system, orders(self.plan.seed), *given)]
         for number in range(HTTP_CLIENTS):
-            client = HttpClient(self.system, http_uploads(self.seed, f"http-{number}"), *given)
+            client = HttpClient(self.system, http_uploads(self.plan.seed, f"http-{number}"), *given)
             client.token = token
             clients.append(client)
         for number in range(COMMAND_CLIENTS):
-            clients.append(CommandClient(self.system, command_uploads(self.seed, f"cli-{number}"), *given))
+            clients.append(CommandClient(self.system, command_uploads(self.plan.seed, f"cli-{number}"), *given))
         return clients
 
-    def _strike(self, duration_s: float) -> None:
+    def _strike(self) -> None:
         """Begin and end faults as they are due; one whose target is still struck waits for its turn."""
-        known = kinds.faults_of(self.spool)
-        due = strikes(self.seed, list(known), duration_s)
+        known, duration_s = kinds.faults_of(self.spool), self.plan.duration_s
+        due = strikes(self.plan.seed, [kind for kind in known if kind in self.plan.kinds], duration_s)
         try:
             while (now_s := time.monotonic() - self.begun_s) < duration_s:
                 self._heal(until_s=now_s)

@@ -60,6 +60,8 @@ def strikes(seed: int, kinds: Sequence[str], duration_s: float) -> list[Strike]:
     gap_s = min(GAP_S, (1 - CALM_SHARE) * duration_s / (len(kinds) + 1))
     longest_s = max(LASTS_S[0], min(LASTS_S[1], duration_s / 5))
     planned: list[Strike] = []
+    if not kinds:
+        return planned
     at_s = CALM_SHARE * duration_s
     while True:
         for kind in chance.sample(kinds, len(kinds)):

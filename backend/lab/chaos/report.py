@@ -1,5 +1,6 @@
 """How a run is told: where every row is, what waits and why, and of each problem how it came about."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -8,13 +9,15 @@ from typing import Any
 from rich.console import Console
 
 from lab.chaos.checker import Problem
-from lab.chaos.found import Batch
+from lab.chaos.found import CANCELLED, Batch
 from lab.chaos.history import History
 from lab.chaos.phase import Result
 from poolhouse.display.console import table
 
 EXPLAINED = 3
 REASON_LENGTH = 110
+PROCESS = re.compile(r"\w+@\S+:\d+")
+"""as workers name themselves: the same reason of another process is no other"""
 COUNTS = {
     "sent": "rows of acknowledged uploads",
     "loaded": "loaded once",
@@ -83,7 +86,8 @@ def _print_waiting(phase: str, result: Result, console: Console) -> None:
 def _reasons(batches: Iterable[Batch]) -> dict[tuple[str, str], list[int]]:
     reasons: dict[tuple[str, str], list[int]] = {}
     for batch in batches:
-        reason = batch.error.replace(batch.location, "…").replace(batch.file_name, "…") or "as the operator asked"
+        error = PROCESS.sub("…", batch.error.replace(batch.location, "…").replace(batch.file_name, "…"))
+        reason = error or ("as the operator asked" if batch.state == CANCELLED else "no reason")
         reasons.setdefault((batch.state, reason[:REASON_LENGTH]), []).append(batch.rows)
     return reasons
 
