@@ -204,6 +204,11 @@ def test_a_batch_that_waits_for_an_input_that_is_gone_can_never_be_loaded() -> N
     assert problems_of(replace(parked, location="/in/a.csv"), history_of(11), frozenset()) == set()
 
 
+def test_what_passes_by_itself_parks_no_batch() -> None:
+    parked = replace(SECOND, state="parked", error="the store refused the connection")
+    assert problems_of(parked, history_of(11)) == {"parked for what passes"}
+
+
 def test_a_batch_that_blames_killed_workers_has_seen_as_many_killed() -> None:
     history = history_of(11)
     parked = replace(SECOND, state="parked", error="2 attempts ended without a word: its worker was killed, or …")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from lab.chaos.found import CANCELLED, DONE, Batch, Found, Reject
+from lab.chaos.found import CANCELLED, DONE, PARKED, Batch, Found, Reject
 from lab.chaos.history import Attempt, History, Outcome
 from lab.chaos.payload import Upload
 from lab.chaos.spools import LOCATION
@@ -135,18 +135,26 @@ def check_waiting(
             continue
         if not has_input(batch, spooled):
             problems.append(_of_batch("input deleted", batch, f"{batch.location} is not in the spool: {batch.error}"))
-        if batch.state == CANCELLED:
+        elif batch.state == CANCELLED:
             if batch.job_id not in cancelled:
                 problems.append(_of_batch("waits without a reason", batch, "nobody cancelled it"))
         elif not batch.error:
             problems.append(_of_batch("waits without a reason", batch, "its error is empty"))
-        elif "was killed" in batch.error:
-            end_s = batch.finished_s or float("inf")
-            kills = sum(batch.created_s <= kill_s <= end_s for kill_s in kills_s)
-            if kills < max_attempts:
-                detail = f"{kills} worker processes were killed since it was made: {batch.error}"
-                problems.append(_of_batch("false reason", batch, detail))
+        elif batch.state == PARKED:
+            problems += _parked(batch, kills_s, max_attempts)
     return problems
+
+
+def _parked(batch: Batch, kills_s: Sequence[float], max_attempts: int) -> Iterator[Problem]:
+    """Every file is good and every fault passes by itself, so only a worker that is killed again and again may park."""
+    if "was killed" not in batch.error:
+        yield _of_batch("parked for what passes", batch, batch.error)
+        return
+    end_s = batch.finished_s or float("inf")
+    kills = sum(batch.created_s <= kill_s <= end_s for kill_s in kills_s)
+    if kills < max_attempts:
+        detail = f"{kills} worker processes were killed since it was made: {batch.error}"
+        yield _of_batch("false reason", batch, detail)
 
 
 def _of_batch(rule: str, batch: Batch, detail: str) -> Problem:

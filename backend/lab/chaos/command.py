@@ -79,7 +79,7 @@ def chaos(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     seed = secrets.randbelow(SEED_MAX) if arguments.seed is None else arguments.seed
     only = "" if arguments.only is KINDS else f" --only {shlex.join(arguments.only)}"
     repeat = f"scripts/bench chaos --spool {arguments.spool} --seconds {arguments.seconds} --seed {seed}{only}"
-    console.print(f"seed {seed}; the same again: {repeat}")
+    console.print(f"seed {seed}; the same again: {repeat}", soft_wrap=True)
     debian.ensure_tools()
     debian.make(debian.cached_root())
     results = {}

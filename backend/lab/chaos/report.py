@@ -12,6 +12,7 @@ from lab.chaos.checker import Problem
 from lab.chaos.found import CANCELLED, Batch
 from lab.chaos.history import History
 from lab.chaos.phase import Result
+from lab.chaos.spools import LOCATION
 from poolhouse.display.console import table
 
 EXPLAINED = 3
@@ -43,10 +44,10 @@ def print_report(results: dict[str, Result], missing: dict[str, str], repeat: st
     for phase, result in results.items():
         _print_problems(phase, result, console)
     for what, reason in missing.items():
-        console.print(f"not available: {what}: {reason}")
+        console.print(f"not available: {what}: {reason}", soft_wrap=True)
     count = sum(len(result.problems) for result in results.values())
     console.print(f"\nverdict: {f'{count} problems' if count else 'nothing acknowledged was lost or doubled'}")
-    console.print(f"the same again: {repeat}")
+    console.print(f"the same again: {repeat}", soft_wrap=True)
 
 
 def _print_counts(results: dict[str, Result], console: Console) -> None:
@@ -86,7 +87,8 @@ def _print_waiting(phase: str, result: Result, console: Console) -> None:
 def _reasons(batches: Iterable[Batch]) -> dict[tuple[str, str], list[int]]:
     reasons: dict[tuple[str, str], list[int]] = {}
     for batch in batches:
-        error = PROCESS.sub("…", batch.error.replace(batch.location, "…").replace(batch.file_name, "…"))
+        error = batch.error.replace(batch.location.removeprefix(LOCATION), "…").replace(batch.file_name, "…")
+        error = PROCESS.sub("…", error)
         reason = error or ("as the operator asked" if batch.state == CANCELLED else "no reason")
         reasons.setdefault((batch.state, reason[:REASON_LENGTH]), []).append(batch.rows)
     return reasons
