@@ -13,6 +13,7 @@ import pytest
 from config.env import CHECKOUT
 from sandbox.processes import marked_processes
 
+MARK = "CHAOS_TEST"
 DEADLINE_S = 600
 """on the busiest machine; a quiet one takes half a minute"""
 
@@ -22,7 +23,7 @@ def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "lab", "chaos", "--seed", "1", *arguments],
         cwd=CHECKOUT,
-        env={**os.environ, "TMPDIR": str(folder)},
+        env={**os.environ, "TMPDIR": str(folder), MARK: str(folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -31,7 +32,7 @@ def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
 
 def assert_nothing_is_left(folder: Path) -> None:
     assert list(folder.iterdir()) == []
-    assert marked_processes(f"TMPDIR={folder}") == []
+    assert marked_processes(f"{MARK}={folder}") == []
 
 
 @pytest.mark.parametrize("spool", ["folder", "store"])

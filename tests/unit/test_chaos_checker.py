@@ -199,9 +199,11 @@ def test_a_batch_that_waits_says_why() -> None:
 
 
 def test_a_batch_that_waits_for_an_input_that_is_gone_can_never_be_loaded() -> None:
-    parked = replace(SECOND, state="parked", error="no such file")
-    assert problems_of(parked, history_of(11), frozenset()) == {"input deleted"}
-    assert problems_of(replace(parked, location="/in/a.csv"), history_of(11), frozenset()) == set()
+    for state in ("queued", "parked", "cancelled"):
+        batch = replace(SECOND, state=state, error="no such file")
+        assert problems_of(batch, history_of(11), frozenset()) == {"input deleted"}
+    outside = replace(SECOND, state="queued", error="no such file", location="/in/a.csv")
+    assert problems_of(outside, history_of(11), frozenset()) == set()
 
 
 def test_what_passes_by_itself_parks_no_batch() -> None:

@@ -257,12 +257,14 @@ def running(folder: Path, spool: str) -> Iterator[System]:
     queue = read(Queue).model_copy(update={"redis_port": redis_port})
     place = Place(debian.cached_root(), folder / "servers", die_with_parent=True)
     place.data.mkdir(parents=True)
-    (folder / "log").mkdir()
+    for name in ("log", "tmp"):
+        (folder / name).mkdir()
     with relay(relayed_port, db_port) as database_network:
         environment = {
             **os.environ,  # noqa: TID251 - handed on
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # noqa: TID251 - handed on
             "PYTHONUNBUFFERED": "1",
+            "TMPDIR": str(folder / "tmp"),  # who is killed does not clean up
             MARK: str(folder),
             "SANDBOX_DIR": str(folder),
             "DB_PORT": str(relayed_port),
