@@ -20,7 +20,7 @@ from lab.chaos.plan import Order
 from lab.chaos.system import System
 from sandbox.servers import HOST
 
-HTTP_TIMEOUT_S = 20
+HTTP_TIMEOUT_S = 30
 COMMAND_TIMEOUT_S = 90
 INTERRUPTED_TIMEOUT_S = 30
 BACKOFF_S = 1.0

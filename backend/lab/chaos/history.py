@@ -79,9 +79,9 @@ class History:
         with self.lock:
             self.acts.append(Act(time.time(), action, job_id, detail))
 
-    def struck(self, kind: str, detail: str) -> Fault:
-        """Record a fault that begins."""
-        fault = Fault(kind, detail, time.time())
+    def struck(self, kind: str) -> Fault:
+        """Record a fault that begins; what it struck and when it ended is added to what this returns."""
+        fault = Fault(kind, "", time.time())
         with self.lock:
             self.faults.append(fault)
         return fault

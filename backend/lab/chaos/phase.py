@@ -12,16 +12,16 @@ from lab.chaos.clients import Client, CommandClient, Deadline, HttpClient, Opera
 from lab.chaos.found import CANCELLED, DONE, PARKED, QUEUED, Batch, batches_of, look
 from lab.chaos.history import Fault as Struck
 from lab.chaos.history import History, Outcome
-from lab.chaos.plan import command_uploads, http_uploads, orders, strikes
+from lab.chaos.plan import Strike, command_uploads, http_uploads, orders, strikes
 from lab.chaos.spools import Spool
-from lab.chaos.system import Stopped, System
+from lab.chaos.system import INPUT_GRACE_S, Stopped, System
 
 HTTP_CLIENTS, COMMAND_CLIENTS = 4, 2
 TICK_S = 0.1
-ACKNOWLEDGED_WITHIN_S = 60
+ACKNOWLEDGED_WITHIN_S = 120
 """of the end of the faults: then clients give up"""
-CLIENTS_END_WITHIN_S = 240
-STALLED_S = 60
+CLIENTS_END_WITHIN_S = 300
+STALLED_S = 120
 """without a batch that is finished: what still waits is said to wait"""
 DRAINED_WITHIN_S = 600
 ASKED_AGAIN = 5
@@ -91,6 +91,7 @@ class Phase:
         known = {problem.batch_id for problem in problems}
         problems += [problem for problem in self._check_waiting(left) if problem.batch_id not in known]
         self.say("reading everything back")
+        time.sleep(INPUT_GRACE_S)
         self._ask("clean_spool", "--older-than", "0")
         found = look(self.system, token, self.spool.locations())
         verdict = check(self.history, found)
@@ -121,22 +122,23 @@ class Phase:
         """Begin and end faults as they are due; one whose target is still struck waits for its turn."""
         known, duration_s = kinds.faults_of(self.spool), self.plan.duration_s
         due = strikes(self.plan.seed, [kind for kind in known if kind in self.plan.kinds], duration_s)
-        try:
-            while (now_s := time.monotonic() - self.begun_s) < duration_s:
-                self._heal(until_s=now_s)
-                struck = {fault.target for _, fault, _ in self._active}
-                ready = (strike for strike in due if strike.at_s <= now_s and known[strike.kind].target not in struck)
-                if (strike := next(ready, None)) is not None:
-                    due.remove(strike)
-                    fault = known[strike.kind](self.system, self.spool, strike.chance)
-                    event = self.history.struck(strike.kind, fault.begin())
-                    lasts_s = min(strike.lasts_s, fault.longest_s)
-                    self._active.append((time.monotonic() - self.begun_s + lasts_s, fault, event))
-                self.system.keep_up()
-                self.say(self._progress(now_s, duration_s))
-                time.sleep(TICK_S)
-        finally:
-            self._heal(until_s=float("inf"))
+        while (now_s := time.monotonic() - self.begun_s) < duration_s:
+            self._heal(until_s=now_s)
+            struck = {fault.target for _, fault, _ in self._active}
+            ready = (strike for strike in due if strike.at_s <= now_s and known[strike.kind].target not in struck)
+            if (strike := next(ready, None)) is not None:
+                due.remove(strike)
+                self._begin(known[strike.kind], strike)
+            self.system.keep_up()
+            self.say(self._progress(now_s, duration_s))
+            time.sleep(TICK_S)
+        self._heal(until_s=float("inf"))
+
+    def _begin(self, kind: type[kinds.Fault], strike: Strike) -> None:
+        fault, event = kind(self.system, self.spool, strike.chance), self.history.struck(strike.kind)
+        event.detail = fault.begin()
+        ends_s = time.monotonic() - self.begun_s + min(strike.lasts_s, fault.longest_s)
+        self._active.append((ends_s, fault, event))
 
     def _heal(self, until_s: float) -> None:
         for item in [item for item in self._active if item[0] <= until_s]:

@@ -18,7 +18,7 @@ from lab.chaos.relay import HOST, Relay, relay
 from lab.chaos.system import quiet_ports
 
 DISK_BYTES = 96 << 20
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 120
 OPTIONS = "scheme=http&region=us-east-1&allow_bucket_creation=true"
 LOCATION = "spool:"
 """what the ledger puts before the path of a file in the spool"""

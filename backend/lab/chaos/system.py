@@ -26,9 +26,10 @@ from sandbox.processes import children_of, marked_processes
 from sandbox.servers import HOST, Place, Server, broker, timescale
 from sandbox.stack import MARK
 
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 120
 RESTART_DELAY_S = 1.0
 COMMAND_TIMEOUT_S = 120
+INPUT_GRACE_S = 2
 PORTS_BELOW_EPHEMERAL = 10_000
 SETTINGS = {
     "CELERY_WORKER_RUNNING": "",
@@ -39,8 +40,11 @@ SETTINGS = {
     "INGEST_RESEND_AFTER_S": "3",
     "INGEST_UPLOAD_IDLE_S": "10",
     "INGEST_TIME_LIMIT_S": "60",
+    "INGEST_CLEAN_INTERVAL_S": "3",
+    "INGEST_INPUT_GRACE_S": str(INPUT_GRACE_S),
+    "INGEST_SPOOL_MIN_FREE_BYTES": "0",
 }
-"""waits that are shorter than by default, so that a short run has seen each of them end"""
+"""waits that are shorter than by default, so that a short run has seen each of them end, and a disk that may be full"""
 
 
 def quiet_ports(count: int) -> list[int]:
