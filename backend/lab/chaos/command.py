@@ -65,17 +65,8 @@ def _seconds(text: str) -> int:
 
 def chaos(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Strike everything at random under load, and hold what is left against what was acknowledged."""
-    missing: dict[str, str] = {}
-    if not arguments.own_mounts:
-        if obstacle := mounts.obstacle():
-            missing["a full disk"] = obstacle
-        else:
-            shutil.rmtree(read(Ingest).ingest_spool)  # which this process would have done at its end
-            mounts.enter()
-    phases = list(SPOOLS[arguments.spool])
-    if STORE in phases and not spools.has_object_store():
-        phases.remove(STORE)
-        missing["a spool in an object store"] = "moto is not installed: scripts/setup --dev"
+    missing = {} if arguments.own_mounts else _enter_own_mounts()
+    phases = _phases(arguments.spool, missing)
     seed = secrets.randbelow(SEED_MAX) if arguments.seed is None else arguments.seed
     only = "" if arguments.only is KINDS else f" --only {shlex.join(arguments.only)}"
     repeat = f"scripts/bench chaos --spool {arguments.spool} --seconds {arguments.seconds} --seed {seed}{only}"
@@ -98,6 +89,26 @@ def chaos(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     }
 
 
+def _enter_own_mounts() -> dict[str, str]:
+    """Begin again where a disk can be mounted; return only if that cannot be had: what is missing, and why."""
+    obstacle = mounts.obstacle()
+    if not obstacle:
+        shutil.rmtree(read(Ingest).ingest_spool)  # which this process would have done at its end
+        mounts.enter()
+    return {"spool disk full": obstacle}
+
+
+def _phases(spool: str, missing: dict[str, str]) -> list[str]:
+    """Choose what is asked for and can be had; the rest is noted as missing."""
+    phases = list(SPOOLS[spool])
+    if STORE in phases and not spools.has_object_store():
+        phases.remove(STORE)
+        missing["store refuses, store silent"] = "moto is not installed: scripts/setup --dev"
+        if not phases:
+            raise SystemExit(f"a spool in an object store: {missing.popitem()[1]}")
+    return phases
+
+
 def _run(phase: str, plan: Plan, arguments: argparse.Namespace, console: Console) -> Result:
     folder = Path(tempfile.mkdtemp(prefix="poolhouse-chaos-"))
     progress = Progress(phase, console)
@@ -107,7 +118,7 @@ def _run(phase: str, plan: Plan, arguments: argparse.Namespace, console: Console
             return Phase(plan, system, spool, progress).run()
     finally:
         progress.end()
-        if arguments.logs:
+        if arguments.logs and (folder / "log").exists():
             shutil.copytree(folder / "log", arguments.logs / phase.replace(" ", "-"), dirs_exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
