@@ -17,7 +17,7 @@ from config.env import CHECKOUT, Queue, Web, read
 from poolhouse.reports.report import ProcessReport
 from poolhouse.reports.store import ReportStore
 from sandbox.errors import SandboxError
-from sandbox.processes import is_listening, stop_process
+from sandbox.processes import is_listening, marked_processes, stop_process
 from sandbox.servers import Server
 from sandbox.services import sandbox_dir
 
@@ -126,7 +126,7 @@ class Stack:
 
     def stop_left_behind(self) -> int:
         """End every process of this stack, whoever started it; give how many there were."""
-        left = [pid for pid in _processes_marked(f"{MARK}={self.folder}") if pid != os.getpid()]
+        left = [pid for pid in marked_processes(f"{MARK}={self.folder}") if pid != os.getpid()]
         for pid in left:
             stop_process(pid, signal.SIGTERM, STOP_TIMEOUT_S + 5)  # a manager gives its children so long
         return len(left)
@@ -166,16 +166,3 @@ class Stack:
 def stack_of_environment() -> Stack:
     """The stack as the environment and .env have it."""
     return Stack(sandbox_dir(), read(Web).web_port, read(Queue).url)
-
-
-def _processes_marked(mark: str) -> list[int]:
-    """Processes with a variable, the oldest first: each manager before what it manages, so that they end in order."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
-                started = int((folder / "stat").read_text().rpartition(")")[2].split()[19])
-                found.append((started, int(folder.name)))
-        except OSError:
-            continue  # it has ended, or is another user's
-    return [pid for _, pid in sorted(found)]

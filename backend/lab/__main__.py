@@ -22,6 +22,7 @@ from rich.console import Console  # noqa: E402
 
 from config.env import CHECKOUT  # noqa: E402
 from lab import connect_report, engine_report, ingest_report, strategies_command  # noqa: E402
+from lab.chaos import command as chaos_command  # noqa: E402
 
 WIDTH = 120
 """of what is written to a file or a pipe"""
@@ -77,6 +78,9 @@ def main() -> int:
     connects.set_defaults(measure=connect)
     strategies = experiments.add_parser("strategies", help="every way to keep connections (manage.py lab_compare)")
     strategies_command.add_arguments(strategies)
+    chaos = experiments.add_parser("chaos", help="whether anything acknowledged is lost or doubled, whatever fails")
+    chaos_command.add_arguments(chaos)
+    chaos.set_defaults(measure=chaos_command.chaos)
     compared.add_argument("--rounds", type=int, default=5)
     engines.add_argument("--rounds", type=int, default=25, help="of a second for each way")
     connects.add_argument("--rounds", type=int, default=15, help="of ten connections for each way and driver")
@@ -88,7 +92,7 @@ def main() -> int:
     result = arguments.measure(arguments, Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
-    return 0
+    return 1 if result.get("failed") else 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,175 @@
+"""`scripts/bench chaos`: the phases one after the other, and what is cleaned up however it ends."""
+
+import argparse
+import secrets
+import shlex
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from config.env import Ingest, read
+from lab.chaos import mounts, spools
+from lab.chaos.faults import KINDS
+from lab.chaos.phase import Phase, Plan, Result
+from lab.chaos.report import document, print_report
+from lab.chaos.spools import Spool
+from lab.chaos.system import running
+from sandbox import debian
+
+SECONDS = 600
+SEED_MAX = 1_000_000
+LINE_INTERVAL_S, TERMINAL_INTERVAL_S = 15.0, 2.0
+FOLDER, STORE = "folder", "object store"
+SPOOLS = {"folder": (FOLDER,), "store": (STORE,), "both": (FOLDER, STORE)}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "--seconds",
+        type=_seconds,
+        default=SECONDS,
+        metavar="N",
+        help="of load and faults in all (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="of the schedule; without it one is drawn, and printed")
+    parser.add_argument(
+        "--spool", choices=SPOOLS, default="both", help="what to have, one after the other (default: both)"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=KINDS,
+        default=KINDS,
+        metavar="FAULT",
+        help=f"strike with these alone, of: {', '.join(KINDS)}",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write counts, problems and the whole history")
+    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep the services' logs there")
+    parser.add_argument(mounts.OWN_MOUNTS, action="store_true", help=argparse.SUPPRESS)
+
+
+def _seconds(text: str) -> int:
+    if not text.isdecimal() or not 4 <= int(text) <= 86_400:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds from 4 to 86400, got {text!r}")
+    return int(text)
+
+
+def chaos(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Strike everything at random under load, and hold what is left against what was acknowledged."""
+    missing = {} if arguments.own_mounts else _enter_own_mounts()
+    phases = _phases(arguments.spool, missing)
+    seed = secrets.randbelow(SEED_MAX) if arguments.seed is None else arguments.seed
+    only = "" if arguments.only is KINDS else f" --only {shlex.join(arguments.only)}"
+    repeat = f"scripts/bench chaos --spool {arguments.spool} --seconds {arguments.seconds} --seed {seed}{only}"
+    console.print(f"seed {seed}; the same again: {repeat}", soft_wrap=True)
+    debian.ensure_tools()
+    debian.make(debian.cached_root())
+    results = {}
+    with _ended_by_signals():
+        for phase in phases:
+            plan = Plan(seed, arguments.seconds / len(phases), arguments.only)
+            results[phase] = _run(phase, plan, arguments, console)
+    print_report(results, missing, repeat, console)
+    return {
+        "question": "whether anything acknowledged is lost or doubled, whatever fails meanwhile",
+        "command": repeat,
+        "seed": seed,
+        "not_available": missing,
+        "failed": any(result.problems for result in results.values()),
+        "phases": {phase: document(result) for phase, result in results.items()},
+    }
+
+
+def _enter_own_mounts() -> dict[str, str]:
+    """Begin again where a disk can be mounted; return only if that cannot be had: what is missing, and why."""
+    obstacle = mounts.obstacle()
+    if not obstacle:
+        shutil.rmtree(read(Ingest).ingest_spool)  # which this process would have done at its end
+        mounts.enter()
+    return {"spool disk full": obstacle}
+
+
+def _phases(spool: str, missing: dict[str, str]) -> list[str]:
+    """Choose what is asked for and can be had; the rest is noted as missing."""
+    phases = list(SPOOLS[spool])
+    if STORE in phases and not spools.has_object_store():
+        phases.remove(STORE)
+        missing["store refuses, store silent"] = "moto is not installed: scripts/setup --dev"
+        if not phases:
+            raise SystemExit(f"a spool in an object store: {missing.popitem()[1]}")
+    return phases
+
+
+def _run(phase: str, plan: Plan, arguments: argparse.Namespace, console: Console) -> Result:
+    folder = Path(tempfile.mkdtemp(prefix="poolhouse-chaos-"))
+    progress = Progress(phase, console)
+    progress("starting servers and services")
+    try:
+        with _spool(phase, folder, on_own_disk=arguments.own_mounts) as spool, running(folder, spool.url) as system:
+            return Phase(plan, system, spool, progress).run()
+    finally:
+        progress.end()
+        if arguments.logs and (folder / "log").exists():
+            shutil.copytree(folder / "log", arguments.logs / phase.replace(" ", "-"), dirs_exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _spool(phase: str, folder: Path, *, on_own_disk: bool) -> Iterator[Spool]:
+    where = spools.in_folder(folder, on_own_disk=on_own_disk) if phase == FOLDER else spools.in_object_store(folder)
+    with where as spool:
+        yield spool
+
+
+class Progress:
+    """Says how far a phase is: in place on a terminal, elsewhere a line now and then."""
+
+    def __init__(self, phase: str, console: Console) -> None:
+        self._phase, self._console = phase, console
+        self._status = console.status("") if console.is_terminal else None
+        self._interval_s = TERMINAL_INTERVAL_S if self._status else LINE_INTERVAL_S
+        self._said_s = float("-inf")
+        if self._status:
+            self._status.start()
+
+    def __call__(self, text: str) -> None:
+        """Take note, and say it if the last time was a while ago."""
+        if time.monotonic() - self._said_s < self._interval_s:
+            return
+        self._said_s = time.monotonic()
+        line = f"{self._phase}: {text}"
+        if self._status:
+            self._status.update(line)
+        else:
+            self._console.print(line, soft_wrap=True)
+
+    def end(self) -> None:
+        """Leave the terminal as it was."""
+        if self._status:
+            self._status.stop()
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGINT end a block in good order; a second one does not disturb the cleaning up."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    before = {each: signal.signal(each, end) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -1,0 +1,114 @@
+"""What the database, the spool and the reject files hold when all is over."""
+
+import http.client
+import json
+import urllib.request
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import PurePath
+
+from lab.chaos.payload import BEGIN_S, DAY_S
+from lab.chaos.system import System
+
+QUEUED, DONE, PARKED, CANCELLED = "queued", "done", "parked", "cancelled"
+HTTP_TIMEOUT_S = 60
+
+BATCHES_SQL = """
+    SELECT batch.id, batch.job_id, file.name, file.location, state, row_count,
+           inserted_count, skipped_count, rejected_count, error,
+           extract(epoch FROM job.created_at)::float8, extract(epoch FROM finished_at)::float8
+    FROM ingest_batch batch JOIN ingest_file file ON file.id = file_id JOIN ingest_job job ON job.id = batch.job_id
+    ORDER BY batch.id
+"""
+READINGS_SQL = """
+    SELECT labels ->> 'device', array_agg(extract(epoch FROM time)::bigint ORDER BY time),
+           array_agg(value ORDER BY time)
+    FROM reading JOIN series ON series.id = series_id GROUP BY series_id, labels
+"""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of the ledger."""
+
+    batch_id: int
+    job_id: int
+    file_name: str
+    location: str
+    state: str
+    rows: int
+    inserted: int
+    skipped: int
+    rejected: int
+    error: str
+    created_s: float
+    """its job"""
+    finished_s: float | None = None
+
+    @property
+    def upload(self) -> str:
+        """The name of the upload that it is a part of."""
+        return PurePath(self.file_name).name.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A rejected row, as its job lists it."""
+
+    line: int
+    raw: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """Everything at the end."""
+
+    batches: tuple[Batch, ...]
+    readings: dict[str, frozenset[int]]
+    """the numbers of the rows that are loaded, by device"""
+    altered: dict[str, list[str]] = field(default_factory=dict)
+    """readings that are not as any row was sent, by device"""
+    rejects: dict[int, list[Reject]] = field(default_factory=dict)
+    """by job"""
+    unreadable: dict[int, str] = field(default_factory=dict)
+    """jobs whose rejects cannot be read, and why"""
+    spooled: frozenset[str] = frozenset()
+    """what is in the spool after `clean_spool`"""
+
+
+def batches_of(system: System) -> tuple[Batch, ...]:
+    """Return the ledger's batches."""
+    return tuple(Batch(*row) for row in system.query(BATCHES_SQL))
+
+
+def look(system: System, token: str, spooled: frozenset[str]) -> Found:
+    """Read everything back."""
+    batches = batches_of(system)
+    readings, altered = _readings(system)
+    rejects: dict[int, list[Reject]] = {}
+    unreadable: dict[int, str] = {}
+    for job_id in sorted({batch.job_id for batch in batches if batch.rejected}):
+        try:
+            rejects[job_id] = _rejects(f"{system.address}/api/jobs/{job_id}/rejects/", token)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            unreadable[job_id] = f"{type(error).__name__}: {error}"
+    return Found(batches, readings, altered, rejects, unreadable, spooled)
+
+
+def _readings(system: System) -> tuple[dict[str, frozenset[int]], dict[str, list[str]]]:
+    """Read the hypertable; a row's number is both in its time and in its value."""
+    numbers: dict[str, set[int]] = defaultdict(set)
+    altered: dict[str, list[str]] = defaultdict(list)
+    for device, times_s, values in system.query(READINGS_SQL):
+        for time_s, value in zip(times_s, values, strict=True):
+            if (time_s - BEGIN_S) % DAY_S == value:
+                numbers[device].add(int(value))
+            else:
+                altered[device].append(f"{value:g} at {time_s} s")
+    return {device: frozenset(found) for device, found in numbers.items()}, dict(altered)
+
+
+def _rejects(address: str, token: str) -> list[Reject]:
+    request = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"})  # noqa: S310 - our own address
+    with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_S) as answer:  # noqa: S310 - our own address
+        return [Reject(line["line"], line["raw"]) for line in map(json.loads, answer)]
