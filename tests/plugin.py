@@ -3,6 +3,7 @@
 It is loaded by name (`-p tests.plugin`), because pytest-django reads the settings before any conftest is.
 """
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from sandbox.isolation import free_ports, isolate, isolated_servers, superuser_sql
 
 isolate("tests")
+# A test that is not about a source that hangs waits for it: on a busy machine an answer takes its time.
+os.environ["POOLHOUSE_MONITOR_TIMEOUT_S"] = "60"
 
 from sandbox.servers import Place  # noqa: E402 - it reads the environment
 
