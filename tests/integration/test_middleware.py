@@ -321,25 +321,24 @@ def test_a_slow_statement_that_comes_again_is_counted(
 
 
 @pytest.mark.parametrize(
-    ("limit", "address", "text", "under"),
+    ("limit", "over_and_under", "text"),
     [
-        ({"REQUEST_QUERIES": 2}, "/query/3", "costly request GET /query/3, view query: 3 queries in ", "/query/2"),
+        ({"REQUEST_QUERIES": 2}, ("/query/3", "/query/2"), "costly request GET /query/3, view query: 3 queries in "),
         (
             {"SLOW_REQUEST_DATABASE_MS": 20},
-            "/sleep/",
+            ("/sleep/", "/query/0"),
             "costly request GET /sleep/, view sleep: 1 query in ",
-            "/query/0",
         ),
-        ({"POOL_WAIT_MS": 200}, "/hold/", "; waited 250 ms for a connection, held one for 6000 ms", "/query/1"),
-        ({"POOL_HOLD_MS": 5000}, "/hold/", "; waited 250 ms for a connection, held one for 6000 ms", "/query/1"),
+        ({"POOL_WAIT_MS": 200}, ("/hold/", "/query/1"), "; waited 250 ms for a connection, held one for 6000 ms"),
+        ({"POOL_HOLD_MS": 5000}, ("/hold/", "/query/1"), "; waited 250 ms for a connection, held one for 6000 ms"),
     ],
 )
 def test_a_request_is_logged_when_it_is_over_a_threshold(
-    limits: Limits, caplog: pytest.LogCaptureFixture, limit: dict[str, int], address: str, text: str, under: str
+    limits: Limits, caplog: pytest.LogCaptureFixture, limit: dict[str, int], over_and_under: tuple[str, str], text: str
 ) -> None:
     limits(**limit)
-    Client().get(address)
-    Client().get(under)
+    for address in over_and_under:
+        Client().get(address)
     (line,) = lines(caplog, "troubles")
     assert text in line.getMessage()
 

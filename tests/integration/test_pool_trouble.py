@@ -287,8 +287,8 @@ def test_who_is_interrupted_returning_leaves_nothing_behind(pool_of: MakePool) -
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         with frozen(pid):  # the ROLLBACK is not answered
+            threading.Timer(1, interrupt_and_thaw).start()
             with pytest.raises(Interruption):
-                threading.Timer(1, interrupt_and_thaw).start()
                 wrapper.close()
     finally:
         signal.signal(signal.SIGALRM, before)
