@@ -6,21 +6,25 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import pytest
 
 from sandbox.servers import Place
 
+T = TypeVar("T")
+
 # For what happens soon on an idle machine, and later on a busy one. Only what never happens takes so long.
 DEADLINE_S = 60
 
 
-def await_that(condition: Callable[[], object], what: str = "it", timeout_s: float = DEADLINE_S) -> None:
-    """Wait for what another process or thread is about to do."""
+def await_that(condition: Callable[[], T], what: str = "it", timeout_s: float = DEADLINE_S) -> T:
+    """Wait for what another process or thread is about to do; return the condition's answer."""
     deadline = time.monotonic() + timeout_s
-    while not condition():
+    while not (answer := condition()):
         assert time.monotonic() < deadline, f"{what} did not happen within {timeout_s} s"
         time.sleep(0.01)
+    return answer
 
 
 class Stopwatch:

@@ -22,6 +22,7 @@ from config.env import CHECKOUT, Database, Monitor, read
 from sandbox.debian import RootFolder
 from sandbox.processes import is_listening
 from sandbox.servers import HOST, Place, Server
+from tests.conftest import DEADLINE_S
 from tests.manifests import INI_TEXTS, container_of, find, parse, pod_of
 from tests.plugin import free_ports, superuser_sql
 
@@ -62,7 +63,7 @@ class Deployed:
             dbname=database,
             user=self.database.db_user,
             password=password or self.database.db_pass.get_secret_value(),
-            connect_timeout=5,
+            connect_timeout=DEADLINE_S,
         )
 
     def size(self, name: str) -> int:
@@ -155,7 +156,7 @@ def test_the_statement_timeout_holds_behind_it(pooler: Deployed) -> None:
 def test_a_migration_s_statements_take_their_time_all_the_same(database: Database) -> None:
     command = [sys.executable, str(CHECKOUT / "backend/manage.py"), "shell", "--verbosity", "0", "--command", ASK]
     environment = {**os.environ, "DB_NAME": database.db_name}
-    answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE_S)
     assert answer.stdout == "0\n", answer.stderr
 
 
@@ -193,7 +194,7 @@ def test_the_server_sees_no_more_connections_than_the_pool_has(pooler: Deployed)
             with closing(pooler.connect()) as connection, connection.cursor() as cursor:
                 # Whoever leaves in the midst of a transaction takes the server connection along.
                 connection.autocommit = True
-                together.wait(timeout=10)
+                together.wait(timeout=DEADLINE_S)
                 cursor.execute("SELECT pg_backend_pid(), pg_sleep(%s)", [hold_s])
                 backends.add(cursor.fetchall()[0][0])
         except (psycopg2.Error, threading.BrokenBarrierError) as problem:
@@ -234,13 +235,13 @@ def test_told_to_end_it_serves_the_clients_it_has(place: Place, database: Databa
             cursor.execute("SELECT 2")
             assert cursor.fetchone() == (2,)
             assert process.poll() is None
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=DEADLINE_S) == 0
     finally:
         server.stop()
 
 
 def _await_deafness(port: int) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + DEADLINE_S
     while is_listening(port):
         assert time.monotonic() < deadline, "it still takes clients"
         time.sleep(0.01)
