@@ -26,4 +26,8 @@ def servers() -> Iterator[Place]:
         # The application's role makes the test databases, which begin as copies of template1.
         superuser_sql("ALTER ROLE poolhouse CREATEDB")
         superuser_sql("CREATE EXTENSION IF NOT EXISTS timescaledb", database="template1")
+        # What they hold need not outlive them.
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            superuser_sql(f"ALTER SYSTEM SET {setting} = off")
+        superuser_sql("SELECT pg_reload_conf()")
         yield place
