@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 # For what happens soon on an idle machine, and later on a busy one. Only what never happens takes so long.
 DEADLINE_S = 60
+FOLDERS = ("acceptance", "integration", "unit")
 
 
 def await_that(condition: Callable[[], T], what: str = "it", timeout_s: float = DEADLINE_S) -> T:
@@ -64,6 +65,11 @@ def frozen(pid: int) -> Iterator[None]:
         timer.cancel()
         os.kill(pid, signal.SIGCONT)
     assert not goes_on.is_set(), f"the block waited for process {pid}, which was stopped"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest modules, those that run the services, so that no process ends long after the others."""
+    items.sort(key=lambda item: FOLDERS.index(item.path.parent.name))
 
 
 @pytest.fixture(scope="session")
