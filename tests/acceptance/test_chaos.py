@@ -153,18 +153,27 @@ def test_a_worker_process_killed_in_mid_copy_twenty_times_in_one_job(system: Sys
     job = system.enqueue(csv)
     chance = random.Random(20)
     killed: set[int] = set()
-    hits = 0
-    while hits < 20:
-        # The server takes a moment to close the connection of one that was killed.
-        victim = chance.choice(await_that(lambda: [pid for pid in system.loading_pids() if pid not in killed]))
-        time.sleep(chance.uniform(0, 0.03))  # anywhere in the COPY, or just behind it
-        os.kill(victim, signal.SIGSTOP)
-        hits += victim in system.loading_pids()
-        os.kill(victim, signal.SIGKILL)
-        killed.add(victim)
+
+    def kill_one_that_loads() -> bool:
+        """Hold the worker anywhere in its work, and kill one of its processes, if any is in the midst of a COPY."""
+        time.sleep(chance.uniform(0, 0.03))
+        os.killpg(worker, signal.SIGSTOP)
+        try:
+            # The server takes a moment to close the connection of one that was killed.
+            loading = sorted(set(system.loading_pids()) - killed)
+            if loading:
+                killed.add(victim := chance.choice(loading))
+                os.kill(victim, signal.SIGKILL)
+        finally:
+            os.killpg(worker, signal.SIGCONT)
+        return bool(loading)
+
+    worker = system.processes[0].pid
+    for _ in range(20):
+        await_that(kill_one_that_loads)
     system.assert_ends_exactly(job)
     ((attempts,),) = system.query("SELECT sum(attempts) FROM ingest_batch")
-    assert attempts >= BATCHES + hits
+    assert attempts >= BATCHES + 20
 
 
 def test_the_whole_worker_killed_and_started_again(system: System, csv: Path) -> None:

@@ -19,9 +19,8 @@ POOL_TIMEOUT_S = 10
 @pytest.fixture(scope="module")
 def exhausted(make_stack: Callable[..., Stack]) -> Iterator[Stack]:
     """A web whose two connections both wait for a lock that the test holds."""
-    stack = make_stack(
-        DB_MAX_CONNS_DEV="2", DB_MAX_OVERFLOW_DEV="0", WEB_PROCESSES="1", DB_POOL_TIMEOUT=str(POOL_TIMEOUT_S)
-    )
+    pool = {"DB_MAX_CONNS_DEV": "2", "DB_MAX_OVERFLOW_DEV": "0", "DB_POOL_TIMEOUT": str(POOL_TIMEOUT_S)}
+    stack = make_stack(**pool, WEB_PROCESSES="1", DB_STATEMENT_TIMEOUT="0")
     manager = stack.start()
     lock = connect(read(Database), name=stack.variables["DB_NAME"])
     try:

@@ -20,9 +20,8 @@ VISITORS = 16
 @pytest.fixture
 def frozen(make_stack: Callable[..., Stack]) -> Iterator[Running]:
     """A web of two processes, both of whose connections are all waiting for a lock that the test holds."""
-    stack = make_stack(
-        DB_MAX_CONNS_DEV="2", DB_MAX_OVERFLOW_DEV="1", DB_MIN_CONNS="0", WEB_PROCESSES="2", DB_POOL_TIMEOUT="300"
-    )
+    pool = {"DB_MAX_CONNS_DEV": "2", "DB_MAX_OVERFLOW_DEV": "1", "DB_MIN_CONNS": "0", "DB_POOL_TIMEOUT": "300"}
+    stack = make_stack(**pool, WEB_PROCESSES="2", DB_STATEMENT_TIMEOUT="0")
     manager = stack.start()
     lock = connect(read(Database), name=stack.variables["DB_NAME"])
     try:

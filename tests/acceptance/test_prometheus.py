@@ -76,9 +76,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 @pytest.fixture(scope="module")
 def running(make_stack: Callable[..., Stack]) -> Iterator[Running]:
     """A stack whose web has three processes of two connections each."""
-    stack = make_stack(
-        WEB_PROCESSES=str(WEB_PROCESSES), DB_MAX_CONNS_DEV=str(POOL_SIZE), DB_MAX_OVERFLOW_DEV="0", DB_POOL_TIMEOUT="60"
-    )
+    pool = {"DB_MAX_CONNS_DEV": str(POOL_SIZE), "DB_MAX_OVERFLOW_DEV": "0", "DB_POOL_TIMEOUT": "300"}
+    stack = make_stack(**pool, WEB_PROCESSES=str(WEB_PROCESSES), DB_STATEMENT_TIMEOUT="0")
     manager = stack.start()
     try:
         yield Running(stack, manager)

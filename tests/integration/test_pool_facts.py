@@ -178,7 +178,7 @@ def test_a_timeout_need_not_be_of_whole_seconds(configure: Callable[..., None]) 
     def ask_what_takes_long() -> None:
         with monitor_cursor("default") as cursor:
             cursor.execute("SELECT current_setting('statement_timeout')")
-            assert cursor.fetchall() == [("1250ms",)]
+            assert cursor.fetchall() == [("2250ms",)]
             cursor.execute("SELECT pg_sleep(60)")
 
     connection.ensure_connection()
