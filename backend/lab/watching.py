@@ -33,8 +33,12 @@ from sandbox.isolation import isolated_servers
 PROCESSES = 1000
 NOTES = 10_000
 """of which one round takes the mean"""
-COMMANDS = (("db_pool_status",), ("db_pool_status", "--json"))
-COMMANDS += (("monitor_connection_pool",), ("monitor_connection_pool", "--json"))
+COMMANDS: tuple[tuple[str, ...], ...] = (
+    ("db_pool_status",),
+    ("db_pool_status", "--json"),
+    ("monitor_connection_pool",),
+    ("monitor_connection_pool", "--json"),
+)
 
 
 app = Celery("bench", set_as_current=False, broker="memory://")
