@@ -3,15 +3,17 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import redis
@@ -22,6 +24,8 @@ from sandbox.servers import Place, Server, broker, timescale
 from telemetry.generate import Fleet, write
 from tests.conftest import DEADLINE_S, await_that
 
+T = TypeVar("T")
+
 ROWS = 400_000
 BATCHES = 40
 JOB_TIMEOUT_S = 10 * DEADLINE_S
@@ -31,12 +35,16 @@ COLUMNS = ("--time", "time", "--labels", "device", "--values", "value")
 class System:
     """Servers and a worker of this test's own, any of which may be ended."""
 
-    def __init__(self, place: Place, folder: Path) -> None:
+    def __init__(self, place: Place, folder: Path, data: Path | None = None) -> None:
+        """Take the data of servers that were stopped, or make them anew."""
         db_port, redis_port = free_ports(2)
         self.database = read(Database).model_copy(update={"db_port": db_port})
         queue = read(Queue).model_copy(update={"redis_port": redis_port})
         own = Place(place.root, folder / "servers", die_with_parent=True)
-        own.data.mkdir()
+        if data:
+            shutil.copytree(data, own.data)
+        else:
+            own.data.mkdir()
         self.timescale: Server = timescale(own, self.database, read(Monitor), read(Servers))
         self.redis: Server = broker(own, queue)
         self.broker = redis.Redis.from_url(queue.url)
@@ -56,12 +64,12 @@ class System:
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
-        """Start the servers, the schema, the worker and beat."""
+        """Start the servers, the worker and beat."""
         self.timescale.start()
         self.redis.start()
-        self.manage("migrate", "--verbosity", "0")
         for service in ("worker", "beat"):
             self.start_service(service)
+        await_that(lambda: " ready." in (self.folder / "worker.log").read_text(), "a worker that is ready")
 
     def start_service(self, name: str) -> None:
         """Start what the Procfile has under a name."""
@@ -79,6 +87,31 @@ class System:
         self.broker.close()
         self.redis.stop()
         self.timescale.stop()
+
+    @contextmanager
+    def worker_held(self) -> Iterator[int]:
+        """Hold the worker for the length of a block, but for what `advance_until` lets it do; return its group.
+
+        So it cannot be done before the test has done its harm, however long that takes.
+        """
+        group = self.processes[0].pid
+        os.killpg(group, signal.SIGSTOP)
+        try:
+            yield group
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGCONT)
+
+    def advance_until(self, condition: Callable[[], T], moment_s: float = 0.03) -> T:
+        """Let the worker that is held go on, moment by moment, until something is so."""
+
+        def is_so() -> T:
+            os.killpg(self.processes[0].pid, signal.SIGCONT)
+            time.sleep(moment_s)
+            os.killpg(self.processes[0].pid, signal.SIGSTOP)
+            return condition()
+
+        return await_that(is_so, timeout_s=JOB_TIMEOUT_S)
 
     def manage(self, *arguments: str) -> str:
         """Run a management command, which must succeed."""
@@ -131,9 +164,21 @@ class System:
         assert self.query("SELECT count(*), count(DISTINCT (series_id, time)) FROM reading") == [(readings, readings)]
 
 
+@pytest.fixture(scope="module")
+def data(servers: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data of servers that have the schema: making them takes longer than most tests, and a copy a moment."""
+    made = System(servers, tmp_path_factory.mktemp("data"))
+    try:
+        made.timescale.start()
+        made.manage("migrate", "--verbosity", "0")
+    finally:
+        made.stop()
+    return made.folder / "servers"
+
+
 @pytest.fixture
-def system(servers: Place, tmp_path: Path) -> Iterator[System]:
-    made = System(servers, tmp_path)
+def system(servers: Place, tmp_path: Path, data: Path) -> Iterator[System]:
+    made = System(servers, tmp_path, data)
     try:
         made.start()
         yield made
@@ -150,73 +195,70 @@ def csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_worker_process_killed_in_mid_copy_twenty_times_in_one_job(system: System, csv: Path) -> None:
-    job = system.enqueue(csv)
     chance = random.Random(20)
     killed: set[int] = set()
 
-    def kill_one_that_loads() -> bool:
-        """Hold the worker anywhere in its work, and kill one of its processes, if any is in the midst of a COPY."""
-        time.sleep(chance.uniform(0, 0.03))
-        os.killpg(worker, signal.SIGSTOP)
-        try:
-            # The server takes a moment to close the connection of one that was killed.
-            loading = sorted(set(system.loading_pids()) - killed)
-            if loading:
-                killed.add(victim := chance.choice(loading))
-                os.kill(victim, signal.SIGKILL)
-        finally:
-            os.killpg(worker, signal.SIGCONT)
-        return bool(loading)
+    def loading() -> list[int]:
+        # The server takes a moment to close the connection of one that was killed.
+        return sorted(set(system.loading_pids()) - killed)
 
-    worker = system.processes[0].pid
-    for _ in range(20):
-        await_that(kill_one_that_loads)
+    with system.worker_held():
+        job = system.enqueue(csv)
+        for _ in range(20):
+            victim = chance.choice(system.advance_until(loading, chance.uniform(0, 0.03)))  # anywhere in the COPY
+            os.kill(victim, signal.SIGKILL)
+            killed.add(victim)
     system.assert_ends_exactly(job)
     ((attempts,),) = system.query("SELECT sum(attempts) FROM ingest_batch")
     assert attempts >= BATCHES + 20
 
 
 def test_the_whole_worker_killed_and_started_again(system: System, csv: Path) -> None:
-    job = system.enqueue(csv)
-    await_that(system.loading_pids)
-    os.killpg(system.processes[0].pid, signal.SIGKILL)
+    with system.worker_held() as worker:
+        job = system.enqueue(csv)
+        system.advance_until(system.loading_pids)
+        os.killpg(worker, signal.SIGKILL)
     system.start_service("worker")
     system.assert_ends_exactly(job)
 
 
 def test_the_database_server_crashes_and_comes_back(system: System, csv: Path) -> None:
-    job = system.enqueue(csv)
-    await_that(lambda: system.done_batches() >= 3)
-    postmaster = system.timescale.pid
-    assert postmaster
-    os.kill(postmaster, signal.SIGQUIT)  # immediate: what pg_ctl restart -m immediate sends
+    with system.worker_held():
+        job = system.enqueue(csv)
+        system.advance_until(lambda: system.done_batches() >= 3)
+        postmaster = system.timescale.pid
+        assert postmaster
+        os.kill(postmaster, signal.SIGQUIT)  # immediate: what pg_ctl restart -m immediate sends
     await_that(lambda: system.timescale.pid is None)
     system.timescale.start()
     system.assert_ends_exactly(job)
 
 
 def test_the_broker_forgets_everything(system: System, csv: Path) -> None:
-    job = system.enqueue(csv)
-    await_that(lambda: system.done_batches() >= 3)
-    system.broker.flushall()
-    assert system.done_batches() < BATCHES, "there must be something left to lose"
+    with system.worker_held():
+        job = system.enqueue(csv)
+        system.advance_until(lambda: system.done_batches() >= 3)
+        system.broker.flushall()
+        assert system.done_batches() < BATCHES, "there must be something left to lose"
     system.assert_ends_exactly(job)
 
 
 def test_the_broker_is_away_for_ten_seconds(system: System, csv: Path) -> None:
-    job = system.enqueue(csv)
-    await_that(lambda: system.done_batches() >= 3)
-    system.redis.stop()
+    with system.worker_held():
+        job = system.enqueue(csv)
+        system.advance_until(lambda: system.done_batches() >= 3)
+        system.redis.stop()
     time.sleep(10)  # the outage itself
     system.redis.start()
     system.assert_ends_exactly(job)
 
 
 def test_every_batch_is_delivered_twice_at_once(system: System, csv: Path) -> None:
-    job = system.enqueue(csv)
-    messages = system.broker.lrange("ingest", 0, -1)
-    assert messages
-    system.broker.rpush("ingest", *messages)
+    with system.worker_held():
+        job = system.enqueue(csv)
+        messages = system.broker.lrange("ingest", 0, -1)
+        assert messages
+        system.broker.rpush("ingest", *messages)
     system.assert_ends_exactly(job)
 
 

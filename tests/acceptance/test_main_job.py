@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -216,11 +217,16 @@ def test_generated_readings_can_be_loaded_at_once(running: Running) -> None:
 
 def test_a_worker_s_memory_is_bounded_by_the_batch_and_not_by_the_file(running: Running, tmp_path: Path) -> None:
     path = tmp_path / "large.csv"
-    span = ("--series", "1000", "--rate", "1/min", "--from", "2035-01-01", "--to", "2035-01-04")
-    running.manage("generate_readings", *span, "--out", str(path))
+    devices = [f"{number:03}-{'x' * 1000}" for number in range(200)]
+    with path.open("w") as file:
+        file.write("time,device,value\n")
+        for hour in range(1000):
+            moment = datetime(2035, 1, 1, tzinfo=UTC) + timedelta(hours=hour)
+            file.writelines(f"{moment:%Y-%m-%dT%H:%M:%SZ},{device},{hour}\n" for device in devices)
     assert path.stat().st_size > 200_000_000
     columns = ("--time", "time", "--labels", "device", "--values", "value")
-    assert "4,320,000 readings inserted" in running.manage("enqueue_ingest", str(path), *columns, "--wait").stdout
+    ingest = ("enqueue_ingest", str(path), *columns, "--batch-rows", "20000", "--wait")
+    assert "200,000 readings inserted" in running.manage(*ingest).stdout
     peaks = [peak_memory_bytes(report.pid) for report in running.stack.reports() if report.service == "worker"]
     assert len(peaks) == 3
     assert max(peaks) < 300 << 20
