@@ -1,7 +1,9 @@
 """Servers of one's own for a test run or an experiment: other ports, other passwords, data that is thrown away."""
 
 import atexit
+import itertools
 import os
+import random
 import secrets
 import shutil
 import socket
@@ -18,13 +20,28 @@ if TYPE_CHECKING:
     from sandbox.servers import Place
 
 
+# Below the ports that Linux gives to clients, so that no connection takes one before its server is started.
+PORTS = range(10_000, 32_768)
+_reservations: list[socket.socket] = []
+
+
 def free_ports(count: int) -> list[int]:
-    """Find ports that nothing listens on, all different."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
+    """Return ports that nothing listens on, and that no other process is given by this function while this one runs."""
+    candidates = iter(lambda: random.choice(PORTS), None)  # noqa: S311 - nothing is to be kept secret
+    return list(itertools.islice(filter(_reserve, candidates), count))
+
+
+def _reserve(port: int) -> bool:
+    """Reserve a port, if it is free, by a name in the kernel that ends with this process; return whether it did."""
+    reservation = socket.socket(socket.AF_UNIX)
+    try:
+        reservation.bind(f"\0poolhouse-port-{port}")
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        reservation.close()
+        return False
+    _reservations.append(reservation)
+    return True
 
 
 def isolate(service: str) -> None:

@@ -23,7 +23,7 @@ from sandbox.services import sandbox_dir
 
 # Every process of a stack carries this variable with the stack's folder: one that lost its manager is still found.
 MARK = "POOLHOUSE_STACK"
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 180  # on a machine that is busy; a process that ends is noticed at once
 STOP_TIMEOUT_S = 20
 
 

@@ -3,6 +3,7 @@
 It is loaded by name (`-p tests.plugin`), because pytest-django reads the settings before any conftest is.
 """
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from sandbox.isolation import free_ports, isolate, isolated_servers, superuser_sql
 
 isolate("tests")
+# A test that is not about a source that hangs waits for it: on a busy machine an answer takes its time.
+os.environ["POOLHOUSE_MONITOR_TIMEOUT_S"] = "60"
 
 from sandbox.servers import Place  # noqa: E402 - it reads the environment
 
@@ -23,4 +26,8 @@ def servers() -> Iterator[Place]:
         # The application's role makes the test databases, which begin as copies of template1.
         superuser_sql("ALTER ROLE poolhouse CREATEDB")
         superuser_sql("CREATE EXTENSION IF NOT EXISTS timescaledb", database="template1")
+        # What they hold need not outlive them.
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            superuser_sql(f"ALTER SYSTEM SET {setting} = off")
+        superuser_sql("SELECT pg_reload_conf()")
         yield place

@@ -121,6 +121,12 @@ class Deployment(Section):
     )
     poolhouse_publish_interval_s: Seconds = Field(1.0, gt=0, description="how often each process reports its pools")
     poolhouse_report_ttl_s: Seconds = Field(5.0, gt=0, description="how long a report outlives its process")
+    poolhouse_monitor_timeout_s: Seconds = Field(
+        2.0,
+        ge=1,
+        le=600,
+        description="how long a status waits for a server, PgBouncer or the reports",
+    )
     poolhouse_leak_threshold_s: Seconds = Field(
         30.0, ge=0, description="seconds after which a connection that is held counts as leaked and is logged; 0: never"
     )

@@ -85,6 +85,7 @@ POOLHOUSE = {
     "REDIS_URL": BROKER_URL,
     "PUBLISH_INTERVAL_S": deployment.poolhouse_publish_interval_s,
     "REPORT_TTL_S": deployment.poolhouse_report_ttl_s,
+    "MONITOR_TIMEOUT_S": deployment.poolhouse_monitor_timeout_s,
     "LEAK_THRESHOLD_S": deployment.poolhouse_leak_threshold_s,
     "FLEET": get_fleet(),
     "SLOW_QUERY_MS": deployment.db_slow_query_ms,

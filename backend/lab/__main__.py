@@ -21,7 +21,7 @@ django.setup()
 from rich.console import Console  # noqa: E402
 
 from config.env import CHECKOUT  # noqa: E402
-from lab import connect_report, engine_report, ingest_report, strategies_command  # noqa: E402
+from lab import connect_report, engine_report, ingest_report, strategies_command, watching  # noqa: E402
 from lab.chaos import command as chaos_command  # noqa: E402
 
 WIDTH = 120
@@ -62,6 +62,13 @@ def connect(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     return result
 
 
+def watch(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Measure what watching costs, and hold it against its bounds."""
+    result = watching.compare(arguments.rounds, console)
+    watching.print_comparison(result, console)
+    return result
+
+
 def main() -> int:
     """Measure, print, and write what was asked for."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
@@ -76,6 +83,8 @@ def main() -> int:
     engines.set_defaults(measure=engine)
     connects = experiments.add_parser("connect", help="what a connection costs, by how it is opened")
     connects.set_defaults(measure=connect)
+    watches = experiments.add_parser("watching", help="what counting, reports and the status cost, beside bounds")
+    watches.set_defaults(measure=watch)
     strategies = experiments.add_parser("strategies", help="every way to keep connections (manage.py lab_compare)")
     strategies_command.add_arguments(strategies)
     chaos = experiments.add_parser("chaos", help="whether anything acknowledged is lost or doubled, whatever fails")
@@ -84,9 +93,10 @@ def main() -> int:
     compared.add_argument("--rounds", type=int, default=5)
     engines.add_argument("--rounds", type=int, default=25, help="of a second for each way")
     connects.add_argument("--rounds", type=int, default=15, help="of ten connections for each way and driver")
+    watches.add_argument("--rounds", type=int, default=10)
     for each in (compared, engines, connects):
         each.add_argument("--chart", type=Path, metavar="FILE", help="draw an SVG, as those in docs/lab")
-    for each in (compared, grown, engines, connects, strategies):
+    for each in (compared, grown, engines, connects, watches, strategies):
         each.add_argument("--json", type=Path, metavar="FILE", help="write machine, versions and every round")
     arguments = parser.parse_args()
     result = arguments.measure(arguments, Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH))

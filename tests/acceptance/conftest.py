@@ -14,6 +14,7 @@ import pytest
 from config.env import CHECKOUT, Queue, read
 from sandbox.servers import Place
 from sandbox.stack import Stack
+from tests.conftest import DEADLINE_S
 from tests.plugin import free_ports, superuser_sql
 
 _numbers = itertools.count(1)
@@ -37,7 +38,7 @@ class Running:
 
     def get(self, path: str) -> dict[str, Any]:
         """Ask the web."""
-        with urlopen(f"{self.stack.address}{path}", timeout=30) as answer:
+        with urlopen(f"{self.stack.address}{path}", timeout=DEADLINE_S) as answer:
             document: dict[str, Any] = json.load(answer)
             return document
 
@@ -45,7 +46,7 @@ class Running:
 def manage(stack: Stack, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
     """Run a management command as a process of its own; its output is kept apart."""
     command = [sys.executable, str(CHECKOUT / "backend/manage.py"), *arguments]
-    answer = subprocess.run(command, env=stack.environment, capture_output=True, text=True, timeout=120)
+    answer = subprocess.run(command, env=stack.environment, capture_output=True, text=True, timeout=5 * DEADLINE_S)
     if check:
         assert answer.returncode == 0, answer.stderr
     return answer
@@ -85,7 +86,8 @@ def make_stack(template_database: str, tmp_path_factory: pytest.TempPathFactory)
             "CELERY_WORKER_RUNNING": "",
             "SERVICE_NAME": "",
             "POOLHOUSE_PUBLISH_INTERVAL_S": "0.2",
-            "POOLHOUSE_REPORT_TTL_S": "2",
+            "POOLHOUSE_REPORT_TTL_S": "10",  # no process of a busy machine is silent for so long
+            "DB_CONN_MAX_AGE": "3600",
             **variables,
         }
         return Stack(folder, port, broker_url, settings)

@@ -1,6 +1,7 @@
 """The pages of the project in greenlets.py."""
 
 import threading
+import time
 
 import gevent.monkey
 from django.db import OperationalError, connection
@@ -14,11 +15,12 @@ def alive(request: HttpRequest) -> HttpResponse:
 
 
 def sleep(request: HttpRequest, milliseconds: int) -> HttpResponse:
-    """Wait in the database; tell who has served."""
+    """Wait in the database; tell who has served, from when to when."""
     try:
         with connection.cursor() as cursor:
+            begun_at = time.monotonic()
             cursor.execute("SELECT pg_backend_pid(), pg_sleep(%s)", [milliseconds / 1000])
-            return JsonResponse({"pid": cursor.fetchone()[0]})
+            return JsonResponse({"pid": cursor.fetchone()[0], "from": begun_at, "to": time.monotonic()})
     except OperationalError as error:
         return HttpResponse(str(error), status=503)
 

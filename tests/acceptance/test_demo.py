@@ -13,6 +13,7 @@ import pytest
 from config.env import CHECKOUT, Database, read
 from sandbox.processes import is_listening
 from sandbox.stack import Stack
+from tests.conftest import DEADLINE_S
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,9 @@ def elsewhere(make_stack: Callable[..., Stack], tmp_path_factory: pytest.TempPat
 
 def sandbox(environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "sandbox", *arguments]
-    return subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=5 * DEADLINE_S
+    )
 
 
 def test_the_demo_does_the_main_job_and_stops_what_it_started(elsewhere: dict[str, str]) -> None:
@@ -72,7 +75,7 @@ def test_up_runs_in_the_foreground_until_ctrl_c_stops_all_of_it(elsewhere: dict[
             seen = read_until(up.stdout, "ready.")  # the worker's last word before it waits for work
             os.killpg(up.pid, signal.SIGINT)
             rest = up.stdout.read()
-            assert up.wait(timeout=40) == 0, seen + rest
+            assert up.wait(timeout=DEADLINE_S) == 0, seen + rest
         finally:
             up.kill()
     for service in ("web", "worker", "beat"):

@@ -7,9 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,8 +19,10 @@ import pytest
 
 from config.env import CHECKOUT, Database, Monitor, read
 from sandbox.debian import RootFolder
+from sandbox.isolation import connect
 from sandbox.processes import is_listening
 from sandbox.servers import HOST, Place, Server
+from tests.conftest import DEADLINE_S, await_that
 from tests.manifests import INI_TEXTS, container_of, find, parse, pod_of
 from tests.plugin import free_ports, superuser_sql
 
@@ -62,7 +63,7 @@ class Deployed:
             dbname=database,
             user=self.database.db_user,
             password=password or self.database.db_pass.get_secret_value(),
-            connect_timeout=5,
+            connect_timeout=DEADLINE_S,
         )
 
     def size(self, name: str) -> int:
@@ -155,7 +156,7 @@ def test_the_statement_timeout_holds_behind_it(pooler: Deployed) -> None:
 def test_a_migration_s_statements_take_their_time_all_the_same(database: Database) -> None:
     command = [sys.executable, str(CHECKOUT / "backend/manage.py"), "shell", "--verbosity", "0", "--command", ASK]
     environment = {**os.environ, "DB_NAME": database.db_name}
-    answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE_S)
     assert answer.stdout == "0\n", answer.stderr
 
 
@@ -182,30 +183,32 @@ def test_pgbouncer_reads_the_numbers_as_the_other_tests_do(pooler: Deployed) -> 
 
 
 def test_the_server_sees_no_more_connections_than_the_pool_has(pooler: Deployed) -> None:
-    """16 threads at once, as a pod of the web has them, each in a transaction of 0.5 s."""
-    threads, hold_s = 16, 0.5
-    together = threading.Barrier(threads)
-    backends: set[int] = set()
-    problems: list[BaseException] = []
+    """16 threads at once, as a pod of the web has them, each waiting for a lock that the test holds."""
+    threads = 16
+    backends: list[int] = []
 
     def serve() -> None:
-        try:
-            with closing(pooler.connect()) as connection, connection.cursor() as cursor:
-                # Whoever leaves in the midst of a transaction takes the server connection along.
-                connection.autocommit = True
-                together.wait(timeout=10)
-                cursor.execute("SELECT pg_backend_pid(), pg_sleep(%s)", [hold_s])
-                backends.add(cursor.fetchall()[0][0])
-        except (psycopg2.Error, threading.BrokenBarrierError) as problem:
-            problems.append(problem)
+        with closing(pooler.connect()) as connection, connection.cursor() as cursor:
+            # Whoever leaves in the midst of a transaction takes the server connection along.
+            connection.autocommit = True
+            cursor.execute("SELECT pg_backend_pid(), pg_advisory_xact_lock_shared(16)")
+            backends.append(cursor.fetchall()[0][0])
 
-    working = [threading.Thread(target=serve) for _ in range(threads)]
-    for thread in working:
-        thread.start()
-    for thread in working:
-        thread.join()
-    assert problems == []
-    assert len(backends) == min(threads, pooler.size("default_pool_size"))
+    def waiting() -> int:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 16 AND NOT granted")
+        return int(cursor.fetchall()[0][0])
+
+    with closing(connect(pooler.database)) as direct, direct.cursor() as cursor, ThreadPoolExecutor(threads) as working:
+        cursor.execute("SELECT pg_advisory_lock(16)")
+        serving = [working.submit(serve) for _ in range(threads)]
+        try:
+            await_that(lambda: waiting() == min(threads, pooler.size("default_pool_size")))
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(16)")
+        for one in serving:
+            one.result()
+    assert len(backends) == threads
+    assert len(set(backends)) == min(threads, pooler.size("default_pool_size"))
 
 
 def test_the_probe_s_command_says_whether_it_answers(pooler: Deployed) -> None:
@@ -230,17 +233,10 @@ def test_told_to_end_it_serves_the_clients_it_has(place: Place, database: Databa
             connection.autocommit = True
             cursor.execute("SELECT 1")
             os.kill(server.pid or 0, signal.SIGTERM)
-            _await_deafness(server.port)
+            await_that(lambda: not is_listening(server.port), "refusing new clients")
             cursor.execute("SELECT 2")
             assert cursor.fetchone() == (2,)
             assert process.poll() is None
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=DEADLINE_S) == 0
     finally:
         server.stop()
-
-
-def _await_deafness(port: int) -> None:
-    deadline = time.monotonic() + 10
-    while is_listening(port):
-        assert time.monotonic() < deadline, "it still takes clients"
-        time.sleep(0.01)

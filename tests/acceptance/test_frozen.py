@@ -12,6 +12,7 @@ from sandbox.isolation import connect
 from sandbox.stack import Stack
 from tests.acceptance.conftest import Running
 from tests.acceptance.test_exhaustion import visit_session
+from tests.conftest import DEADLINE_S
 
 VISITORS = 16
 
@@ -19,9 +20,8 @@ VISITORS = 16
 @pytest.fixture
 def frozen(make_stack: Callable[..., Stack]) -> Iterator[Running]:
     """A web of two processes, both of whose connections are all waiting for a lock that the test holds."""
-    stack = make_stack(
-        DB_MAX_CONNS_DEV="2", DB_MAX_OVERFLOW_DEV="1", DB_MIN_CONNS="0", WEB_PROCESSES="2", DB_POOL_TIMEOUT="60"
-    )
+    pool = {"DB_MAX_CONNS_DEV": "2", "DB_MAX_OVERFLOW_DEV": "1", "DB_MIN_CONNS": "0", "DB_POOL_TIMEOUT": "300"}
+    stack = make_stack(**pool, WEB_PROCESSES="2", DB_STATEMENT_TIMEOUT="0")
     manager = stack.start()
     lock = connect(read(Database), name=stack.variables["DB_NAME"])
     try:
@@ -54,7 +54,7 @@ def test_the_sums_of_the_reports_are_what_the_server_shows(frozen: Running) -> N
 
 def await_standstill(running: Running) -> dict[str, Any]:
     """Wait until a process has lent all that it has, and nothing changes any more; give the status."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + DEADLINE_S
     before: list[tuple[int, int]] = []
     while True:
         status = running.status()

@@ -24,8 +24,8 @@ from sandbox.isolation import connect
 from sandbox.processes import peak_memory_bytes
 from sandbox.stack import Stack
 from tests.acceptance.conftest import Running
+from tests.conftest import DEADLINE_S
 
-DEADLINE_S = 30
 MAX_BYTES = 200_000_000
 COLUMNS = {"time": "time", "labels": "device", "values": "value"}
 CSV = b"time,device,value\n" + b"".join(b"2024-05-01T00:%02d:%02dZ,a,%d\n" % (*divmod(n, 60), n) for n in range(900))

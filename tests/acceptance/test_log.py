@@ -1,7 +1,6 @@
 """The log of the real web and the real worker: whose statements were slow, and no secret."""
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from config.env import Database, Deployment, Queue, read
 from sandbox.stack import Stack
 from tests.acceptance.conftest import Running
+from tests.conftest import DEADLINE_S, await_that
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +33,13 @@ def documents(stack: Stack) -> list[dict[str, Any]]:
 
 
 def await_document(stack: Stack, **expected: str) -> dict[str, Any]:
-    deadline = time.monotonic() + 20
-    while True:
+    def found() -> Iterator[dict[str, Any]]:
         for document in documents(stack):
             if all(document.get(name, "").startswith(text) for name, text in expected.items()):
-                return document
-        assert time.monotonic() < deadline, f"no line in the log with {expected}"
-        time.sleep(0.05)
+                yield document
+
+    await_that(lambda: any(True for _ in found()), f"a line in the log with {expected}")
+    return next(found())
 
 
 def test_a_statement_is_logged_with_its_request_view_and_caller(running: Running) -> None:
@@ -61,7 +61,7 @@ def test_a_statement_of_the_worker_is_logged_with_its_task(running: Running, tmp
 
 
 def test_the_answer_tells_its_database_time_in_development(running: Running) -> None:
-    with urlopen(f"{running.stack.address}/", timeout=30) as answer:
+    with urlopen(f"{running.stack.address}/", timeout=DEADLINE_S) as answer:
         assert 'desc="1 query"' in answer.headers["Server-Timing"]
 
 
@@ -69,7 +69,7 @@ def test_the_log_holds_no_secret(running: Running) -> None:
     headers = {"Authorization": "Bearer sesame", "Content-Type": "text/csv", "Cookie": "sessionid=sesame"}
     address = f"{running.stack.address}/api/ingest/?time=sesame&labels=sesame&values=sesame"
     with pytest.raises(HTTPError) as refused:
-        urlopen(Request(address, data=b"sesame", headers=headers), timeout=30)
+        urlopen(Request(address, data=b"sesame", headers=headers), timeout=DEADLINE_S)
     refused.value.close()
     await_document(running.stack, logger="poolhouse.tracing.statements", work="request POST /api/ingest/")
     log = running.stack.log.read_text()

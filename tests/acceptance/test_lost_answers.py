@@ -12,8 +12,8 @@ import pytest
 from config.env import Database, read
 from sandbox.stack import Stack
 from tests.acceptance.conftest import Running
+from tests.conftest import await_that
 from tests.relay import Relay, relay
-from tests.waiting import wait_for
 
 CSV = b"time,device,value\n" + b"".join(b"2024-05-01T00:%02d:00Z,a,%d\n" % (n, n) for n in range(60))
 PATH = f"/api/ingest/?{urlencode({'time': 'time', 'labels': 'device', 'values': 'value'})}"
@@ -59,6 +59,6 @@ def test_an_upload_whose_commit_had_no_answer_is_loaded_once_and_its_repetition_
         found: list[dict[str, object]] = json.loads(behind_relay.manage("ingest_status", "--json").stdout)
         return found
 
-    wait_for(lambda: all(document["state"] == "done" for document in documents()))
+    await_that(lambda: all(document["state"] == "done" for document in documents()))
     (document,) = documents()
     assert (document["job_id"], document["inserted"], document["rejected"]) == (job["job_id"], 60, 0)

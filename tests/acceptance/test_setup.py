@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from config.env import CHECKOUT
+from tests.conftest import DEADLINE_S
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def copy(tmp_path: Path) -> Path:
 
 def run(copy: Path, script: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, **variables}
-    return subprocess.run([copy / script], env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run([copy / script], env=environment, capture_output=True, text=True, timeout=5 * DEADLINE_S)
 
 
 def test_an_installation_that_fails_is_reported_and_tried_again(copy: Path) -> None:

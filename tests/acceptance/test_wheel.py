@@ -14,7 +14,7 @@ import pytest
 
 from config.env import CHECKOUT, Database, Queue, read
 from sandbox.servers import Place
-from tests.integration.conftest import await_that
+from tests.conftest import DEADLINE_S, await_that
 
 UV = CHECKOUT / ".venv/bin/uv"
 OURS = "poolhouse.engines.postgresql"
@@ -48,7 +48,7 @@ class Project:
 
     def manage(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run a management command."""
-        return subprocess.run(self._command(*arguments), **self._way, capture_output=True, timeout=60)
+        return subprocess.run(self._command(*arguments), **self._way, capture_output=True, timeout=DEADLINE_S)
 
     def status(self) -> dict[str, Any]:
         """What `db_pool_status --json` says."""
@@ -64,7 +64,7 @@ class Project:
         command = self._command("shell", "-c", program)
         with subprocess.Popen(command, **self._way, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             yield process.pid
-            _, errors = process.communicate("\n", timeout=30)
+            _, errors = process.communicate("\n", timeout=DEADLINE_S)
         assert process.returncode == 0, errors
 
     def _command(self, *arguments: str) -> list[str]:
@@ -133,7 +133,7 @@ def test_the_app_and_its_engine_are_a_line_each_in_a_project_of_one_s_own(make_p
             in_use = {process["pid"]: process["pools"][0]["in_use"] for process in found["processes"]}
             return in_use == dict.fromkeys(pids, 1)
 
-        await_that(both_report, timeout_s=30)
+        await_that(both_report)
         printed = project.manage("db_pool_status", "--detailed")
     assert found["unreachable"] == []
     for process in found["processes"]:

@@ -1,10 +1,6 @@
 """What the integration tests share."""
 
 import io
-import os
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -23,7 +19,10 @@ from telemetry.inputs import Inputs, open_input
 from telemetry.intake import create_job
 from telemetry.models import IngestBatch
 from telemetry.queue import Waiting
+from tests.conftest import await_that, frozen
 from worker import series
+
+__all__ = ["await_that", "frozen"]
 
 COLUMNS = Columns(time="time", labels=("device",), values=("load", "heat"), null_values=("",))
 
@@ -33,27 +32,6 @@ def run(*arguments: str) -> str:
     out = io.StringIO()
     call_command(*arguments, stdout=out)
     return out.getvalue()
-
-
-def await_that(condition: Callable[[], bool], timeout_s: float = 10) -> None:
-    """Wait for what another process or thread is about to do."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.01)
-
-
-@contextmanager
-def frozen(pid: int) -> Iterator[None]:
-    """Stop a process for the length of a block, at most 4 seconds: its sockets accept, and never answer."""
-    thaw = threading.Timer(4, os.kill, (pid, signal.SIGCONT))  # whoever waits without a bound is late, not lost
-    os.kill(pid, signal.SIGSTOP)
-    thaw.start()
-    try:
-        yield
-    finally:
-        thaw.cancel()
-        os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager

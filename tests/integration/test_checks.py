@@ -18,6 +18,7 @@ from config.database import get_fleet
 from config.env import CHECKOUT, Database, Monitor, read
 from poolhouse.checks import check_servers
 from sandbox.servers import Place, Server, pgbouncer
+from tests.conftest import DEADLINE_S
 from tests.integration.test_engine import OURS, PLAIN, MakePool, _database, pool_of
 from tests.plugin import superuser_sql
 
@@ -244,7 +245,7 @@ settings.configure(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE_S,
     )
     assert answer.returncode == 0, answer.stderr
     return answer.stderr

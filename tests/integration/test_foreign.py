@@ -10,6 +10,7 @@ import pytest
 from django.db import connection
 
 from config.env import CHECKOUT, Queue, read
+from tests.conftest import DEADLINE_S
 from tests.integration.test_engine import OURS
 
 pytestmark = pytest.mark.django_db
@@ -23,7 +24,7 @@ from django.conf import settings
 databases = json.loads(sys.argv[1])
 settings.configure(
     INSTALLED_APPS=["poolhouse"], DATABASES=databases, SECRET_KEY="x", ALLOWED_HOSTS=["*"],
-    POOLHOUSE={"REDIS_URL": sys.argv[2], "KEY_PREFIX": "foreign", "MONITOR_TIMEOUT_S": 1},
+    POOLHOUSE={"REDIS_URL": sys.argv[2], "KEY_PREFIX": "foreign", "MONITOR_TIMEOUT_S": 60},
 )
 django.setup()
 from django.core.management import call_command
@@ -40,7 +41,7 @@ def in_a_project(program: str, databases: dict[str, Any], *, status: int = 0) ->
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "backend")}
     environment.pop("DJANGO_SETTINGS_MODULE", None)
     command = [sys.executable, "-W", "ignore", "-c", BEGIN + program, json.dumps(databases), read(Queue).url]
-    answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE_S)
     assert answer.returncode == status, answer.stdout + answer.stderr
     return answer.stdout
 

@@ -21,6 +21,7 @@ from poolhouse.reports.publisher import activity_of
 from poolhouse.reports.report import ProcessReport
 from poolhouse.reports.store import store
 from poolhouse.tracing.work import Work, doing
+from tests.conftest import Stopwatch
 from tests.integration.conftest import run
 from tests.integration.test_engine import OURS, MakePool, _database, pool_of
 
@@ -62,14 +63,15 @@ def ask(sql: str) -> None:
 
 
 def test_every_statement_is_counted_whether_or_not_anyone_is_at_work() -> None:
-    ask("SELECT pg_sleep(0.05)")
-    with doing(Work("request", "GET /")):
-        ask("SELECT 1")
-    with pytest.raises(DatabaseError):
-        ask("SELECT 1 / 0")
+    with Stopwatch() as asking:
+        ask("SELECT pg_sleep(0.05)")
+        with doing(Work("request", "GET /")):
+            ask("SELECT 1")
+        with pytest.raises(DatabaseError):
+            ask("SELECT 1 / 0")
     durations, errors = meter().read()["default"]
     assert (durations.count, errors) == (3, 1)
-    assert 0.05 <= durations.total_s < 1
+    assert 0.05 <= durations.total_s <= asking.s
     (done,) = activity_of(pool_states())
     assert (done.alias, done.statements, done.errors, done.timeouts) == ("default", durations, 1, 0)
 
@@ -118,18 +120,6 @@ def test_statements_of_many_threads_are_all_counted() -> None:
         thread.join()
     durations, errors = meter().read()["default"]
     assert (durations.count, errors) == (40_000, 40_000)
-
-
-def test_counting_a_statement_takes_less_than_two_microseconds() -> None:
-    counting = meter()
-
-    def count_s() -> float:
-        begun_at = time.perf_counter()
-        for _ in range(10_000):
-            counting.note("default", 0.001234, failed=False)
-        return (time.perf_counter() - begun_at) / 10_000
-
-    assert min(count_s() for _ in range(20)) < 2e-6
 
 
 def test_a_forked_child_counts_from_nothing() -> None:

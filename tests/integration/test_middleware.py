@@ -6,18 +6,15 @@ import io
 import json
 import logging
 import re
-import statistics
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from django.core.handlers.base import BaseHandler
 from django.db import IntegrityError, OperationalError, connection, connections, transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
-from django.test import AsyncClient, Client, RequestFactory
+from django.test import AsyncClient, Client
 from django.urls import path, re_path
 from psycopg2 import sql as composed
 from pytest_django import Settings
@@ -28,6 +25,7 @@ from poolhouse.logs import JsonFormatter, PlainFormatter
 from poolhouse.tracing import statements
 from poolhouse.tracing.throttle import Throttle
 from poolhouse.tracing.work import Work, current_work
+from tests.conftest import Stopwatch
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
@@ -253,9 +251,10 @@ def test_a_view_without_a_name_is_told_by_its_path(client: Client) -> None:
 
 def test_statements_are_counted_and_timed_for_their_request_alone(client: Client) -> None:
     assert client.get("/query/3").json()["statements"] == 3
-    many = client.get("/query_many/").json()
+    with Stopwatch() as asking:
+        many = client.get("/query_many/").json()
     assert many["statements"] == 1
-    assert 0.06 <= many["database_s"] < 1
+    assert 0.06 <= many["database_s"] <= asking.s
     run("SELECT 1")
     assert client.get("/query/0").json() == {"statements": 0, "database_s": 0.0}
 
@@ -276,8 +275,10 @@ def test_a_slow_statement_is_logged_with_all_but_its_values(
     client: Client, limits: Limits, caplog: pytest.LogCaptureFixture
 ) -> None:
     limits(SLOW_QUERY_MS=20)
-    client.get("/sleep/?token=sesame")
-    client.get("/query/1")
+    with Stopwatch() as asking:
+        client.get("/sleep/?token=sesame")
+    limits(SLOW_QUERY_MS=60_000)
+    client.get("/sleep/")
     (line,) = lines(caplog, "statements")
     place = f"{__file__}:{line_of(run, 'execute')}"
     assert line.levelname == "WARNING"
@@ -286,7 +287,7 @@ def test_a_slow_statement_is_logged_with_all_but_its_values(
         r"SELECT pg_sleep\(\?\), \?, \?, \?",
         line.getMessage(),
     )
-    assert 30 <= vars(line)["duration_ms"] < 1000
+    assert 30 <= vars(line)["duration_ms"] <= asking.ms
     assert (vars(line)["alias"], vars(line)["view"], vars(line)["caller"]) == ("default", "sleep", place)
 
 
@@ -302,7 +303,7 @@ def test_a_composed_statement_hides_its_values_as_well(
 def test_a_statement_that_fails_is_timed_too(client: Client, limits: Limits, caplog: pytest.LogCaptureFixture) -> None:
     limits(SLOW_QUERY_MS=10)
     unraising(client).get("/time_out/")
-    (line,) = lines(caplog, "statements")
+    line = lines(caplog, "statements")[-1]
     assert vars(line)["sql"] == "SELECT pg_sleep(?)"
 
 
@@ -320,20 +321,24 @@ def test_a_slow_statement_that_comes_again_is_counted(
 
 
 @pytest.mark.parametrize(
-    ("limit", "address", "text"),
+    ("limit", "over_and_under", "text"),
     [
-        ({"REQUEST_QUERIES": 2}, "/query/3", "costly request GET /query/3, view query: 3 queries in "),
-        ({"SLOW_REQUEST_DATABASE_MS": 20}, "/sleep/", "costly request GET /sleep/, view sleep: 1 query in "),
-        ({"POOL_WAIT_MS": 200}, "/hold/", "; waited 250 ms for a connection, held one for 6000 ms"),
-        ({"POOL_HOLD_MS": 5000}, "/hold/", "; waited 250 ms for a connection, held one for 6000 ms"),
+        ({"REQUEST_QUERIES": 2}, ("/query/3", "/query/2"), "costly request GET /query/3, view query: 3 queries in "),
+        (
+            {"SLOW_REQUEST_DATABASE_MS": 20},
+            ("/sleep/", "/query/0"),
+            "costly request GET /sleep/, view sleep: 1 query in ",
+        ),
+        ({"POOL_WAIT_MS": 200}, ("/hold/", "/query/1"), "; waited 250 ms for a connection, held one for 6000 ms"),
+        ({"POOL_HOLD_MS": 5000}, ("/hold/", "/query/1"), "; waited 250 ms for a connection, held one for 6000 ms"),
     ],
 )
 def test_a_request_is_logged_when_it_is_over_a_threshold(
-    limits: Limits, caplog: pytest.LogCaptureFixture, limit: dict[str, int], address: str, text: str
+    limits: Limits, caplog: pytest.LogCaptureFixture, limit: dict[str, int], over_and_under: tuple[str, str], text: str
 ) -> None:
     limits(**limit)
-    Client().get(address)
-    Client().get("/query/1")
+    for address in over_and_under:
+        Client().get(address)
     (line,) = lines(caplog, "troubles")
     assert text in line.getMessage()
 
@@ -474,29 +479,3 @@ def test_no_secret_reaches_the_log(client: Client, limits: Limits, formatter: lo
     assert "sesame" not in log
     if isinstance(formatter, JsonFormatter):
         assert all(json.loads(line)["level"] for line in log.splitlines())
-
-
-def test_it_costs_a_request_with_one_query_less_than_50_microseconds(
-    settings: Settings, limits: Limits, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limits(SLOW_QUERY_MS=1000, REQUEST_QUERIES=100, SLOW_REQUEST_DATABASE_MS=1000, POOL_WAIT_MS=100, POOL_HOLD_MS=5000)
-    run("SELECT 1")
-    ways = []
-    for middleware, wrappers in (([], []), (["poolhouse.middleware.DatabaseMiddleware"], [statements._timed])):
-        settings.MIDDLEWARE = middleware
-        handler = BaseHandler()
-        handler.load_middleware()
-        ways.append((handler, wrappers))
-    request = RequestFactory().get("/query_once/")
-
-    def round_us(handler: BaseHandler, wrappers: list[Any], count: int = 20) -> float:
-        monkeypatch.setattr(connections["default"], "execute_wrappers", wrappers)
-        begun = time.perf_counter()
-        statuses = {handler.get_response(request).status_code for _ in range(count)}
-        duration_s = time.perf_counter() - begun
-        assert statuses == {200}
-        return duration_s / count * 1e6
-
-    rounds = [[round_us(*way) for way in ways] for _ in range(200)]
-    without, with_it = (statistics.median(times) for times in zip(*rounds, strict=True))
-    assert with_it - without < 50, f"{without:.1f} µs without, {with_it:.1f} µs with it"

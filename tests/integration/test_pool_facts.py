@@ -22,13 +22,14 @@ from poolhouse.reports.report import WIRE_VERSION, ProcessReport
 from poolhouse.reports.store import Reports, ReportStore
 from poolhouse.servers.server import monitor_cursor
 from sandbox.servers import Place
+from tests.conftest import DEADLINE_S, await_that
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
 def store(servers: Place) -> Iterator[ReportStore]:
-    with closing(_store(ttl_s=60)) as made:
+    with closing(_store(ttl_s=600)) as made:
         yield made
 
 
@@ -39,20 +40,13 @@ def brief_store(servers: Place) -> Iterator[ReportStore]:
 
 
 def _store(*, ttl_s: float) -> ReportStore:
-    return ReportStore(read(Queue).url, prefix=f"test-{time.monotonic_ns()}", ttl_s=ttl_s, timeout_s=2)
+    return ReportStore(read(Queue).url, prefix=f"test-{time.monotonic_ns()}", ttl_s=ttl_s, timeout_s=DEADLINE_S)
 
 
 @pytest.fixture
 def client(servers: Place) -> Iterator[redis.Redis]:
     with closing(redis.Redis.from_url(read(Queue).url)) as made:
         yield made
-
-
-def _await(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def report(pid: int) -> ProcessReport:
@@ -87,7 +81,7 @@ def test_a_process_whose_clock_is_wrong_takes_nobody_away(store: ReportStore, mo
 
 def test_who_was_killed_is_forgotten_by_the_index_as_well(brief_store: ReportStore, client: redis.Redis) -> None:
     brief_store.publish(report(1))
-    _await(lambda: brief_store.read_all().live == [])
+    await_that(lambda: brief_store.read_all().live == [])
     brief_store.publish(report(2))
     assert client.zrange(brief_store._index, 0, -1) == [report(2).key.encode()]
 
@@ -96,16 +90,19 @@ def test_what_is_not_understood_is_counted_and_hides_nothing(store: ReportStore,
     store.publish(report(1))
     newer = json.loads(report(2).to_json()) | {"version": WIRE_VERSION + 1}
     for member, text in ((b"newer", json.dumps(newer)), (b"\xff", "no report"), (b"\xfe", b"\xff"), (b"gone", None)):
-        client.zadd(store._index, {member: time.time() + 60})
+        client.zadd(store._index, {member: time.time() + 600})
         if text is not None:
-            client.set(store._key("").encode() + member, text, px=5000)
+            client.set(store._key("").encode() + member, text, px=600_000)
     assert store.read_all() == Reports([report(1)], of_other_versions=3)
 
 
-def test_a_process_that_stops_reporting_disappears_by_itself(brief_store: ReportStore, client: redis.Redis) -> None:
+def test_a_process_that_stops_reporting_disappears_by_itself(
+    store: ReportStore, brief_store: ReportStore, client: redis.Redis
+) -> None:
+    store.publish(report(1))
+    assert 0 < client.pttl(store._key(report(1).key)) <= 600_000
     brief_store.publish(report(1))
-    assert 0 < client.pttl(brief_store._key(report(1).key)) <= 200
-    _await(lambda: brief_store.read_all().live == [])
+    await_that(lambda: brief_store.read_all().live == [])
 
 
 def test_the_standard_backend_s_connections_are_counted_over_all_threads() -> None:
@@ -164,7 +161,7 @@ def test_what_the_native_pool_is_still_trying_to_open_is_not_told_as_lent() -> N
     assert (state["in_use"], state["idle"], state["overflow"]) == (0, 0, 0)
     assert state["counts"]["lent"] == 0
     assert state["wait"]["count"] == 3
-    assert state["wait"]["mean_s"] == pytest.approx(0.3, rel=0.5)
+    assert state["wait"]["mean_s"] >= 0.3
 
 
 UNMADE = """
@@ -208,10 +205,10 @@ def test_a_timeout_need_not_be_of_whole_seconds(configure: Callable[..., None]) 
     def ask_what_takes_long() -> None:
         with monitor_cursor("default") as cursor:
             cursor.execute("SELECT current_setting('statement_timeout')")
-            assert cursor.fetchall() == [("1250ms",)]
-            cursor.execute("SELECT pg_sleep(5)")
+            assert cursor.fetchall() == [("2250ms",)]
+            cursor.execute("SELECT pg_sleep(60)")
 
     connection.ensure_connection()
-    configure(MONITOR_TIMEOUT_S=1.25)
-    with pytest.raises(driver("default").OperationalError, match=r"no answer within 1\.25 s|statement timeout"):
+    configure(MONITOR_TIMEOUT_S=2.25)
+    with pytest.raises(driver("default").OperationalError, match=r"no answer within 2\.25 s|statement timeout"):
         ask_what_takes_long()

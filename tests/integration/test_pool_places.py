@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from poolhouse.engines.places import OPEN_ONE, WAIT, Answer, Places, Waiter
+from tests.conftest import DEADLINE_S
 
 SIZE, OVERFLOW, THREADS, ROUNDS = 2, 1, 8, 300
 
@@ -172,7 +173,7 @@ def test_under_threads_none_is_lost_and_everybody_has_a_turn(lifo: bool) -> None
         answer = places.take()
         if answer is WAIT:
             waiter = places.join()
-            assert waiter.wait(10)
+            assert waiter.wait(DEADLINE_S)
             answer = places.leave(waiter)
         waits_s.append(time.perf_counter() - began_at)
         if isinstance(answer, Connection):

@@ -12,6 +12,7 @@ from poolhouse.reports.publisher import Publisher
 from poolhouse.reports.store import ReportStore
 from sandbox.isolation import free_ports
 from sandbox.servers import Place, Server, broker
+from tests.conftest import DEADLINE_S
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_an_absence_of_redis_is_logged_once_and_so_is_its_return(
     redis_server: tuple[Server, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     server, url = redis_server
-    store = ReportStore(url, prefix="away", ttl_s=60, timeout_s=2)
+    store = ReportStore(url, prefix="away", ttl_s=60, timeout_s=DEADLINE_S)
     publisher = Publisher(store)
     with caplog.at_level(logging.WARNING, "poolhouse.reports.publisher"):
         publisher.publish()
@@ -50,7 +51,7 @@ def test_an_absence_of_redis_is_logged_once_and_so_is_its_return(
 
 
 def test_two_processes_of_one_name_report_and_end_without_each_other_s_knowledge(servers: Place) -> None:
-    store = ReportStore(read(Queue).url, prefix=f"twins-{time.monotonic_ns()}", ttl_s=60, timeout_s=2)
+    store = ReportStore(read(Queue).url, prefix=f"twins-{time.monotonic_ns()}", ttl_s=60, timeout_s=DEADLINE_S)
     one, other = Publisher(store), Publisher(store)  # as in two containers with equal host names
     for publisher in (one, other, one):
         publisher.publish()

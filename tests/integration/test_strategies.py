@@ -67,7 +67,7 @@ def outcomes(pooler: Server) -> Outcomes:
             "SERVICE_NAME": "",
         }
         command = [sys.executable, "-m", "tests.integration.session_probes"]
-        answer = subprocess.run(command, env=environment, cwd=CHECKOUT, capture_output=True, text=True, timeout=120)
+        answer = subprocess.run(command, env=environment, cwd=CHECKOUT, capture_output=True, text=True, timeout=600)
         assert answer.returncode == 0, answer.stderr
         found: dict[str, str] = json.loads(answer.stdout)
         return found

@@ -10,6 +10,7 @@ from poolhouse.process import pools
 from poolhouse.reports.keeper import Keeper
 from poolhouse.reports.publisher import Publisher
 from poolhouse.reports.store import ReportStore
+from tests.conftest import DEADLINE_S
 
 TIMES = 3
 
@@ -59,7 +60,7 @@ def run() -> Iterator[Callable[[], None]]:
 
     def go_round() -> None:
         keeper.start()
-        assert publisher.often_enough.wait(5), "the keeper's thread has ended"
+        assert publisher.often_enough.wait(DEADLINE_S), "the keeper's thread has ended"
 
     yield go_round
     keeper.stop()

@@ -3,7 +3,6 @@
 import json
 import logging
 import sys
-import time
 from typing import Any
 
 import psycopg2
@@ -122,10 +121,9 @@ def test_passwords_are_blotted_out(text: str, shown: str) -> None:
     assert without_passwords(text) == shown
 
 
-def test_a_long_text_of_quotes_takes_no_time() -> None:
-    begun_at = time.perf_counter()
-    assert without_passwords(f"password='{chr(39) * 100_000}\\") == "password=***"
-    assert time.perf_counter() - begun_at < 1
+def test_a_long_text_of_quotes_is_read_once() -> None:
+    """Were each quote tried as a beginning, it would take hours."""
+    assert without_passwords(f"password='{chr(39) * 1_000_000}\\") == "password=***"
 
 
 @pytest.mark.parametrize("formatter", FORMATTERS)

@@ -35,6 +35,7 @@ from poolhouse.reports.report import ProcessReport
 from poolhouse.reports.totals import Numbers, Totals, increments, numbers_of, totals_of
 from poolhouse.servers.pgbouncer import PgBouncer, PgBouncerPool, PgBouncerServer, PgBouncerStats
 from poolhouse.servers.server import Block, Capacity, Limit, ServerConnection, ServerFacts
+from tests.conftest import DEADLINE_S
 
 POOL = PoolState("default", LENDING_ENGINE, "queuepool", 5, 10, in_use=3, idle=2, overflow=0, waiting=4, min=2)
 PER_THREAD = PoolState("default", "django.db.backends.postgresql", "per-thread", None, None, 1, 0, 0)
@@ -326,14 +327,14 @@ def test_while_one_asks_anew_the_others_have_the_answer_before() -> None:
         look = next(looks)
         if look:
             asking.set()
-            assert go_on.wait(10)
+            assert go_on.wait(DEADLINE_S)
         return look
 
     recent = Recent(hang)
     assert recent.get(0) == 0
     with ThreadPoolExecutor(1) as threads:
         slow = threads.submit(recent.get, 0)
-        assert asking.wait(10)
+        assert asking.wait(DEADLINE_S)
         assert [recent.get(0), recent.get(0)] == [0, 0]
         go_on.set()
         assert slow.result() == 1

@@ -159,8 +159,8 @@ def test_every_byte_may_be_wrong_without_more_than_an_error(tmp_path: Path) -> N
 
 def test_a_label_that_is_long_and_frequent_takes_no_more_room_than_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
-    labels = pa.DictionaryArray.from_arrays(pa.array([0] * 49_999 + [1]), ["x" * 300_000, "a"])
-    table = pa.table({"time": [NOON] * 50_000, "device": labels, "load": [1.0] * 50_000})
+    labels = pa.DictionaryArray.from_arrays(pa.array([0] * 4_999 + [1]), ["x" * 300_000, "a"])
+    table = pa.table({"time": [NOON] * 5_000, "device": labels, "load": [1.0] * 5_000})
     pq.write_table(table, path, compression="zstd")
     assert path.stat().st_size < 100_000
     allocated = pa.total_allocated_bytes()
@@ -171,9 +171,9 @@ def test_a_label_that_is_long_and_frequent_takes_no_more_room_than_in_the_file(t
         devices += parsed.table["device"].to_pylist()
         rejected += len(parsed.rejects)
         assert {str(reject.fault) for reject in parsed.rejects} == {"labels too long"}
-        assert sum(len(reject.raw) for reject in parsed.rejects) < 16 << 20
-    assert (devices, rejected) == (["a"], 49_999)
-    assert pa.total_allocated_bytes() - allocated < 500 << 20
+        assert max((len(reject.raw) for reject in parsed.rejects), default=0) < 11_000
+    assert (devices, rejected) == (["a"], 4_999)
+    assert pa.total_allocated_bytes() - allocated < 50 << 20
 
 
 def test_a_whole_number_of_seconds_that_64_bits_do_not_hold_is_out_of_range(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_the_predicted_p95_is_within_a_quarter_of_the_simulated(
     hold: Draw, cv2: float, connections: int, utilisation: float
 ) -> None:
     rate_per_s = connections * utilisation
-    waits = waits_s(connections, callers(rate_per_s, hold, CALLERS[utilisation]))
+    waits = waits_by_recursion_s(connections, callers(rate_per_s, hold, CALLERS[utilisation]))
     pool = pool_of(Load(rate_per_s, Holds(1.0, cv2)), connections)
     assert pool.wait_s(0.95) == pytest.approx(quantile(waits, 0.95), rel=0.25)
 
