@@ -57,7 +57,9 @@ def test_slices_hold_every_line_once_and_in_order_wherever_they_are_cut(
         (b'{"time":"2024-05-01T12:00Z","device":"a\\n\\ud83d\\ude00","load":36893488147419103232}', "a\n😀", 2.0**65),
         (b'{"time":"2024-05-01T12:00Z","device":"a","load":1,}', "a", 1.0),
         (b'{"time":"2024-05-01T12:00Z","device":"a","load":"NA"}', "a", None),
-        (b'{"time":"2024-05-01T12:00Z","device":"a","load":Infinity}', "a", float("inf")),
+        (b'{"time":"2024-05-01T12:00Z","device":"a","load":Infinity}', "a", None),
+        (b'{"time":"2024-05-01T12:00Z","device":"a","load":NaN}', "a", None),
+        (b'{"time":"2024-05-01T12:00Z","device":"a","load":"NAN"}', "a", None),
     ],
 )  # fmt: skip
 def test_both_ways_read_the_same(file: Path, before: bytes, line: bytes, device: str, load: float | None) -> None:
@@ -80,9 +82,9 @@ def test_both_ways_read_the_same(file: Path, before: bytes, line: bytes, device:
         (b'{"time":"2024-05-01T12:00Z","device":"\\ud800"}', "device", "unreadable label", "ud800' is not text"),
         (b'{"time":"2024-05-01T12:00Z","device":"\xff"}', "device", "unreadable label", "xff' is not text"),
         (b'{"time":"2024-05-01T12:00Z","device":"' + b"x" * 2001 + b'"}', "device", "labels too long", "2001 bytes"),
-        (b'{"time":"2024-05-01T12:00Z","device":"a","heat":"hot"}', "heat", "unreadable number", '"hot" is no number'),
-        (b'{"time":"2024-05-01T12:00Z","device":"a","heat":"1"}', "heat", "unreadable number", '"1" is no number'),
-        (b'{"time":"2024-05-01T12:00Z","device":"a","heat":true}', "heat", "unreadable number", "true is no number"),
+        (b'{"time":"2024-05-01T12:00Z","device":"a","heat":"hot"}', "heat", "unreadable number", 'got "hot"'),
+        (b'{"time":"2024-05-01T12:00Z","device":"a","heat":"1"}', "heat", "unreadable number", 'got "1"'),
+        (b'{"time":"2024-05-01T12:00Z","device":"a","heat":true}', "heat", "unreadable number", "got true"),
         (b'{"time":"2024-05-01T12:00Z","device":"a","heat":1e999}', "heat", "number out of range", "1e999"),
         (b'{"time":"2024-05-01T12:00Z","device":"a","heat":1,"heat":2}', "", "broken record", "heat stands in it more"),
         (b'{"time":"2024-05-01T12:00Z","device":"a"', "", "broken record", "this is no JSON"),
