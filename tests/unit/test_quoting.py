@@ -103,7 +103,7 @@ def limited(limit_bytes: int) -> Iterator[None]:
 limits = st.sampled_from((6, 12, 1 << 20))
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(data=any_bytes, dialect=dialects, limit_bytes=limits)
 def test_records_end_where_the_definition_says(data: bytes, dialect: Dialect, limit_bytes: int) -> None:
     data = data.replace(b",", dialect.delimiter.encode())
@@ -111,7 +111,7 @@ def test_records_end_where_the_definition_says(data: bytes, dialect: Dialect, li
         assert dialect.find(data, is_last=True).ends.tolist() == ends_by_trying(data, dialect)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=any_bytes, dialect=dialects, limit_bytes=limits)
 def test_what_is_found_in_a_beginning_is_found_in_the_whole(data: bytes, dialect: Dialect, limit_bytes: int) -> None:
     with limited(limit_bytes):
@@ -121,7 +121,7 @@ def test_what_is_found_in_a_beginning_is_found_in_the_whole(data: bytes, dialect
             assert found == whole[: len(found)]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=any_bytes, dialect=dialects, limit_bytes=limits)
 def test_each_part_between_records_has_the_same_records(data: bytes, dialect: Dialect, limit_bytes: int) -> None:
     with limited(limit_bytes):
@@ -133,7 +133,7 @@ def test_each_part_between_records_has_the_same_records(data: bytes, dialect: Di
                 assert (found.ends + begin).tolist() == whole[first : last + 1]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     cells=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5), min_size=1, max_size=4)
 )
@@ -186,7 +186,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("any") / "any.csv"
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     data=any_bytes,
     columns=columns_of_any_kind,

@@ -18,7 +18,7 @@ from telemetry.formats.faults import Fault, FaultError
 BLANKS = " \t"
 NEWLINE, CR, QUOTE = ord("\n"), ord("\r"), ord('"')
 # A record of several lines is longer only if its quote was never meant to be open.
-MULTILINE_MAX_BYTES = 1 << 20
+MULTILINE_MAX_BYTES = 256 << 10
 QUOTES = re.compile(b'"+')
 # Blanks next to a quote are stepped over one by one; a longer run is left to a regular expression.
 STEPS_MAX = 32
@@ -288,35 +288,36 @@ class _Follower:
         quote = self._data.find(b'"', int(self._starts[first]))
         if quote < 0 or (line := self._line_at(quote)) > first:
             return (line if quote >= 0 else len(self._ends)), False
-        last, is_whole = self._follow(first)
-        reach = int(self._ends[min(last, len(self._ends) - 1)])
-        if is_whole and (last == first or reach - self._starts[first] <= MULTILINE_MAX_BYTES):
-            return last + 1, True
+        start = int(self._starts[first])
+        reach, is_whole = self._follow(start, int(self._ends[first]))
+        if is_whole and (reach == self._ends[first] or reach - start <= MULTILINE_MAX_BYTES):
+            return self._line_at(reach - 1) + 1, True
         # Malformed. Each line that follows has the same end ahead of it as long as the quote is open: either it is
         # malformed too, or it does not open a quote at all.
-        if last < len(self._ends) and not is_whole:
-            return max(last, first + 1), False
-        if last == len(self._ends) and is_last:
-            return last, False
-        too_far = int(np.searchsorted(self._starts, reach - MULTILINE_MAX_BYTES))
-        return max(too_far, first), False
+        if reach >= 0 and not is_whole:
+            return max(self._line_at(reach), first + 1), False
+        if reach < 0 and is_last:
+            return len(self._ends), False
+        if reach < 0 and len(self._data) - start <= 2 * MULTILINE_MAX_BYTES:  # else there would be many small steps
+            return first, False
+        reach = reach if is_whole else len(self._data)
+        return int(np.searchsorted(self._starts, reach - MULTILINE_MAX_BYTES)), False
 
-    def _follow(self, first: int) -> tuple[int, bool]:
+    def _follow(self, position: int, line_end: int) -> tuple[int, bool]:
         """Follow a record from its first line.
 
         Returns:
-            Its last line and True; or the line in which it turns out to be malformed and False, which is the number of
-            lines if its quote is not closed in any.
+            The offset just behind it and True; or the offset of the quote after which it is malformed, -1 if its quote
+            is not closed, and False.
         """
-        line, position = first, int(self._starts[first])
-        while (opened := self._dialect.opening(self._data, position, int(self._ends[line]))) >= 0:
+        while (opened := self._dialect.opening(self._data, position, line_end)) >= 0:
             position = behind_closing_quote(self._data, opened)
             if position < 0:
-                return len(self._ends), False
-            line = self._line_at(position - 1)
+                return -1, False
             if not self._dialect.behind_cell(self._data, position):
-                return line, False
-        return line, True
+                return position - 1, False
+            line_end = self._data.find(b"\n", position) + 1 or len(self._data)
+        return line_end, True
 
     def _line_at(self, offset: int) -> int:
         return int(np.searchsorted(self._ends, offset, side="right"))

@@ -84,7 +84,6 @@ class Command(BaseCommand):
         written.add_argument(
             "--escape",
             type=argument(escape_character),
-            default="",
             metavar="C",
             help="makes the next character of a CSV stand for itself, as \\ before a quote",
         )
@@ -154,6 +153,6 @@ def _columns(options: dict[str, Any]) -> Columns:
         tuple(options["values"]),
         tuple(options["empty"]),
         TimeFormat(options["time_unit"], options["timezone"] or ""),
-        TextFormat(options["delimiter"], options["decimal"], options["encoding"], options["escape"]),
+        TextFormat(options["delimiter"], options["decimal"], options["encoding"], options["escape"] or ""),
         options["keep_nan"],
     )
