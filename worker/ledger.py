@@ -1,8 +1,7 @@
 """What becomes of a batch: the only writers of its state, and the locks that say who is at it."""
 
 import logging
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,7 @@ from telemetry.formats.times import EPOCH
 from telemetry.intake import unclaimed_batches
 from telemetry.models import IngestBatch, IngestJob, IngestRejectCount
 from telemetry.queue import Waiting, spread
+from telemetry.rejects import Tally
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ class Counts:
     inserted_count: int
     updated_count: int
     skipped_count: int
+    rounded_count: int
 
 
 @contextmanager
@@ -100,49 +101,47 @@ class TooManyRejectsError(Exception):
     """A batch that brings its job above the number of rows that may be rejected."""
 
 
-def finish(batch: IngestBatch, rejects: Sequence[Reject], *, counts: Counts) -> None:
+def finish(batch: IngestBatch, rejected: Tally, *, counts: Counts) -> None:
     """Record that a batch is loaded, in the transaction that loads it.
 
     Raises:
         TooManyRejectsError: its job may not have so many rejects.
     """
-    if rejects:
-        _require_few_rejects(batch, rejects)
-        _count_rejects(batch.pk, rejects)
+    if rejected.first:
+        _require_few_rejects(batch, rejected.rows, rejected.first)
+        _count_rejects(batch.pk, rejected)
     IngestBatch.objects.filter(pk=batch.pk).update(
         state=IngestBatch.State.DONE, error="", failing_since=None, finished_at=timezone.now(), **asdict(counts)
     )
 
 
-def _require_few_rejects(batch: IngestBatch, rejects: Sequence[Reject]) -> None:
+def _require_few_rejects(batch: IngestBatch, rows: int, first: Reject) -> None:
     """Add up over the job; its row is locked, so that two batches at once cannot overlook each other."""
     limit = IngestJob.objects.select_for_update(no_key=True).get(pk=batch.job_id).max_rejected_count
     if limit is None:
         return
     done = IngestBatch.objects.filter(job_id=batch.job_id, state=IngestBatch.State.DONE)
-    rejected = len(rejects) + (done.aggregate(rows=Sum("rejected_count"))["rows"] or 0)
+    rejected = rows + (done.aggregate(rows=Sum("rejected_count"))["rows"] or 0)
     if rejected > limit:
-        first = rejects[0]
         raise TooManyRejectsError(
             f"{rejected:,} rows cannot be read, allowed: {limit:,}; the first here is "
             f"{batch.file.name}:{first.line}: {first.column or 'row'}: {first.detail}"
         )
 
 
-def _count_rejects(batch_id: int, rejects: Sequence[Reject]) -> None:
-    counted = Counter((str(reject.fault), reject.column) for reject in rejects)
+def _count_rejects(batch_id: int, rejected: Tally) -> None:
     IngestRejectCount.objects.bulk_create(
         IngestRejectCount(batch_id=batch_id, reason=reason, column_name=column, row_count=rows)
-        for (reason, column), rows in counted.items()
+        for (reason, column), rows in rejected.by_reason.items()
     )
 
 
 @transaction.atomic
-def park_job(batch: IngestBatch, rejects: Sequence[Reject], reason: str) -> None:
+def park_job(batch: IngestBatch, rejected: Tally, reason: str) -> None:
     """Give up a batch for its rejects, which are counted, and with it what is queued of its job."""
     if claim(batch.pk):
-        _queued(batch.pk).update(rejected_count=len(rejects))
-        _count_rejects(batch.pk, rejects)
+        _queued(batch.pk).update(rejected_count=rejected.rows)
+        _count_rejects(batch.pk, rejected)
         _give_up(_queued(batch.pk), reason)
         _give_up(unclaimed_batches(batch.job_id), reason)
         logger.error("job %d parked: %s", batch.job_id, reason)

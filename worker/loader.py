@@ -2,14 +2,14 @@
 
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 
 import pgpq
 import psycopg2.errors
 from django.db import DatabaseError, DataError, IntegrityError, OperationalError, connection, transaction
 
-from telemetry import rejects
 from telemetry.models import IngestBatch, IngestJob
 from worker import ledger
 from worker.readings import SCHEMA, Readings
@@ -74,7 +74,7 @@ def load(batch_id: int) -> None:
             readings.learn_series()
             _load(batch, readings)
     except ledger.TooManyRejectsError as error:
-        ledger.park_job(batch, readings.rejects, str(error))
+        ledger.park_job(batch, readings.rejected, str(error))
 
 
 def _load(batch: IngestBatch, readings: Readings) -> None:
@@ -84,20 +84,20 @@ def _load(batch: IngestBatch, readings: Readings) -> None:
             return
         copied = copy_readings(readings, batch.job.on_conflict)
         _require_series(readings.series)
-        rejects.write(batch, readings.rejects)
-        ledger.finish(batch, readings.rejects, counts=_counts(readings, copied))
-    logger.info("%s: %d readings inserted, %d rows rejected", batch, copied.inserted, len(readings.rejects))
+        ledger.finish(batch, readings.rejected, counts=_counts(readings, copied))
+    logger.info("%s: %d readings inserted, %d rows rejected", batch, copied.inserted, readings.rejected.rows)
 
 
 def _counts(readings: Readings, copied: Copied) -> ledger.Counts:
     return ledger.Counts(
         row_count=readings.rows,
-        rejected_count=len(readings.rejects),
+        rejected_count=readings.rejected.rows,
         cell_count=readings.cells,
-        empty_count=readings.cells - readings.count,
+        empty_count=readings.cells - readings.count - readings.rounded,
         inserted_count=copied.inserted,
         updated_count=copied.updated,
         skipped_count=readings.count - copied.inserted - copied.updated,
+        rounded_count=readings.rounded,
     )
 
 
@@ -148,38 +148,44 @@ class _Encoder(io.RawIOBase):
     """Readings as PostgreSQL's binary COPY format, made a piece at a time while the server takes in the last one."""
 
     def __init__(self, readings: Readings) -> None:
-        self._pieces = filter(None, self._encode(readings))  # an empty one would pass for the end
+        self._pieces = self._encode(readings)
         self.failure: Exception | None = None
 
     def read(self, size: int = -1) -> bytes:
-        """Give the next piece, whatever size is asked for: psycopg2 sends what it gets."""
+        """Return the next piece, whatever size is asked for: psycopg2 sends what it gets."""
         try:
-            return next(self._pieces, b"")
+            return next(filter(None, self._pieces), b"")  # an empty one would pass for the end
         except Exception as error:
             self.failure = error
             raise
 
+    def close(self) -> None:
+        """End reading; what was written of the rejects is complete then, and the next time may write it anew."""
+        self._pieces.close()
+        super().close()
+
     @staticmethod
-    def _encode(readings: Readings) -> Iterator[bytes]:
+    def _encode(readings: Readings) -> Generator[bytes]:
         encoder = pgpq.ArrowToPostgresBinaryEncoder(SCHEMA)
         yield encoder.write_header()
-        for piece in readings:
-            for first in range(0, piece.num_rows, ENCODED_ROWS):
-                yield encoder.write_batch(piece.slice(first, ENCODED_ROWS))
+        with closing(iter(readings)) as pieces:
+            for piece in pieces:
+                for first in range(0, piece.num_rows, ENCODED_ROWS):
+                    yield encoder.write_batch(piece.slice(first, ENCODED_ROWS))
         yield encoder.finish()
 
 
 def _copy(table: str, readings: Readings) -> None:
     statement = f"COPY {table} (time, series_id, value) FROM STDIN (FORMAT binary)"
-    encoder = _Encoder(readings)
-    try:
-        # Django wraps the errors of what it knows; of COPY it does not know.
-        with connection.wrap_database_errors, connection.cursor() as cursor:
-            cursor.copy_expert(statement, encoder)
-            copied = cursor.rowcount
-    except DatabaseError:
-        if encoder.failure is not None:  # the server only says that COPY was given up
-            raise encoder.failure from None
-        raise
+    with closing(_Encoder(readings)) as encoder:
+        try:
+            # Django wraps the errors of what it knows; of COPY it does not know.
+            with connection.wrap_database_errors, connection.cursor() as cursor:
+                cursor.copy_expert(statement, encoder)
+                copied = cursor.rowcount
+        except DatabaseError:
+            if encoder.failure is not None:  # the server only says that COPY was given up
+                raise encoder.failure from None
+            raise
     if copied != readings.count:  # the ledger is about to say that all of them are there
         raise DataError(f"the server took {copied} of {readings.count} readings")

@@ -1,12 +1,13 @@
 """A batch's readings: its slice parsed, melted and sorted, a piece at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from telemetry import formats, spool
-from telemetry.formats import Columns, Parsed, Reject, Stamp
+from telemetry import formats, rejects, spool
+from telemetry.formats import Columns, Parsed, Stamp
 from telemetry.formats.times import TIME_TYPE
 from telemetry.intake import columns_of
 from telemetry.models import IngestBatch
@@ -19,6 +20,15 @@ DENSE_CODES = 1 << 20
 SCHEMA = pa.schema([("time", TIME_TYPE), ("series_id", pa.int32()), ("value", pa.float64())])
 
 
+@dataclass(frozen=True)
+class Melted:
+    """The readings of a parsed piece."""
+
+    readings: pa.RecordBatch
+    rounded: int
+    """those that were left out, since only what is below a microsecond tells their time from that of one before"""
+
+
 class Readings:
     """A batch's readings, parsed a piece at a time whenever they are asked for, and what was met on the way."""
 
@@ -27,30 +37,34 @@ class Readings:
         self._reset()
 
     def _reset(self) -> None:
-        self.rows = self.count = 0
+        self.rows = self.count = self.rounded = 0
         self.series: set[int] = set()
-        self.rejects: list[Reject] = []
+        self.rejected = rejects.Tally()
 
     @property
     def cells(self) -> int:
         """The value cells of the rows that could be read."""
-        return (self.rows - len(self.rejects)) * len(self._columns.values)
+        return (self.rows - self.rejected.rows) * len(self._columns.values)
 
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
-        """Give the readings, sorted within each piece.
+    def __iter__(self) -> Generator[pa.RecordBatch]:
+        """Yield the readings, sorted within each piece; the file of rejects is written along the way, each time anew.
 
         Raises:
             BadInput: the slice cannot be read.
+            OSError: the rejects cannot be written.
             UnknownSeriesError: this process does not know the id of a series.
         """
         self._reset()
-        for parsed in self._parsed():
-            readings = make_readings(parsed.table, self._columns)
-            self.rows += parsed.table.num_rows + len(parsed.rejects)
-            self.rejects += parsed.rejects
-            self.count += readings.num_rows
-            self.series.update(_distinct_of_sorted(readings["series_id"].to_numpy()))
-            yield readings
+        with rejects.Writer(self._batch) as writer:
+            for parsed in self._parsed():
+                melted = make_readings(parsed, self._columns)
+                writer.write(parsed.rejects)
+                self.rejected.add(parsed.rejects)
+                self.rows += parsed.table.num_rows + len(parsed.rejects)
+                self.count += melted.readings.num_rows
+                self.rounded += melted.rounded
+                self.series.update(_distinct_of_sorted(melted.readings["series_id"].to_numpy()))
+                yield melted.readings
 
     def learn_series(self) -> None:
         """Find out the ids of all series; not to be called in a transaction that may be rolled back."""
@@ -66,8 +80,8 @@ class Readings:
         return formats.by_name(self._batch.job.format).read(source, self._batch.slice, self._columns)
 
 
-def make_readings(table: pa.Table, columns: Columns) -> pa.RecordBatch:
-    """Melt a parsed table: a reading for each value cell that is not empty, sorted by series and time.
+def make_readings(parsed: Parsed, columns: Columns) -> Melted:
+    """Melt a parsed piece: a reading for each value cell that is not empty, sorted by series and time.
 
     Sorting first spares the unique index from being touched at random, which is what a COPY into it costs. Readings of
     the same series and time keep the order of the file.
@@ -75,19 +89,34 @@ def make_readings(table: pa.Table, columns: Columns) -> pa.RecordBatch:
     Raises:
         UnknownSeriesError: this process does not know the id of a series.
     """
+    table, cut_off_ns = parsed.table, parsed.cut_off_ns
     values, which = _label_values(table, columns.labels)
     times = table[columns.time].combine_chunks().cast(pa.int64()).to_numpy(zero_copy_only=False)
-    parts = []
+    parts, cut_off_parts = [], []
     for kind in _kinds(columns):
         ids = np.array(known_ids(kind, values), dtype=np.int32)
         cells = table[kind.metric].combine_chunks()
         present = cells.is_valid().to_numpy(zero_copy_only=False) if cells.null_count else slice(None)
         numbers = cells.drop_null().to_numpy(zero_copy_only=False)
         parts.append((times[present], ids[which[present]], numbers))
+        if cut_off_ns is not None:
+            cut_off_parts.append(cut_off_ns[present])
     time, series_id, value = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.lexsort((time, series_id))
+    if cut_off_ns is not None:
+        order = _without_rounded(order, time, series_id, np.concatenate(cut_off_parts))
     arrays = [pa.array(time[order]).cast(TIME_TYPE), pa.array(series_id[order]), pa.array(value[order])]
-    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+    return Melted(pa.RecordBatch.from_arrays(arrays, schema=SCHEMA), len(time) - len(order))
+
+
+def _without_rounded(order: np.ndarray, time: np.ndarray, series_id: np.ndarray, cut_off_ns: np.ndarray) -> np.ndarray:
+    """Leave out what has the series and time of a reading before it, but another time in the file."""
+    time, series_id, cut_off_ns = time[order], series_id[order], cut_off_ns[order]
+    is_first = np.ones(len(order), bool)
+    is_first[1:] = (np.diff(time) != 0) | (np.diff(series_id) != 0)
+    first = np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))
+    kept: np.ndarray = order[cut_off_ns == cut_off_ns[first]]
+    return kept
 
 
 def _kinds(columns: Columns) -> list[Kind]:

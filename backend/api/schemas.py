@@ -33,6 +33,7 @@ class Parameters(Schema):
     labels: list[Text] = Field([], description="columns that tell one source from another")
     values: list[Text] = Field(min_length=1, description="columns of numbers; each becomes a metric")
     empty: list[Text] = Field(list(EMPTY_CELLS), description="texts of an empty cell")
+    keep_nan: bool = Field(False, description="whether NaN and infinity are values; otherwise they are empty cells")
     timezone: Annotated[str, AfterValidator(arguments.timezone)] | None = Field(
         None, description="of times without a zone, as Europe/Berlin"
     )
@@ -41,6 +42,9 @@ class Parameters(Schema):
     )
     delimiter: Annotated[str, AfterValidator(arguments.one_character)] = Field(",", description="of a CSV")
     decimal: Literal[".", ","] = Field(".", description="mark in the numbers of a CSV")
+    escape: Annotated[str, AfterValidator(arguments.escape_character)] | None = Field(
+        None, description="character of a CSV that makes the next one stand for itself, as \\ before a quote"
+    )
     encoding: Annotated[str, AfterValidator(arguments.ascii_encoding)] | None = Field(
         None, description="of a CSV; by default the charset of its Content-Type, or UTF-8"
     )
@@ -72,12 +76,13 @@ class Parameters(Schema):
             tuple(self.values),
             tuple(self.empty),
             TimeFormat(self.time_unit, self.timezone or ""),
-            TextFormat(self.delimiter, self.decimal, encoding),
+            TextFormat(self.delimiter, self.decimal, encoding, self.escape or ""),
+            self.keep_nan,
         )
 
 
 class Job(Schema):
-    """How far a job is, as `ingest_status --json` has it. Rows are the input's; the next four count value cells."""
+    """How far a job is, as `ingest_status --json` has it. Rows are the input's; the next five count value cells."""
 
     url: str
     rejects_url: str
@@ -95,6 +100,7 @@ class Job(Schema):
     inserted: int
     updated: int
     skipped: int
+    rounded: int
     empty: int
     rejected: int
 

@@ -6,7 +6,15 @@ from django.contrib import admin
 
 from telemetry.models import IngestBatch, IngestFile, IngestJob, Series
 
-COUNTS = ("row_count", "rejected_count", "inserted_count", "updated_count", "skipped_count", "empty_count")
+COUNTS = (
+    "row_count",
+    "rejected_count",
+    "inserted_count",
+    "updated_count",
+    "skipped_count",
+    "rounded_count",
+    "empty_count",
+)
 
 
 class ReadOnly:

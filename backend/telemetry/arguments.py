@@ -3,6 +3,7 @@
 import codecs
 from argparse import ArgumentTypeError
 from collections.abc import Callable
+from string import punctuation
 from typing import TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -54,6 +55,17 @@ def one_character(text: str) -> str:
     if len(character) != 1 or not character.isascii() or character in '"\r\n\0':
         raise ValueError(f"{text!r} is no delimiter; allowed: one character, such as ; or \\t")
     return character
+
+
+def escape_character(text: str) -> str:
+    """Read the character that makes the next one stand for itself.
+
+    Raises:
+        ValueError: it is not a single punctuation mark, or it is the quote, which is doubled instead.
+    """
+    if len(text) != 1 or text not in punctuation or text == '"':
+        raise ValueError(f"expected one punctuation mark other than a quote, such as \\, got {text!r}")
+    return text
 
 
 def ascii_encoding(text: str) -> str:

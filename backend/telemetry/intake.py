@@ -93,7 +93,7 @@ def create_job(  # noqa: PLR0913 - all but two by name
             label_columns=list(columns.labels),
             value_columns=list(columns.values),
             null_values=list(columns.null_values),
-            options={"times": asdict(columns.times), "text": asdict(columns.text)},
+            options={"times": asdict(columns.times), "text": asdict(columns.text), "keep_nan": columns.keep_nan},
             on_conflict=on_conflict,
             max_rejected_count=reject_limit.rows(row_count) if reject_limit else None,
             created_at=now,
@@ -163,6 +163,7 @@ def columns_of(job: IngestJob) -> Columns:
         null_values=tuple(job.null_values),
         times=TimeFormat(**job.options.get("times", {})),
         text=TextFormat(**job.options.get("text", {})),
+        keep_nan=job.options.get("keep_nan", False),
     )
 
 

@@ -17,8 +17,8 @@ RETRIES_MAX = 20
 class Progress:
     """How far a job is.
 
-    Rows are input rows; inserted, updated, skipped and empty count the value cells of the rows that were not rejected,
-    and add up to them. All but `rows` are of batches that are over.
+    Rows are input rows; inserted, updated, skipped, rounded and empty count the value cells of the rows that were not
+    rejected, and add up to them. All but `rows` are of batches that are over.
     """
 
     job_id: int
@@ -32,6 +32,7 @@ class Progress:
     inserted: int
     updated: int
     skipped: int
+    rounded: int
     empty: int
     rejected: int
     finished_at: datetime | None
@@ -86,6 +87,7 @@ def _progress(condition: str, parameters: dict[str, int | None]) -> list[Progres
                    coalesce(sum(inserted_count), 0)::bigint,
                    coalesce(sum(updated_count), 0)::bigint,
                    coalesce(sum(skipped_count), 0)::bigint,
+                   coalesce(sum(rounded_count), 0)::bigint,
                    coalesce(sum(empty_count), 0)::bigint,
                    coalesce(sum(rejected_count), 0)::bigint,
                    CASE WHEN bool_and(state <> 'queued') THEN max(finished_at) END

@@ -5,9 +5,14 @@ An object store knows no appending; and a batch that is tried again writes its f
 
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from itertools import chain
+from types import TracebackType
 from typing import Any
+
+import pyarrow as pa
 
 from telemetry import spool
 from telemetry.formats import Reject
@@ -16,21 +21,66 @@ from telemetry.models import IngestBatch
 FOLDER = "rejects"
 
 
-def write(batch: IngestBatch, rejects: Sequence[Reject]) -> None:
-    """Keep a batch's rejects; its counts in the ledger say whether they hold."""
-    if not rejects:
-        return
-    with spool.rewriting(_path(batch.job_id, batch.pk)) as sink:
+class Tally:
+    """How many rows of a batch were rejected, by reason and column, and the first of them."""
+
+    def __init__(self) -> None:
+        self.by_reason: Counter[tuple[str, str]] = Counter()
+        self.first: Reject | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many there are in all."""
+        return self.by_reason.total()
+
+    def add(self, rejects: Sequence[Reject]) -> None:
+        """Count some more."""
+        self.by_reason.update((str(reject.fault), reject.column) for reject in rejects)
+        if self.first is None and rejects:
+            self.first = rejects[0]
+
+
+class Writer:
+    """Writes a batch's rejects as they are met, for the length of a block; without any there is no file.
+
+    What is in the file counts only if the batch's counts in the ledger say so. If the block fails, they do not.
+    """
+
+    def __init__(self, batch: IngestBatch) -> None:
+        self._batch = batch
+        self._file = ExitStack()
+        self._sink: pa.NativeFile | None = None
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.__exit__(kind, error, trace)
+
+    def write(self, rejects: Sequence[Reject]) -> None:
+        """Write some more.
+
+        Raises:
+            OSError: the spool cannot be written to.
+        """
         for reject in rejects:
-            line = {
-                "file": batch.file.name,
-                "line": reject.line,
-                "column": reject.column,
-                "reason": str(reject.fault),
-                "detail": reject.detail,
-                "raw": reject.raw,
-            }
-            sink.write(f"{json.dumps(line, ensure_ascii=False)}\n".encode())
+            if self._sink is None:
+                self._sink = self._file.enter_context(spool.rewriting(_path(self._batch.job_id, self._batch.pk)))
+            self._sink.write(_line(self._batch.file.name, reject))
+
+
+def _line(file: str, reject: Reject) -> bytes:
+    fields = {
+        "file": file,
+        "line": reject.line,
+        "column": reject.column,
+        "reason": str(reject.fault),
+        "detail": reject.detail,
+        "raw": reject.raw,
+    }
+    return f"{json.dumps(fields, ensure_ascii=False)}\n".encode()
 
 
 def read(job_id: int) -> Iterator[dict[str, Any]]:

@@ -36,9 +36,16 @@ def summarise(progress: JobProgress) -> str:
     given_up = progress.failed + progress.cancelled
     return (
         f"job {progress.job_id} {progress.state} in {elapsed_s:.1f} s: {progress.inserted:,} readings inserted{rate}, "
-        f"{updated}{progress.skipped:,} skipped as duplicates; {progress.rejected:,} of {progress.rows:,} rows "
-        f"rejected, {given_up} of {progress.batches} batches given up"
+        f"{updated}{progress.skipped:,} skipped as duplicates; {_rounded(progress.rounded)}{progress.rejected:,} of "
+        f"{progress.rows:,} rows rejected, {given_up} of {progress.batches} batches given up"
     )
+
+
+def _rounded(count: int) -> str:
+    if not count:
+        return ""
+    readings = "reading" if count == 1 else "readings"
+    return f"{count:,} {readings} had the time of another after rounding to microseconds; "
 
 
 def _follow(job_id: int, console: Console) -> Iterator[JobProgress]:

@@ -88,6 +88,7 @@ def test_rows_add_up_and_the_table_is_the_model_s(
         "inserted_count",
         "updated_count",
         "skipped_count",
+        "rounded_count",
         "empty_count",
     )
     counts = IngestBatch.objects.filter(job=job).aggregate(**{name: Sum(name) for name in names})

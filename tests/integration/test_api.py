@@ -11,8 +11,9 @@ from pytest_django.fixtures import Settings
 
 from api.models import ApiToken, KeyedUpload
 from api.tokens import create_token
-from telemetry import spool
+from telemetry import rejects, spool
 from telemetry.models import IngestBatch, IngestFile, IngestJob, Reading
+from worker.loader import load
 from worker.tasks import load_batch
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -129,3 +130,33 @@ def test_a_repetition_that_cannot_look_into_the_spool_is_refused_and_changes_not
     monkeypatch.undo()
     monkeypatch.setattr("telemetry.intake.send_job", sent.append)
     assert upload(client, Idempotency_Key="mine").status_code == 202
+
+
+UNDEFINED = b"time,device,load\n2024-05-01T00:00Z,K\xe4lte,1\n2024-05-01T01:00Z,\x81,2\n2024-05-01T02:00Z,b,NAN\n"
+
+
+def test_a_byte_that_the_charset_does_not_define_is_a_rejected_row(client: Client, sent: list[int]) -> None:
+    address = "/api/ingest/?time=time&labels=device&values=load&encoding=cp1252"
+    accepted = client.post(address, UNDEFINED, content_type="text/csv")
+    assert accepted.status_code == 202
+    load(IngestBatch.objects.get(job_id=sent[0]).pk)
+    job = client.get(accepted["Location"]).json()
+    assert (job["state"], job["inserted"], job["empty"], job["rounded"], job["rejected"]) == ("done", 1, 1, 0, 1)
+    assert job["rejects"] == [{"reason": "unreadable label", "column": "device", "rows": 1}]
+    (reject,) = rejects.read(job["job_id"])
+    assert (reject["line"], reject["raw"]) == (3, "2024-05-01T01:00Z,\\x81,2")
+
+
+def test_escapes_and_nan_are_read_as_the_parameters_say(client: Client, sent: list[int]) -> None:
+    accepted = client.post(
+        "/api/ingest/?time=time&labels=device&values=load&escape=%5C&keep_nan=true",
+        b'time,device,load\n2024-05-01T00:00Z,"north \\"A\\" mast",NAN\n',
+        content_type="text/csv",
+    )
+    load(IngestBatch.objects.get(job_id=sent[0]).pk)
+    assert client.get(accepted["Location"]).json()["inserted"] == 1
+    ((device, value),) = Reading.objects.values_list("series__labels__device", "value")
+    assert (device, str(value)) == ('north "A" mast', "nan")
+    refused = client.post("/api/ingest/?time=time&values=load&escape=ab", b"time,load\n", content_type="text/csv")
+    assert refused.status_code == 422
+    assert "escape: expected one punctuation mark" in refused.json()["detail"]

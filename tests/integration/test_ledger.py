@@ -20,6 +20,7 @@ from telemetry.inputs import Inputs, open_input
 from telemetry.intake import RejectLimit, cancel_job, create_job, retry_job
 from telemetry.models import IngestBatch, Reading
 from telemetry.queries import job_progress, pending_retries, reject_counts
+from telemetry.watch import summarise
 from tests.integration.conftest import NOTHING_WAITS, claimed_by_another_worker, due_again, long_ago, run
 from worker import ledger, tasks
 from worker.loader import load
@@ -115,6 +116,83 @@ def test_every_cell_is_accounted_for(batches_of: MakeBatches) -> None:
     batch = fresh(batch)
     assert (batch.row_count, batch.rejected_count, batch.cell_count, batch.empty_count) == (5, 2, 6, 3)
     assert (batch.inserted_count, batch.skipped_count) == (2, 1)
+
+
+NINE_DIGITS = (
+    "2024-05-01T00:00:00.123456789Z,a,1",
+    "2024-05-01T00:00:00.123456999Z,a,2",
+    "2024-05-01T00:00:00.123456789Z,a,3",
+    "2024-05-01T00:00:00.123457Z,a,4",
+    "2024-05-01T00:00:00.123456999Z,b,5",
+)
+
+
+@pytest.mark.parametrize("bad", [(), ("never,a,1",)], ids=["at once", "one by one"])
+@pytest.mark.parametrize(("on_conflict", "kept"), [("ignore", 1), ("update", 3)])
+def test_times_that_are_equal_once_they_are_cut_to_microseconds_are_no_duplicates(
+    tmp_path: Path, sent: list[int], on_conflict: str, kept: float, bad: tuple[str, ...]
+) -> None:
+    batch = job_of(tmp_path, on_conflict, *NINE_DIGITS, *bad)
+    load(batch.pk)
+    batch = fresh(batch)
+    assert (batch.inserted_count, batch.skipped_count, batch.rounded_count, batch.empty_count) == (3, 1, 1, 0)
+    found = Reading.objects.filter(series__labels__device="a").order_by("time").values_list("value", flat=True)
+    assert list(found) == [kept, 4]
+    progress = job_progress(batch.job_id)
+    assert progress is not None
+    assert "1 reading had the time of another after rounding to microseconds" in summarise(progress)
+
+
+def test_a_job_that_refuses_duplicates_takes_times_that_only_rounding_makes_equal(
+    tmp_path: Path, sent: list[int]
+) -> None:
+    batch = job_of(tmp_path, "error", *NINE_DIGITS[:2])
+    load_batch(batch.pk)
+    assert (fresh(batch).state, fresh(batch).inserted_count, fresh(batch).rounded_count) == ("done", 1, 1)
+
+
+def test_rejects_are_written_as_they_are_met_and_those_of_the_last_reading_count(
+    batches_of: MakeBatches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("telemetry.formats.borders.PIECE_BYTES", 1)  # a piece for each line
+    (first,) = batches_of("2024-05-01T03:00Z,a,1,2")
+    load(first.pk)
+    # A series that is not known, and then a duplicate, each have the batch read once more.
+    (batch,) = batches_of("never,a,1,2", "2024-05-01T00:00Z,b,1,2", "soon,a,1,2", "2024-05-01T03:00Z,a,1,2", "x,a,1,2")
+    load(batch.pk)
+    assert (fresh(batch).rejected_count, fresh(batch).skipped_count) == (3, 2)
+    assert [reject["line"] for reject in rejects.read(batch.job_id)] == [2, 4, 6]
+    assert reject_counts(batch.job_id) == [{"rows": 3, "reason": "unreadable time", "column": "time"}]
+
+
+def test_rejects_of_a_batch_that_is_not_loaded_do_not_count(
+    batches_of: MakeBatches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (batch,) = batches_of("never,a,1,2", "2024-05-01T00:00Z,b,1,2")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OperationalError("the server is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "finish", fail)
+        with pytest.raises(OperationalError):
+            load(batch.pk)
+    assert list(rejects.read(batch.job_id)) == []
+    load(batch.pk)
+    assert [reject["line"] for reject in rejects.read(batch.job_id)] == [2]
+
+
+def test_a_spool_that_cannot_be_written_to_is_the_error_that_is_seen(
+    batches_of: MakeBatches, settings: Settings, tmp_path: Path
+) -> None:
+    (batch,) = batches_of("never,a,1,2", "2024-05-01T00:00Z,b,1,2")
+    occupied = tmp_path / "occupied"
+    occupied.mkdir()
+    (occupied / "rejects").write_text("a file where the folder belongs")
+    settings.INGEST_SPOOL = str(occupied)
+    with pytest.raises(OSError, match="rejects"):
+        load(batch.pk)
+    assert (fresh(batch).state, Reading.objects.count()) == ("queued", 0)
 
 
 def test_the_database_refuses_a_ledger_that_does_not_add_up(batches_of: MakeBatches) -> None:

@@ -81,7 +81,7 @@ def test_a_bad_row_is_kept_and_the_rest_of_its_batch_is_loaded(batches_of: MakeB
             "line": 4,
             "column": "load",
             "reason": "unreadable number",
-            "detail": "'x' is no number",
+            "detail": "expected a number, got 'x'",
             "raw": "2024-05-01T01:00Z,a,x,6",
         },
     ]

@@ -116,7 +116,7 @@ def test_a_batch_waits_when_the_store_goes_while_it_is_read_or_its_rejects_are_w
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = enqueue(tmp_path / "a.csv", ROWS + BAD_ROW, into_spool=True)
-    csv, write = by_name("csv"), rejects.write
+    csv, write = by_name("csv"), rejects.Writer.write
     whole_read = type(csv).read
 
     def read_then_stop(self: Any, source: Source, *arguments: Any) -> Any:
@@ -132,7 +132,7 @@ def test_a_batch_waits_when_the_store_goes_while_it_is_read_or_its_rejects_are_w
         assert_waits(batch)
     store.start()
     with monkeypatch.context() as patched:
-        patched.setattr(rejects, "write", stop_then_write)
+        patched.setattr(rejects.Writer, "write", stop_then_write)
         assert_waits(batch)
     store.start()
     assert_loads(batch)

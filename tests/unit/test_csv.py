@@ -1,12 +1,14 @@
 """CSV: where it is cut, what is read, and how a row with a fault is told from the others."""
 
+import tracemalloc
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
 import pytest
 
-from telemetry.formats import BadInput, Columns, Parsed, Source, borders, recognise
+from telemetry.formats import BadInput, Columns, Parsed, Source, TextFormat, TimeFormat, borders, recognise
 from telemetry.formats.csv import FORMAT
 
 COLUMNS = Columns(time="time", labels=("device",), values=("load", "heat"), null_values=("", "NA"))
@@ -19,10 +21,10 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "readings.csv"
 
 
-def read_all(path: Path, batch_rows: int) -> list[Parsed]:
+def read_all(path: Path, batch_rows: int, columns: Columns = COLUMNS) -> list[Parsed]:
     source = Source.local(path)
-    slices = FORMAT.cut(source, batch_rows, COLUMNS)
-    return [piece for part in slices for piece in FORMAT.read(source, part.place, COLUMNS)]
+    slices = FORMAT.cut(source, batch_rows, columns)
+    return [piece for part in slices for piece in FORMAT.read(source, part.place, columns)]
 
 
 def rows_of(parsed: list[Parsed]) -> list[dict[str, object]]:
@@ -64,8 +66,8 @@ def test_cells_are_typed_and_empty_ones_are_null(file: Path) -> None:
         (b"2024-05-01T00:00:00,a,1,2\n", "time", "has no zone"),
         (b",a,1,2\n", "time", "'' is no time"),
         (b"2024-05-01T00:00:00Z,,1,2\n", "device", "the label is missing"),
-        (b"2024-05-01T00:00:00Z,a,one,2\n", "load", "'one' is no number"),
-        (b"2024-05-01T00:00:00Z,a,1_0,2\n", "load", "'1_0' is no number"),
+        (b"2024-05-01T00:00:00Z,a,one,2\n", "load", "expected a number, got 'one'"),
+        (b"2024-05-01T00:00:00Z,a,1_0,2\n", "load", "expected a number, got '1_0'"),
         (b"2024-05-01T00:00:00Z,a,1\n", "", "3 cells, the header has 4"),
         (b"2024-05-01T00:00:00Z,a,1,2,3\n", "", "5 cells, the header has 4"),
         (b"2024-05-01T00:00:00Z,\xff,1,2\n", "device", "'\\\\xff' is not text in UTF-8"),
@@ -159,10 +161,166 @@ def test_a_quote_within_an_unquoted_field_does_not_mislead_the_cutter(file: Path
     assert rejects_of(parsed) == []
 
 
-def test_a_quote_that_is_never_closed_is_refused_where_it_stands(file: Path) -> None:
+@pytest.mark.parametrize("batch_rows", [1, 2, 100])
+def test_a_quote_that_is_never_closed_costs_its_own_line_alone(file: Path, batch_rows: int) -> None:
     file.write_bytes(HEADER + GOOD + b'2024-05-01T00:00:00Z,"open,1,2\n' + GOOD * 5)
-    with pytest.raises(BadInput, match=r":3: a quote is opened in this record and not closed"):
-        list(FORMAT.cut(Source.local(file), 10, COLUMNS))
+    parsed = read_all(file, batch_rows)
+    assert len(rows_of(parsed)) == 6
+    assert rejects_of(parsed) == [(3, "", "the quote at byte 22 of the line is not closed")]
+
+
+BACKSLASHES = (
+    b'2024-05-01T00:00:00Z,"north \\"A\\" mast",1.5,\n'
+    b'2024-05-01T00:01:00Z,"pipe 5\\"",2.5,\n'
+    b'2024-05-01T00:02:00Z,"south",3.5,\n'
+    b'2024-05-01T00:03:00Z,"20\\" line",4.5,\n'
+)
+
+
+@pytest.mark.parametrize("batch_rows", [1, 2, 100])
+def test_text_after_a_closing_quote_costs_its_own_line_alone(file: Path, batch_rows: int) -> None:
+    file.write_bytes(HEADER + BACKSLASHES)
+    parsed = read_all(file, batch_rows)
+    assert [(row["device"], row["load"]) for row in rows_of(parsed)] == [("south", 3.5)]
+    lines = BACKSLASHES.decode().splitlines()
+    rejects = [reject for part in parsed for reject in part.rejects]
+    assert [(reject.line, reject.raw) for reject in rejects] == [(2, lines[0]), (3, lines[1]), (5, lines[3])]
+    assert {str(reject.fault) for reject in rejects} == {"broken record"}
+    assert "expected a delimiter after a closing quote, got 'A" in rejects[0].detail
+
+
+@pytest.mark.parametrize("bad", [b"", b"bad,a,1,2\n"], ids=["at once", "one by one"])
+@pytest.mark.parametrize("batch_rows", [1, 2, 100])
+def test_an_escape_character_makes_a_quote_part_of_its_cell(file: Path, batch_rows: int, bad: bytes) -> None:
+    more = b'2024-05-01T00:04:00Z,a\\,b\\\\,5.5,\n2024-05-01T00:05:00Z,"two\nlines\\\\",6.5,\n'
+    file.write_bytes(HEADER + BACKSLASHES + more + bad)
+    columns = replace(COLUMNS, text=TextFormat(escape="\\"))
+    parsed = read_all(file, batch_rows, columns)
+    labels = ['north "A" mast', 'pipe 5"', "south", '20" line', "a,b\\", "two\nlines\\"]
+    assert [row["device"] for row in rows_of(parsed)] == labels
+    assert len(rejects_of(parsed)) == bool(bad)
+
+
+@pytest.mark.parametrize("neighbours", [b"", b"bad,a,1,2\n"], ids=["at once", "one by one"])
+@pytest.mark.parametrize(
+    ("row", "device", "load"),
+    [
+        (b"2024-05-01T00:00Z,      9400,   -999,1\n", "9400", None),
+        (b" 2024-05-01T00:00Z\t, 9400 ,\t1.5 ,1\r\n", "9400", 1.5),
+        (b' "2024-05-01T00:00Z" , " 9400 " , "  -999" , "1" \n', " 9400 ", None),
+        (b'"2024-05-01T00:00Z", "a, b", "NAN",1\n', "a, b", None),
+        (b'"2024-05-01T00:00Z","a \nb",   ,1\n', "a \nb", None),
+    ],
+)
+def test_blanks_around_a_cell_do_not_matter_outside_its_quotes(
+    file: Path, row: bytes, device: str, load: float | None, neighbours: bytes
+) -> None:
+    file.write_bytes(b"time, device ,load\t,heat\n" + row + neighbours)
+    columns = replace(COLUMNS, null_values=("", "-999"))
+    FORMAT.check(Source.local(file), columns)
+    parsed = read_all(file, 100, columns)
+    expected = {"time": datetime(2024, 5, 1, tzinfo=UTC), "device": device, "load": load, "heat": 1}
+    assert rows_of(parsed) == [expected]
+    assert len(rejects_of(parsed)) == bool(neighbours)
+
+
+def test_a_column_is_found_with_and_without_the_blanks_of_its_name(file: Path) -> None:
+    file.write_bytes(b"time,device ,load \n2024-05-01T00:00Z,a,1\n")
+    for name in ("load", "load ", " load"):
+        columns = Columns("time", ("device",), (name,))
+        FORMAT.check(Source.local(file), columns)
+        assert [row[name] for row in rows_of(read_all(file, 100, columns))] == [1]
+    file.write_bytes(b"time,device,load,load \n2024-05-01T00:00Z,a,1,2\n")
+    with pytest.raises(BadInput, match="column 'load' stands in the header more than once"):
+        FORMAT.check(Source.local(file), Columns("time", ("device",), ("load",)))
+
+
+@pytest.mark.parametrize("neighbours", [b"", b"bad,a,1,2\n"], ids=["at once", "one by one"])
+@pytest.mark.parametrize("text", [b"NAN", b"nan", b"-NaN", b"INF", b"-inf", b"Infinity", b'"NAN"', b"iNF", b" nan "])
+def test_nan_and_infinity_are_empty_unless_they_are_kept(file: Path, text: bytes, neighbours: bytes) -> None:
+    file.write_bytes(HEADER + b"2024-05-01T00:00Z,a,%s,1\n" % text + neighbours)
+    assert [row["load"] for row in rows_of(read_all(file, 100))] == [None]
+    (row,) = rows_of(read_all(file, 100, replace(COLUMNS, keep_nan=True)))
+    assert str(row["load"]) == str(float(text.strip(b'"')))
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "detail"),
+    [
+        (b"2024-05-01T00:00:02Z,Ger\xe4t \x81,1,2\n", "device", "'Gerät \\\\x81' is not text in CP1252"),
+        (b"2024-05-01T00:00:02Z,a,1\x8f,2\n", "load", "expected a number, got '1\\\\x8f'"),
+        (b"2024-05-01T00:00:02Z\x90,a,1,2\n", "time", "'2024-05-01T00:00:02Z\\\\x90' is no time"),
+    ],
+)
+@pytest.mark.parametrize("rows_before", [1, 10_000], ids=["in the sample", "behind the sample"])
+def test_a_byte_that_an_encoding_does_not_define_costs_its_own_row_alone(
+    file: Path, line: bytes, column: str, detail: str, rows_before: int
+) -> None:
+    good = b"2024-05-01T00:00:01Z,K\xe4ltekammer 1,4.5,\n"
+    file.write_bytes(HEADER + good * rows_before + line + good)
+    columns = replace(COLUMNS, text=TextFormat(encoding="cp1252"))
+    FORMAT.check(Source.local(file), columns)
+    parsed = read_all(file, 100_000, columns)
+    assert [row["device"] for row in rows_of(parsed)] == ["Kältekammer 1"] * (rows_before + 1)
+    ((at, where, why),) = rejects_of(parsed)
+    assert (at, where) == (rows_before + 2, column)
+    assert detail in why
+
+
+@pytest.mark.parametrize("neighbours", [b"", b"bad,a,1,2\n"], ids=["at once", "one by one"])
+@pytest.mark.parametrize(
+    ("text", "microsecond", "cut_off_ns"),
+    [
+        (b"2024-05-01T00:00:00.1234567Z", 123_456, 700),
+        (b"2024-05-01T00:00:00.123456789Z", 123_456, 789),
+        (b"2024-05-01T00:00:00.1234560Z", 123_456, 0),
+        (b"1969-12-31T23:59:59.9999999Z", 999_999, 900),
+    ],
+)
+def test_what_a_time_has_below_a_microsecond_is_cut_off_and_told(
+    file: Path, text: bytes, microsecond: int, cut_off_ns: int, neighbours: bytes
+) -> None:
+    file.write_bytes(HEADER + text + b",a,1,2\n" + neighbours)
+    (parsed,) = read_all(file, 100)
+    assert [row["time"].microsecond for row in rows_of([parsed])] == [microsecond]  # type: ignore[attr-defined]
+    assert (parsed.cut_off_ns.tolist() if parsed.cut_off_ns is not None else [0]) == [cut_off_ns]
+
+
+def test_seven_digits_of_a_second_are_read_at_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("telemetry.formats.csv._parse_row_by_row", None)
+    row = b"2012-10-12 00:30:00.0000000,a, 0.1 ,Null\r\n"
+    file.write_bytes(HEADER + row * 3)
+    columns = replace(COLUMNS, null_values=("", "Null"), times=TimeFormat(timezone="Europe/London"))
+    assert len(rows_of(read_all(file, 100, columns))) == 3
+
+
+def peak_bytes(path: Path) -> int:
+    """Read a file in one batch; give the most memory that Python and numpy had meanwhile."""
+    source = Source.local(path)
+    (part,) = FORMAT.cut(source, 10_000_000, COLUMNS)
+    tracemalloc.start()
+    try:
+        for _ in FORMAT.read(source, part.place, COLUMNS):
+            pass
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b'2024-05-01T00:00:00Z,"two\n\nlines",1,2\n', b'2024-05-01T00:00:00Z,"a"b,1,2\n', b"x\n", b'"\n', b'x","y\n'],
+    ids=["newlines in quotes", "text behind a quote", "rubbish", "quotes", "open quotes"],
+)
+def test_memory_holds_a_piece_whatever_is_in_it(file: Path, line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("telemetry.formats.rows.ROWS_AT_ONCE", 500)
+    monkeypatch.setattr("telemetry.formats.quoting.MULTILINE_MAX_BYTES", 4 << 10)
+    monkeypatch.setattr(borders, "PIECE_BYTES", 8 << 10)
+    monkeypatch.setattr(borders, "READ_BYTES", 16 << 10)
+    file.write_bytes(HEADER + line * ((32 << 10) // len(line)))
+    few = peak_bytes(file)
+    file.write_bytes(HEADER + line * ((256 << 10) // len(line)))
+    assert peak_bytes(file) < 1.5 * few
 
 
 def test_a_first_record_longer_than_the_sample_is_not_taken_for_none(file: Path) -> None:

@@ -6,6 +6,8 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from telemetry.formats import BadInput, Columns, Parsed, Source, TextFormat, TimeFormat, borders
 from telemetry.formats.ndjson import FORMAT
@@ -57,7 +59,9 @@ def test_slices_hold_every_line_once_and_in_order_wherever_they_are_cut(
         (b'{"time":"2024-05-01T12:00Z","device":"a\\n\\ud83d\\ude00","load":36893488147419103232}', "a\n😀", 2.0**65),
         (b'{"time":"2024-05-01T12:00Z","device":"a","load":1,}', "a", 1.0),
         (b'{"time":"2024-05-01T12:00Z","device":"a","load":"NA"}', "a", None),
-        (b'{"time":"2024-05-01T12:00Z","device":"a","load":Infinity}', "a", float("inf")),
+        (b'{"time":"2024-05-01T12:00Z","device":"a","load":Infinity}', "a", None),
+        (b'{"time":"2024-05-01T12:00Z","device":"a","load":NaN}', "a", None),
+        (b'{"time":"2024-05-01T12:00Z","device":"a","load":"NAN"}', "a", None),
     ],
 )  # fmt: skip
 def test_both_ways_read_the_same(file: Path, before: bytes, line: bytes, device: str, load: float | None) -> None:
@@ -80,9 +84,9 @@ def test_both_ways_read_the_same(file: Path, before: bytes, line: bytes, device:
         (b'{"time":"2024-05-01T12:00Z","device":"\\ud800"}', "device", "unreadable label", "ud800' is not text"),
         (b'{"time":"2024-05-01T12:00Z","device":"\xff"}', "device", "unreadable label", "xff' is not text"),
         (b'{"time":"2024-05-01T12:00Z","device":"' + b"x" * 2001 + b'"}', "device", "labels too long", "2001 bytes"),
-        (b'{"time":"2024-05-01T12:00Z","device":"a","heat":"hot"}', "heat", "unreadable number", '"hot" is no number'),
-        (b'{"time":"2024-05-01T12:00Z","device":"a","heat":"1"}', "heat", "unreadable number", '"1" is no number'),
-        (b'{"time":"2024-05-01T12:00Z","device":"a","heat":true}', "heat", "unreadable number", "true is no number"),
+        (b'{"time":"2024-05-01T12:00Z","device":"a","heat":"hot"}', "heat", "unreadable number", 'got "hot"'),
+        (b'{"time":"2024-05-01T12:00Z","device":"a","heat":"1"}', "heat", "unreadable number", 'got "1"'),
+        (b'{"time":"2024-05-01T12:00Z","device":"a","heat":true}', "heat", "unreadable number", "got true"),
         (b'{"time":"2024-05-01T12:00Z","device":"a","heat":1e999}', "heat", "number out of range", "1e999"),
         (b'{"time":"2024-05-01T12:00Z","device":"a","heat":1,"heat":2}', "", "broken record", "heat stands in it more"),
         (b'{"time":"2024-05-01T12:00Z","device":"a"', "", "broken record", "this is no JSON"),
@@ -145,3 +149,52 @@ def test_a_line_without_an_end_is_refused(file: Path, monkeypatch: pytest.Monkey
     file.write_bytes(GOOD + b"x" * 2000)
     with pytest.raises(BadInput, match=r"readings\.ndjson:2: this line has more than"):
         list(FORMAT.cut(Source.local(file), 10, COLUMNS))
+
+
+PARTS = (
+    *(
+        b"\n",
+        b"\r\n",
+        b"\r",
+        b" ",
+        b"\t",
+        b"\x0b",
+        b"\xc2\xa0",
+        b"\xe2\x80\xa8",
+        b"\xff",
+        b"\0",
+        b'"',
+        b"{",
+        b"}",
+        b"{}",
+        b"1",
+    ),
+    *(GOOD, GOOD[:-1], GOOD.replace(b"1.5", b"NaN"), GOOD.replace(b"1.5", b"-Infinity"), GOOD.replace(b"1.5", b"Inf")),
+    *(GOOD.replace(b"00:00Z", b"00:00.123456789Z"), GOOD.replace(b'"a"', b'"\\ud800"'), b"\xef\xbb\xbf"),
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    data=st.lists(st.sampled_from(PARTS), min_size=1, max_size=12).map(b"".join),
+    batch_rows=st.integers(1, 8),
+    block_bytes=st.sampled_from((1, 60, 1 << 20)),
+)
+def test_each_line_is_read_rejected_or_blank_wherever_the_file_is_cut(
+    file: Path, data: bytes, batch_rows: int, block_bytes: int
+) -> None:
+    file.write_bytes(data)
+    whole = read_all(file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(borders, "SCAN_BYTES", block_bytes)
+        patch.setattr(borders, "PIECE_BYTES", block_bytes)
+        parsed = read_all(file, batch_rows)
+    assert rows_of(parsed) == rows_of(whole)
+    rejects = {reject.line: reject for part in parsed for reject in part.rejects}
+    assert rejects == {reject.line: reject for part in whole for reject in part.rejects}
+    lines = data.split(b"\n")
+    for number, reject in rejects.items():
+        text = lines[number - 1].rstrip(b"\r").decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+        assert reject.raw == text
+    blank = sum(not line.strip(b" \t\r") for line in lines)
+    assert len(rows_of(parsed)) + len(rejects) + blank == len(lines)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from telemetry.arguments import ascii_encoding, one_character, timezone
+from telemetry.arguments import ascii_encoding, escape_character, one_character, timezone
 from telemetry.formats import BadInput, Columns, Source, TextFormat, TimeFormat, csv, parquet
 
 BAD_NEIGHBOUR = b"bad,a,1\n"  # with it in the slice, the rows are read one by one instead of all at once
@@ -81,7 +81,7 @@ def test_decimal_commas_between_semicolons(tmp_path: Path, neighbour: bytes) -> 
 def test_a_decimal_point_among_decimal_commas_is_rejected_not_guessed(tmp_path: Path) -> None:
     content = b"time;device;load\n2024-05-01T00:00Z;a;1.500\n2024-05-01T00:00Z;a;1,5\n"
     rows, rejects = read_csv(tmp_path / "a.csv", content, text=TextFormat(delimiter=";", decimal=","))
-    assert ([row["load"] for row in rows], rejects) == ([1.5], ["'1.500' is no number"])
+    assert ([row["load"] for row in rows], rejects) == ([1.5], ["expected a number, got '1.500'"])
 
 
 @pytest.mark.parametrize("neighbour", [b"", BAD_NEIGHBOUR])
@@ -115,7 +115,30 @@ def test_parquet_with_epoch_times_and_with_times_without_a_zone(tmp_path: Path) 
         parquet.FORMAT.check(Source.local(path), Columns("time", ("device",), ("load",)))
 
 
+def test_nan_and_nanoseconds_of_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    ns = [1714521600123456789, None, 1714521600123456999, -1]
+    times = pa.array(ns, pa.timestamp("ns", "UTC"))
+    pq.write_table(pa.table({"time": times, "device": ["a"] * 4, "load": [1.0, 2.0, float("nan"), float("inf")]}), path)
+    expected: dict[bool, list[float | str | None]] = {False: [1, None, None], True: [1, "nan", "inf"]}
+    for keep_nan, loads in expected.items():
+        columns = Columns("time", ("device",), ("load",), keep_nan=keep_nan)
+        (part,) = parquet.FORMAT.cut(Source.local(path), 10, columns)
+        (parsed,) = parquet.FORMAT.read(Source.local(path), part.place, columns)
+        assert [str(load) for load in parsed.table["load"].to_pylist()] == [str(load) for load in map(as_float, loads)]
+        assert [time.microsecond for time in parsed.table["time"].to_pylist()] == [123_456, 123_456, 999_999]
+        assert parsed.cut_off_ns is not None
+        assert parsed.cut_off_ns.tolist() == [789, 999, 999]
+
+
+def as_float(value: float | str | None) -> float | None:
+    return None if value is None else float(value)
+
+
 def test_arguments_say_what_is_allowed() -> None:
+    for text in ("", "ab", '"', "x", "\n"):
+        with pytest.raises(ValueError, match="expected one punctuation mark other than a quote"):
+            escape_character(text)
     assert (timezone("Europe/Berlin"), one_character("\\t"), ascii_encoding("cp1252")) == (
         "Europe/Berlin",
         "\t",

@@ -1,13 +1,16 @@
 """What every format shares: the words for its input, its output and its refusals."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from telemetry.formats.faults import Reject
+from telemetry.formats.quoting import BLANKS
 from telemetry.formats.source import BadInput, Source
 from telemetry.formats.times import TimeFormat
 
@@ -16,6 +19,13 @@ LABELS_MAX_BYTES = 2000
 # Many enough that columns pay, few enough that the server has work in the socket's buffer while the next are parsed.
 PIECE_ROWS = 50_000
 PIECE_BYTES = 2 << 20
+# As people and programs write them; whatever else Python's float() takes for one is the same, and seldom.
+NOT_FINITE = tuple(
+    sign + text
+    for sign in ("", "+", "-")
+    for word in ("nan", "inf", "infinity")
+    for text in {word, word.upper(), word.capitalize(), word.replace("nan", "NaN")}
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,8 @@ class TextFormat:
     decimal: str = "."
     encoding: str = "utf-8"
     """one in which the first 128 characters are those of ASCII, so that lines can be found before they are decoded"""
+    escape: str = ""
+    """the character that makes the next one stand for itself; empty: a quote within quotes is doubled"""
 
 
 @dataclass(frozen=True)
@@ -39,22 +51,32 @@ class Columns:
     """texts that stand for an empty cell in a value column of a text format"""
     times: TimeFormat = field(default_factory=TimeFormat)
     text: TextFormat = field(default_factory=TextFormat)
+    keep_nan: bool = False
+    """whether NaN and infinity are values; otherwise they are empty cells"""
 
     def __post_init__(self) -> None:
         """Refuse columns and marks that contradict each other.
 
         Raises:
-            ValueError: a column is named twice, or the delimiter is the decimal mark.
+            ValueError: a column is named twice, or one character is to mean two things.
         """
         if len(set(self.all)) != len(self.all):
             raise ValueError(f"a column is named twice: {' '.join(self.all)}")
         if self.text.delimiter == self.text.decimal:
             raise ValueError(f"the delimiter and the decimal mark are both {self.text.decimal!r}")
+        if self.text.escape and self.text.escape in (self.text.delimiter, self.text.decimal):
+            raise ValueError(f"the escape character is also the delimiter or the decimal mark: {self.text.escape!r}")
 
     @property
     def all(self) -> tuple[str, ...]:
         """Every column that is read, in the order of the parsed table."""
         return (self.time, *self.labels, *self.values)
+
+    @cached_property
+    def empty_texts(self) -> frozenset[str]:
+        """What an empty cell of a text format may hold, without the blanks around it."""
+        empty = {text.strip(BLANKS) for text in self.null_values}
+        return frozenset(empty if self.keep_nan else empty.union(NOT_FINITE))
 
 
 @dataclass(frozen=True)
@@ -76,6 +98,8 @@ class Parsed:
 
     table: pa.Table
     rejects: list[Reject]
+    cut_off_ns: np.ndarray | None = None
+    """what each time had below a microsecond, which the table leaves out; None: nothing"""
 
 
 class Format(Protocol):
@@ -104,8 +128,15 @@ class Format(Protocol):
         """
 
 
+def without_nan(column: pa.ChunkedArray, columns: Columns) -> pa.ChunkedArray:
+    """Make NaN and infinity empty in a column of floats, unless they are to be kept."""
+    if columns.keep_nan or pc.all(pc.is_finite(column)).as_py() is not False:
+        return column
+    return pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
+
+
 def is_plain(table: pa.Table, columns: Columns) -> bool:
-    """Say whether no label and no number needs a closer look: labels present and short, numbers finite."""
+    """Return True if no label and no number needs a closer look: labels present and short, numbers finite."""
     label_bytes = [pc.binary_length(table[name]) for name in columns.labels]
     return (
         all(lengths.null_count == 0 and pc.min(lengths).as_py() > 0 for lengths in label_bytes)
@@ -128,22 +159,28 @@ def require_columns(source: Source, present: list[str], wanted: tuple[str, ...],
 
 
 def require_default_text(source: Source, columns: Columns) -> None:
-    """Refuse options that mean nothing in this format, rather than leave them unheeded.
+    """Refuse options that mean nothing in this format, instead of ignoring them.
 
     Raises:
-        BadInput: a delimiter, a decimal mark or an encoding is given.
+        BadInput: one of them is set.
     """
     if columns.text != TextFormat():
-        raise BadInput(source, "a delimiter, a decimal mark and an encoding can be given for CSV alone")
+        raise BadInput(
+            source, "a delimiter, a decimal mark, an escape character and an encoding can be given for CSV alone"
+        )
 
 
-def require_some_row(source: Source, sample: Parsed) -> None:
+def require_some_row(source: Source, sample: Iterable[Parsed]) -> None:
     """Refuse a file whose beginning holds nothing but rejects.
 
     Raises:
-        BadInput: tells of the first of them.
+        BadInput: names the first of them.
     """
-    if sample.table.num_rows == 0 and sample.rejects:
-        first = sample.rejects[0]
+    first: Reject | None = None
+    for parsed in sample:
+        if parsed.table.num_rows:
+            return
+        first = first or next(iter(parsed.rejects), None)
+    if first:
         column = f"column {first.column!r}: " if first.column else ""
         raise BadInput(source, f"{column}{first.detail} (and none of the rows after it can be read)", line=first.line)

@@ -1,7 +1,5 @@
 """CSV with a header: cut at record borders by byte offsets, read by Arrow, and row by row where Arrow finds a fault."""
 
-import csv
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +10,15 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from telemetry.formats.base import Columns, Parsed, Slice, TextFormat, is_plain, require_columns, require_some_row
-from telemetry.formats.borders import QUOTE, csv_borders, pieces, read_slice, slices
-from telemetry.formats.faults import Fault, FaultError, Reject
-from telemetry.formats.rows import Row, make_row, printable, table_of
+from telemetry.formats.borders import Block, pieces, slices
+from telemetry.formats.faults import Fault, FaultError
+from telemetry.formats.quoting import BLANKS, CR, QUOTE, Dialect
+from telemetry.formats.rows import Gathered
 from telemetry.formats.source import BadInput, Source
 
 BOM = b"\xef\xbb\xbf"
-CR = ord("\r")
 SAMPLE_BYTES = 256 << 10
+HEADER_BYTES = 1 << 10  # where most headers end
 
 
 class CsvFormat:
@@ -35,33 +34,35 @@ class CsvFormat:
             head = file.read(SAMPLE_BYTES)
         _require_text(source, head, columns.text)
         header = _read_header(source, columns.text)
-        require_columns(source, header.names, columns.all, line=1)
+        header.require(source, columns)
         body = head[header.length :]
-        if len(head) < size:  # the last record of the sample may be cut off; a first one that fills it is not judged
-            body = body[: body.rfind(b"\n") + 1]
-        elif not body.strip():
+        is_whole = len(head) == size
+        if is_whole and not body.strip():
             raise BadInput(source, "there is no row below the header")
-        parsed = _parse(pa.py_buffer(body), header.names, columns, first_line=header.lines + 1)
-        require_some_row(source, parsed)
+        # The last record of a sample may be cut off; a first one that fills it is not judged.
+        borders = _dialect(columns.text).find(body, is_last=is_whole)
+        if borders.count:
+            end, _ = borders.at(-1)
+            sample = Block(header.length, header.lines + 1, memoryview(body)[:end], borders)
+            require_some_row(source, _parse(sample, header, columns))
 
     def cut(self, source: Source, batch_rows: int, columns: Columns) -> Iterator[Slice]:
         """Cut at record borders, found at the speed of memory."""
-        size = source.stamp().size_bytes
         header = _read_header(source, columns.text)
-        start, first_line = header.length, header.lines + 1
-        borders = csv_borders(source, start, size, first_line, columns.text.delimiter)
-        yield from slices(borders, start, size, first_line, batch_rows)
+        yield from slices(source, header.length, header.lines + 1, batch_rows, _dialect(columns.text).find)
 
     def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Iterator[Parsed]:
-        """Read a byte range; in one piece if there are quotes, in which a newline may be no border."""
-        names = _read_header(source, columns.text).names
-        data, first_line = read_slice(source, place), place["first_line"]
-        has_quotes = (np.frombuffer(data, np.uint8) == QUOTE).any()
-        for piece, line in [(data, first_line)] if has_quotes else pieces(data, first_line):
-            yield _parse(piece, names, columns, first_line=line)
+        """Read a byte range."""
+        header = _read_header(source, columns.text)
+        for piece in pieces(source, place, _dialect(columns.text).find):
+            yield from _parse(piece, header, columns)
 
 
 FORMAT = CsvFormat()
+
+
+def _dialect(text: TextFormat) -> Dialect:
+    return Dialect(text.delimiter, text.escape)
 
 
 @dataclass(frozen=True)
@@ -71,20 +72,42 @@ class _Header:
     """in bytes, a byte order mark and the newline included"""
     lines: int
 
+    def require(self, source: Source, columns: Columns) -> None:
+        """Refuse a file that lacks a column, or has one of them twice."""
+        names = [next((wanted for wanted in columns.all if _is_named(wanted, name)), name) for name in self.names]
+        require_columns(source, names, columns.all, line=1)
+
+    def position(self, wanted: str) -> int:
+        """Return which of the cells of a row is in a column; blanks around its name do not matter."""
+        return next(position for position, name in enumerate(self.names) if _is_named(wanted, name))
+
+
+def _is_named(wanted: str, name: str) -> bool:
+    return wanted.strip(BLANKS) == name.strip(BLANKS)
+
 
 def _read_header(source: Source, text: TextFormat) -> _Header:
     with source.open() as file:
         head = file.read(SAMPLE_BYTES)
     begin = len(BOM) if head.startswith(BOM) else 0
-    length = head.find(b"\n") + 1 or len(head)
-    if QUOTE in head[:length]:  # the record may go on in the next line
-        borders = csv_borders(source, begin, len(head), 1, text.delimiter)
-        length = next((found.at(0)[0] for found in borders if found.count), len(head))
+    record = _first_record(head[begin:], text)
+    length = begin + len(record)
     if length == SAMPLE_BYTES:
         raise BadInput(source, f"its header has {SAMPLE_BYTES:,} bytes or more", line=1)
-    line = head[begin:length].decode(text.encoding, "replace")
-    names = next(csv.reader(io.StringIO(line, newline=""), delimiter=text.delimiter), [])
-    return _Header(names, length, max(1, line.count("\n")))
+    try:
+        names = [name.decode(text.encoding, "replace") for name in _dialect(text).split(record)]
+    except FaultError as error:
+        raise BadInput(source, f"its header cannot be read: {error}", line=1) from None
+    return _Header(names, length, max(1, record.count(b"\n")))
+
+
+def _first_record(head: bytes, text: TextFormat) -> bytes:
+    looked_at = HEADER_BYTES
+    while True:
+        borders = _dialect(text).find(head[:looked_at], is_last=looked_at >= len(head))
+        if borders.count or looked_at >= len(head):
+            return head[: borders.at(0)[0]] if borders.count else b""
+        looked_at *= 2
 
 
 def _require_text(source: Source, head: bytes, text: TextFormat) -> None:
@@ -104,77 +127,100 @@ def _require_text(source: Source, head: bytes, text: TextFormat) -> None:
         ) from None
 
 
-def _parse(data: pa.Buffer, names: list[str], columns: Columns, *, first_line: int) -> Parsed:
+def _parse(block: Block, header: _Header, columns: Columns) -> Iterator[Parsed]:
     """Parse records; one by one only where parsing them at once finds a fault, to tell which and why."""
-    table = _parse_at_once(data, names, columns)
-    if table is not None:
-        return Parsed(table, [])
-    return _parse_row_by_row(data.to_pybytes(), names, columns, first_line)
+    parsed = _parse_at_once(block, header, columns)
+    if parsed is not None:
+        yield parsed
+    else:
+        yield from _parse_row_by_row(block, header, columns)
 
 
-def _parse_at_once(data: pa.Buffer, names: list[str], columns: Columns) -> pa.Table | None:
+def _parse_at_once(block: Block, header: _Header, columns: Columns) -> Parsed | None:
     """Parse with Arrow; None if any row has a fault, or has what Arrow and Python may see differently."""
-    codes = np.frombuffer(data, np.uint8)
-    if codes.min(initial=1) == 0 or ((codes == CR).any() and not _has_cr_before_lf_alone(data.to_pybytes())):
+    if not (block.borders.is_regular and _is_clean(block.data, columns.text.escape)):
         return None
-    types: dict[str, pa.DataType] = {
-        columns.time: columns.times.column_type,
-        **dict.fromkeys(columns.labels, pa.string()),
-        **dict.fromkeys(columns.values, pa.float64()),
-    }
-    try:
-        table = pa_csv.read_csv(
-            pa.BufferReader(data),
-            # One block: the slice is in memory already, and a record may span lines.
-            read_options=pa_csv.ReadOptions(
-                column_names=names, use_threads=False, block_size=data.size + 1, encoding=columns.text.encoding
-            ),
-            parse_options=pa_csv.ParseOptions(
-                delimiter=columns.text.delimiter, newlines_in_values=bool((codes == QUOTE).any())
-            ),
-            convert_options=pa_csv.ConvertOptions(
-                column_types=types,
-                include_columns=list(columns.all),
-                null_values=list(columns.null_values),
-                decimal_point=columns.text.decimal,
-            ),
-        )
-    except pa.ArrowInvalid:
+    data = _dialect(columns.text).trimmed(bytes(block.data))
+    if data is None:
         return None
-    if table.num_rows == 0:
+    for time_type in columns.times.column_types:
+        table = _read_table(data, header, columns, time_type)
+        if table is not None and table.num_rows:
+            break
+    else:
         return None
     times, is_time = columns.times.from_column(table[columns.time])
     if not (pc.all(is_time).as_py() and is_plain(table, columns)):
         return None
-    return table.set_column(0, columns.time, times)
+    cut_off_ns = columns.times.cut_off_ns(table[columns.time])
+    return Parsed(table.set_column(0, columns.time, times), [], cut_off_ns)
 
 
-def _has_cr_before_lf_alone(data: bytes) -> bool:
-    return data.count(b"\r") == data.count(b"\r\n")
+def _is_clean(data: memoryview, escape: str) -> bool:
+    """Return True if there is no NUL, a carriage return only before a newline, and no escape of the end of a line."""
+    codes = np.frombuffer(data, np.uint8)
+    if codes.min(initial=1) == 0:
+        return False
+    if not (escape or (codes == CR).any()):
+        return True
+    text = bytes(data)
+    is_escaped = escape and (f"{escape}\n".encode() in text or f"{escape}\r".encode() in text)
+    return text.count(b"\r") == text.count(b"\r\n") and not is_escaped
 
 
-def _parse_row_by_row(data: bytes, names: list[str], columns: Columns, first_line: int) -> Parsed:
+def _read_table(data: bytes, header: _Header, columns: Columns, time_type: pa.DataType) -> pa.Table | None:
+    # Columns go by their positions, since only those that are wanted have names that differ.
+    positions = [str(header.position(name)) for name in columns.all]
+    kinds = [time_type, *[pa.string()] * len(columns.labels), *[pa.float64()] * len(columns.values)]
+    try:
+        table = pa_csv.read_csv(
+            pa.BufferReader(data),
+            # One block: the piece is in memory already, and a record may span lines.
+            read_options=pa_csv.ReadOptions(
+                column_names=[str(position) for position in range(len(header.names))],
+                use_threads=False,
+                block_size=len(data) + 1,
+                encoding=columns.text.encoding,
+            ),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=columns.text.delimiter,
+                escape_char=columns.text.escape or False,
+                newlines_in_values=QUOTE in data,
+            ),
+            convert_options=pa_csv.ConvertOptions(
+                column_types=dict(zip(positions, kinds, strict=True)),
+                include_columns=positions,
+                null_values=sorted(columns.empty_texts),
+                decimal_point=columns.text.decimal,
+            ),
+        )
+    except (pa.ArrowInvalid, UnicodeDecodeError):
+        return None
+    return table.rename_columns(list(columns.all))
+
+
+def _parse_row_by_row(block: Block, header: _Header, columns: Columns) -> Iterator[Parsed]:
     """Parse with Python: what Arrow accepts is accepted here too, and a row with a fault is told from the others."""
-    lines = [f"{line}\n" for line in data.decode(columns.text.encoding, "surrogateescape").split("\n")]
-    reader = csv.reader(lines, delimiter=columns.text.delimiter)
-    positions = {name: names.index(name) for name in columns.all}
-    rows: list[Row] = []
-    rejects: list[Reject] = []
-    while (begin := reader.line_num) < len(lines):
+    dialect, gathered = _dialect(columns.text), Gathered(columns)
+    positions = {name: header.position(name) for name in columns.all}
+
+    def decoded(text: bytes) -> str:
+        return text.decode(columns.text.encoding, "surrogateescape")
+
+    for line, record in block.records():
+        if dialect.is_blank(record):
+            continue
         try:
-            cells = next(reader)
-            if cells and cells != ["\r"]:
-                _require_cells(cells, names)
-                rows.append(make_row({name: cells[position] for name, position in positions.items()}, columns))
-        except StopIteration:
-            break
-        except (csv.Error, FaultError) as error:
-            fault = error if isinstance(error, FaultError) else FaultError(Fault.BROKEN_RECORD, str(error))
-            raw = "".join(lines[begin : reader.line_num]).rstrip("\r\n")
-            rejects.append(Reject(first_line + begin, fault.column, fault.fault, str(fault), printable(raw)))
-    return Parsed(table_of(rows, columns), rejects)
+            cells = dialect.split(record)
+            _require_cells(cells, header.names)
+            gathered.add({name: decoded(cells[position]) for name, position in positions.items()})
+        except FaultError as error:
+            gathered.reject(line, error, decoded(record.rstrip(b"\r\n")))
+        if gathered.is_full:
+            yield gathered.take()
+    yield gathered.take()
 
 
-def _require_cells(cells: list[str], names: list[str]) -> None:
+def _require_cells(cells: list[bytes], names: list[str]) -> None:
     if len(cells) != len(names):
         raise FaultError(Fault.RAGGED_ROW, f"{len(cells)} cells, the header has {len(names)}")

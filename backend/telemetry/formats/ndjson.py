@@ -1,6 +1,6 @@
 """NDJSON: an object a line; cut between lines by byte offsets, read by Arrow, and one by one where that finds a fault.
 
-The format: https://github.com/ndjson/ndjson-spec. As in CSV, NaN and Infinity are numbers where they stand as such.
+The format: https://github.com/ndjson/ndjson-spec. NaN and Infinity, which many programs write, are empty, as in CSV.
 """
 
 import json
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.json as pa_json
 
 from telemetry.formats.base import (
+    NOT_FINITE,
     Columns,
     Parsed,
     Slice,
@@ -21,10 +22,12 @@ from telemetry.formats.base import (
     require_columns,
     require_default_text,
     require_some_row,
+    without_nan,
 )
-from telemetry.formats.borders import line_borders, pieces, read_slice, slices
-from telemetry.formats.faults import Fault, FaultError, Reject
-from telemetry.formats.rows import Row, make_row, printable, table_of
+from telemetry.formats.borders import Block, pieces, slices
+from telemetry.formats.faults import Fault, FaultError
+from telemetry.formats.quoting import BLANKS, Lines
+from telemetry.formats.rows import Gathered, printable
 from telemetry.formats.source import BadInput, Source
 
 SAMPLE_BYTES = 256 << 10
@@ -67,18 +70,17 @@ class NdjsonFormat:
         require_columns(source, list(first), (columns.time, *columns.labels), line=1)
         names = _names_in(head)
         require_columns(source, names, columns.values)
-        parsed = _parse(head, columns, first_line=1)
-        require_some_row(source, parsed)
+        lines = Lines(head, is_last=True)
+        require_some_row(source, _parse(Block(0, 1, memoryview(head), lines), columns))
 
     def cut(self, source: Source, batch_rows: int, columns: Columns) -> Iterator[Slice]:
         """Cut between lines, found at the speed of memory."""
-        size = source.stamp().size_bytes
-        yield from slices(line_borders(source, 0, size, 1), 0, size, 1, batch_rows)
+        yield from slices(source, 0, 1, batch_rows, Lines)
 
     def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Iterator[Parsed]:
         """Read a byte range."""
-        for piece, line in pieces(read_slice(source, place), place["first_line"]):
-            yield _parse(piece.to_pybytes(), columns, first_line=line)
+        for piece in pieces(source, place, Lines):
+            yield from _parse(piece, columns)
 
 
 FORMAT = NdjsonFormat()
@@ -93,16 +95,31 @@ def _names_in(head: bytes) -> list[str]:
     return list(names)
 
 
-def _parse(data: bytes, columns: Columns, *, first_line: int) -> Parsed:
+def _parse(block: Block, columns: Columns) -> Iterator[Parsed]:
     """Parse lines; one by one only where parsing them at once finds a fault, to tell which and why."""
-    table = _parse_at_once(data, columns)
-    return Parsed(table, []) if table is not None else _parse_line_by_line(data, columns, first_line)
+    parsed = _parse_at_once(bytes(block.data), columns)
+    if parsed is not None:
+        yield parsed
+    else:
+        yield from _parse_line_by_line(block, columns)
 
 
-def _parse_at_once(data: bytes, columns: Columns) -> pa.Table | None:
+def _parse_at_once(data: bytes, columns: Columns) -> Parsed | None:
     """Parse with Arrow; None if any line has a fault, or has what Arrow and Python may see differently."""
-    if b"\0" in data or b"\\u0000" in data:
+    if b"\0" in data or b"\\u0000" in data or b"-NaN" in data:
         return None
+    table = _read_table(data, columns)
+    if table is None:
+        return None
+    for position, name in enumerate(columns.labels, start=1):
+        table = table.set_column(position, name, table[name].cast(pa.string()))
+    times, is_time = columns.times.from_column(table[columns.time])
+    if not (pc.all(is_time).as_py() and is_plain(table, columns)):
+        return None
+    return Parsed(table.set_column(0, columns.time, times), [], columns.times.cut_off_ns(table[columns.time]))
+
+
+def _read_table(data: bytes, columns: Columns) -> pa.Table | None:
     schema = pa.schema(
         [
             (columns.time, pa.string() if columns.times.unit == "iso" else pa.int64()),
@@ -118,17 +135,23 @@ def _parse_at_once(data: bytes, columns: Columns) -> pa.Table | None:
         ).select(columns.all)
         if not data.isascii():
             table.validate(full=True)  # Arrow takes bytes that are not UTF-8 for text
-        if table.num_rows != data.count(b"\n") + (not data.endswith(b"\n")):
-            return None  # some line holds none or several
-        table = table.cast(schema.set(0, pa.field(columns.time, columns.times.column_type)))
     except pa.ArrowInvalid:
         return None
-    for position, name in enumerate(columns.labels, start=1):
-        table = table.set_column(position, name, table[name].cast(pa.string()))
-    times, is_time = columns.times.from_column(table[columns.time])
-    if not (pc.all(is_time).as_py() and is_plain(table, columns)):
-        return None
-    return table.set_column(0, columns.time, times)
+    if table.num_rows != data.count(b"\n") + (not data.endswith(b"\n")):
+        return None  # some line holds none or several
+    for position, name in enumerate(columns.values, start=1 + len(columns.labels)):
+        if not pc.any(pc.is_inf(table[name])).as_py():  # "Inf" is read by Arrow alone
+            table = table.set_column(position, name, without_nan(table[name], columns))
+    return _with_times(table, columns)
+
+
+def _with_times(table: pa.Table, columns: Columns) -> pa.Table | None:
+    for kind in columns.times.column_types:
+        try:
+            return table.set_column(0, columns.time, table[columns.time].cast(kind))
+        except pa.ArrowInvalid:
+            continue
+    return None
 
 
 def _label_type(data: bytes, name: str) -> pa.DataType:
@@ -142,24 +165,28 @@ def _label_type(data: bytes, name: str) -> pa.DataType:
     return pa.int64() if isinstance(label, _Number) else pa.string()
 
 
-def _parse_line_by_line(data: bytes, columns: Columns, first_line: int) -> Parsed:
+def _parse_line_by_line(block: Block, columns: Columns) -> Iterator[Parsed]:
     """Parse with Python: what Arrow accepts is accepted here too, and a line with a fault is told from the others."""
-    rows: list[Row] = []
-    rejects: list[Reject] = []
-    for number, line in enumerate(data.decode("utf-8", "surrogateescape").split("\n"), start=first_line):
-        if not line.strip():
+    gathered = Gathered(columns)
+    for number, record in block.records():
+        line = record.decode("utf-8", "surrogateescape").rstrip("\r\n")
+        if not line.strip(BLANKS):
             continue
         try:
-            found = _object_of(line)
-            if twice := found.twice.intersection(columns.all):
-                raise FaultError(Fault.BROKEN_RECORD, f"{', '.join(sorted(twice))} stands in it more than once")
-            cells: dict[str, str | None] = {columns.time: _time_text(columns, found.get(columns.time))}
-            cells |= {name: _label_text(name, found.get(name)) for name in columns.labels}
-            cells |= {name: _value_text(name, found.get(name), columns) for name in columns.values}
-            rows.append(make_row(cells, columns))
+            gathered.add(_cells(_object_of(line), columns))
         except FaultError as error:
-            rejects.append(Reject(number, error.column, error.fault, str(error), printable(line.rstrip("\r"))))
-    return Parsed(table_of(rows, columns), rejects)
+            gathered.reject(number, error, line)
+        if gathered.is_full:
+            yield gathered.take()
+    yield gathered.take()
+
+
+def _cells(found: _Object, columns: Columns) -> dict[str, str | None]:
+    if twice := found.twice.intersection(columns.all):
+        raise FaultError(Fault.BROKEN_RECORD, f"{', '.join(sorted(twice))} stands in it more than once")
+    cells: dict[str, str | None] = {columns.time: _time_text(columns, found.get(columns.time))}
+    cells |= {name: _label_text(name, found.get(name)) for name in columns.labels}
+    return cells | {name: _value_text(name, found.get(name), columns) for name in columns.values}
 
 
 def _object_of(line: str) -> _Object:
@@ -204,9 +231,14 @@ def _label_text(column: str, value: object) -> str | None:
 
 
 def _value_text(column: str, value: object, columns: Columns) -> str | None:
-    if value is None or isinstance(value, _Number) or (isinstance(value, str) and value in columns.null_values):
+    if value is None or isinstance(value, _Number) or (isinstance(value, str) and _is_text_of_value(value, columns)):
         return value
-    raise FaultError(Fault.UNREADABLE_NUMBER, f"{_shown(value)} is no number", column)
+    raise FaultError(Fault.UNREADABLE_NUMBER, f"expected a number, got {_shown(value)}", column)
+
+
+def _is_text_of_value(text: str, columns: Columns) -> bool:
+    """Return True if a text stands for an empty cell, or for NaN or infinity, which JSON itself has no number for."""
+    return text.strip(BLANKS) in columns.empty_texts.union(NOT_FINITE)
 
 
 def _shown(value: object) -> str:

@@ -5,14 +5,56 @@ import re
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from telemetry.formats.base import LABELS_MAX_BYTES, Columns
-from telemetry.formats.faults import Fault, FaultError
+from telemetry.formats.base import LABELS_MAX_BYTES, Columns, Parsed
+from telemetry.formats.faults import Fault, FaultError, Reject
+from telemetry.formats.quoting import BLANKS
 from telemetry.formats.times import TIME_TYPE
 
 # A time, labels, values, in the order of Columns.all.
 Row = tuple[Any, ...]
+# Python's objects take many times the room of the text that they are made of.
+ROWS_AT_ONCE = 5_000
+
+
+class Gathered:
+    """The rows of a text, and those that are rejected, one by one until there are enough for a parsed piece."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._clear()
+
+    def _clear(self) -> None:
+        self._rows: list[Row] = []
+        self._cut_off_ns: list[int] = []
+        self._rejects: list[Reject] = []
+
+    def add(self, cells: dict[str, str | None]) -> None:
+        """Take a row of texts; None is a cell that the record leaves out.
+
+        Raises:
+            FaultError: names the first column with a fault.
+        """
+        self._rows.append(make_row(cells, self._columns))
+        self._cut_off_ns.append(self._columns.times.cut_off_ns_of(cells[self._columns.time] or ""))
+
+    def reject(self, line: int, error: FaultError, raw: str) -> None:
+        """Take a row that cannot be loaded."""
+        self._rejects.append(Reject(line, error.column, error.fault, str(error), printable(raw)))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to take what there is."""
+        return len(self._rows) + len(self._rejects) >= ROWS_AT_ONCE
+
+    def take(self) -> Parsed:
+        """Return what was gathered, and begin anew."""
+        cut_off_ns = np.array(self._cut_off_ns, np.int16) if any(self._cut_off_ns) else None
+        parsed = Parsed(table_of(self._rows, self._columns), self._rejects, cut_off_ns)
+        self._clear()
+        return parsed
 
 
 def make_row(cells: dict[str, str | None], columns: Columns) -> Row:
@@ -22,7 +64,7 @@ def make_row(cells: dict[str, str | None], columns: Columns) -> Row:
         FaultError: names the first column with a fault.
     """
     time = _time(columns.time, cells[columns.time], columns)
-    labels = [_label(name, cells[name]) for name in columns.labels]
+    labels = [_label(name, cells[name], columns.text.encoding) for name in columns.labels]
     if (size := sum(len(label.encode()) for label in labels)) > LABELS_MAX_BYTES:
         detail = f"its labels have {size} bytes; allowed: {LABELS_MAX_BYTES} together"
         raise FaultError(Fault.LONG_LABELS, detail, columns.labels[0])
@@ -32,36 +74,38 @@ def make_row(cells: dict[str, str | None], columns: Columns) -> Row:
 
 def _time(column: str, text: str | None, columns: Columns) -> datetime:
     try:
-        return columns.times.from_text(printable(text or ""))
+        return columns.times.from_text(printable((text or "").strip(BLANKS)))
     except FaultError as error:
         error.column = column
         raise
 
 
-def _label(column: str, text: str | None) -> str:
+def _label(column: str, text: str | None, encoding: str) -> str:
     if not text:
         raise FaultError(Fault.MISSING_LABEL, "the label is missing", column)
     if "\0" in text or not _is_unicode(text):
-        detail = f"{printable(text)!r} is not text in UTF-8, or has a NUL in it"
+        detail = f"{printable(text)!r} is not text in {encoding.upper()}, or has a NUL in it"
         raise FaultError(Fault.UNREADABLE_LABEL, detail, column)
     return text
 
 
 def _value(column: str, text: str | None, columns: Columns) -> float | None:
-    if text is None or text in columns.null_values:
+    if text is None or (text := text.strip(BLANKS)) in columns.empty_texts:
         return None
     decimal = columns.text.decimal
     try:
-        if "_" in text or not text.isascii():  # Python reads these as numbers, no database does
+        if "_" in text or not text.isascii() or text != text.strip():  # Python reads these as numbers, no database does
             raise ValueError
         if decimal != "." and "." in text:
             raise ValueError
         value = float(text.replace(decimal, "."))
     except ValueError:
-        raise FaultError(Fault.UNREADABLE_NUMBER, f"{printable(text)!r} is no number", column) from None
+        raise FaultError(Fault.UNREADABLE_NUMBER, f"expected a number, got {printable(text)!r}", column) from None
+    if math.isfinite(value):
+        return value
     if math.isinf(value) and "inf" not in text.lower():
         raise FaultError(Fault.NUMBER_OUT_OF_RANGE, f"{text!r} is out of the range of a double", column)
-    return value
+    return value if columns.keep_nan else None
 
 
 def _is_unicode(text: str) -> bool:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,6 +17,8 @@ TIME_TYPE = pa.timestamp("us", tz="UTC")
 EARLIEST, LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UNITS_PER_S = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+NS_PER_US = 1_000
+BELOW_MICROSECONDS = re.compile(r"[.,]\d{6}(\d{1,3})")
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,12 @@ class TimeFormat:
         return ZoneInfo(self.timezone) if self.timezone else None
 
     @property
-    def column_type(self) -> pa.DataType:
-        """The type as which Arrow is to read the column."""
+    def column_types(self) -> tuple[pa.DataType, ...]:
+        """The types as which Arrow may read the column; a later one takes what is too fine for those before it."""
         if self.unit != "iso":
-            return pa.int64()
-        return pa.timestamp("us") if self.timezone else TIME_TYPE
+            return (pa.int64(),)
+        zone = None if self.timezone else "UTC"
+        return (pa.timestamp("us", zone), pa.timestamp("ns", zone))
 
     def from_column(self, column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
         """Make times of a column of integers or timestamps.
@@ -52,6 +56,8 @@ class TimeFormat:
             )
         if pa.types.is_integer(column.type):
             column = column.cast(pa.int64()).cast(pa.timestamp(self.unit, tz="UTC"))
+        elif (cut_off_ns := self.cut_off_ns(column)) is not None:  # or times before 1970 would be rounded up
+            column = pc.subtract(column, pa.array(cut_off_ns.astype(np.int64)).cast(pa.duration("ns")))
         certain = pc.is_valid(column)
         if column.type.tz is None:
             earliest, latest = (
@@ -63,6 +69,23 @@ class TimeFormat:
         if not pc.all(good).as_py():
             column = pc.if_else(good, column, pa.scalar(None, column.type))
         return column.cast(TIME_TYPE, safe=False), good
+
+    def cut_off_ns(self, column: pa.ChunkedArray) -> np.ndarray | None:
+        """Return what the times that `from_column` makes of a column leave out; None if that is nothing."""
+        kind = column.type
+        if (kind.unit if pa.types.is_timestamp(kind) else self.unit) != "ns":
+            return None
+        ns = pc.fill_null(column.cast(pa.int64(), safe=False), 0).to_numpy()
+        cut_off = ns % NS_PER_US if pa.types.is_timestamp(kind) else np.fmod(ns, NS_PER_US)
+        return cut_off.astype(np.int16) if cut_off.any() else None
+
+    def cut_off_ns_of(self, text: str) -> int:
+        """Return what the time that `from_text` makes of a text leaves out."""
+        if self.unit == "iso":
+            found = BELOW_MICROSECONDS.search(text)
+            return int(found[1].ljust(3, "0")) if found else 0
+        number = _whole_number(text) if self.unit == "ns" else None
+        return abs(number) % NS_PER_US * (1 if number > 0 else -1) if number else 0
 
     def from_text(self, text: str) -> datetime:
         """Make a time of a cell.

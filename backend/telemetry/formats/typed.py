@@ -7,7 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from telemetry.formats.base import LABELS_MAX_BYTES, Columns, Parsed, require_columns, require_default_text
+from telemetry.formats.base import (
+    LABELS_MAX_BYTES,
+    Columns,
+    Parsed,
+    require_columns,
+    require_default_text,
+    without_nan,
+)
 from telemetry.formats.faults import REJECT_MAX_LENGTH, Fault, Reject
 from telemetry.formats.memory import labels_max_bytes, piece_rows
 from telemetry.formats.source import BadInput, Source
@@ -139,11 +146,13 @@ def _parse(table: pa.Table, columns: Columns, first_row: int) -> Parsed:
         rows = np.flatnonzero(pc.fill_null(found, False).to_numpy() & good)
         good[rows] = False
         rejects += (Reject(first_row + row + 1, name, fault, detail, _raw(table, row)) for row in rows.tolist())
-    values = [table[name].cast(pa.float64(), safe=False) for name in columns.values]
+    values = [without_nan(table[name].cast(pa.float64(), safe=False), columns) for name in columns.values]
     parsed = pa.table(dict(zip(columns.all, (times, *labels, *values), strict=True)))
+    cut_off_ns = columns.times.cut_off_ns(table[columns.time])
     if rejects:
         parsed = parsed.filter(pa.array(good))
-    return Parsed(parsed, sorted(rejects, key=lambda reject: reject.line))
+        cut_off_ns = cut_off_ns[good] if cut_off_ns is not None else None
+    return Parsed(parsed, sorted(rejects, key=lambda reject: reject.line), cut_off_ns)
 
 
 def _faults(

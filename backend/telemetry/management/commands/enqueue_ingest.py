@@ -10,7 +10,7 @@ from django.db import DatabaseError
 from rich.console import Console
 
 from poolhouse.display.console import console_for
-from telemetry.arguments import argument, ascii_encoding, one_character, timezone, whole_number
+from telemetry.arguments import argument, ascii_encoding, escape_character, one_character, timezone, whole_number
 from telemetry.formats import BadInput, Columns, StorageUnavailableError, TextFormat, TimeFormat
 from telemetry.formats.times import UNITS_PER_S
 from telemetry.inputs import Inputs, open_input
@@ -46,6 +46,9 @@ class Command(BaseCommand):
             help=f"texts of an empty cell (default: {shlex.join(EMPTY_CELLS)})",
         )
         parser.add_argument(
+            "--keep-nan", action="store_true", help="load NaN and infinity as values (default: they are empty cells)"
+        )
+        parser.add_argument(
             "--batch-rows",
             type=whole_number(1, BATCH_ROWS_MAX),
             default=settings.INGEST_BATCH_ROWS,
@@ -70,6 +73,12 @@ class Command(BaseCommand):
             help="between cells of a CSV; \\t is a tab",
         )
         written.add_argument("--decimal", choices=(".", ","), default=".", help="in the numbers of a CSV")
+        written.add_argument(
+            "--escape",
+            type=argument(escape_character),
+            metavar="C",
+            help="makes the next character of a CSV stand for itself, as \\ before a quote",
+        )
         written.add_argument(
             "--encoding", type=argument(ascii_encoding), default="utf-8", metavar="NAME", help="of a CSV, as latin-1"
         )
@@ -139,5 +148,6 @@ def _columns(options: dict[str, Any]) -> Columns:
         tuple(options["values"]),
         tuple(options["empty"]),
         TimeFormat(options["time_unit"], options["timezone"] or ""),
-        TextFormat(options["delimiter"], options["decimal"], options["encoding"]),
+        TextFormat(options["delimiter"], options["decimal"], options["encoding"], options["escape"] or ""),
+        options["keep_nan"],
     )

@@ -1,0 +1,341 @@
+"""Strict CSV, as RFC 4180 and Python's `csv` with `strict=True` have it: where records end, and which cells they have.
+
+A record ends with its line, unless a quote is open there. One that is malformed (text after a closing quote, or a quote
+that is not closed) is its first line alone, so that a stray quote never swallows the lines after it. Whether a record
+is well-formed depends on its own lines alone: a file can be cut behind any record, and the parts have the same records.
+
+Blanks around a cell do not matter outside its quotes.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property, reduce
+
+import numpy as np
+
+from telemetry.formats.faults import Fault, FaultError
+
+BLANKS = " \t"
+NEWLINE, CR, QUOTE = ord("\n"), ord("\r"), ord('"')
+# A record of several lines is longer only if its quote was never meant to be open.
+MULTILINE_MAX_BYTES = 256 << 10
+QUOTES = re.compile(b'"+')
+# Blanks next to a quote are stepped over one by one; a longer run is left to a regular expression.
+STEPS_MAX = 32
+SHOWN_BYTES = 20
+
+
+class Lines:
+    """The ends of records where each line is one: counting them is quick, and few are asked where they are."""
+
+    is_regular = True
+
+    def __init__(self, data: bytes, *, is_last: bool) -> None:
+        self._is_newline = np.frombuffer(data, np.uint8) == NEWLINE
+        self._newlines = int(np.count_nonzero(self._is_newline))
+        behind_newline = data.rfind(b"\n") + 1
+        self._end = len(data) if is_last else behind_newline
+        self.count = self._newlines + (self._end > behind_newline)
+
+    @property
+    def ends(self) -> np.ndarray:
+        """The offset just behind each record."""
+        ends = np.flatnonzero(self._is_newline) + 1
+        return np.append(ends, self._end) if len(ends) < self.count else ends
+
+    def at(self, index: int) -> tuple[int, int]:
+        """Return the offset just behind a record, and how many lines come before that."""
+        if index in (-1, self.count - 1):
+            return self._end, self._newlines
+        return int(self.ends[index]), index + 1
+
+
+class Records:
+    """The ends of records, some of which may have several lines."""
+
+    def __init__(self, ends: np.ndarray, line_ends: np.ndarray, *, is_regular: bool) -> None:
+        self.ends, self.count = ends, len(ends)
+        self.is_regular = is_regular
+        """whether all are well-formed, and each quote in them opens or closes a cell or doubles another"""
+        self._line_ends = line_ends
+
+    def at(self, index: int) -> tuple[int, int]:
+        """Return the offset just behind a record, and how many lines come before that."""
+        end = int(self.ends[index])
+        return end, int(np.searchsorted(self._line_ends, end, side="right"))
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How cells are separated and quoted."""
+
+    delimiter: str = ","
+    escape: str = ""
+    """the character that makes the next one stand for itself, unless that ends the line; empty: none"""
+
+    def find(self, data: bytes, *, is_last: bool) -> Lines | Records:
+        """Find where records end.
+
+        Args:
+            data: it begins with a record.
+            is_last: whether nothing follows; otherwise the last record may be unfinished, and is left out.
+        """
+        whole = data if is_last else data[: data.rfind(b"\n") + 1]
+        if QUOTE not in whole:
+            return Lines(whole, is_last=is_last)
+        masked = self._masked(whole)
+        line_ends = Lines(masked, is_last=is_last).ends
+        counted = self._by_counting(masked, line_ends, is_last=is_last)
+        return counted or _Follower(self, masked, line_ends).records(is_last=is_last)
+
+    def split(self, record: bytes) -> list[bytes]:
+        """Split a record into cells.
+
+        Raises:
+            FaultError: it is malformed.
+        """
+        record = record.rstrip(b"\r\n")
+        if QUOTE in record or (self.escape and self.escape.encode() in record):
+            return self._cells(record, self._masked(record))
+        _require_no_cr(record)
+        return [cell.strip(self._blanks) for cell in record.split(self._separator)]
+
+    def is_blank(self, record: bytes) -> bool:
+        """Return True if a line holds nothing."""
+        return not record.strip(self._blanks + b"\r\n")
+
+    def trimmed(self, data: bytes) -> bytes | None:
+        """Return regular records without the blanks around their cells; None if there are some within quotes, too.
+
+        Whether those matter depends on the column.
+        """
+        if not any(blank in data for blank in self._blanks):
+            return data
+        codes = _between_newlines(self._masked(data))
+        blanks = np.flatnonzero(reduce(np.logical_or, (codes == blank for blank in self._blanks)))
+        quotes = np.flatnonzero(codes == QUOTE)
+        if self._is_blank[codes[quotes[0::2] + 1]].any() or self._is_blank[codes[quotes[1::2] - 1]].any():
+            return None
+        begins, ends = blanks[np.diff(blanks, prepend=-2) > 1], blanks[np.diff(blanks, append=len(codes) + 2) > 1] + 1
+        is_outside = np.searchsorted(quotes, begins) & 1 == 0
+        is_trimmed = is_outside & (self._is_edge[codes[begins - 1]] | self._is_edge[codes[ends]])
+        if not is_trimmed.any():
+            return data
+        steps = np.zeros(len(codes), np.int8)
+        steps[begins[is_trimmed]], steps[ends[is_trimmed]] = 1, -1
+        is_kept = np.cumsum(steps, dtype=np.int8)[1:-1] == 0
+        return bytes(np.frombuffer(data, np.uint8)[is_kept])
+
+    def behind_cell(self, data: bytes, position: int) -> bool:
+        """Return True if a quoted cell may end there: blanks, then a delimiter or the end of the line."""
+        return self._behind_cell.match(data, position) is not None
+
+    def opening(self, data: bytes, begin: int, end: int) -> int:
+        """Return the offset just behind the next quote at the beginning of a cell, or -1 if there is none."""
+        found = self._opening.search(data, begin, end)
+        return found.end() if found else -1
+
+    @cached_property
+    def _separator(self) -> bytes:
+        return self.delimiter.encode()
+
+    @cached_property
+    def _blanks(self) -> bytes:
+        return BLANKS.replace(self.delimiter, "").encode()
+
+    @cached_property
+    def _is_blank(self) -> np.ndarray:
+        return np.isin(np.arange(256), list(self._blanks))
+
+    @cached_property
+    def _is_edge(self) -> np.ndarray:
+        return np.isin(np.arange(256), [ord(self.delimiter), CR, NEWLINE])
+
+    @cached_property
+    def _is_border(self) -> np.ndarray:
+        return np.isin(np.arange(256), [ord(self.delimiter), QUOTE, NEWLINE])
+
+    @cached_property
+    def _opening(self) -> re.Pattern[bytes]:
+        return re.compile(rb'(?:\A|(?<=\n)|%s)[%s]*"' % (re.escape(self._separator), self._blanks))
+
+    @cached_property
+    def _behind_cell(self) -> re.Pattern[bytes]:
+        return re.compile(rb"[%s]*(?:%s|\r*(?:\n|\Z))" % (self._blanks, re.escape(self._separator)))
+
+    @cached_property
+    def _leading(self) -> re.Pattern[bytes]:
+        return re.compile(rb"[%s]*" % self._blanks)
+
+    @cached_property
+    def _escaped(self) -> re.Pattern[bytes]:
+        return re.compile(re.escape(self.escape.encode()) + rb"([^\r\n])")
+
+    @cached_property
+    def _escaped_or_doubled(self) -> re.Pattern[bytes]:
+        return re.compile(self._escaped.pattern + b'|"(")') if self.escape else re.compile(b'()"(")')
+
+    def _masked(self, data: bytes) -> bytes:
+        """Return data of the same length, in which nothing that is escaped can be taken for a quote or a delimiter."""
+        return self._escaped.sub(b"\0\0", data) if self.escape else data
+
+    def _by_counting(self, data: bytes, line_ends: np.ndarray, *, is_last: bool) -> Records | None:
+        """Find records by the parity of the quotes before each newline; None if that does not tell."""
+        codes = _between_newlines(data)
+        quotes = np.flatnonzero(codes == QUOTE)
+        if not (self._open_cells(codes, quotes[0::2]) and self._close_cells(codes, quotes[1::2])):
+            return None
+        ends = line_ends[np.searchsorted(quotes, line_ends, side="right") & 1 == 0]
+        unfinished = len(data) - (int(ends[-1]) if len(ends) else 0)
+        longest = max(int(np.diff(ends, prepend=0).max(initial=0)), unfinished)
+        if longest > MULTILINE_MAX_BYTES or (is_last and unfinished):
+            return None
+        return Records(ends, line_ends, is_regular=True)
+
+    def _open_cells(self, codes: np.ndarray, quotes: np.ndarray) -> bool:
+        """Return True if each of the quotes begins a cell, or is the second of a pair."""
+        if self._is_border[codes[quotes - 1]].all():
+            return True
+        before = self._past_blanks(codes, quotes, -1)
+        if before is None:
+            return False
+        is_second = (codes[before] == QUOTE) & (before == quotes - 1)
+        return bool((is_second | (codes[before] == ord(self.delimiter)) | (codes[before] == NEWLINE)).all())
+
+    def _close_cells(self, codes: np.ndarray, quotes: np.ndarray) -> bool:
+        """Return True if each of the quotes ends a cell, or is the first of a pair."""
+        if self._is_border[codes[quotes + 1]].all():
+            return True
+        behind = self._past_blanks(codes, quotes, 1)
+        if behind is None:
+            return False
+        is_first = (codes[behind] == QUOTE) & (behind == quotes + 1)
+        is_line_end = codes[behind + (codes[behind] == CR)] == NEWLINE
+        return bool((is_first | (codes[behind] == ord(self.delimiter)) | is_line_end).all())
+
+    def _past_blanks(self, codes: np.ndarray, places: np.ndarray, step: int) -> np.ndarray | None:
+        """Return the next places without a blank in one direction; None if that is far."""
+        places = places + step
+        for _ in range(STEPS_MAX):
+            is_blank = self._is_blank[codes[places]]
+            if not is_blank.any():
+                return places
+            places = places + step * is_blank
+        return None
+
+    def _cells(self, record: bytes, masked: bytes) -> list[bytes]:
+        cells = []
+        position = 0
+        while True:
+            begin = self._behind_blanks(masked, position)
+            if masked[begin : begin + 1] == b'"':
+                end = self._quoted_end(masked, begin)
+                cells.append(self._plain(record[begin + 1 : end - 1]))
+                position = masked.find(self._separator, end)
+            else:
+                position = masked.find(self._separator, begin)
+                stop = position if position >= 0 else len(masked)
+                end = begin + len(masked[begin:stop].rstrip(self._blanks))
+                _require_no_cr(record[begin:end])
+                cells.append(self._escaped.sub(rb"\1", record[begin:end]) if self.escape else record[begin:end])
+            if position < 0:
+                return cells
+            position += 1
+
+    def _behind_blanks(self, data: bytes, position: int) -> int:
+        found = self._leading.match(data, position)
+        return found.end() if found else position
+
+    def _quoted_end(self, masked: bytes, begin: int) -> int:
+        end = behind_closing_quote(masked, begin + 1)
+        if end < 0:
+            raise FaultError(Fault.BROKEN_RECORD, f"the quote at byte {begin + 1} of the line is not closed")
+        if not self.behind_cell(masked, end):
+            shown = masked[end : end + SHOWN_BYTES].decode("latin-1")
+            raise FaultError(Fault.BROKEN_RECORD, f"expected a delimiter after a closing quote, got {shown!r}")
+        return end
+
+    def _plain(self, cell: bytes) -> bytes:
+        """Return what stands in quotes, without escapes and doubled quotes."""
+        return self._escaped_or_doubled.sub(rb"\1\2", cell)
+
+
+class _Follower:
+    """Finds records one after the other where some are malformed; slower by an order."""
+
+    def __init__(self, dialect: Dialect, data: bytes, line_ends: np.ndarray) -> None:
+        self._dialect, self._data = dialect, data
+        self._ends = line_ends
+        self._starts = np.append(0, line_ends[:-1])
+
+    def records(self, *, is_last: bool) -> Records:
+        is_end = np.zeros(len(self._ends), bool)
+        first = 0
+        while first < len(self._ends):
+            stop, is_whole = self._next(first, is_last=is_last)
+            if stop == first:  # unfinished
+                break
+            is_end[stop - 1 if is_whole else slice(first, stop)] = True
+            first = stop
+        return Records(self._ends[is_end], self._ends, is_regular=False)
+
+    def _next(self, first: int, *, is_last: bool) -> tuple[int, bool]:
+        """Look at the record that begins with a line.
+
+        Returns:
+            The line behind it and True; or the line behind several records of a line each, and False.
+        """
+        quote = self._data.find(b'"', int(self._starts[first]))
+        if quote < 0 or (line := self._line_at(quote)) > first:
+            return (line if quote >= 0 else len(self._ends)), False
+        start = int(self._starts[first])
+        reach, is_whole = self._follow(start, int(self._ends[first]))
+        if is_whole and (reach == self._ends[first] or reach - start <= MULTILINE_MAX_BYTES):
+            return self._line_at(reach - 1) + 1, True
+        # Malformed. Each line that follows has the same end ahead of it as long as the quote is open: either it is
+        # malformed too, or it does not open a quote at all.
+        if reach >= 0 and not is_whole:
+            return max(self._line_at(reach), first + 1), False
+        if reach < 0 and is_last:
+            return len(self._ends), False
+        if reach < 0 and len(self._data) - start <= 2 * MULTILINE_MAX_BYTES:  # else there would be many small steps
+            return first, False
+        reach = reach if is_whole else len(self._data)
+        return int(np.searchsorted(self._starts, reach - MULTILINE_MAX_BYTES)), False
+
+    def _follow(self, position: int, line_end: int) -> tuple[int, bool]:
+        """Follow a record from its first line.
+
+        Returns:
+            The offset just behind it and True; or the offset of the quote after which it is malformed, -1 if its quote
+            is not closed, and False.
+        """
+        while (opened := self._dialect.opening(self._data, position, line_end)) >= 0:
+            position = behind_closing_quote(self._data, opened)
+            if position < 0:
+                return -1, False
+            if not self._dialect.behind_cell(self._data, position):
+                return position - 1, False
+            line_end = self._data.find(b"\n", position) + 1 or len(self._data)
+        return line_end, True
+
+    def _line_at(self, offset: int) -> int:
+        return int(np.searchsorted(self._ends, offset, side="right"))
+
+
+def behind_closing_quote(data: bytes, begin: int) -> int:
+    """Return the offset just behind the quote that closes a cell, or -1; of several in a row, two stand for one."""
+    for quotes in QUOTES.finditer(data, begin):
+        if (quotes.end() - quotes.start()) % 2:
+            return quotes.end()
+    return -1
+
+
+def _between_newlines(data: bytes) -> np.ndarray:
+    """Return the characters between two newlines, so that each has neighbours."""
+    return np.frombuffer(b"\n%s\n" % data, np.uint8)
+
+
+def _require_no_cr(cells: bytes) -> None:
+    if CR in cells:
+        raise FaultError(Fault.BROKEN_RECORD, "expected a carriage return only at the end of a line or in quotes")

@@ -1,0 +1,27 @@
+"""The column of telemetry/sql/0007_rounded.sql."""
+
+from django.db import migrations, models
+
+from telemetry.sql import read_sql
+
+
+class Migration(migrations.Migration):
+    """Run the SQL."""
+
+    dependencies = [("telemetry", "0006_due")]
+    operations = [
+        migrations.RunSQL(
+            read_sql("0007_rounded"),
+            read_sql("0007_rounded_reverse"),
+            state_operations=[
+                migrations.AddField(
+                    "ingestbatch",
+                    "rounded_count",
+                    models.BigIntegerField(
+                        default=0,
+                        help_text="readings that are told from another only by what their time has below a microsecond",
+                    ),
+                )
+            ],
+        ),
+    ]
