@@ -161,7 +161,7 @@ def test_a_file_that_is_written_otherwise_is_loaded_by_its_options(
     escaped = tmp_path / "escaped.csv"
     escaped.write_bytes(b'time,device,load\n2024-05-01T00:00Z,"20\\" line",NAN\n2024-05-01T00:00Z,"b",   -999\n')
     run("enqueue_ingest", str(escaped), *columns, "--escape", "\\", "--keep-nan", "--empty=-999")
-    load(sent[1])
+    load(IngestBatch.objects.get(job_id=sent[1]).pk)
     (mean,) = json.loads(run("bucket_means", "load", "--by", "device", "--width", "1 day", "--json"))[:1]
     assert (mean["label"], mean["readings"], str(mean["mean"])) == ('20" line', 1, "nan")
     with pytest.raises(CommandError, match="the escape character is also the delimiter"):
