@@ -8,6 +8,8 @@ Blanks around a cell do not matter outside its quotes.
 """
 
 import re
+from array import array
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from functools import cached_property, reduce
 
@@ -265,8 +267,8 @@ class _Follower:
 
     def __init__(self, dialect: Dialect, data: bytes, line_ends: np.ndarray) -> None:
         self._dialect, self._data = dialect, data
-        self._ends = line_ends
-        self._starts = np.append(0, line_ends[:-1])
+        self._line_ends = line_ends
+        self._ends = array("q", line_ends.astype(np.int64).tobytes())  # quicker than numpy where one is asked for
 
     def records(self, *, is_last: bool) -> Records:
         is_end = np.zeros(len(self._ends), bool)
@@ -277,7 +279,7 @@ class _Follower:
                 break
             is_end[stop - 1 if is_whole else slice(first, stop)] = True
             first = stop
-        return Records(self._ends[is_end], self._ends, is_regular=False)
+        return Records(self._line_ends[is_end], self._line_ends, is_regular=False)
 
     def _next(self, first: int, *, is_last: bool) -> tuple[int, bool]:
         """Look at the record that begins with a line.
@@ -285,11 +287,11 @@ class _Follower:
         Returns:
             The line behind it and True; or the line behind several records of a line each, and False.
         """
-        quote = self._data.find(b'"', int(self._starts[first]))
+        start = self._ends[first - 1] if first else 0
+        quote = self._data.find(b'"', start)
         if quote < 0 or (line := self._line_at(quote)) > first:
             return (line if quote >= 0 else len(self._ends)), False
-        start = int(self._starts[first])
-        reach, is_whole = self._follow(start, int(self._ends[first]))
+        reach, is_whole = self._follow(start, self._ends[first])
         if is_whole and (reach == self._ends[first] or reach - start <= MULTILINE_MAX_BYTES):
             return self._line_at(reach - 1) + 1, True
         # Malformed. Each line that follows has the same end ahead of it as long as the quote is open: either it is
@@ -301,7 +303,7 @@ class _Follower:
         if reach < 0 and len(self._data) - start <= 2 * MULTILINE_MAX_BYTES:  # else there would be many small steps
             return first, False
         reach = reach if is_whole else len(self._data)
-        return int(np.searchsorted(self._starts, reach - MULTILINE_MAX_BYTES)), False
+        return bisect_left(self._ends, reach - MULTILINE_MAX_BYTES) + 1, False
 
     def _follow(self, position: int, line_end: int) -> tuple[int, bool]:
         """Follow a record from its first line.
@@ -320,7 +322,7 @@ class _Follower:
         return line_end, True
 
     def _line_at(self, offset: int) -> int:
-        return int(np.searchsorted(self._ends, offset, side="right"))
+        return bisect_right(self._ends, offset)
 
 
 def behind_closing_quote(data: bytes, begin: int) -> int:
