@@ -21,6 +21,7 @@ BLANKS = " \t"
 NEWLINE, CR, QUOTE = ord("\n"), ord("\r"), ord('"')
 # A record of several lines is longer only if its quote was never meant to be open.
 MULTILINE_MAX_BYTES = 256 << 10
+MASK = 0  # in place of what is escaped; where there is a NUL, Arrow is not asked
 QUOTES = re.compile(b'"+')
 # Blanks next to a quote are stepped over one by one; a longer run is left to a regular expression.
 STEPS_MAX = 32
@@ -106,15 +107,17 @@ class Dialect:
         """Return True if a line holds nothing."""
         return not record.strip(self._blanks + b"\r\n")
 
-    def trimmed(self, data: bytes) -> bytes | None:
+    def trimmed(self, data: memoryview) -> bytes | memoryview | None:
         """Return regular records without the blanks around their cells; None if there are some within quotes, too.
 
         Whether those matter depends on the column.
         """
-        if not any(blank in data for blank in self._blanks):
+        codes = np.frombuffer(data, np.uint8)
+        is_blank = reduce(np.logical_or, (codes == blank for blank in self._blanks))
+        if not is_blank.any():
             return data
-        codes = _between_newlines(self._masked(data))
-        blanks = np.flatnonzero(reduce(np.logical_or, (codes == blank for blank in self._blanks)))
+        codes = _between_newlines(self._masked(bytes(data)))
+        blanks = np.flatnonzero(is_blank & (codes[1:-1] != MASK)) + 1
         quotes = np.flatnonzero(codes == QUOTE)
         if self._is_blank[codes[quotes[0::2] + 1]].any() or self._is_blank[codes[quotes[1::2] - 1]].any():
             return None
@@ -179,7 +182,7 @@ class Dialect:
 
     def _masked(self, data: bytes) -> bytes:
         """Return data of the same length, in which nothing that is escaped can be taken for a quote or a delimiter."""
-        return self._escaped.sub(b"\0\0", data) if self.escape else data
+        return self._escaped.sub(bytes((MASK, MASK)), data) if self.escape else data
 
     def _by_counting(self, data: bytes, line_ends: np.ndarray, *, is_last: bool) -> Records | None:
         """Find records by the parity of the quotes before each newline; None if that does not tell."""
