@@ -107,7 +107,7 @@ def _blocks(source: Source, part: tuple[int, int], first_line: int, find: Find, 
     (offset, stop), line = part, first_line
     unfinished = b""
     for chunk in _chunks(source, offset, stop, block_bytes):
-        data = unfinished + chunk
+        data = b"".join((unfinished, chunk))
         if len(data) - (data.rfind(b"\n") + 1) > RECORD_MAX_BYTES:
             raise BadInput(source, "this line has more than 16 MiB", line=line + data.count(b"\n"))
         borders = find(data, is_last=offset + len(data) == stop)
@@ -117,7 +117,7 @@ def _blocks(source: Source, part: tuple[int, int], first_line: int, find: Find, 
         offset, line, unfinished = offset + end, line + lines, data[end:]
 
 
-def _chunks(source: Source, start: int, stop: int, size: int) -> Iterator[bytes]:
+def _chunks(source: Source, start: int, stop: int, size: int) -> Iterator[memoryview]:
     with source.open() as file:
         file.seek(start)
         while start < stop:
@@ -125,5 +125,5 @@ def _chunks(source: Source, start: int, stop: int, size: int) -> Iterator[bytes]
             if not read:
                 raise BadInput(source, f"the file ends at byte {start} of {stop}: it has changed")
             for offset in range(0, len(read), size):
-                yield bytes(read[offset : offset + size])
+                yield read[offset : offset + size]
             start += len(read)

@@ -140,7 +140,7 @@ def _parse_at_once(block: Block, header: _Header, columns: Columns) -> Parsed | 
     """Parse with Arrow; None if any row has a fault, or has what Arrow and Python may see differently."""
     if not (block.borders.is_regular and _is_clean(block.data, columns.text.escape)):
         return None
-    data = _dialect(columns.text).trimmed(bytes(block.data))
+    data = _dialect(columns.text).trimmed(block.data)
     if data is None:
         return None
     for time_type in columns.times.column_types:
@@ -168,9 +168,10 @@ def _is_clean(data: memoryview, escape: str) -> bool:
     return text.count(b"\r") == text.count(b"\r\n") and not is_escaped
 
 
-def _read_table(data: bytes, header: _Header, columns: Columns, time_type: pa.DataType) -> pa.Table | None:
+def _read_table(data: bytes | memoryview, header: _Header, columns: Columns, time_type: pa.DataType) -> pa.Table | None:
     # Columns go by their positions, since only those that are wanted have names that differ.
     positions = [str(header.position(name)) for name in columns.all]
+    has_quotes = bool((np.frombuffer(data, np.uint8) == QUOTE).any())
     kinds = [time_type, *[pa.string()] * len(columns.labels), *[pa.float64()] * len(columns.values)]
     try:
         table = pa_csv.read_csv(
@@ -185,7 +186,7 @@ def _read_table(data: bytes, header: _Header, columns: Columns, time_type: pa.Da
             parse_options=pa_csv.ParseOptions(
                 delimiter=columns.text.delimiter,
                 escape_char=columns.text.escape or False,
-                newlines_in_values=QUOTE in data,
+                newlines_in_values=has_quotes,
             ),
             convert_options=pa_csv.ConvertOptions(
                 column_types=dict(zip(positions, kinds, strict=True)),

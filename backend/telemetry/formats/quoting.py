@@ -8,6 +8,8 @@ Blanks around a cell do not matter outside its quotes.
 """
 
 import re
+from array import array
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from functools import cached_property, reduce
 
@@ -19,6 +21,7 @@ BLANKS = " \t"
 NEWLINE, CR, QUOTE = ord("\n"), ord("\r"), ord('"')
 # A record of several lines is longer only if its quote was never meant to be open.
 MULTILINE_MAX_BYTES = 256 << 10
+MASK = 0  # in place of what is escaped; where there is a NUL, Arrow is not asked
 QUOTES = re.compile(b'"+')
 # Blanks next to a quote are stepped over one by one; a longer run is left to a regular expression.
 STEPS_MAX = 32
@@ -104,15 +107,17 @@ class Dialect:
         """Return True if a line holds nothing."""
         return not record.strip(self._blanks + b"\r\n")
 
-    def trimmed(self, data: bytes) -> bytes | None:
+    def trimmed(self, data: memoryview) -> bytes | memoryview | None:
         """Return regular records without the blanks around their cells; None if there are some within quotes, too.
 
         Whether those matter depends on the column.
         """
-        if not any(blank in data for blank in self._blanks):
+        codes = np.frombuffer(data, np.uint8)
+        is_blank = reduce(np.logical_or, (codes == blank for blank in self._blanks))
+        if not is_blank.any():
             return data
-        codes = _between_newlines(self._masked(data))
-        blanks = np.flatnonzero(reduce(np.logical_or, (codes == blank for blank in self._blanks)))
+        codes = _between_newlines(self._masked(bytes(data)))
+        blanks = np.flatnonzero(is_blank & (codes[1:-1] != MASK)) + 1
         quotes = np.flatnonzero(codes == QUOTE)
         if self._is_blank[codes[quotes[0::2] + 1]].any() or self._is_blank[codes[quotes[1::2] - 1]].any():
             return None
@@ -177,7 +182,7 @@ class Dialect:
 
     def _masked(self, data: bytes) -> bytes:
         """Return data of the same length, in which nothing that is escaped can be taken for a quote or a delimiter."""
-        return self._escaped.sub(b"\0\0", data) if self.escape else data
+        return self._escaped.sub(bytes((MASK, MASK)), data) if self.escape else data
 
     def _by_counting(self, data: bytes, line_ends: np.ndarray, *, is_last: bool) -> Records | None:
         """Find records by the parity of the quotes before each newline; None if that does not tell."""
@@ -265,8 +270,8 @@ class _Follower:
 
     def __init__(self, dialect: Dialect, data: bytes, line_ends: np.ndarray) -> None:
         self._dialect, self._data = dialect, data
-        self._ends = line_ends
-        self._starts = np.append(0, line_ends[:-1])
+        self._line_ends = line_ends
+        self._ends = array("q", line_ends.astype(np.int64).tobytes())  # quicker than numpy where one is asked for
 
     def records(self, *, is_last: bool) -> Records:
         is_end = np.zeros(len(self._ends), bool)
@@ -277,7 +282,7 @@ class _Follower:
                 break
             is_end[stop - 1 if is_whole else slice(first, stop)] = True
             first = stop
-        return Records(self._ends[is_end], self._ends, is_regular=False)
+        return Records(self._line_ends[is_end], self._line_ends, is_regular=False)
 
     def _next(self, first: int, *, is_last: bool) -> tuple[int, bool]:
         """Look at the record that begins with a line.
@@ -285,11 +290,11 @@ class _Follower:
         Returns:
             The line behind it and True; or the line behind several records of a line each, and False.
         """
-        quote = self._data.find(b'"', int(self._starts[first]))
+        start = self._ends[first - 1] if first else 0
+        quote = self._data.find(b'"', start)
         if quote < 0 or (line := self._line_at(quote)) > first:
             return (line if quote >= 0 else len(self._ends)), False
-        start = int(self._starts[first])
-        reach, is_whole = self._follow(start, int(self._ends[first]))
+        reach, is_whole = self._follow(start, self._ends[first])
         if is_whole and (reach == self._ends[first] or reach - start <= MULTILINE_MAX_BYTES):
             return self._line_at(reach - 1) + 1, True
         # Malformed. Each line that follows has the same end ahead of it as long as the quote is open: either it is
@@ -301,7 +306,7 @@ class _Follower:
         if reach < 0 and len(self._data) - start <= 2 * MULTILINE_MAX_BYTES:  # else there would be many small steps
             return first, False
         reach = reach if is_whole else len(self._data)
-        return int(np.searchsorted(self._starts, reach - MULTILINE_MAX_BYTES)), False
+        return bisect_left(self._ends, reach - MULTILINE_MAX_BYTES) + 1, False
 
     def _follow(self, position: int, line_end: int) -> tuple[int, bool]:
         """Follow a record from its first line.
@@ -320,7 +325,7 @@ class _Follower:
         return line_end, True
 
     def _line_at(self, offset: int) -> int:
-        return int(np.searchsorted(self._ends, offset, side="right"))
+        return bisect_right(self._ends, offset)
 
 
 def behind_closing_quote(data: bytes, begin: int) -> int:
