@@ -252,7 +252,7 @@ CUT_OFF = pa.compress(CSV, "zstd", asbytes=True)[:-9]
         (422, "name: a NUL is no character", {"query": {"name": "\0"}}),
         (422, "it makes more than 20 batches of 1 rows; make them larger", {"query": {"batch_rows": "1"}}),
         (422, "the file is empty", {"body": b""}),
-        (422, "this is no Parquet file", {"kind": "application/vnd.apache.parquet"}),
+        (422, "this is not a Parquet file", {"kind": "application/vnd.apache.parquet"}),
         (422, "Idempotency-Key has 300 characters", {"Idempotency_Key": "x" * 300}),
     ],
 )

@@ -7,7 +7,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from django.conf import settings
 from django.db import connection
 from django.test import Client
 from pyarrow import ipc
@@ -41,7 +40,7 @@ class Shape:
     load_last: int = 1000
     batch_rows: int = 100_000
     error: str = ""
-    environment: dict[str, str] = field(default_factory=dict)
+    memory_bytes: int = 512 << 20
 
 
 def times(count: int, first: int = 0) -> pa.Array:
@@ -76,6 +75,17 @@ def one_record_batch(path: Path) -> None:
     )
     with ipc.new_file(str(path), batch.schema) as writer:
         writer.write_batch(batch)
+
+
+def several_record_batches(path: Path) -> None:
+    """Four of 60 MB each; two of them at once would leave no room for anything else."""
+    count = 2_500_000
+    schema = pa.schema([("time", pa.timestamp("us", "UTC")), ("device", pa.int64()), ("load", pa.float64())])
+    with ipc.new_file(str(path), schema) as writer:
+        for part in range(4):
+            is_empty = np.arange(count) % 100 > 0
+            columns = [times(count, part * count), np.zeros(count, np.int64), pa.array(np.ones(count), mask=is_empty)]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
 def too_large_a_record_batch(path: Path) -> None:
@@ -173,6 +183,7 @@ def packed_csv(path: Path) -> None:
 SHAPES = {
     "Arrow, a dictionary that grows": Shape(growing_dictionary, ".arrow"),
     "Arrow, one large record batch": Shape(one_record_batch, ".arrow"),
+    "Arrow, several large record batches": Shape(several_record_batches, ".arrow", memory_bytes=128 << 20),
     "Arrow, too large a record batch": Shape(
         too_large_a_record_batch, ".arrow", error="a record batch of 150,000 rows takes 3"
     ),
@@ -201,7 +212,7 @@ def run(path: Path, shape: Shape) -> dict[str, Any]:
         "DB_NAME": connection.settings_dict["NAME"],
         "CELERY_WORKER_RUNNING": "1",
         "SERVICE_NAME": "worker",
-        **shape.environment,
+        "INGEST_WORKER_MEMORY_BYTES": str(shape.memory_bytes),
     }
     command = [sys.executable, "-m", "tests.integration.memory_probe", json.dumps(arguments)]
     answer = subprocess.run(command, env=environment, cwd=CHECKOUT, capture_output=True, text=True)
@@ -234,7 +245,7 @@ def test_a_file_is_loaded_within_the_bound_or_refused(tmp_path: Path, name: str)
     path = tmp_path / f"a{shape.ending}"
     shape.write(path)
     found = run(path, shape)
-    assert found["load_bytes"] <= settings.INGEST_WORKER_MEMORY_BYTES, found
+    assert found["load_bytes"] <= shape.memory_bytes, found
     assert found["enqueue_bytes"] <= ENQUEUE_MAX_BYTES, found
     if shape.error:
         assert shape.error in found["errors"][0]
