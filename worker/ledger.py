@@ -12,14 +12,12 @@ from django.db import connection, transaction
 from django.db.models import QuerySet, Sum
 from django.utils import timezone
 
+from telemetry.cancellation import LOADING_LOCK_CLASS, loading_lock_key
 from telemetry.formats import Reject
 from telemetry.intake import unclaimed_batches
 from telemetry.models import IngestBatch, IngestJob, IngestRejectCount
 
 logger = logging.getLogger(__name__)
-
-# The upper half of the keys of advisory locks by which workers say which batch they are loading ("ING" in ASCII).
-LOADING_LOCK_CLASS = 0x494E47
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ def loading(batch_id: int) -> Iterator[bool]:
 
     The lock belongs to the database session: however the process ends, it ends too.
     """
-    key = (LOADING_LOCK_CLASS << 32) | (batch_id & 0xFFFFFFFF)
+    key = loading_lock_key(batch_id)
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_lock(%s)", [key])
         (locked,) = cursor.fetchone()
@@ -96,15 +94,20 @@ def finish(batch: IngestBatch, rejects: Sequence[Reject], *, counts: Counts) -> 
         TooManyRejectsError: its job may not have so many rejects.
     """
     if rejects:
-        _require_few_rejects(batch, rejects)
+        require_few_rejects(batch, rejects)
         _count_rejects(batch.pk, rejects)
     IngestBatch.objects.filter(pk=batch.pk).update(
         state=IngestBatch.State.DONE, error="", finished_at=timezone.now(), **asdict(counts)
     )
 
 
-def _require_few_rejects(batch: IngestBatch, rejects: Sequence[Reject]) -> None:
-    """Add up over the job; its row is locked, so that two batches at once cannot overlook each other."""
+@transaction.atomic
+def require_few_rejects(batch: IngestBatch, rejects: Sequence[Reject]) -> None:
+    """Add up over the job; its row is locked, so that two batches at once cannot overlook each other.
+
+    Raises:
+        TooManyRejectsError: its job may not have so many rejects.
+    """
     limit = IngestJob.objects.select_for_update(no_key=True).get(pk=batch.job_id).max_rejected_count
     if limit is None:
         return

@@ -1,16 +1,19 @@
 """A batch's readings: its slice parsed, melted and sorted, a piece at a time."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
 
 from telemetry import formats, spool
+from telemetry.chunks import Edges, chunk_begins, chunk_numbers
 from telemetry.formats import Columns, Parsed, Reject, Stamp
 from telemetry.formats.times import TIME_TYPE
 from telemetry.intake import columns_of
 from telemetry.models import IngestBatch
 from worker.series import Kind, LabelValues, known_ids, learn
+from worker.survey import Portion
 
 # Any bound between the square of the largest batch and the largest 64-bit integer.
 CODES_MAX = 1 << 62
@@ -19,16 +22,45 @@ DENSE_CODES = 1 << 20
 SCHEMA = pa.schema([("time", TIME_TYPE), ("series_id", pa.int32()), ("value", pa.float64())])
 
 
-class Readings:
-    """A batch's readings, parsed a piece at a time whenever they are asked for, and what was met on the way."""
+class TooManyChunksError(Exception):
+    """A batch whose readings touch more chunks than one transaction may."""
 
-    def __init__(self, batch: IngestBatch) -> None:
+
+class Stream:
+    """Readings that are made a piece at a time whenever they are asked for, and what was met on the way."""
+
+    def __init__(self, pieces: Callable[[], Iterable[pa.RecordBatch]]) -> None:
+        self._pieces = pieces
+        self.count = 0
+        self.series: set[int] = set()
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        """Give the pieces, counting their readings and series anew."""
+        self.count = 0
+        self.series.clear()
+        for piece in self._pieces():
+            self.count += piece.num_rows
+            self.series.update(_distinct_of_sorted(piece["series_id"].to_numpy()))
+            yield piece
+
+
+class Readings(Stream):
+    """A batch's readings, parsed a piece at a time.
+
+    Args:
+        batch: the batch.
+        chunk_limit: chunks that it may touch; None: any number.
+        chunk_width_us: the width of a chunk.
+    """
+
+    def __init__(self, batch: IngestBatch, chunk_limit: int | None = None, chunk_width_us: int = 0) -> None:
+        super().__init__(self._whole)
         self._batch, self._columns = batch, columns_of(batch.job)
+        self._chunk_limit, self._chunk_width_us = chunk_limit, chunk_width_us
         self._reset()
 
     def _reset(self) -> None:
-        self.rows = self.count = 0
-        self.series: set[int] = set()
+        self.rows = 0
         self.rejects: list[Reject] = []
 
     @property
@@ -36,21 +68,59 @@ class Readings:
         """The value cells of the rows that could be read."""
         return (self.rows - len(self.rejects)) * len(self._columns.values)
 
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
-        """Give the readings, sorted within each piece.
+    @property
+    def width(self) -> int:
+        """Readings that a row makes, at most."""
+        return len(self._columns.values)
+
+    def _whole(self) -> Iterator[pa.RecordBatch]:
+        """Give all readings, sorted within each piece.
 
         Raises:
             BadInput: the slice cannot be read.
             UnknownSeriesError: this process does not know the id of a series.
+            TooManyChunksError: they touch more chunks than they may.
         """
         self._reset()
+        chunks: set[int] = set()
         for parsed in self._parsed():
-            readings = make_readings(parsed.table, self._columns)
-            self.rows += parsed.table.num_rows + len(parsed.rejects)
-            self.rejects += parsed.rejects
-            self.count += readings.num_rows
-            self.series.update(_distinct_of_sorted(readings["series_id"].to_numpy()))
-            yield readings
+            self._note(parsed)
+            if self._chunk_limit is not None:
+                chunks.update(chunk_numbers(self._times_us(parsed), self._chunk_width_us).tolist())
+                if len(chunks) > self._chunk_limit:
+                    raise TooManyChunksError
+            yield make_readings(parsed.table, self._columns)
+
+    def between(self, portion: Portion) -> Iterator[pa.RecordBatch]:
+        """Give the readings of a span of time, sorted within each piece."""
+        for parsed in self._parsed():
+            table = parsed.table.filter(pa.array(portion.holds(self._times_us(parsed))))
+            yield make_readings(table, self._columns)
+
+    def survey(self, since_us: int, edges: Edges, interval_us: int) -> dict[int, int]:
+        """Parse everything, and return the rows since a time by the begin of the chunk that they are in.
+
+        The series become known, as by `learn_series`.
+        """
+        self._reset()
+        values: set[LabelValues] = set()
+        rows_by_chunk: Counter[int] = Counter()
+        for parsed in self._parsed():
+            self._note(parsed)
+            values.update(_label_values(parsed.table, self._columns.labels)[0])
+            times_us = self._times_us(parsed)
+            begins = chunk_begins(times_us[times_us >= since_us], edges, interval_us)
+            begins, counts = np.unique(begins, return_counts=True)
+            rows_by_chunk.update(dict(zip(begins.tolist(), counts.tolist(), strict=True)))
+        learn(_kinds(self._columns), values)
+        return rows_by_chunk
+
+    def _note(self, parsed: Parsed) -> None:
+        self.rows += parsed.table.num_rows + len(parsed.rejects)
+        self.rejects += parsed.rejects
+
+    def _times_us(self, parsed: Parsed) -> np.ndarray:
+        return _times_us(parsed.table[self._columns.time])
 
     def learn_series(self) -> None:
         """Find out the ids of all series; not to be called in a transaction that may be rolled back."""
@@ -76,7 +146,7 @@ def make_readings(table: pa.Table, columns: Columns) -> pa.RecordBatch:
         UnknownSeriesError: this process does not know the id of a series.
     """
     values, which = _label_values(table, columns.labels)
-    times = table[columns.time].combine_chunks().cast(pa.int64()).to_numpy(zero_copy_only=False)
+    times = _times_us(table[columns.time])
     parts = []
     for kind in _kinds(columns):
         ids = np.array(known_ids(kind, values), dtype=np.int32)
@@ -85,9 +155,29 @@ def make_readings(table: pa.Table, columns: Columns) -> pa.RecordBatch:
         numbers = cells.drop_null().to_numpy(zero_copy_only=False)
         parts.append((times[present], ids[which[present]], numbers))
     time, series_id, value = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return _sorted(time, series_id, value)
+
+
+def merge_sorted(pieces: Iterable[pa.RecordBatch]) -> pa.RecordBatch:
+    """Make one sorted piece of several; readings of the same series and time keep their order."""
+    whole = pa.Table.from_batches(pieces, SCHEMA)
+    return _sorted(_times_us(whole["time"]), whole["series_id"].to_numpy(), whole["value"].to_numpy())
+
+
+def _sorted(time: np.ndarray, series_id: np.ndarray, value: np.ndarray) -> pa.RecordBatch:
     order = np.lexsort((time, series_id))
     arrays = [pa.array(time[order]).cast(TIME_TYPE), pa.array(series_id[order]), pa.array(value[order])]
     return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+
+
+def within(readings: pa.RecordBatch, portion: Portion) -> pa.RecordBatch:
+    """Return those of sorted readings that are in a span of time."""
+    return readings.filter(pa.array(portion.holds(_times_us(readings["time"]))))
+
+
+def _times_us(times: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    converted: np.ndarray = times.cast(pa.int64()).to_numpy()
+    return converted
 
 
 def _kinds(columns: Columns) -> list[Kind]:

@@ -14,6 +14,7 @@ from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerError
 
 from telemetry import formats, spool
+from telemetry.estimate import chunk_warnings
 from telemetry.formats import BadInput, Columns, Format, Slice, Stamp, TextFormat, TimeFormat
 from telemetry.models import IngestBatch, IngestFile, IngestJob, IngestRejectCount
 from telemetry.queue import send_batches
@@ -129,6 +130,13 @@ def create_job(  # noqa: PLR0913 - all but two by name
     # Before the transaction, since it may take its time.
     cut = [_cut(file, columns, batch_rows, max_batches) for file in files]
     row_count = sum(part.row_count for _, slices in cut for part in slices)
+    warnings = chunk_warnings(
+        [
+            (spool.source_of(file.location, file.name), file.format, slices)
+            for file, (_, slices) in zip(files, cut, strict=True)
+        ],
+        columns,
+    )
     try:
         with transaction.atomic():
             job = IngestJob.objects.create(
@@ -140,6 +148,7 @@ def create_job(  # noqa: PLR0913 - all but two by name
                 options={"times": asdict(columns.times), "text": asdict(columns.text)},
                 on_conflict=on_conflict,
                 max_rejected_count=reject_limit.rows(row_count) if reject_limit else None,
+                warnings=warnings,
                 created_at=timezone.now(),
             )
             batches = chain.from_iterable(starmap(partial(_record_file, job), zip(files, cut, strict=True)))
@@ -210,16 +219,17 @@ def retry_job(job_id: int, reject_limit: RejectLimit | None = None) -> int:
     batch_ids = list(given_up.select_for_update().order_by("pk").values_list("pk", flat=True))
     IngestRejectCount.objects.filter(batch_id__in=batch_ids).delete()
     IngestBatch.objects.filter(pk__in=batch_ids).update(
-        state=state.QUEUED, attempts=0, error="", rejected_count=0, finished_at=None, enqueued_at=timezone.now()
+        state=state.QUEUED,
+        attempts=0,
+        chunk_limit=None,
+        error="",
+        rejected_count=0,
+        finished_at=None,
+        enqueued_at=timezone.now(),
     )
+    IngestJob.objects.filter(pk=job_id).update(cancelled_at=None)
     transaction.on_commit(partial(send_batches, batch_ids))
     return len(batch_ids)
-
-
-@transaction.atomic
-def cancel_job(job_id: int) -> int:
-    """Cancel a job's queued batches, and give how many; one that is being loaded is left to its worker."""
-    return unclaimed_batches(job_id).update(state=IngestBatch.State.CANCELLED, finished_at=timezone.now())
 
 
 def unclaimed_batches(job_id: int) -> "QuerySet[IngestBatch]":

@@ -8,7 +8,7 @@ from typing import Any
 from django.db import connection
 from django.db.models import F, Sum
 
-from telemetry.models import IngestBatch, IngestRejectCount
+from telemetry.models import IngestBatch, IngestJob, IngestRejectCount
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,12 @@ def progress_document(progress: Progress) -> dict[str, Any]:
 def job_document(progress: Progress) -> dict[str, Any]:
     """A job's progress and what went wrong in it, for machines."""
     failures, counts = failed_batches(progress.job_id), reject_counts(progress.job_id)
-    return {**progress_document(progress), "failures": failures, "rejects": counts}
+    return {
+        **progress_document(progress),
+        "warnings": job_warnings(progress.job_id),
+        "failures": failures,
+        "rejects": counts,
+    }
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,12 @@ def backlog() -> Backlog:
             """
         )
         return Backlog(*cursor.fetchone())
+
+
+def job_warnings(job_id: int) -> list[str]:
+    """What the sender of a job should know though it can be loaded."""
+    found = IngestJob.objects.filter(pk=job_id).values_list("warnings", flat=True)
+    return [warning for warnings in found for warning in warnings]
 
 
 def failed_batches(job_id: int) -> list[dict[str, Any]]:

@@ -13,8 +13,9 @@ from pyarrow import fs
 from pytest_django.fixtures import Settings
 
 from telemetry import rejects, spool
+from telemetry.cancellation import cancel_job
 from telemetry.formats import BadInput, Columns
-from telemetry.intake import InputFile, cancel_job, create_job, discarding_on_failure, open_input, retry_job
+from telemetry.intake import InputFile, create_job, discarding_on_failure, open_input, retry_job
 from telemetry.models import IngestJob, Reading
 from telemetry.retention import orphans
 from tests.integration.conftest import run
@@ -126,7 +127,7 @@ def test_a_job_that_was_given_up_can_be_retried_until_its_files_are_cleaned_away
     job = job_of(path, into_spool=True)
     first, *rest = job.batches.order_by("pk")
     load(first.pk)
-    assert cancel_job(job.pk) == 2
+    assert cancel_job(job.pk).queued == 2
     assert list(orphans(NOW)) == []
     assert [entry.location for entry in orphans(NOW, given_up=True)] == [job.files.get().location]
     retry_job(job.pk)

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import ipc
 
-from telemetry.formats.base import Columns, Parsed, Slice
+from telemetry.formats.base import SAMPLE_ROWS, Columns, Parsed, Slice
 from telemetry.formats.source import DAMAGE, BadInput, Source
 from telemetry.formats.typed import check_schema, parse_batches
 
@@ -70,6 +70,11 @@ class ArrowFormat:
             options = ipc.IpcReadOptions(included_fields=[names.index(name) for name in columns.all])
             stream = ipc.open_stream(pa.BufferReader(b"".join(parts)), options=options)
             yield from parse_batches(stream, columns, place)
+
+    def sample(self, source: Source, place: dict[str, Any], columns: Columns) -> Parsed:
+        """Read the first rows of the first record batch."""
+        first = {**place, "batches": place["batches"][:1], "rows": min(place["rows"], SAMPLE_ROWS)}
+        return next(self.read(source, first, columns))
 
 
 FORMAT = ArrowFormat()

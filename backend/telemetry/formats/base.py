@@ -16,6 +16,9 @@ LABELS_MAX_BYTES = 2000
 # Many enough that columns pay, few enough that the server has work in the socket's buffer while the next are parsed.
 PIECE_ROWS = 50_000
 PIECE_BYTES = 2 << 20
+# Enough of a slice to see how far apart its times are, and few enough to look at several.
+SAMPLE_ROWS = 1000
+SLICE_SAMPLE_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,13 @@ class Format(Protocol):
         Raises:
             BadInput: it cannot be read.
 
+        """
+
+    def sample(self, source: Source, place: dict[str, Any], columns: Columns) -> Parsed:
+        """Read the first rows of a slice, about SAMPLE_ROWS.
+
+        Raises:
+            BadInput: they cannot be read.
         """
 
 

@@ -8,7 +8,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from telemetry.formats.base import PIECE_BYTES, Slice
+from telemetry.formats.base import PIECE_BYTES, SLICE_SAMPLE_BYTES, Slice
 from telemetry.formats.source import BadInput, Source
 
 NEWLINE, QUOTE = ord("\n"), ord('"')
@@ -67,6 +67,12 @@ def read_slice(source: Source, place: dict[str, Any]) -> pa.Buffer:
     with source.open() as file:
         file.seek(place["offset"])
         return file.read_buffer(place["length"])
+
+
+def read_head(source: Source, place: dict[str, Any]) -> pa.Buffer:
+    """Read the first lines of a slice; of one whose first line is longer than a sample, none."""
+    data = read_slice(source, {**place, "length": min(place["length"], SLICE_SAMPLE_BYTES)})
+    return data if data.size == place["length"] else data.slice(0, data.to_pybytes().rfind(b"\n") + 1)
 
 
 def pieces(data: pa.Buffer, first_line: int) -> Iterator[tuple[pa.Buffer, int]]:

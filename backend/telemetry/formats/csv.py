@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from telemetry.formats.base import Columns, Parsed, Slice, TextFormat, is_plain, require_columns, require_some_row
-from telemetry.formats.borders import QUOTE, csv_borders, pieces, read_slice, slices
+from telemetry.formats.borders import QUOTE, csv_borders, pieces, read_head, read_slice, slices
 from telemetry.formats.faults import Fault, FaultError, Reject
 from telemetry.formats.rows import Row, make_row, printable, table_of
 from telemetry.formats.source import BadInput, Source
@@ -59,6 +59,11 @@ class CsvFormat:
         has_quotes = (np.frombuffer(data, np.uint8) == QUOTE).any()
         for piece, line in [(data, first_line)] if has_quotes else pieces(data, first_line):
             yield _parse(piece, names, columns, first_line=line)
+
+    def sample(self, source: Source, place: dict[str, Any], columns: Columns) -> Parsed:
+        """Read the first lines of a byte range."""
+        names = _read_header(source, columns.text).names
+        return _parse(read_head(source, place), names, columns, first_line=place["first_line"])
 
 
 FORMAT = CsvFormat()

@@ -22,7 +22,7 @@ from telemetry.formats.base import (
     require_default_text,
     require_some_row,
 )
-from telemetry.formats.borders import line_borders, pieces, read_slice, slices
+from telemetry.formats.borders import line_borders, pieces, read_head, read_slice, slices
 from telemetry.formats.faults import Fault, FaultError, Reject
 from telemetry.formats.rows import Row, make_row, printable, table_of
 from telemetry.formats.source import BadInput, Source
@@ -79,6 +79,10 @@ class NdjsonFormat:
         """Read a byte range."""
         for piece, line in pieces(read_slice(source, place), place["first_line"]):
             yield _parse(piece.to_pybytes(), columns, first_line=line)
+
+    def sample(self, source: Source, place: dict[str, Any], columns: Columns) -> Parsed:
+        """Read the first lines of a byte range."""
+        return _parse(read_head(source, place).to_pybytes(), columns, first_line=place["first_line"])
 
 
 FORMAT = NdjsonFormat()

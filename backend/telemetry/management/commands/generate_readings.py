@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from rich.console import Console
 from rich.progress import track
 
@@ -18,13 +18,14 @@ from telemetry.arguments import argument, whole_number
 from telemetry.formats import Columns
 from telemetry.generate import Fleet, interval_us_of, write, write_parquet
 from telemetry.intake import BrokerAwayError, InputFile, create_job, discarding_on_failure
+from telemetry.management.database_command import DatabaseCommand
 from telemetry.watch import watch_job
 
 DEVICES_MAX = 1_000_000
 COLUMNS = Columns("time", ("device",), ("value",))
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     """Write a file, or load what it would hold."""
 
     help = "Generate device metrics (time, device, value): a daily wave, each device's own level, and noise."
@@ -85,6 +86,8 @@ class Command(BaseCommand):
         file = InputFile("generated readings", spooled.location, formats.by_name("parquet"))
         with discarding_on_failure([file]):
             job = create_job([file], COLUMNS, batch_rows=settings.INGEST_BATCH_ROWS)
+        for warning in job.warnings:
+            console.print(f"WARNING: {warning}")
         console.print(f"job {job.pk}: {fleet.row_count:,} rows enqueued")
         if wait and not watch_job(job.pk, console):
             raise CommandError(f"manage.py ingest_status {job.pk} lists what failed", returncode=1)

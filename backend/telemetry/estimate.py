@@ -1,0 +1,68 @@
+"""How many chunks an input makes, as far as samples of it tell, so that its sender hears of it before the load."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from telemetry.chunks import chunk_facts, chunk_numbers, chunk_warning
+from telemetry.formats import BadInput, Columns, Format, Slice, Source
+
+SAMPLES_MAX = 16
+SAMPLES_THAT_SPAN = 4
+"""below that they may all lie in one part of the time that the input covers"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Neighbouring rows, and the chunks that they are in."""
+
+    row_count: int
+    chunk_count: int
+    first_chunk: int
+    last_chunk: int
+
+
+def estimate_chunks(samples: Sequence[Sample], row_count: int) -> int:
+    """Estimate the chunks of an input: as dense as the samples, and no more than there are in the time that they span.
+
+    Args:
+        samples: from all over the input.
+        row_count: of the whole input.
+    """
+    rows = sum(sample.row_count for sample in samples)
+    if not rows:
+        return 0
+    by_density = row_count * sum(sample.chunk_count for sample in samples) / rows
+    if len(samples) < SAMPLES_THAT_SPAN:
+        return round(by_density)
+    span = max(sample.last_chunk for sample in samples) - min(sample.first_chunk for sample in samples) + 1
+    return round(min(by_density, span))
+
+
+def sample_file(
+    source: Source, written: Format, slices: Sequence[Slice], columns: Columns, width_us: int
+) -> list[Sample]:
+    """Take samples at the begin of slices; one that cannot be read is left to the worker, which says why."""
+    samples = []
+    for part in slices[:: -(-len(slices) // SAMPLES_MAX)]:
+        try:
+            parsed = written.sample(source, part.place, columns)
+        except BadInput:
+            continue
+        numbers = chunk_numbers(parsed.table[columns.time].cast(pa.int64()).to_numpy(), width_us)
+        if len(numbers):
+            samples.append(Sample(parsed.table.num_rows, len(numbers), int(numbers[0]), int(numbers[-1])))
+    return samples
+
+
+def chunk_warnings(inputs: Iterable[tuple[Source, Format, Sequence[Slice]]], columns: Columns) -> list[str]:
+    """Return what the sender of files should know of the chunks that they make."""
+    facts = chunk_facts()
+    samples: list[Sample] = []
+    row_count = 0
+    for source, written, slices in inputs:
+        samples += sample_file(source, written, slices, columns, facts.interval_us)
+        row_count += sum(part.row_count for part in slices)
+    warning = chunk_warning(estimate_chunks(samples, row_count), facts)
+    return [warning] if warning else []
