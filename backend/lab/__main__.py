@@ -21,7 +21,7 @@ django.setup()
 from rich.console import Console  # noqa: E402
 
 from config.env import CHECKOUT  # noqa: E402
-from lab import connect_report, engine_report, ingest_report, strategies_command  # noqa: E402
+from lab import connect_report, engine_report, history, ingest_report, strategies_command  # noqa: E402
 
 WIDTH = 120
 """of what is written to a file or a pipe"""
@@ -40,6 +40,13 @@ def ingest_parts(arguments: argparse.Namespace, console: Console) -> dict[str, A
     """Measure rows/s in each of ten equal parts of one large file."""
     result = ingest_report.measure_parts(arguments.rows, parts=10)
     ingest_report.print_parts(result, console)
+    return result
+
+
+def long_history(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Load 150 years of daily rows beside a client that must not notice."""
+    result = history.measure(arguments.stations, console)
+    history.print_result(result, console)
     return result
 
 
@@ -71,6 +78,9 @@ def main() -> int:
     grown = experiments.add_parser("ingest-parts", help="rows/s in each of ten equal parts of one large file")
     grown.add_argument("--rows", type=int, default=50_000_000)
     grown.set_defaults(measure=ingest_parts)
+    histories = experiments.add_parser("history", help="150 years of daily rows, beside a client that asks SELECT 1")
+    histories.add_argument("--stations", type=int, default=20)
+    histories.set_defaults(measure=long_history)
     engines = experiments.add_parser("engine", help="requests/s on the engine beside other pools")
     engines.set_defaults(measure=engine)
     connects = experiments.add_parser("connect", help="what a connection costs, by how it is opened")
@@ -82,7 +92,7 @@ def main() -> int:
     connects.add_argument("--rounds", type=int, default=15, help="of ten connections for each way and driver")
     for each in (compared, engines, connects):
         each.add_argument("--chart", type=Path, metavar="FILE", help="draw an SVG, as those in docs/lab")
-    for each in (compared, grown, engines, connects, strategies):
+    for each in (compared, grown, histories, engines, connects, strategies):
         each.add_argument("--json", type=Path, metavar="FILE", help="write machine, versions and every round")
     arguments = parser.parse_args()
     result = arguments.measure(arguments, Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH))

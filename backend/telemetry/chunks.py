@@ -12,8 +12,8 @@ from django.conf import settings
 from django.db import connection
 
 # Counted in pg_locks (PostgreSQL 17, TimescaleDB 2.19): a chunk that a transaction makes is four locked objects (the
-# table, its index, the index's constraint and the table's type), and stays so until the commit. One that exists is one
-# for COPY and two for a merge or a query. The 16 locks of the fast path are not in the shared table; they are too few to count.
+# table, its index, its row type and the constraint on its time) until the commit. One that exists is one object for
+# COPY, and two for a merge or a query. The 16 locks of the fast path are too few to count.
 LOCKS_PER_NEW_CHUNK = 4
 LOCKS_PER_READ_CHUNK = 2
 WORKERS_SHARE = 0.25
@@ -161,7 +161,7 @@ def chunk_warning(chunk_count: int, facts: ChunkFacts) -> str | None:
     fitting_h = next((hours for hours in INTERVALS_H if hours >= least_h), INTERVALS_H[-1])
     fitting_count = max(1, round(chunk_count * facts.interval_us / HOUR_US / fitting_h))
     return (
-        f"this input makes about {chunk_count:,} chunks of {facts.interval_us / HOUR_US:,g} hours; it is loaded, but "
+        f"this input makes up to {chunk_count:,} chunks of {facts.interval_us / HOUR_US:,g} hours; it is loaded, but "
         f"slowly, and a query over more than {wanted:,} chunks takes over half of the server's {facts.locks.size:,} "
         f"locks. Larger chunks fit: READING_CHUNK_INTERVAL_HOURS={fitting_h} makes about {fitting_count:,}; set it and "
         f"run manage.py migrate before the load, since it applies to new chunks"

@@ -1,13 +1,15 @@
 """How many chunks an input makes, as far as samples of it tell, so that its sender hears of it before the load."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from telemetry.chunks import chunk_facts, chunk_numbers, chunk_warning
 from telemetry.formats import BadInput, Columns, Format, Slice, Source
 
+SAMPLED_ROWS = 50_000
+"""of a file"""
 SAMPLES_MAX = 16
 SAMPLES_THAT_SPAN = 4
 """below that they may all lie in one part of the time that the input covers"""
@@ -45,9 +47,11 @@ def sample_file(
 ) -> list[Sample]:
     """Take samples at the begin of slices; one that cannot be read is left to the worker, which says why."""
     samples = []
-    for part in slices[:: -(-len(slices) // SAMPLES_MAX)]:
+    sampled = slices[:: -(-len(slices) // SAMPLES_MAX)]
+    times_alone = replace(columns, labels=(), values=())
+    for part in sampled:
         try:
-            parsed = written.sample(source, part.place, columns)
+            parsed = written.sample(source, part, times_alone, SAMPLED_ROWS // len(sampled))
         except BadInput:
             continue
         numbers = chunk_numbers(parsed.table[columns.time].cast(pa.int64()).to_numpy(), width_us)

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import ipc
 
-from telemetry.formats.base import SAMPLE_ROWS, Columns, Parsed, Slice
+from telemetry.formats.base import Columns, Parsed, Slice
 from telemetry.formats.source import DAMAGE, BadInput, Source
 from telemetry.formats.typed import check_schema, parse_batches
 
@@ -71,9 +71,9 @@ class ArrowFormat:
             stream = ipc.open_stream(pa.BufferReader(b"".join(parts)), options=options)
             yield from parse_batches(stream, columns, place)
 
-    def sample(self, source: Source, place: dict[str, Any], columns: Columns) -> Parsed:
+    def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Parsed:
         """Read the first rows of the first record batch."""
-        first = {**place, "batches": place["batches"][:1], "rows": min(place["rows"], SAMPLE_ROWS)}
+        first = {**part.place, "batches": part.place["batches"][:1], "rows": min(part.row_count, row_limit)}
         return next(self.read(source, first, columns))
 
 

@@ -16,9 +16,6 @@ LABELS_MAX_BYTES = 2000
 # Many enough that columns pay, few enough that the server has work in the socket's buffer while the next are parsed.
 PIECE_ROWS = 50_000
 PIECE_BYTES = 2 << 20
-# Enough of a slice to see how far apart its times are, and few enough to look at several.
-SAMPLE_ROWS = 1000
-SLICE_SAMPLE_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -106,8 +103,8 @@ class Format(Protocol):
 
         """
 
-    def sample(self, source: Source, place: dict[str, Any], columns: Columns) -> Parsed:
-        """Read the first rows of a slice, about SAMPLE_ROWS.
+    def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Parsed:
+        """Read the first rows of a slice, about so many at most.
 
         Raises:
             BadInput: they cannot be read.

@@ -8,7 +8,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from telemetry.formats.base import PIECE_BYTES, SLICE_SAMPLE_BYTES, Slice
+from telemetry.formats.base import PIECE_BYTES, Slice
 from telemetry.formats.source import BadInput, Source
 
 NEWLINE, QUOTE = ord("\n"), ord('"')
@@ -69,10 +69,12 @@ def read_slice(source: Source, place: dict[str, Any]) -> pa.Buffer:
         return file.read_buffer(place["length"])
 
 
-def read_head(source: Source, place: dict[str, Any]) -> pa.Buffer:
-    """Read the first lines of a slice; of one whose first line is longer than a sample, none."""
-    data = read_slice(source, {**place, "length": min(place["length"], SLICE_SAMPLE_BYTES)})
-    return data if data.size == place["length"] else data.slice(0, data.to_pybytes().rfind(b"\n") + 1)
+def read_head(source: Source, part: Slice, row_limit: int) -> pa.Buffer:
+    """Read the first lines of a slice, about so many; of one whose first line is longer than a piece, none."""
+    length = part.place["length"]
+    wanted = min(length, PIECE_BYTES, length * row_limit // part.row_count + 1)
+    data = read_slice(source, {**part.place, "length": wanted})
+    return data if wanted == length else data.slice(0, data.to_pybytes().rfind(b"\n") + 1)
 
 
 def pieces(data: pa.Buffer, first_line: int) -> Iterator[tuple[pa.Buffer, int]]:

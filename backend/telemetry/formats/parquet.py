@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from telemetry.formats.base import PIECE_ROWS, SAMPLE_ROWS, Columns, Parsed, Slice
+from telemetry.formats.base import PIECE_ROWS, Columns, Parsed, Slice
 from telemetry.formats.source import DAMAGE, BadInput, Source
 from telemetry.formats.typed import check_schema, parse_batches
 
@@ -56,12 +56,10 @@ class ParquetFormat:
             )
             yield from parse_batches(batches, columns, place)
 
-    def sample(self, source: Source, place: dict[str, Any], columns: Columns) -> Parsed:
+    def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Parsed:
         """Read the first rows of a row group, of which the slice may be a later part."""
-        first = {**place, "row_groups": place["row_groups"][:1], "skip": 0, "rows": SAMPLE_ROWS}
-        with source.naming_damage("a sample"), pq.ParquetFile(source.open()) as file:
-            batches = file.iter_batches(SAMPLE_ROWS, first["row_groups"], columns=list(columns.all), use_threads=False)
-            return next(parse_batches(batches, columns, first))
+        first = {**part.place, "row_groups": part.place["row_groups"][:1], "skip": 0, "rows": row_limit}
+        return next(self.read(source, first, columns))
 
 
 FORMAT = ParquetFormat()
