@@ -44,8 +44,8 @@ def ingest_parts(arguments: argparse.Namespace, console: Console) -> dict[str, A
 
 
 def long_history(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Load 150 years of daily rows beside a client that must not notice."""
-    result = history.measure(arguments.stations, console)
+    """Load a row a day of many years beside a client that must not notice."""
+    result = history.measure(arguments.stations, arguments.years, console)
     history.print_result(result, console)
     return result
 
@@ -78,8 +78,9 @@ def main() -> int:
     grown = experiments.add_parser("ingest-parts", help="rows/s in each of ten equal parts of one large file")
     grown.add_argument("--rows", type=int, default=50_000_000)
     grown.set_defaults(measure=ingest_parts)
-    histories = experiments.add_parser("history", help="150 years of daily rows, beside a client that asks SELECT 1")
+    histories = experiments.add_parser("history", help="a row a day of many years, beside a client that asks SELECT 1")
     histories.add_argument("--stations", type=int, default=20)
+    histories.add_argument("--years", type=int, default=150)
     histories.set_defaults(measure=long_history)
     engines = experiments.add_parser("engine", help="requests/s on the engine beside other pools")
     engines.set_defaults(measure=engine)
