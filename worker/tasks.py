@@ -76,6 +76,7 @@ def _may_begin(batch_id: int, *, is_new_attempt: bool) -> bool:
 def _is_settled(batch_id: int, error: Exception) -> bool:
     """Return True if there is nothing more to do for a batch whose loading was stopped, or takes too many locks."""
     if isinstance(error.__cause__, psycopg2.errors.QueryCanceled):
+        connection.close()  # it may have been the unlocking that was cancelled
         return progress.is_cancelled(batch_id)
     return is_lock_exhaustion(error) and not progress.narrow(batch_id)
 

@@ -6,10 +6,14 @@ that needs more does not fail alone: until it ends, every session that needs a l
 
 import time
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
 
 import numpy as np
 from django.conf import settings
 from django.db import connection
+
+from telemetry.formats.times import EPOCH
 
 # Counted in pg_locks (PostgreSQL 17, TimescaleDB 2.19): a chunk that a transaction makes is four locked objects (the
 # table, its index, its row type and the constraint on its time) until the commit. One that exists is one object for
@@ -127,6 +131,16 @@ def chunk_edges() -> Edges:
         )
         edges = np.array(cursor.fetchall(), dtype=np.int64).reshape(-1, 2)
     return Edges(edges[:, 0], edges[:, 1])
+
+
+def query_spans() -> list[tuple[datetime | None, datetime | None]]:
+    """Return spans of time, end exclusive, that together hold all readings; a query over one takes its share of locks.
+
+    The first has no begin and the last no end.
+    """
+    chunks = max(1, chunk_facts().locks.queryable_chunks // 2)
+    bounds = [EPOCH + timedelta(microseconds=begin_us) for begin_us in chunk_edges().begins_us[chunks::chunks].tolist()]
+    return list(pairwise((None, *bounds, None)))
 
 
 def chunk_numbers(times_us: np.ndarray, width_us: int) -> np.ndarray:

@@ -22,12 +22,12 @@ from config.env import Database, read
 from sandbox.isolation import connect
 from telemetry import rejects
 from telemetry.cancellation import cancel_job, loading_lock_key
-from telemetry.chunks import chunk_budget, chunk_edges, chunk_facts
+from telemetry.chunks import LockTable, chunk_budget, chunk_edges, chunk_facts, forget_chunk_facts, query_spans
 from telemetry.formats import Columns
 from telemetry.intake import RejectLimit, create_job, open_input, retry_job
 from telemetry.models import IngestBatch, IngestJob, Reading
-from telemetry.queries import job_document, job_progress, reject_counts
-from tests.integration.conftest import await_that
+from telemetry.queries import bucket_means, job_document, job_progress, reject_counts
+from tests.integration.conftest import await_that, run
 from worker import loader, progress, tasks
 from worker.loader import load
 from worker.tasks import is_transient, load_batch
@@ -81,7 +81,10 @@ def locks_left(count: int) -> Iterator[None]:
         with pytest.raises(psycopg2.errors.OutOfMemory):
             cursor.execute("SELECT pg_advisory_lock(7, number) FROM generate_series(1, 1000000) number")
         cursor.execute("SELECT pg_advisory_unlock(7, number) FROM generate_series(1, %s) number", [count])
-        yield
+        try:
+            yield
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock_all()")
 
 
 @contextmanager
@@ -380,6 +383,60 @@ def test_whoever_enqueues_a_long_history_is_told_of_its_chunks(tmp_path: Path, s
 def test_a_few_years_are_nothing_to_warn_of(tmp_path: Path, sent: list[int], ending: str) -> None:
     write(path := tmp_path / f"years.{ending}", days(1_000, "a", "b", "c"))
     assert create_job([open_input(str(path))], COLUMNS, batch_rows=100).warnings == []
+
+
+def set_chunk_interval(days: int) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_chunk_time_interval('reading', make_interval(days => %s))", [days])
+    forget_chunk_facts()
+
+
+@pytest.fixture
+def longer_chunks() -> Iterator[Callable[[], None]]:
+    """Make chunks of 30 days from now on."""
+    yield lambda: set_chunk_interval(30)
+    set_chunk_interval(1)
+
+
+def test_chunks_that_exist_are_counted_as_they_are_though_the_interval_is_longer_now(
+    make_batch: MakeBatch,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    longer_chunks: Callable[[], None],
+) -> None:
+    load(make_batch(days(6, "a")).pk)
+    longer_chunks()
+    monkeypatch.setattr(loader, "chunk_budget", lambda: 2)
+    load((batch := make_batch(days(9, "b"))).pk)
+    assert (fresh(batch).state, fresh(batch).inserted_count) == ("done", 9)
+    assert f"touches {len(chunk_edges().begins_us)} chunks" in caplog.text
+
+
+def test_what_is_loaded_of_a_batch_counts_as_progress(make_batch: MakeBatch, settings: Settings) -> None:
+    settings.INGEST_TIME_LIMIT_S = 0
+    batch = make_batch(days(4, "a", "b"))
+    IngestBatch.objects.filter(pk=batch.pk).update(chunk_limit=1)
+    load(batch.pk)
+    assert (found := job_progress(batch.job_id)) is not None
+    assert (found.state, found.rows_done, found.rows) == ("queued", 2, 8)
+
+
+def test_a_question_about_all_readings_asks_span_by_span(
+    make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(make_batch(days(200, "a", "b")).pk)
+    whole = bucket_means("tmax", "station", "1 month")
+    monkeypatch.setattr(LockTable, "queryable_chunks", 40)
+    assert len(query_spans()) == 10
+    with locks_left(100):
+        assert bucket_means("tmax", "station", "1 month") == whole
+    assert sum(mean.readings for mean in whole) == 400
+
+
+def test_cancel_ingest_tells_what_it_did(make_batch: MakeBatch) -> None:
+    batch = make_batch(days(3, "a"))
+    assert run("cancel_ingest", str(batch.job_id)) == f"job {batch.job_id}: 1 batch cancelled\n"
+    assert run("cancel_ingest", str(batch.job_id)) == f"job {batch.job_id}: 0 batches cancelled\n"
 
 
 def test_the_server_tells_where_chunks_are(make_batch: MakeBatch) -> None:
