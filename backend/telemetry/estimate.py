@@ -1,6 +1,7 @@
 """How many chunks an input makes, as far as samples of it tell, so that its sender hears of it before the load."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -50,13 +51,11 @@ def sample_file(
     sampled = slices[:: -(-len(slices) // SAMPLES_MAX)]
     times_alone = replace(columns, labels=(), values=())
     for part in sampled:
-        try:
-            parsed = written.sample(source, part, times_alone, SAMPLED_ROWS // len(sampled))
-        except BadInput:
-            continue
-        numbers = chunk_numbers(parsed.table[columns.time].cast(pa.int64()).to_numpy(), width_us)
-        if len(numbers):
-            samples.append(Sample(parsed.table.num_rows, len(numbers), int(numbers[0]), int(numbers[-1])))
+        with suppress(BadInput):
+            for parsed in written.sample(source, part, times_alone, SAMPLED_ROWS // len(sampled)):
+                numbers = chunk_numbers(parsed.table[columns.time].cast(pa.int64()).to_numpy(), width_us)
+                if len(numbers):
+                    samples.append(Sample(parsed.table.num_rows, len(numbers), int(numbers[0]), int(numbers[-1])))
     return samples
 
 

@@ -71,10 +71,10 @@ class ArrowFormat:
             stream = ipc.open_stream(pa.BufferReader(b"".join(parts)), options=options)
             yield from parse_batches(stream, columns, place)
 
-    def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Parsed:
+    def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Iterator[Parsed]:
         """Read the first rows of the first record batch."""
         first = {**part.place, "batches": part.place["batches"][:1], "rows": min(part.row_count, row_limit)}
-        return next(self.read(source, first, columns))
+        yield from self.read(source, first, columns)
 
 
 FORMAT = ArrowFormat()

@@ -103,7 +103,7 @@ class Format(Protocol):
 
         """
 
-    def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Parsed:
+    def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Iterator[Parsed]:
         """Read the first rows of a slice, about so many at most.
 
         Raises:

@@ -60,10 +60,10 @@ class CsvFormat:
         for piece, line in [(data, first_line)] if has_quotes else pieces(data, first_line):
             yield _parse(piece, names, columns, first_line=line)
 
-    def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Parsed:
+    def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Iterator[Parsed]:
         """Read the first lines of a byte range."""
         names = _read_header(source, columns.text).names
-        return _parse(read_head(source, part, row_limit), names, columns, first_line=part.place["first_line"])
+        yield _parse(read_head(source, part, row_limit), names, columns, first_line=part.place["first_line"])
 
 
 FORMAT = CsvFormat()

@@ -80,9 +80,9 @@ class NdjsonFormat:
         for piece, line in pieces(read_slice(source, place), place["first_line"]):
             yield _parse(piece.to_pybytes(), columns, first_line=line)
 
-    def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Parsed:
+    def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Iterator[Parsed]:
         """Read the first lines of a byte range."""
-        return _parse(read_head(source, part, row_limit).to_pybytes(), columns, first_line=part.place["first_line"])
+        yield _parse(read_head(source, part, row_limit).to_pybytes(), columns, first_line=part.place["first_line"])
 
 
 FORMAT = NdjsonFormat()

@@ -56,10 +56,10 @@ class ParquetFormat:
             )
             yield from parse_batches(batches, columns, place)
 
-    def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Parsed:
+    def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Iterator[Parsed]:
         """Read the first rows of a row group, of which the slice may be a later part."""
         first = {**part.place, "row_groups": part.place["row_groups"][:1], "skip": 0, "rows": row_limit}
-        return next(self.read(source, first, columns))
+        yield from self.read(source, first, columns)
 
 
 FORMAT = ParquetFormat()
