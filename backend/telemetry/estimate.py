@@ -10,10 +10,11 @@ from telemetry.chunks import chunk_facts, chunk_numbers, chunk_warning
 from telemetry.formats import BadInput, Columns, Format, Slice, Source
 
 SAMPLED_ROWS = 50_000
-"""of a file"""
-SAMPLES_MAX = 16
+"""of a file, and as many at its end"""
+SAMPLES_MAX = 13
+"""a prime, so that they do not all lie at the same place of each station's part of a file"""
 SAMPLES_THAT_SPAN = 4
-"""below that they may all lie in one part of the time that the input covers"""
+"""fewer, unless they are most of the input, may lie in one part of the time that it covers"""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def estimate_chunks(samples: Sequence[Sample], row_count: int) -> int:
     if not rows:
         return 0
     by_density = row_count * sum(sample.chunk_count for sample in samples) / rows
-    if len(samples) < SAMPLES_THAT_SPAN:
+    if len(samples) < SAMPLES_THAT_SPAN and 2 * rows < row_count:
         return round(by_density)
     span = max(sample.last_chunk for sample in samples) - min(sample.first_chunk for sample in samples) + 1
     return round(min(by_density, span))
@@ -46,17 +47,27 @@ def estimate_chunks(samples: Sequence[Sample], row_count: int) -> int:
 def sample_file(
     source: Source, written: Format, slices: Sequence[Slice], columns: Columns, width_us: int
 ) -> list[Sample]:
-    """Take samples at the begin of slices; one that cannot be read is left to the worker, which says why."""
+    """Take samples all over a file; a slice that cannot be read is left to the worker, which says why."""
     samples = []
-    sampled = slices[:: -(-len(slices) // SAMPLES_MAX)]
     times_alone = replace(columns, labels=(), values=())
-    for part in sampled:
+    *others, last = _evenly(source, written, slices, columns)
+    for part in (*others, last):
+        # The end of the file is often the end of the time that it covers.
+        row_limit = SAMPLED_ROWS if part is last else SAMPLED_ROWS // SAMPLES_MAX
         with suppress(BadInput):
-            for parsed in written.sample(source, part, times_alone, SAMPLED_ROWS // len(sampled)):
+            for parsed in written.sample(source, part, times_alone, row_limit):
                 numbers = chunk_numbers(parsed.table[columns.time].cast(pa.int64()).to_numpy(), width_us)
                 if len(numbers):
                     samples.append(Sample(parsed.table.num_rows, len(numbers), int(numbers[0]), int(numbers[-1])))
     return samples
+
+
+def _evenly(source: Source, written: Format, slices: Sequence[Slice], columns: Columns) -> Sequence[Slice]:
+    """Choose slices from all over a file, its last one included; of few large ones, make smaller ones."""
+    row_count = sum(part.row_count for part in slices)
+    if len(slices) < SAMPLES_MAX and row_count > SAMPLED_ROWS:
+        slices = list(written.cut(source, -(-row_count // SAMPLES_MAX), columns))
+    return [*slices[: -1 : -(-len(slices) // SAMPLES_MAX)], slices[-1]]
 
 
 def chunk_warnings(inputs: Iterable[tuple[Source, Format, Sequence[Slice]]], columns: Columns) -> list[str]:

@@ -369,8 +369,11 @@ def write(path: Path, lines: list[str]) -> None:
 
 
 @pytest.mark.parametrize("ending", ["csv", "ndjson", "parquet", "arrow"])
-def test_whoever_enqueues_a_long_history_is_told_of_its_chunks(tmp_path: Path, sent: list[int], ending: str) -> None:
-    write(path := tmp_path / f"history.{ending}", days(54_787, "a"))
+@pytest.mark.parametrize("stations", ["a", "abcd"])
+def test_whoever_enqueues_a_long_history_is_told_of_its_chunks(
+    tmp_path: Path, sent: list[int], ending: str, stations: str
+) -> None:
+    write(path := tmp_path / f"history.{ending}", days(54_787, *stations))
     job = create_job([open_input(str(path))], COLUMNS, batch_rows=100_000)
     (warning,) = IngestJob.objects.get(pk=job.pk).warnings
     assert "up to 54,787 chunks of 24 hours" in warning
@@ -381,8 +384,8 @@ def test_whoever_enqueues_a_long_history_is_told_of_its_chunks(tmp_path: Path, s
 
 @pytest.mark.parametrize("ending", ["csv", "ndjson", "parquet", "arrow"])
 def test_a_few_years_are_nothing_to_warn_of(tmp_path: Path, sent: list[int], ending: str) -> None:
-    write(path := tmp_path / f"years.{ending}", days(1_000, "a", "b", "c"))
-    assert create_job([open_input(str(path))], COLUMNS, batch_rows=100).warnings == []
+    write(path := tmp_path / f"years.{ending}", days(2_000, *"abcdefghijklmnopqrstuvwxyzäöü"))
+    assert create_job([open_input(str(path))], COLUMNS, batch_rows=100_000).warnings == []
 
 
 def set_chunk_interval(days: int) -> None:

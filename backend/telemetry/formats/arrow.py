@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import ipc
 
-from telemetry.formats.base import Columns, Parsed, Slice
+from telemetry.formats.base import PIECE_ROWS, Columns, Parsed, Slice
 from telemetry.formats.source import DAMAGE, BadInput, Source
 from telemetry.formats.typed import check_schema, parse_batches
 
@@ -72,8 +72,9 @@ class ArrowFormat:
             yield from parse_batches(stream, columns, place)
 
     def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Iterator[Parsed]:
-        """Read the first rows of the first record batch."""
-        first = {**part.place, "batches": part.place["batches"][:1], "rows": min(part.row_count, row_limit)}
+        """Read the first record batch, which is decoded as a whole anyway; of a large one, a piece."""
+        rows = min(part.row_count, max(row_limit, PIECE_ROWS))
+        first = {**part.place, "batches": part.place["batches"][:1], "rows": rows}
         yield from self.read(source, first, columns)
 
 

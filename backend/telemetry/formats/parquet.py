@@ -9,6 +9,9 @@ from telemetry.formats.base import PIECE_ROWS, Columns, Parsed, Slice
 from telemetry.formats.source import DAMAGE, BadInput, Source
 from telemetry.formats.typed import check_schema, parse_batches
 
+# Of a row group, to take a sample.
+SKIP_ROWS_MAX = 1_000_000
+
 
 class ParquetFormat:
     """Parquet with a timestamp column that has a zone, and numeric values."""
@@ -57,9 +60,9 @@ class ParquetFormat:
             yield from parse_batches(batches, columns, place)
 
     def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Iterator[Parsed]:
-        """Read the first rows of a row group, of which the slice may be a later part."""
-        first = {**part.place, "row_groups": part.place["row_groups"][:1], "skip": 0, "rows": row_limit}
-        yield from self.read(source, first, columns)
+        """Read the first rows of a slice; of one far within a row group, rows before it, for which less is decoded."""
+        skip, rows = part.place["skip"] % SKIP_ROWS_MAX, min(part.row_count, row_limit)
+        yield from self.read(source, {**part.place, "skip": skip, "rows": rows}, columns)
 
 
 FORMAT = ParquetFormat()
