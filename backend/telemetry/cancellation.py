@@ -31,7 +31,7 @@ class Cancelled:
     finished: int
     """loaded, or parked, before they could be stopped"""
     unstopped: int
-    """whose worker has not answered yet; it stops as soon as it does"""
+    """whose worker has not stopped in time"""
 
     def __str__(self) -> str:
         text = f"{_batches(self.queued + self.stopped)} cancelled"
@@ -40,7 +40,7 @@ class Cancelled:
         if self.finished:
             text += f"; {_batches(self.finished)} finished before being stopped"
         if self.unstopped:
-            text += f"; {_batches(self.unstopped)} still being loaded, to be stopped at the next step"
+            text += f"; {_batches(self.unstopped)} still being loaded: run cancel_ingest again"
         return text
 
 

@@ -147,8 +147,10 @@ def chunk_numbers(times_us: np.ndarray, width_us: int) -> np.ndarray:
     """Return the distinct numbers of chunks of that width that times lie in, in order."""
     if not len(times_us):
         return np.empty(0, dtype=np.int64)
+    first, last = int(times_us.min()) // width_us, int(times_us.max()) // width_us
+    if last - first <= 1:  # nothing needs to be divided where times are close together
+        return np.arange(first, last + 1)
     numbers = times_us // width_us
-    first, last = int(numbers.min()), int(numbers.max())
     if last - first > 4 * len(numbers):
         return np.unique(numbers)
     seen = np.zeros(last - first + 1, dtype=bool)  # quicker than sorting
