@@ -16,7 +16,7 @@ STOP_INTERVAL_S = 0.2
 
 
 def loading_lock_key(batch_id: int) -> int:
-    """Return the key of the advisory lock that the session has which is loading a batch."""
+    """Return the key of the advisory lock that marks a batch as being loaded."""
     return (LOADING_LOCK_CLASS << 32) | (batch_id & 0xFFFFFFFF)
 
 
