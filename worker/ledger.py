@@ -12,6 +12,7 @@ from django.db.models import F, Max, Min, QuerySet, Sum, Value
 from django.db.models.functions import Coalesce, Greatest
 from django.utils import timezone
 
+from telemetry.cancellation import LOADING_LOCK_CLASS, loading_lock_key
 from telemetry.formats import Reject
 from telemetry.formats.times import EPOCH
 from telemetry.intake import unclaimed_batches
@@ -21,8 +22,6 @@ from telemetry.rejects import Tally
 
 logger = logging.getLogger(__name__)
 
-# The upper half of the keys of advisory locks by which workers say which batch they are loading ("ING" in ASCII).
-LOADING_LOCK_CLASS = 0x494E47
 # In one look; the next look sends what is left.
 RESENT_MAX = 1000
 
@@ -47,7 +46,7 @@ def loading(batch_id: int) -> Iterator[bool]:
 
     The lock belongs to the database session: however the process ends, it ends too.
     """
-    key = (LOADING_LOCK_CLASS << 32) | (batch_id & 0xFFFFFFFF)
+    key = loading_lock_key(batch_id)
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_lock(%s)", [key])
         (locked,) = cursor.fetchone()
@@ -107,26 +106,34 @@ def finish(batch: IngestBatch, rejected: Tally, *, counts: Counts) -> None:
     Raises:
         TooManyRejectsError: its job may not have so many rejects.
     """
-    if rejected.first:
-        _require_few_rejects(batch, rejected.rows, rejected.first)
+    if rejected.rows:
+        require_few_rejects(batch, rejected)
         _count_rejects(batch.pk, rejected)
     IngestBatch.objects.filter(pk=batch.pk).update(
         state=IngestBatch.State.DONE, error="", failing_since=None, finished_at=timezone.now(), **asdict(counts)
     )
 
 
-def _require_few_rejects(batch: IngestBatch, rows: int, first: Reject) -> None:
-    """Add up over the job; its row is locked, so that two batches at once cannot overlook each other."""
+@transaction.atomic
+def require_few_rejects(batch: IngestBatch, rejected: Tally) -> None:
+    """Add up over the job; its row is locked, so that two batches at once cannot overlook each other.
+
+    Raises:
+        TooManyRejectsError: its job may not have so many rejects.
+    """
     limit = IngestJob.objects.select_for_update(no_key=True).get(pk=batch.job_id).max_rejected_count
     if limit is None:
         return
     done = IngestBatch.objects.filter(job_id=batch.job_id, state=IngestBatch.State.DONE)
-    rejected = rows + (done.aggregate(rows=Sum("rejected_count"))["rows"] or 0)
-    if rejected > limit:
-        raise TooManyRejectsError(
-            f"{rejected:,} rows cannot be read, allowed: {limit:,}; the first here is "
-            f"{batch.file.name}:{first.line}: {first.column or 'row'}: {first.detail}"
-        )
+    rows = rejected.rows + (done.aggregate(rows=Sum("rejected_count"))["rows"] or 0)
+    if rows > limit:
+        raise TooManyRejectsError(f"{rows:,} rows cannot be read, allowed: {limit:,}{_example(batch, rejected.first)}")
+
+
+def _example(batch: IngestBatch, first: Reject | None) -> str:
+    if first is None:
+        return ""
+    return f"; the first here is {batch.file.name}:{first.line}: {first.column or 'row'}: {first.detail}"
 
 
 def _count_rejects(batch_id: int, rejected: Tally) -> None:
@@ -237,7 +244,7 @@ def next_unsent(job_id: int, limit: int) -> tuple[list[int], bool]:
     now = timezone.now()
     unsent = IngestBatch.objects.filter(job_id=job_id, state=IngestBatch.State.QUEUED, sent_at=None)
     batch_ids = list(_from_each_lane(unsent, settings.WORKER_PROCESSES, limit))
-    IngestBatch.objects.filter(pk__in=batch_ids).update(sent_at=now)
+    mark_sent(batch_ids)
     is_rest = unsent.exists()
     jobs.update(unsent_since=now if is_rest else None)
     return spread(batch_ids, settings.WORKER_PROCESSES), is_rest
@@ -270,8 +277,13 @@ def lost_batches(waiting: Waiting) -> list[int]:
     with transaction.atomic():
         batches = overdue.select_for_update(skip_locked=True).exclude(pk__in=_being_loaded() | waiting.batch_ids)
         lost = list(batches.order_by("pk").values_list("pk", flat=True)[:RESENT_MAX])
-        IngestBatch.objects.filter(pk__in=lost).update(sent_at=timezone.now())
+        mark_sent(lost)
     return lost
+
+
+def mark_sent(batch_ids: list[int]) -> None:
+    """Record that messages of batches are sent now."""
+    IngestBatch.objects.filter(pk__in=batch_ids).update(sent_at=timezone.now())
 
 
 def lost_jobs(waiting: Waiting) -> list[int]:

@@ -1,17 +1,21 @@
 """A batch's readings: its slice parsed, melted and sorted, a piece at a time."""
 
-from collections.abc import Generator, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from telemetry import formats, rejects, spool
+from telemetry.chunks import Edges, chunk_begins, chunk_numbers
 from telemetry.formats import Columns, Parsed, Stamp
 from telemetry.formats.times import TIME_TYPE
 from telemetry.intake import columns_of
 from telemetry.models import IngestBatch
 from worker.series import Kind, LabelValues, known_ids, learn
+from worker.survey import Portion
 
 # Any bound between the square of the largest batch and the largest 64-bit integer.
 CODES_MAX = 1 << 62
@@ -29,16 +33,46 @@ class Melted:
     """those that were left out, since only what is below a microsecond tells their time from that of one before"""
 
 
-class Readings:
-    """A batch's readings, parsed a piece at a time whenever they are asked for, and what was met on the way."""
+class TooManyChunksError(Exception):
+    """A batch whose readings touch more chunks than one transaction may."""
 
-    def __init__(self, batch: IngestBatch) -> None:
+
+class Stream:
+    """Readings that are made a piece at a time whenever they are asked for, and what was met on the way."""
+
+    def __init__(self, pieces: Callable[[], Generator[pa.RecordBatch]]) -> None:
+        self._pieces = pieces
+        self.count = 0
+        self.series: set[int] = set()
+
+    def __iter__(self) -> Generator[pa.RecordBatch]:
+        """Yield the pieces, counting their readings and series anew."""
+        self.count = 0
+        self.series.clear()
+        with closing(self._pieces()) as pieces:
+            for piece in pieces:
+                self.count += piece.num_rows
+                self.series.update(_distinct_of_sorted(piece["series_id"].to_numpy()))
+                yield piece
+
+
+class Readings(Stream):
+    """A batch's readings, parsed a piece at a time.
+
+    Args:
+        batch: the batch.
+        chunk_limit: chunks that it may touch; None: any number.
+        chunk_width_us: the width of a chunk.
+    """
+
+    def __init__(self, batch: IngestBatch, chunk_limit: int | None = None, chunk_width_us: int = 0) -> None:
+        super().__init__(self._whole)
         self._batch, self._columns = batch, columns_of(batch.job)
+        self._chunk_limit, self._chunk_width_us = chunk_limit, chunk_width_us
         self._reset()
 
     def _reset(self) -> None:
-        self.rows = self.count = self.rounded = 0
-        self.series: set[int] = set()
+        self.rows = self.rounded = 0
         self.rejected = rejects.Tally()
 
     @property
@@ -46,25 +80,64 @@ class Readings:
         """The value cells of the rows that could be read."""
         return (self.rows - self.rejected.rows) * len(self._columns.values)
 
-    def __iter__(self) -> Generator[pa.RecordBatch]:
-        """Yield the readings, sorted within each piece; the file of rejects is written along the way, each time anew.
+    @property
+    def width(self) -> int:
+        """Readings that a row makes, at most."""
+        return len(self._columns.values)
+
+    def _whole(self) -> Generator[pa.RecordBatch]:
+        """Yield all readings, sorted within each piece; the rejects are written on the way, each time anew.
 
         Raises:
             BadInput: the slice cannot be read.
             OSError: the rejects cannot be written.
             UnknownSeriesError: this process does not know the id of a series.
+            TooManyChunksError: they touch more chunks than they may.
         """
         self._reset()
+        chunks: set[int] = set()
         with rejects.Writer(self._batch) as writer:
             for parsed in self._parsed():
+                self._note(parsed, writer)
+                if self._chunk_limit is not None:
+                    chunks.update(chunk_numbers(self._times_us(parsed), self._chunk_width_us).tolist())
+                    if len(chunks) > self._chunk_limit:
+                        raise TooManyChunksError
                 melted = make_readings(parsed, self._columns)
-                writer.write(parsed.rejects)
-                self.rejected.add(parsed.rejects)
-                self.rows += parsed.table.num_rows + len(parsed.rejects)
-                self.count += melted.readings.num_rows
                 self.rounded += melted.rounded
-                self.series.update(_distinct_of_sorted(melted.readings["series_id"].to_numpy()))
                 yield melted.readings
+
+    def between(self, portion: Portion) -> Generator[pa.RecordBatch]:
+        """Yield the readings of a span of time, sorted within each piece."""
+        for parsed in self._parsed():
+            yield make_readings(parsed.where(portion.holds(self._times_us(parsed))), self._columns).readings
+
+    def survey(self, since_us: int, edges: Edges, interval_us: int) -> dict[int, int]:
+        """Parse everything, and return the rows since a time by the begin of the chunk that they are in.
+
+        The rejects are written and counted, and the series become known, as by `learn_series`.
+        """
+        self._reset()
+        rows_by_chunk: Counter[int] = Counter()
+        with rejects.Writer(self._batch) as writer:
+            for parsed in self._parsed():
+                self._note(parsed, writer)
+                learn(_kinds(self._columns), set(_label_values(parsed.table, self._columns.labels)[0]))
+                if parsed.cut_off_ns is not None:
+                    self.rounded += make_readings(parsed, self._columns).rounded
+                times_us = self._times_us(parsed)
+                begins = chunk_begins(times_us[times_us >= since_us], edges, interval_us)
+                begins, counts = np.unique(begins, return_counts=True)
+                rows_by_chunk.update(dict(zip(begins.tolist(), counts.tolist(), strict=True)))
+        return rows_by_chunk
+
+    def _note(self, parsed: Parsed, writer: rejects.Writer) -> None:
+        writer.write(parsed.rejects)
+        self.rejected.add(parsed.rejects)
+        self.rows += parsed.table.num_rows + len(parsed.rejects)
+
+    def _times_us(self, parsed: Parsed) -> np.ndarray:
+        return _times_us(parsed.table[self._columns.time])
 
     def learn_series(self) -> None:
         """Find out the ids of all series; not to be called in a transaction that may be rolled back."""
@@ -91,7 +164,7 @@ def make_readings(parsed: Parsed, columns: Columns) -> Melted:
     """
     table, cut_off_ns = parsed.table, parsed.cut_off_ns
     values, which = _label_values(table, columns.labels)
-    times = table[columns.time].combine_chunks().cast(pa.int64()).to_numpy(zero_copy_only=False)
+    times = _times_us(table[columns.time])
     parts, cut_off_parts = [], []
     for kind in _kinds(columns):
         ids = np.array(known_ids(kind, values), dtype=np.int32)
@@ -105,8 +178,19 @@ def make_readings(parsed: Parsed, columns: Columns) -> Melted:
     order = np.lexsort((time, series_id))
     if cut_off_ns is not None:
         order = _without_rounded(order, time, series_id, np.concatenate(cut_off_parts))
+    return Melted(_ordered(order, time, series_id, value), len(time) - len(order))
+
+
+def merge_sorted(pieces: Iterable[pa.RecordBatch]) -> pa.RecordBatch:
+    """Make one sorted piece of several; readings of the same series and time keep their order."""
+    whole = pa.Table.from_batches(pieces, SCHEMA)
+    time, series_id = _times_us(whole["time"]), whole["series_id"].to_numpy()
+    return _ordered(np.lexsort((time, series_id)), time, series_id, whole["value"].to_numpy())
+
+
+def _ordered(order: np.ndarray, time: np.ndarray, series_id: np.ndarray, value: np.ndarray) -> pa.RecordBatch:
     arrays = [pa.array(time[order]).cast(TIME_TYPE), pa.array(series_id[order]), pa.array(value[order])]
-    return Melted(pa.RecordBatch.from_arrays(arrays, schema=SCHEMA), len(time) - len(order))
+    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
 
 
 def _without_rounded(order: np.ndarray, time: np.ndarray, series_id: np.ndarray, cut_off_ns: np.ndarray) -> np.ndarray:
@@ -117,6 +201,16 @@ def _without_rounded(order: np.ndarray, time: np.ndarray, series_id: np.ndarray,
     first = np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))
     kept: np.ndarray = order[cut_off_ns == cut_off_ns[first]]
     return kept
+
+
+def within(readings: pa.RecordBatch, portion: Portion) -> pa.RecordBatch:
+    """Return those of sorted readings that are in a span of time."""
+    return readings.filter(pa.array(portion.holds(_times_us(readings["time"]))))
+
+
+def _times_us(times: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    converted: np.ndarray = times.cast(pa.int64()).to_numpy()
+    return converted
 
 
 def _kinds(columns: Columns) -> list[Kind]:

@@ -7,17 +7,20 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
+import psycopg2.errors
 from celery import Task, shared_task
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection
+from kombu.exceptions import OperationalError as BrokerError
 
 from poolhouse.identity import current
 from telemetry.formats import BadInput, MissingFileError
 from telemetry.queue import CLEAN_SPOOL, LOAD_BATCH, RESEND_UNFINISHED, SEND_JOB, send_batches, send_job, waiting
 from telemetry.retention import clean
-from worker import ledger
+from worker import ledger, progress
 from worker.ledger import Interruption
 from worker.loader import DuplicateReadingError, load
+from worker.progress import is_lock_exhaustion
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +61,8 @@ def load_batch(self: "Task[Any, Any]", batch_id: int, *, unrecorded: dict[str, A
     try:
         attempt.make()
     except Exception as error:
+        if _is_settled(batch_id, error):
+            return
         countdown_s = _backoff_s(self)
         if is_transient(error):
             logger.warning("batch %d interrupted: %s", batch_id, error)
@@ -83,8 +88,9 @@ class Attempt:
         try:
             with ledger.loading(self._batch_id) as is_mine:
                 self._record_last()
-                if is_mine and self._begin():
-                    load(self._batch_id)
+                is_over = not (is_mine and self._begin()) or load(self._batch_id)
+            if not is_over:
+                _send_rest(self._batch_id)
         except MissingFileError as error:
             text = f"{error} (looked for by {current().name}; files must be where the workers see them)"
             ledger.park(self._batch_id, text)
@@ -131,6 +137,23 @@ class Attempt:
 def _backoff_s(task: "Task[Any, Any]") -> float:
     jitter: float = random.uniform(0.5, 1)  # noqa: S311 - no secret
     return min(BACKOFF_MAX_S, 2.0**task.request.retries) * jitter
+
+
+def _is_settled(batch_id: int, error: Exception) -> bool:
+    """Return True if there is nothing more to do for a batch whose loading was stopped, or takes too many locks."""
+    if isinstance(error.__cause__, psycopg2.errors.QueryCanceled):
+        connection.close()  # it may have been the unlocking that was cancelled
+        return progress.is_cancelled(batch_id)
+    return is_lock_exhaustion(error) and not progress.narrow(batch_id)
+
+
+def _send_rest(batch_id: int) -> None:
+    """Send a batch again that is loaded in part: others have their turn, and no task takes too long."""
+    ledger.mark_sent([batch_id])
+    try:
+        send_batches([batch_id])
+    except BrokerError as error:
+        logger.warning("batch %d is loaded in part; beat sends it again, since the broker is away: %s", batch_id, error)
 
 
 def is_transient(error: Exception) -> bool:

@@ -135,6 +135,7 @@ class RejectCount(Schema):
 class JobDetails(Job):
     """A job, and what went wrong in it."""
 
+    warnings: list[str] = Field(description="what the sender should know though the job can be loaded")
     failures: list[Failure]
     retries: list[Retry]
     rejects: list[RejectCount]

@@ -103,6 +103,7 @@ CELERY_WORKER_RUNNING = deployment.celery_worker_running
 READING_CHUNK_INTERVAL_HOURS = ingest.reading_chunk_interval_hours
 INGEST_BATCH_ROWS = ingest.ingest_batch_rows
 INGEST_RESEND_AFTER_S = ingest.ingest_resend_after_s
+INGEST_TIME_LIMIT_S = ingest.ingest_time_limit_s
 INGEST_MAX_ATTEMPTS = ingest.ingest_max_attempts
 INGEST_RETRY_MAX_S = ingest.ingest_retry_max_s
 INGEST_INPUT_GRACE_S = ingest.ingest_input_grace_s

@@ -21,7 +21,7 @@ django.setup()
 from rich.console import Console  # noqa: E402
 
 from config.env import CHECKOUT  # noqa: E402
-from lab import connect_report, engine_report, ingest_report, strategies_command, watching  # noqa: E402
+from lab import connect_report, engine_report, history, ingest_report, strategies_command, watching  # noqa: E402
 from lab.chaos import command as chaos_command  # noqa: E402
 
 WIDTH = 120
@@ -41,6 +41,13 @@ def ingest_parts(arguments: argparse.Namespace, console: Console) -> dict[str, A
     """Measure rows/s in each of ten equal parts of one large file."""
     result = ingest_report.measure_parts(arguments.rows, parts=10)
     ingest_report.print_parts(result, console)
+    return result
+
+
+def long_history(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Load a row a day of many years beside a client that must not notice."""
+    result = history.measure(arguments.stations, arguments.years, console)
+    history.print_result(result, console)
     return result
 
 
@@ -79,6 +86,10 @@ def main() -> int:
     grown = experiments.add_parser("ingest-parts", help="rows/s in each of ten equal parts of one large file")
     grown.add_argument("--rows", type=int, default=50_000_000)
     grown.set_defaults(measure=ingest_parts)
+    histories = experiments.add_parser("history", help="a row a day of many years, beside a client that asks SELECT 1")
+    histories.add_argument("--stations", type=int, default=20)
+    histories.add_argument("--years", type=int, default=150)
+    histories.set_defaults(measure=long_history)
     engines = experiments.add_parser("engine", help="requests/s on the engine beside other pools")
     engines.set_defaults(measure=engine)
     connects = experiments.add_parser("connect", help="what a connection costs, by how it is opened")
@@ -96,7 +107,7 @@ def main() -> int:
     watches.add_argument("--rounds", type=int, default=10)
     for each in (compared, engines, connects):
         each.add_argument("--chart", type=Path, metavar="FILE", help="draw an SVG, as those in docs/lab")
-    for each in (compared, grown, engines, connects, watches, strategies):
+    for each in (compared, grown, histories, engines, connects, watches, strategies):
         each.add_argument("--json", type=Path, metavar="FILE", help="write machine, versions and every round")
     arguments = parser.parse_args()
     result = arguments.measure(arguments, Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH))

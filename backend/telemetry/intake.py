@@ -12,6 +12,7 @@ from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerError
 
 from telemetry import spool
+from telemetry.estimate import chunk_warnings
 from telemetry.formats import BadInput, Columns, Slice, Stamp, TextFormat, TimeFormat
 from telemetry.inputs import InputFile, Inputs
 from telemetry.models import IngestBatch, IngestFile, IngestJob, IngestRejectCount
@@ -85,6 +86,7 @@ def create_job(  # noqa: PLR0913 - all but two by name
     # Before the transaction, since it may take its time.
     cut = [_cut(file, columns, batch_rows, max_batches) for file in files]
     row_count = sum(part.row_count for _, slices in cut for part in slices)
+    warnings = _warnings(files, cut, columns)
     with transaction.atomic():
         now = timezone.now()
         job = IngestJob.objects.create(
@@ -96,6 +98,7 @@ def create_job(  # noqa: PLR0913 - all but two by name
             options={"times": asdict(columns.times), "text": asdict(columns.text), "keep_nan": columns.keep_nan},
             on_conflict=on_conflict,
             max_rejected_count=reject_limit.rows(row_count) if reject_limit else None,
+            warnings=warnings,
             created_at=now,
             unsent_since=now,
         )
@@ -136,6 +139,14 @@ def _cut(file: InputFile, columns: Columns, batch_rows: int, max_batches: int) -
     if len(slices) > max_batches:
         raise BadInput(source, f"it makes more than {max_batches:,} batches of {batch_rows:,} rows; make them larger")
     return stamp, slices
+
+
+def _warnings(files: Inputs, cut: Sequence[tuple[Stamp, list[Slice]]], columns: Columns) -> list[str]:
+    found = [
+        (spool.source_of(file.location, file.name), file.format, slices)
+        for file, (_, slices) in zip(files, cut, strict=True)
+    ]
+    return chunk_warnings(found, columns)
 
 
 def _record_file(job: IngestJob, file: InputFile, cut: tuple[Stamp, list[Slice]]) -> list[IngestBatch]:
@@ -193,6 +204,7 @@ def _queue_again(batches: "QuerySet[IngestBatch]") -> int:
     again.update(
         state=IngestBatch.State.QUEUED,
         attempts=0,
+        chunk_limit=None,
         error="",
         rejected_count=0,
         finished_at=None,
@@ -201,7 +213,7 @@ def _queue_again(batches: "QuerySet[IngestBatch]") -> int:
         failing_since=None,
         sent_at=None,
     )
-    IngestJob.objects.filter(pk__in=again.values("job_id")).update(unsent_since=now)
+    IngestJob.objects.filter(pk__in=again.values("job_id")).update(unsent_since=now, cancelled_at=None)
     return len(batch_ids)
 
 
@@ -218,7 +230,7 @@ def adopt_input(job_id: int, inputs: Inputs) -> bool:
         True if the job needed the file. Otherwise the file is not referred to.
 
     Raises:
-        OSError: the spool cannot be asked whether the job's input is there.
+        StorageUnavailableError: the spool cannot be asked whether the job's input is there.
     """
     (new,) = inputs
     with transaction.atomic():
@@ -231,12 +243,6 @@ def adopt_input(job_id: int, inputs: Inputs) -> bool:
         _queue_again(unfinished.filter(state=IngestBatch.State.PARKED))
         inputs.may_be_recorded = True
     return True
-
-
-@transaction.atomic
-def cancel_job(job_id: int) -> int:
-    """Cancel a job's queued batches, and give how many; one that is being loaded is left to its worker."""
-    return unclaimed_batches(job_id).update(state=IngestBatch.State.CANCELLED, finished_at=timezone.now())
 
 
 def unclaimed_batches(job_id: int) -> "QuerySet[IngestBatch]":

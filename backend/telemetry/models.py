@@ -53,6 +53,8 @@ class IngestJob(models.Model):
     max_rejected_count = models.BigIntegerField(
         null=True, blank=True, help_text="rows that may be rejected before the rest of the job is parked; none: all"
     )
+    warnings = ArrayField(models.TextField(), default=list, blank=True)
+    cancelled_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField()
     unsent_since = models.DateTimeField(
         null=True, blank=True, help_text="while there are batches that were never sent: when some were sent last"
@@ -116,6 +118,14 @@ class IngestBatch(models.Model):
     )
     empty_count = models.BigIntegerField(default=0, help_text="cells without a value")
     rejected_count = models.BigIntegerField(default=0, help_text="input rows that could not be read")
+    loaded_until_us = models.BigIntegerField(
+        null=True,
+        blank=True,
+        help_text="readings before it are loaded, in microseconds since 1970; none: the batch is loaded at once",
+    )
+    chunk_limit = models.IntegerField(
+        null=True, blank=True, help_text="chunks in a transaction, after the server ran out of locks; none: as usual"
+    )
     error = models.TextField(default="", blank=True)
     enqueued_at = models.DateTimeField()
     due_at = models.DateTimeField(help_text="when the next attempt is due")

@@ -8,7 +8,8 @@ from typing import Any
 from django.db import connection
 from django.db.models import Count, F, Max, Min, Sum
 
-from telemetry.models import IngestBatch, IngestRejectCount
+from telemetry.chunks import query_spans
+from telemetry.models import IngestBatch, IngestJob, IngestRejectCount
 
 RETRIES_MAX = 20
 
@@ -18,7 +19,8 @@ class Progress:
     """How far a job is.
 
     Rows are input rows; inserted, updated, skipped, rounded and empty count the value cells of the rows that were not
-    rejected, and add up to them. All but `rows` are of batches that are over.
+    rejected, and add up to them. All but `rows` are of batches that are over, and of what is loaded of one that takes
+    several transactions.
     """
 
     job_id: int
@@ -83,7 +85,10 @@ def _progress(condition: str, parameters: dict[str, int | None]) -> list[Progres
                    count(*) FILTER (WHERE state = 'parked'),
                    count(*) FILTER (WHERE state = 'cancelled'),
                    coalesce(sum(row_count), 0)::bigint,
-                   coalesce(sum(row_count) FILTER (WHERE state <> 'queued'), 0)::bigint,
+                   coalesce(sum(
+                       CASE WHEN state <> 'queued' THEN row_count
+                            ELSE least(row_count, cell_count / cardinality(value_columns)) END
+                   ), 0)::bigint,
                    coalesce(sum(inserted_count), 0)::bigint,
                    coalesce(sum(updated_count), 0)::bigint,
                    coalesce(sum(skipped_count), 0)::bigint,
@@ -91,7 +96,9 @@ def _progress(condition: str, parameters: dict[str, int | None]) -> list[Progres
                    coalesce(sum(empty_count), 0)::bigint,
                    coalesce(sum(rejected_count), 0)::bigint,
                    CASE WHEN bool_and(state <> 'queued') THEN max(finished_at) END
-            FROM (SELECT id, created_at FROM ingest_job WHERE {condition} ORDER BY id DESC LIMIT %(limit)s) job
+            FROM (
+                SELECT id, created_at, value_columns FROM ingest_job WHERE {condition} ORDER BY id DESC LIMIT %(limit)s
+            ) job
             LEFT JOIN ingest_batch batch ON batch.job_id = job.id
             GROUP BY job.id, job.created_at
             ORDER BY job.id DESC
@@ -110,6 +117,7 @@ def job_document(progress: Progress) -> dict[str, Any]:
     """Return a job's progress and what went wrong in it, for machines."""
     return {
         **progress_document(progress),
+        "warnings": job_warnings(progress.job_id),
         "failures": failed_batches(progress.job_id),
         "retries": pending_retries(progress.job_id),
         "rejects": reject_counts(progress.job_id),
@@ -142,6 +150,12 @@ def backlog() -> Backlog:
             """
         )
         return Backlog(*cursor.fetchone())
+
+
+def job_warnings(job_id: int) -> list[str]:
+    """What the sender of a job should know though it can be loaded."""
+    found = IngestJob.objects.filter(pk=job_id).values_list("warnings", flat=True)
+    return [warning for warnings in found for warning in warnings]
 
 
 def failed_batches(job_id: int) -> list[dict[str, Any]]:
@@ -183,7 +197,7 @@ class BucketMean:
 
 
 def bucket_means(metric: str, label: str, width: str) -> list[BucketMean]:
-    """Average a metric by time and by label.
+    """Average a metric by time and by label; a span of chunks at a time, since each takes locks of the whole server.
 
     Args:
         metric: the metric's name.
@@ -191,14 +205,20 @@ def bucket_means(metric: str, label: str, width: str) -> list[BucketMean]:
         width: the span of a bucket, as PostgreSQL reads an interval: '1 month', '15 minutes'.
 
     """
+    sums: dict[tuple[datetime, str], tuple[float, int]] = {}
     with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT time_bucket(%(width)s::interval, time) AS bucket, labels ->> %(label)s, avg(value), count(*)
-            FROM reading JOIN series ON series.id = series_id
-            WHERE metric = %(metric)s AND labels ? %(label)s
-            GROUP BY 1, 2 ORDER BY 1, 2
-            """,
-            {"width": width, "label": label, "metric": metric},
-        )
-        return [BucketMean(*row) for row in cursor.fetchall()]
+        for begin, end in query_spans():
+            cursor.execute(
+                f"""
+                SELECT time_bucket(%(width)s::interval, time), labels ->> %(label)s, sum(value), count(*)
+                FROM reading JOIN series ON series.id = series_id
+                WHERE metric = %(metric)s AND labels ? %(label)s
+                {"AND time >= %(begin)s" if begin else ""} {"AND time < %(end)s" if end else ""}
+                GROUP BY 1, 2
+                """,  # noqa: S608 - the conditions are the two above, constants so that other chunks are not locked
+                {"width": width, "label": label, "metric": metric, "begin": begin, "end": end},
+            )
+            for bucket, name, total, count in cursor.fetchall():
+                before, seen = sums.get((bucket, name), (0.0, 0))
+                sums[bucket, name] = (before + total, seen + count)
+    return [BucketMean(*key, total / count, count) for key, (total, count) in sorted(sums.items())]

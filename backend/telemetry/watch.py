@@ -5,9 +5,12 @@ from collections import deque
 from collections.abc import Iterator
 
 from django.core.management.base import CommandError
+from django.db import Error as DatabaseError
+from django.db import connection
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from telemetry.management.database_command import one_line
 from telemetry.queries import Progress as JobProgress
 from telemetry.queries import job_progress
 
@@ -16,6 +19,7 @@ LINE_INTERVAL_S = 5.0
 FIRST_LINE_S = 1.0
 STALLED_S = 10.0
 PACE_WINDOW_S = 5.0
+REFUSED_MAX_S = 300.0
 
 
 def watch_job(job_id: int, console: Console) -> bool:
@@ -50,21 +54,56 @@ def _rounded(count: int) -> str:
 
 def _follow(job_id: int, console: Console) -> Iterator[JobProgress]:
     """Look at a job again and again until it is over; say so once if nothing comes of it."""
+    lookout = Lookout(job_id, console)
     seen, moved_at = -1, time.monotonic()
     while True:
-        progress = job_progress(job_id)
+        progress = lookout.progress()
         if progress is None:
             raise CommandError(f"job {job_id} was deleted while it was being watched")
         yield progress
         if progress.is_over:
             return
-        if progress.rows_done != seen:
-            seen, moved_at = progress.rows_done, time.monotonic()
+        # A batch that is loaded in several transactions has readings before it has finished.
+        moved = progress.rows_done + progress.inserted + progress.updated + progress.skipped
+        if moved != seen:
+            seen, moved_at = moved, time.monotonic()
         elif moved_at and time.monotonic() - moved_at > STALLED_S:
             console.print(
                 f"No batch was finished for {STALLED_S:.0f} s. Is a worker running? manage.py db_pool_status shows."
             )
             moved_at = 0.0
+        time.sleep(POLL_INTERVAL_S)
+
+
+class Lookout:
+    """Asks how far a job is, and goes on asking while the server refuses to answer."""
+
+    def __init__(self, job_id: int, console: Console) -> None:
+        self._job_id, self._console = job_id, console
+        self._refused_at: float | None = None
+
+    def progress(self) -> JobProgress | None:
+        """Return how far the job is; None if there is none of that number.
+
+        Raises:
+            django.db.Error: the server has refused for REFUSED_MAX_S.
+        """
+        while True:
+            try:
+                progress = job_progress(self._job_id)
+            except DatabaseError as error:
+                self._wait(error)
+            else:
+                self._refused_at = None
+                return progress
+
+    def _wait(self, error: DatabaseError) -> None:
+        if self._refused_at is None:
+            self._refused_at = time.monotonic()
+            self._console.print(f"The database cannot be asked: {one_line(error)}. The job goes on, and so does this.")
+        elif time.monotonic() - self._refused_at > REFUSED_MAX_S:
+            raise error
+        connection.close()
         time.sleep(POLL_INTERVAL_S)
 
 

@@ -14,6 +14,7 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from poolhouse.conf import options
+from telemetry.chunks import forget_chunk_facts
 from telemetry.formats import Columns
 from telemetry.inputs import Inputs, open_input
 from telemetry.intake import create_job
@@ -49,8 +50,9 @@ def claimed_by_another_worker(batch: IngestBatch) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def forget_series() -> None:
-    """A test's rollback takes the series away, so the process must not remember their ids."""
+    """A test's rollback takes series and chunks away, so the process must not remember them."""
     series.forget_series()
+    forget_chunk_facts()
 
 
 @pytest.fixture

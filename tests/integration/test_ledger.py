@@ -15,9 +15,10 @@ from pytest_django import Settings
 from config.env import Database, read
 from sandbox.isolation import connect
 from telemetry import rejects
+from telemetry.cancellation import cancel_job, loading_lock_key
 from telemetry.formats import BadInput, Columns
 from telemetry.inputs import Inputs, open_input
-from telemetry.intake import RejectLimit, cancel_job, create_job, retry_job
+from telemetry.intake import RejectLimit, create_job, retry_job
 from telemetry.models import IngestBatch, Reading
 from telemetry.queries import job_progress, pending_retries, reject_counts
 from telemetry.watch import summarise
@@ -396,7 +397,7 @@ def test_a_parked_batch_is_loaded_when_its_job_is_retried(batches_of: MakeBatche
 def test_a_cancelled_job_loads_nothing_more_and_can_be_taken_up_again(batches_of: MakeBatches, sent: list[int]) -> None:
     done, queued = batches_of("2024-05-01T00:00Z,a,1,2", "2024-05-01T01:00Z,a,1,2", batch_rows=1)
     load_batch(done.pk)
-    assert cancel_job(done.job_id) == 1
+    assert cancel_job(done.job_id).queued == 1
     load_batch(queued.pk)
     assert Reading.objects.count() == 2
     progress = job_progress(done.job_id)
@@ -411,8 +412,9 @@ def test_a_batch_that_is_being_loaded_does_not_keep_the_others_from_being_cancel
     loading, queued = batches_of("2024-05-01T00:00Z,a,1,2", "2024-05-01T01:00Z,a,1,2", batch_rows=1)
     with claimed_by_another_worker(loading), connection.cursor() as cursor:
         cursor.execute("SET statement_timeout = '30s'")
-        assert cancel_job(loading.job_id) == 1
+        cancelled = cancel_job(loading.job_id, timeout_s=0)
     connection.close()
+    assert (cancelled.queued, cancelled.unstopped) == (1, 1)
     assert (fresh(loading).state, fresh(queued).state) == ("queued", "cancelled")
 
 
@@ -440,7 +442,7 @@ def test_two_deliveries_at_once_are_one_load(batches_of: MakeBatches) -> None:
     other = connections.create_connection("default")
     try:
         with other.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_lock(%s)", [(ledger.LOADING_LOCK_CLASS << 32) | batch.pk])
+            cursor.execute("SELECT pg_advisory_lock(%s)", [loading_lock_key(batch.pk)])
         load_batch(batch.pk)
         assert (fresh(batch).state, fresh(batch).attempts) == ("queued", 0), "the other delivery has it"
         long_ago(IngestBatch.objects.all())
@@ -459,7 +461,7 @@ def test_a_batch_of_the_same_number_in_another_database_does_not_pass_for_this_o
     elsewhere = connect(read(Database))  # the server's own database; the test runs in another
     try:
         with elsewhere.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_lock(%s)", [(ledger.LOADING_LOCK_CLASS << 32) | batch.pk])
+            cursor.execute("SELECT pg_advisory_lock(%s)", [loading_lock_key(batch.pk)])
         assert ledger.lost_batches(NOTHING_WAITS) == [batch.pk]
     finally:
         elsewhere.close()

@@ -13,9 +13,10 @@ from pyarrow import fs
 from pytest_django.fixtures import Settings
 
 from telemetry import rejects, spool
+from telemetry.cancellation import cancel_job
 from telemetry.formats import BadInput, Columns
 from telemetry.inputs import Inputs, open_input
-from telemetry.intake import cancel_job, create_job, retry_job
+from telemetry.intake import create_job, retry_job
 from telemetry.models import IngestJob, Reading
 from telemetry.retention import removable
 from tests.integration.conftest import run
@@ -131,7 +132,7 @@ def test_a_job_that_was_given_up_can_be_retried_until_its_files_are_cleaned_away
     job = job_of(path, into_spool=True)
     first, *rest = job.batches.order_by("pk")
     load(first.pk)
-    assert cancel_job(job.pk) == 2
+    assert cancel_job(job.pk).queued == 2
     assert list(removable(NOW)) == []
     assert [entry.location for entry in removable(NOW, given_up=True)] == [job.files.get().location]
     retry_job(job.pk)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import ipc
 
 from telemetry.formats.base import Columns, Parsed, Slice
-from telemetry.formats.memory import dictionaries_max_bytes, message_max_bytes
+from telemetry.formats.memory import SAMPLE_MAX_BYTES, dictionaries_max_bytes, message_max_bytes
 from telemetry.formats.messages import Message, memory_bytes, messages, require_modest_schema
 from telemetry.formats.source import DAMAGE, BadInput, Source
 from telemetry.formats.typed import check_schema, parse_batches
@@ -71,6 +71,17 @@ class ArrowFormat:
             parts = _Parts(file, _parts(file, place, _Bounds(file, schema, columns)))
             batches = ipc.open_stream(pa.PythonFile(parts, mode="r"), options=options)
             yield from parse_batches(batches, columns, place["first_row"])
+
+    def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Iterator[Parsed]:
+        """Read the first record batch, unless it takes more than SAMPLE_MAX_BYTES of memory."""
+        with source.naming_damage("a sample"), source.open() as file:
+            offset, length = part.place["schema"]
+            schema = _schema(file, _schema_message(messages(file, offset, offset + length)))
+            first = next(_of_ranges(file, part.place["batches"]))
+            is_modest = _Bounds(file, schema, columns).require(first) <= SAMPLE_MAX_BYTES
+        if is_modest:
+            place = {**part.place, "batches": [_range(first.begin, first.end)], "rows": first.row_count}
+            yield from self.read(source, place, columns)
 
 
 FORMAT = ArrowFormat()

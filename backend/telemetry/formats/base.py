@@ -101,6 +101,11 @@ class Parsed:
     cut_off_ns: np.ndarray | None = None
     """what each time had below a microsecond, which the table leaves out; None: nothing"""
 
+    def where(self, mask: np.ndarray) -> "Parsed":
+        """Return those rows of the table for which the mask is true, without the rejects."""
+        cut_off_ns = None if self.cut_off_ns is None else self.cut_off_ns[mask]
+        return Parsed(self.table.filter(pa.array(mask)), [], cut_off_ns)
+
 
 class Format(Protocol):
     """A file format."""
@@ -125,6 +130,13 @@ class Format(Protocol):
         Raises:
             BadInput: it cannot be read.
 
+        """
+
+    def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Iterator[Parsed]:
+        """Read the first rows of a slice, about so many at most.
+
+        Raises:
+            BadInput: they cannot be read.
         """
 
 

@@ -102,6 +102,11 @@ def pieces(source: Source, place: dict[str, Any], find: Find) -> Iterator[Block]
     yield from _blocks(source, part, place["first_line"], find, PIECE_BYTES)
 
 
+def first_piece(source: Source, part: Slice, find: Find) -> Block | None:
+    """Read the first piece of a slice; None if no record ends within it."""
+    return next(pieces(source, part.place, find), None)
+
+
 def _blocks(source: Source, part: tuple[int, int], first_line: int, find: Find, block_bytes: int) -> Iterator[Block]:
     """Read a part of a file, in blocks of whole records; what a block leaves over begins the next."""
     (offset, stop), line = part, first_line

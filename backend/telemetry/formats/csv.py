@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from telemetry.formats.base import Columns, Parsed, Slice, TextFormat, is_plain, require_columns, require_some_row
-from telemetry.formats.borders import Block, pieces, slices
+from telemetry.formats.borders import Block, first_piece, pieces, slices
 from telemetry.formats.faults import Fault, FaultError
 from telemetry.formats.quoting import BLANKS, CR, QUOTE, Dialect
 from telemetry.formats.rows import Gathered
@@ -56,6 +56,11 @@ class CsvFormat:
         header = _read_header(source, columns.text)
         for piece in pieces(source, place, _dialect(columns.text).find):
             yield from _parse(piece, header, columns)
+
+    def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Iterator[Parsed]:
+        """Read the first piece of a byte range."""
+        if piece := first_piece(source, part, _dialect(columns.text).find):
+            yield from _parse(piece, _read_header(source, columns.text), columns)
 
 
 FORMAT = CsvFormat()

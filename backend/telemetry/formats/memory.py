@@ -21,6 +21,10 @@ def page_max_bytes() -> int:
     return message_max_bytes() // 2
 
 
+SAMPLE_MAX_BYTES = 32 << 20
+"""of what is decoded at once for a sample: it is taken by the process that enqueues, which may be the web"""
+
+
 def dictionaries_max_bytes() -> int:
     """Return the bound of all dictionaries of an Arrow file that a record batch may refer to."""
     return settings.INGEST_WORKER_MEMORY_BYTES // 16

@@ -24,7 +24,7 @@ from telemetry.formats.base import (
     require_some_row,
     without_nan,
 )
-from telemetry.formats.borders import Block, pieces, slices
+from telemetry.formats.borders import Block, first_piece, pieces, slices
 from telemetry.formats.faults import Fault, FaultError
 from telemetry.formats.quoting import BLANKS, Lines
 from telemetry.formats.rows import Gathered, printable
@@ -80,6 +80,11 @@ class NdjsonFormat:
     def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Iterator[Parsed]:
         """Read a byte range."""
         for piece in pieces(source, place, Lines):
+            yield from _parse(piece, columns)
+
+    def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Iterator[Parsed]:
+        """Read the first piece of a byte range."""
+        if piece := first_piece(source, part, Lines):
             yield from _parse(piece, columns)
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from telemetry.formats.base import Columns, Parsed, Slice
-from telemetry.formats.memory import page_max_bytes, piece_rows
+from telemetry.formats.memory import SAMPLE_MAX_BYTES, page_max_bytes, piece_rows
 from telemetry.formats.pages import DELTA, Page, pages, require_modest_footer, rows_within
 from telemetry.formats.source import BadInput, Source
 from telemetry.formats.typed import check_schema, parse_batches
@@ -19,6 +19,8 @@ from telemetry.formats.typed import check_schema, parse_batches
 BUFFER_MIN_BYTES, BUFFER_MAX_BYTES = 64 << 10, 4 << 20
 PAGES_MAX = 100_000  # of a column in a slice
 CELL_BYTES = 9  # of a number, and whether it is there
+# Of a row group, to take a sample.
+SKIP_ROWS_MAX = 1_000_000
 
 
 class ParquetFormat:
@@ -69,6 +71,20 @@ class ParquetFormat:
             # Columns that cannot be decoded side by side with the others are decoded before them.
             aside = [pa.Table.from_batches(rows.of(names, plan.rows)) for names in plan.aside]
             yield from parse_batches(_joined(rows.of(plan.first, plan.rows), aside), columns, place["first_row"])
+
+    def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Iterator[Parsed]:
+        """Read the first rows of a slice, unless a page of its times takes more than SAMPLE_MAX_BYTES of memory.
+
+        Of a slice far within a row group, these are rows before it, for which less is decoded.
+        """
+        with _open(source) as opened, source.open() as file, source.naming_damage("a sample"):
+            times = _column_numbers(opened.metadata)[columns.time]
+            row_groups = range(*part.place["groups"])
+            of_column = _pages(file, opened.metadata, list(row_groups), times)
+            if _decoding_bytes(of_column) > SAMPLE_MAX_BYTES:
+                return
+        skip, rows = part.place["skip"] % SKIP_ROWS_MAX, min(part.row_count, row_limit)
+        yield from self.read(source, {**part.place, "skip": skip, "rows": rows}, columns)
 
 
 FORMAT = ParquetFormat()
@@ -121,12 +137,13 @@ def _plan(file: pa.NativeFile, metadata: pq.FileMetaData, row_groups: list[int],
     Raises:
         pyarrow.ArrowInvalid: a page takes too much memory, or its header is damaged.
     """
-    numbers = {metadata.schema.column(number).path: number for number in range(metadata.num_columns)}
+    numbers = _column_numbers(metadata)
     plan = _Plan(piece_rows(len(columns.all)))
     group_bytes = 0
     for name in columns.all:
-        of_column = _pages(file, metadata, row_groups, numbers[name])
-        if metadata.schema.column(numbers[name]).physical_type == "BYTE_ARRAY":
+        number = numbers[name]
+        of_column = _pages(file, metadata, row_groups, number)
+        if metadata.schema.column(number).physical_type == "BYTE_ARRAY":
             plan.rows = rows_within(of_column, plan.rows, page_max_bytes())
         # As a dictionary, labels take no more room than in the file, however often one stands there.
         if name in columns.labels and all(page.encoding not in DELTA for page in of_column):
@@ -138,6 +155,10 @@ def _plan(file: pa.NativeFile, metadata: pq.FileMetaData, row_groups: list[int],
             group_bytes = column_bytes
         plan.groups[-1].append(name)
     return plan
+
+
+def _column_numbers(metadata: pq.FileMetaData) -> dict[str, int]:
+    return {metadata.schema.column(number).path: number for number in range(metadata.num_columns)}
 
 
 def _pages(file: pa.NativeFile, metadata: pq.FileMetaData, row_groups: list[int], number: int) -> list[Page]:

@@ -4,12 +4,13 @@ from abc import ABC, abstractmethod
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
+from telemetry.management.database_command import DatabaseCommand
 from telemetry.queries import job_progress
 
 
-class JobCommand(BaseCommand, ABC):
+class JobCommand(DatabaseCommand, ABC):
     """A command whose argument is a job that exists."""
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -3,12 +3,13 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from api.tokens import TokenExistsError, create_token
+from telemetry.management.database_command import DatabaseCommand
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     """A door to `api.tokens.create_token`."""
 
     help = "Make a bearer token for the HTTP API and print it, this once: only its hash is kept."

@@ -3,12 +3,13 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from api.tokens import revoke_token
+from telemetry.management.database_command import DatabaseCommand
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     """A door to `api.tokens.revoke_token`."""
 
     help = "Let the bearer token of that name be valid no more."

@@ -5,15 +5,16 @@ from argparse import ArgumentParser
 from dataclasses import asdict
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import DataError
 from rich.table import Table
 
 from poolhouse.display.console import console_for, table
+from telemetry.management.database_command import DatabaseCommand
 from telemetry.queries import BucketMean, bucket_means
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     """Average a metric by time and by a label."""
 
     help = "Show the mean of a metric per span of time (by time_bucket), a column for each value of a label."

@@ -2,15 +2,18 @@
 
 from typing import Any
 
-from telemetry.intake import cancel_job
+from telemetry.cancellation import cancel_job
 from telemetry.management.job_command import JobCommand
 
 
 class Command(JobCommand):
-    """A door to `telemetry.intake.cancel_job`."""
+    """A door to `telemetry.cancellation.cancel_job`."""
 
-    help = "Cancel a job's queued batches. What is loaded stays; retry_ingest takes the job up again."
+    help = (
+        "Cancel a job's queued batches, and stop those that are being loaded. What is loaded stays; retry_ingest takes "
+        "the job up again."
+    )
 
     def act(self, job_id: int, options: dict[str, Any]) -> str:
         """Do it, and say to how many."""
-        return f"{cancel_job(job_id)} batches cancelled"
+        return str(cancel_job(job_id))

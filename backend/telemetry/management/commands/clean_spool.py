@@ -4,15 +4,16 @@ from argparse import ArgumentParser
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from telemetry.arguments import whole_number
+from telemetry.management.database_command import DatabaseCommand
 from telemetry.retention import clean, removable
 
 HOURS_MAX = 24 * 366
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     """A door to `telemetry.retention.clean`; beat has it done as well."""
 
     help = (

@@ -5,8 +5,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError
+from django.core.management.base import CommandError
 from rich.console import Console
 
 from poolhouse.display.console import console_for
@@ -15,6 +14,7 @@ from telemetry.formats import BadInput, Columns, StorageUnavailableError, TextFo
 from telemetry.formats.times import UNITS_PER_S
 from telemetry.inputs import Inputs, open_input
 from telemetry.intake import BATCH_ROWS_MAX, EMPTY_CELLS, BrokerAwayError, RejectLimit, announce, create_job
+from telemetry.management.database_command import DatabaseCommand
 from telemetry.models import IngestJob
 from telemetry.queries import failed_batches, job_progress
 from telemetry.watch import watch_job
@@ -22,7 +22,7 @@ from telemetry.watch import watch_job
 MISUSE = 2
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     """Enqueue, and with --wait stay until the last batch is over."""
 
     help = (
@@ -103,22 +103,26 @@ class Command(BaseCommand):
         """Create the job, then wait for it if asked to."""
         console = console_for(self.stdout, no_color=options["no_color"])
         try:
-            job_id = self._create(_columns(options), options, console).pk
+            job = self._create(_columns(options), options, console)
         except (BadInput, ValueError) as error:
             raise CommandError(str(error), returncode=MISUSE) from None
         except BrokerAwayError as error:
             raise CommandError(str(error), returncode=1) from None
-        except DatabaseError as error:
-            raise CommandError(f"the database cannot be used: {' '.join(str(error).split())}", returncode=1) from None
         except StorageUnavailableError as error:
             raise CommandError(f"{error}; try again later", returncode=1) from None
         except OSError as error:
             raise CommandError(f"the spool cannot be used: {error}", returncode=1) from None
-        if progress := job_progress(job_id):
-            console.print(f"job {job_id}: {progress.batches} batches, {progress.rows:,} rows enqueued")
-        if options["wait"] and not self._wait(job_id, console):
-            first = failed_batches(job_id)[0]["error"]
-            raise CommandError(f"{first}\nmanage.py ingest_status {job_id} lists every batch that failed", returncode=1)
+        for warning in job.warnings:
+            console.print(f"WARNING: {warning}")
+        if progress := job_progress(job.pk):
+            console.print(f"job {job.pk}: {progress.batches} batches, {progress.rows:,} rows enqueued")
+        if options["wait"] and not self._wait(job.pk, console):
+            self._tell_failure(job.pk)
+
+    def _tell_failure(self, job_id: int) -> None:
+        failed = failed_batches(job_id)
+        first = failed[0]["error"] if failed else "the job was cancelled"
+        raise CommandError(f"{first}\nmanage.py ingest_status {job_id} lists every batch that failed", returncode=1)
 
     def _create(self, columns: Columns, options: dict[str, Any], console: Console) -> IngestJob:
         with console.status("cutting into batches"), Inputs() as files:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from rich.console import Console
 from rich.progress import track
 
@@ -19,13 +19,14 @@ from telemetry.formats import Columns
 from telemetry.generate import Fleet, interval_us_of, write, write_parquet
 from telemetry.inputs import InputFile, Inputs
 from telemetry.intake import BrokerAwayError, announce, create_job
+from telemetry.management.database_command import DatabaseCommand
 from telemetry.watch import watch_job
 
 DEVICES_MAX = 1_000_000
 COLUMNS = Columns("time", ("device",), ("value",))
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     """Write a file, or load what it would hold."""
 
     help = "Generate device metrics (time, device, value): a daily wave, each device's own level, and noise."
@@ -87,6 +88,8 @@ class Command(BaseCommand):
         with Inputs([file]) as files:
             job = create_job(files, COLUMNS, batch_rows=settings.INGEST_BATCH_ROWS)
         announce(job.pk)
+        for warning in job.warnings:
+            console.print(f"WARNING: {warning}")
         console.print(f"job {job.pk}: {fleet.row_count:,} rows enqueued")
         if wait and not watch_job(job.pk, console):
             raise CommandError(f"manage.py ingest_status {job.pk} lists what failed", returncode=1)

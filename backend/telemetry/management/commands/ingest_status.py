@@ -5,18 +5,20 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from rich.console import Console
 from rich.table import Table
 
 from poolhouse.display.console import console_for, table
 from telemetry import rejects
+from telemetry.management.database_command import DatabaseCommand
 from telemetry.queries import (
     Progress,
     all_progress,
     failed_batches,
     job_document,
     job_progress,
+    job_warnings,
     pending_retries,
     progress_document,
     reject_counts,
@@ -24,7 +26,7 @@ from telemetry.queries import (
 from telemetry.watch import summarise
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     """All jobs in a table, or one job with what went wrong in it."""
 
     help = "Show the ingest jobs, or one of them with its failures and rejected rows."
@@ -83,6 +85,8 @@ def _job_table(jobs: list[Progress]) -> Table:
 
 def _print_job(progress: Progress, console: Console) -> None:
     console.print(summarise(progress) if progress.is_over else _job_table([progress]))
+    for warning in job_warnings(progress.job_id):
+        console.print(f"WARNING: {warning}")
     for failure in failed_batches(progress.job_id):
         console.print(f"batch {failure['id']} failed: {failure['error']}")
     for retry in pending_retries(progress.job_id):

@@ -1,0 +1,91 @@
+"""Cancelling a job: what is queued is not loaded, and what is being loaded is stopped."""
+
+import time
+from dataclasses import dataclass
+
+from django.db import connection, transaction
+from django.utils import timezone
+
+from telemetry.intake import unclaimed_batches
+from telemetry.models import IngestBatch, IngestJob
+
+# The upper half of the keys of advisory locks with which workers mark the batch that they are loading ("ING" in ASCII).
+LOADING_LOCK_CLASS = 0x494E47
+STOP_TIMEOUT_S = 30.0
+STOP_INTERVAL_S = 0.2
+
+
+def loading_lock_key(batch_id: int) -> int:
+    """Return the key of the advisory lock that marks a batch as being loaded."""
+    return (LOADING_LOCK_CLASS << 32) | (batch_id & 0xFFFFFFFF)
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """What a cancellation did, in batches."""
+
+    queued: int
+    """cancelled before anybody loaded them"""
+    stopped: int
+    """cancelled while they were being loaded"""
+    finished: int
+    """loaded, or parked, before they could be stopped"""
+    unstopped: int
+    """whose worker has not stopped in time"""
+
+    def __str__(self) -> str:
+        text = f"{_batches(self.queued + self.stopped)} cancelled"
+        if self.stopped:
+            text += f", {self.stopped} of them while being loaded"
+        if self.finished:
+            text += f"; {_batches(self.finished)} finished before being stopped"
+        if self.unstopped:
+            text += f"; {_batches(self.unstopped)} still being loaded: run cancel_ingest again"
+        return text
+
+
+def _batches(count: int) -> str:
+    return f"{count} batch" if count == 1 else f"{count} batches"
+
+
+def cancel_job(job_id: int, *, timeout_s: float = STOP_TIMEOUT_S) -> Cancelled:
+    """Cancel a job's queued batches, those included that are being loaded.
+
+    Args:
+        job_id: the job.
+        timeout_s: how long to wait for workers to stop.
+    """
+    # Committed first: a worker whose statement is cancelled then finds the reason.
+    IngestJob.objects.filter(pk=job_id).update(cancelled_at=timezone.now())
+    queued = _cancel_unclaimed(job_id)
+    loading = list(_queued(job_id))
+    deadline = time.monotonic() + timeout_s
+    while (left := _queued(job_id)) and time.monotonic() < deadline:
+        _stop_loading(left)  # again and again: a session that is between two statements does not notice
+        time.sleep(STOP_INTERVAL_S)
+        _cancel_unclaimed(job_id)
+    stopped = IngestBatch.objects.filter(pk__in=loading, state=IngestBatch.State.CANCELLED).count()
+    return Cancelled(queued, stopped, len(loading) - stopped - len(left), len(left))
+
+
+@transaction.atomic
+def _cancel_unclaimed(job_id: int) -> int:
+    return unclaimed_batches(job_id).update(state=IngestBatch.State.CANCELLED, finished_at=timezone.now())
+
+
+def _queued(job_id: int) -> list[int]:
+    queued = IngestBatch.objects.filter(job_id=job_id, state=IngestBatch.State.QUEUED)
+    return list(queued.values_list("pk", flat=True))
+
+
+def _stop_loading(batch_ids: list[int]) -> None:
+    """Cancel the statements of the sessions that are loading batches; they belong to the application's own role."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT pg_cancel_backend(pid) FROM pg_locks
+            WHERE locktype = 'advisory' AND classid = %s AND objid::bigint = ANY(%s) AND objsubid = 1 AND granted
+              AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            """,
+            [LOADING_LOCK_CLASS, [batch_id & 0xFFFFFFFF for batch_id in batch_ids]],
+        )
