@@ -170,7 +170,7 @@ def _parse_line_by_line(block: Block, columns: Columns) -> Iterator[Parsed]:
     gathered = Gathered(columns)
     for number, record in block.records():
         line = record.decode("utf-8", "surrogateescape").rstrip("\r\n")
-        if not line.strip(BLANKS):
+        if not line.strip(f"{BLANKS}\r"):
             continue
         try:
             gathered.add(_cells(_object_of(line), columns))
