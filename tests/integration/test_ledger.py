@@ -1,5 +1,6 @@
 """What becomes of a batch when something goes wrong, and what duplicates do, on the real server."""
 
+import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ from telemetry.watch import summarise
 from tests.integration.conftest import NOTHING_WAITS, await_that, claimed_by_another_worker, due_again, long_ago, run
 from worker import ledger, tasks
 from worker.loader import load
+from worker.readings import Readings
 from worker.tasks import is_transient, load_batch
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -164,6 +166,26 @@ def test_rejects_are_written_as_they_are_met_and_those_of_the_last_reading_count
     assert (fresh(batch).rejected_count, fresh(batch).skipped_count) == (3, 2)
     assert [reject["line"] for reject in rejects.read(batch.job_id)] == [2, 4, 6]
     assert reject_counts(batch.job_id) == [{"rows": 3, "reason": "unreadable time", "column": "time"}]
+
+
+def test_memory_holds_the_rejects_of_a_piece(batches_of: MakeBatches, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("telemetry.formats.rows.ROWS_AT_ONCE", 500)
+    monkeypatch.setattr("telemetry.formats.borders.PIECE_BYTES", 8 << 10)
+    monkeypatch.setattr("telemetry.formats.borders.READ_BYTES", 16 << 10)
+
+    def peak_bytes(rows: int) -> int:
+        (batch,) = batches_of("2024-05-01T00:00Z,a,1,2", *["rubbish,a,1,2"] * rows, batch_rows=1_000_000)
+        readings = Readings(batch)
+        readings.learn_series()
+        tracemalloc.start()
+        try:
+            assert sum(piece.num_rows for piece in readings) == 2
+            assert readings.rejected.rows == rows
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak_bytes(20_000) < 1.5 * peak_bytes(2_000)
 
 
 def test_rejects_of_a_batch_that_is_not_loaded_do_not_count(

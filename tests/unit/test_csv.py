@@ -135,6 +135,12 @@ def test_whether_and_how_a_row_is_read_does_not_depend_on_its_neighbours(file: P
     assert rejects_of(with_neighbour)[:-1] == rejects_of(alone)
 
 
+def test_a_byte_that_cannot_be_decoded_does_not_matter_where_it_is_not_read(file: Path) -> None:
+    file.write_bytes(HEADER.replace(b"\n", b",gr\xf6\xdfe\n") + GOOD.replace(b"\n", b",\xff\n"))
+    FORMAT.check(Source.local(file), COLUMNS)
+    assert (len(rows_of(read_all(file, 100))), rejects_of(read_all(file, 100))) == (1, [])
+
+
 def test_a_field_that_is_not_read_may_be_long(file: Path) -> None:
     header, row = HEADER.replace(b"\n", b",note\n"), GOOD.replace(b"\n", b"," + b"x" * 200_000 + b"\n")
     file.write_bytes(header + row + row + b"bad,a,1,2,\n")

@@ -115,6 +115,15 @@ def test_epoch_times(file: Path, before: bytes) -> None:
     assert rows_of(read_all(file, columns=columns))[0]["time"] == NOON
 
 
+@pytest.mark.parametrize("before", [b"\n", b"{\n" + GOOD[1:], b"\xef\xbb\xbf\n"], ids=["blank", "of two lines", "mark"])
+def test_two_objects_in_a_line_are_rejected_whatever_the_number_of_lines(file: Path, before: bytes) -> None:
+    two = GOOD[:-1] + GOOD
+    file.write_bytes(before + two + GOOD)
+    parsed = read_all(file)
+    assert len(rows_of(parsed)) == 1
+    assert two.decode().rstrip() in [reject.raw for part in parsed for reject in part.rejects]
+
+
 def test_blank_lines_are_no_rows(file: Path) -> None:
     file.write_bytes(GOOD + b"\n  \n" + GOOD + b"\n")
     (parsed,) = read_all(file)
@@ -169,7 +178,14 @@ PARTS = (
         b"{}",
         b"1",
     ),
-    *(GOOD, GOOD[:-1], GOOD.replace(b"1.5", b"NaN"), GOOD.replace(b"1.5", b"-Infinity"), GOOD.replace(b"1.5", b"Inf")),
+    *(
+        GOOD,
+        GOOD[:-1],
+        b"{\n" + GOOD[1:],
+        GOOD.replace(b"1.5", b"NaN"),
+        GOOD.replace(b"1.5", b"-Infinity"),
+        GOOD.replace(b"1.5", b"Inf"),
+    ),
     *(GOOD.replace(b"00:00Z", b"00:00.123456789Z"), GOOD.replace(b'"a"', b'"\\ud800"'), b"\xef\xbb\xbf"),
 )
 

@@ -32,8 +32,10 @@ class CsvFormat:
         size = source.stamp().size_bytes
         with source.open() as file:
             head = file.read(SAMPLE_BYTES)
-        _require_text(source, head, columns.text)
+        _require_text(source, head)
         header = _read_header(source, columns.text)
+        if not all(map(header.has, columns.all)):  # a byte in another column's name does not matter
+            _require_decodable(source, head, columns.text)
         header.require(source, columns)
         body = head[header.length :]
         is_whole = len(head) == size
@@ -82,6 +84,10 @@ class _Header:
         names = [next((wanted for wanted in columns.all if _is_named(wanted, name)), name) for name in self.names]
         require_columns(source, names, columns.all, line=1)
 
+    def has(self, wanted: str) -> bool:
+        """Return True if there is a column of that name."""
+        return any(_is_named(wanted, name) for name in self.names)
+
     def position(self, wanted: str) -> int:
         """Return which of the cells of a row is in a column; blanks around its name do not matter."""
         return next(position for position, name in enumerate(self.names) if _is_named(wanted, name))
@@ -115,7 +121,7 @@ def _first_record(head: bytes, text: TextFormat) -> bytes:
         looked_at *= 2
 
 
-def _require_text(source: Source, head: bytes, text: TextFormat) -> None:
+def _require_text(source: Source, head: bytes) -> None:
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise BadInput(source, "this is UTF-16; allowed: UTF-8", line=1)
     if b"\0" in head:
@@ -123,6 +129,9 @@ def _require_text(source: Source, head: bytes, text: TextFormat) -> None:
         raise BadInput(source, f"this is no CSV file: byte {at} is NUL", line=head.count(b"\n", 0, at) + 1)
     if b"\r" in head and b"\n" not in head:
         raise BadInput(source, "its lines end in CR alone; allowed: LF, or CR and LF", line=1)
+
+
+def _require_decodable(source: Source, head: bytes, text: TextFormat) -> None:
     try:
         head[: head.find(b"\n") + 1 or None].decode(text.encoding)
     except UnicodeDecodeError as error:

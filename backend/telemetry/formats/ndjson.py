@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pa_json
@@ -26,7 +27,7 @@ from telemetry.formats.base import (
 )
 from telemetry.formats.borders import Block, first_piece, pieces, slices
 from telemetry.formats.faults import Fault, FaultError
-from telemetry.formats.quoting import BLANKS, Lines
+from telemetry.formats.quoting import BLANKS, CR, NEWLINE, Lines
 from telemetry.formats.rows import Gathered, printable
 from telemetry.formats.source import BadInput, Source
 
@@ -111,7 +112,7 @@ def _parse(block: Block, columns: Columns) -> Iterator[Parsed]:
 
 def _parse_at_once(data: bytes, columns: Columns) -> Parsed | None:
     """Parse with Arrow; None if any line has a fault, or has what Arrow and Python may see differently."""
-    if b"\0" in data or b"\\u0000" in data or b"-NaN" in data:
+    if b"\0" in data or b"\\u0000" in data or b"-NaN" in data or not _are_objects_of_a_line(data):
         return None
     table = _read_table(data, columns)
     if table is None:
@@ -122,6 +123,18 @@ def _parse_at_once(data: bytes, columns: Columns) -> Parsed | None:
     if not (pc.all(is_time).as_py() and is_plain(table, columns)):
         return None
     return Parsed(table.set_column(0, columns.time, times), [], columns.times.cut_off_ns(table[columns.time]))
+
+
+def _are_objects_of_a_line(data: bytes) -> bool:
+    """Return True if each line begins and ends as an object does, so that no line is blank and no object has several.
+
+    With as many objects as lines, each line has one.
+    """
+    codes = np.frombuffer(b"\n%s\n" % data.removeprefix(BOM.encode()).removesuffix(b"\n"), np.uint8)
+    newlines = np.flatnonzero(codes == NEWLINE)
+    ends = newlines[1:] - 1
+    ends -= codes[ends] == CR
+    return bool((codes[newlines[:-1] + 1] == ord("{")).all() and (codes[ends] == ord("}")).all())
 
 
 def _read_table(data: bytes, columns: Columns) -> pa.Table | None:
@@ -143,7 +156,7 @@ def _read_table(data: bytes, columns: Columns) -> pa.Table | None:
     except pa.ArrowInvalid:
         return None
     if table.num_rows != data.count(b"\n") + (not data.endswith(b"\n")):
-        return None  # some line holds none or several
+        return None  # some line holds several
     for position, name in enumerate(columns.values, start=1 + len(columns.labels)):
         if not pc.any(pc.is_inf(table[name])).as_py():  # "Inf" is read by Arrow alone
             table = table.set_column(position, name, without_nan(table[name], columns))
@@ -175,7 +188,7 @@ def _parse_line_by_line(block: Block, columns: Columns) -> Iterator[Parsed]:
     gathered = Gathered(columns)
     for number, record in block.records():
         line = record.decode("utf-8", "surrogateescape").rstrip("\r\n")
-        if not line.strip(BLANKS):
+        if not line.strip(f"{BLANKS}\r"):
             continue
         try:
             gathered.add(_cells(_object_of(line), columns))
