@@ -271,7 +271,7 @@ class Interruption(BaseException):
 
 
 def test_who_is_interrupted_returning_leaves_nothing_behind(pool_of: MakePool) -> None:
-    alias = pool_of(OURS, POOL_SIZE=1)
+    alias = pool_of(OURS, POOL_SIZE=1, TIMEOUT=DEADLINE_S)
     wrapper = connections.create_connection(alias)
     wrapper.set_autocommit(False)
     pid = ask(wrapper, "SELECT pg_backend_pid()")
