@@ -43,7 +43,8 @@ def claimed_by_another_worker(batch: IngestBatch) -> Iterator[None]:
         with worker.cursor() as cursor:
             cursor.execute("BEGIN")
             cursor.execute("SELECT FROM ingest_batch WHERE id = %s FOR UPDATE", [batch.pk])
-        yield
+            yield
+            cursor.execute("ROLLBACK")  # the lock is free when this returns, and only some time after a disconnect
     finally:
         worker.close()
 

@@ -28,7 +28,7 @@ from telemetry.inputs import Inputs, open_input
 from telemetry.intake import RejectLimit, create_job, retry_job
 from telemetry.models import IngestBatch, IngestJob, Reading
 from telemetry.queries import bucket_means, job_document, job_progress, reject_counts
-from tests.integration.conftest import await_that, run
+from tests.integration.conftest import await_that, due_again, run
 from worker import loader, progress, tasks
 from worker.loader import load
 from worker.tasks import is_transient, load_batch
@@ -239,6 +239,7 @@ def test_a_batch_that_exhausts_the_locks_is_tried_once_more_with_fewer_chunks_an
         with pytest.raises(Retry):
             load_batch(batch.pk)
         assert (fresh(batch).state, fresh(batch).chunk_limit) == ("queued", chunk_budget() // 8)
+        due_again(batch)
         load_batch(batch.pk)
     parked = fresh(batch)
     assert parked.state == "parked"

@@ -34,6 +34,9 @@ COMMANDS = (
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[:2]))
 def test_a_command_without_its_server_ends_with_a_line(tmp_path: Path, command: tuple[str, ...]) -> None:
     (tmp_path / "readings.csv").write_text("time,load\n2024-05-01T00:00Z,1\n")
+    left = tmp_path / "spool/files/left.csv"  # something to look up
+    left.parent.mkdir(parents=True)
+    left.touch()
     words = [word.format(csv=tmp_path / "readings.csv") for word in command]
     answer = subprocess.run(
         [sys.executable, str(CHECKOUT / "backend/manage.py"), *words],
