@@ -177,7 +177,7 @@ def _is_clean(data: memoryview, escape: str) -> bool:
         return False
     if not (escape or (codes == CR).any()):
         return True
-    text = bytes(data)
+    text = bytes(data) + b"\n"
     is_escaped = escape and (f"{escape}\n".encode() in text or f"{escape}\r".encode() in text)
     return text.count(b"\r") == text.count(b"\r\n") and not is_escaped
 
