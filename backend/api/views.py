@@ -119,6 +119,7 @@ def list_rejects(request: HttpRequest, job_id: int) -> StreamingHttpResponse:
 def _create_job(
     inputs: Inputs, columns: Columns, parameters: Parameters, also: Callable[[IngestJob], None]
 ) -> IngestJob:
+    connection.close()  # back to its pool: a large file is read through before its job is recorded
     return create_job(
         inputs,
         columns,

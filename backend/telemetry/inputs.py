@@ -5,13 +5,14 @@ COMMIT may have been sent, a job may exist although its client never got the ans
 job after all, `clean_spool` removes it later.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
 from telemetry import formats, spool
-from telemetry.formats import Format
+from telemetry.formats import Format, StorageUnavailableError
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,15 @@ class Inputs(list[InputFile]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None and not self.may_be_recorded:
-            self.discard()
+            with suppress(StorageUnavailableError):  # the first error tells more; clean_spool removes what is left
+                self.discard()
 
     def discard(self) -> None:
-        """Remove from the spool what is there of them."""
+        """Remove from the spool what is there of them.
+
+        Raises:
+            StorageUnavailableError: a file cannot be removed at present.
+        """
         for file in self:
             if spool.is_spooled(file.location):
                 spool.discard(file.location)
