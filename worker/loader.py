@@ -13,9 +13,10 @@ import pyarrow as pa
 from django.conf import settings
 from django.db import DatabaseError, DataError, IntegrityError, OperationalError, connection, transaction
 
+from telemetry import ledger
 from telemetry.chunks import chunk_budget, chunk_edges, chunk_facts
 from telemetry.models import IngestBatch, IngestJob
-from worker import ledger, progress
+from worker import progress
 from worker.progress import Loaded
 from worker.readings import SCHEMA, Readings, Stream, TooManyChunksError, merge_sorted, within
 from worker.series import UnknownSeriesError, forget_series
@@ -150,7 +151,7 @@ def _pieces(readings: Readings, window: list[Portion]) -> Callable[[Portion], Ge
 def _load_portion(batch: IngestBatch, readings: Readings, portion: Portion, stream: Stream) -> bool:
     """COPY a portion and say so in the ledger; False if the batch is not to be loaded any more."""
     with transaction.atomic():
-        if progress.is_cancelled(batch.pk) or not ledger.claim(batch.pk):
+        if ledger.note_cancellation(batch.pk) or not ledger.claim(batch.pk):
             return False
         loaded = copy_readings(stream, batch.job.on_conflict)
         if portion.end_us == LATEST_US:

@@ -4,11 +4,10 @@ import logging
 from dataclasses import dataclass
 
 from django.db.models import F
-from django.utils import timezone
 
+from telemetry import ledger
 from telemetry.chunks import LockTable, chunk_budget, chunk_facts, forget_chunk_facts
 from telemetry.models import IngestBatch
-from worker import ledger
 
 logger = logging.getLogger(__name__)
 
@@ -91,9 +90,3 @@ def _exhaustion(budget: int, limit: int, locks: LockTable) -> str:
         f"{locks.max_locks_per_transaction}), or use larger chunks (READING_CHUNK_INTERVAL_HOURS, which manage.py "
         f"migrate applies to new chunks); then manage.py retry_ingest"
     )
-
-
-def is_cancelled(batch_id: int) -> bool:
-    """Return True, and record it, if a batch that is being loaded is one of a job that somebody cancelled meanwhile."""
-    asked = IngestBatch.objects.filter(pk=batch_id, state=IngestBatch.State.QUEUED, job__cancelled_at__isnull=False)
-    return bool(asked.update(state=IngestBatch.State.CANCELLED, finished_at=timezone.now()))

@@ -14,11 +14,12 @@ from django.db import InterfaceError, OperationalError, connection
 from kombu.exceptions import OperationalError as BrokerError
 
 from poolhouse.identity import current
+from telemetry import ledger
 from telemetry.formats import BadInput, MissingFileError
+from telemetry.ledger import Interruption
 from telemetry.queue import CLEAN_SPOOL, LOAD_BATCH, RESEND_UNFINISHED, SEND_JOB, send_batches, send_job, waiting
 from telemetry.retention import clean
-from worker import ledger, progress
-from worker.ledger import Interruption
+from worker import progress
 from worker.loader import DuplicateReadingError, load
 from worker.progress import is_lock_exhaustion
 
@@ -143,7 +144,7 @@ def _is_settled(batch_id: int, error: Exception) -> bool:
     """Return True if there is nothing more to do for a batch whose loading was stopped, or takes too many locks."""
     if isinstance(error.__cause__, psycopg2.errors.QueryCanceled):
         connection.close()  # it may have been the unlocking that was cancelled
-        return progress.is_cancelled(batch_id)
+        return ledger.note_cancellation(batch_id)
     return is_lock_exhaustion(error) and not progress.narrow(batch_id)
 
 

@@ -3,21 +3,14 @@
 import time
 from dataclasses import dataclass
 
-from django.db import connection, transaction
+from django.db import connection
 from django.utils import timezone
 
-from telemetry.intake import unclaimed_batches
+from telemetry import ledger
 from telemetry.models import IngestBatch, IngestJob
 
-# The upper half of the keys of advisory locks with which workers mark the batch that they are loading ("ING" in ASCII).
-LOADING_LOCK_CLASS = 0x494E47
 STOP_TIMEOUT_S = 30.0
 STOP_INTERVAL_S = 0.2
-
-
-def loading_lock_key(batch_id: int) -> int:
-    """Return the key of the advisory lock that marks a batch as being loaded."""
-    return (LOADING_LOCK_CLASS << 32) | (batch_id & 0xFFFFFFFF)
 
 
 @dataclass(frozen=True)
@@ -57,20 +50,15 @@ def cancel_job(job_id: int, *, timeout_s: float = STOP_TIMEOUT_S) -> Cancelled:
     """
     # Committed first: a worker whose statement is cancelled then finds the reason.
     IngestJob.objects.filter(pk=job_id).update(cancelled_at=timezone.now())
-    queued = _cancel_unclaimed(job_id)
+    queued = ledger.cancel_unclaimed(job_id)
     loading = list(_queued(job_id))
     deadline = time.monotonic() + timeout_s
     while (left := _queued(job_id)) and time.monotonic() < deadline:
         _stop_loading(left)  # again and again: a session that is between two statements does not notice
         time.sleep(STOP_INTERVAL_S)
-        _cancel_unclaimed(job_id)
+        ledger.cancel_unclaimed(job_id)
     stopped = IngestBatch.objects.filter(pk__in=loading, state=IngestBatch.State.CANCELLED).count()
     return Cancelled(queued, stopped, len(loading) - stopped - len(left), len(left))
-
-
-@transaction.atomic
-def _cancel_unclaimed(job_id: int) -> int:
-    return unclaimed_batches(job_id).update(state=IngestBatch.State.CANCELLED, finished_at=timezone.now())
 
 
 def _queued(job_id: int) -> list[int]:
@@ -87,5 +75,5 @@ def _stop_loading(batch_ids: list[int]) -> None:
             WHERE locktype = 'advisory' AND classid = %s AND objid::bigint = ANY(%s) AND objsubid = 1 AND granted
               AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
             """,
-            [LOADING_LOCK_CLASS, [batch_id & 0xFFFFFFFF for batch_id in batch_ids]],
+            [ledger.LOADING_LOCK_CLASS, [batch_id & 0xFFFFFFFF for batch_id in batch_ids]],
         )

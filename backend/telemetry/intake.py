@@ -7,15 +7,15 @@ from functools import partial
 from itertools import chain, islice, starmap
 
 from django.db import transaction
-from django.db.models import QuerySet, Sum
+from django.db.models import Sum
 from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerError
 
-from telemetry import spool
+from telemetry import ledger, spool
 from telemetry.estimate import chunk_warnings
 from telemetry.formats import BadInput, Columns, Slice, Stamp, TextFormat, TimeFormat
 from telemetry.inputs import InputFile, Inputs
-from telemetry.models import IngestBatch, IngestFile, IngestJob, IngestRejectCount
+from telemetry.models import IngestBatch, IngestFile, IngestJob
 from telemetry.queue import send_job
 
 EMPTY_CELLS = ("", "NA", "N/A", "null", "NULL")
@@ -193,28 +193,7 @@ def retry_job(job_id: int, reject_limit: RejectLimit | None = None) -> int:
         row_count = IngestBatch.objects.filter(job_id=job_id).aggregate(rows=Sum("row_count"))["rows"] or 0
         IngestJob.objects.filter(pk=job_id).update(max_rejected_count=reject_limit.rows(row_count))
     state = IngestBatch.State
-    return _queue_again(IngestBatch.objects.filter(job_id=job_id, state__in=(state.PARKED, state.CANCELLED)))
-
-
-def _queue_again(batches: "QuerySet[IngestBatch]") -> int:
-    now = timezone.now()
-    batch_ids = list(batches.select_for_update().order_by("pk").values_list("pk", flat=True))
-    again = IngestBatch.objects.filter(pk__in=batch_ids)
-    IngestRejectCount.objects.filter(batch_id__in=batch_ids).delete()
-    again.update(
-        state=IngestBatch.State.QUEUED,
-        attempts=0,
-        chunk_limit=None,
-        error="",
-        rejected_count=0,
-        finished_at=None,
-        enqueued_at=now,
-        due_at=now,
-        failing_since=None,
-        sent_at=None,
-    )
-    IngestJob.objects.filter(pk__in=again.values("job_id")).update(unsent_since=now, cancelled_at=None)
-    return len(batch_ids)
+    return ledger.queue_again(IngestBatch.objects.filter(job_id=job_id, state__in=(state.PARKED, state.CANCELLED)))
 
 
 def adopt_input(job_id: int, inputs: Inputs) -> bool:
@@ -240,12 +219,6 @@ def adopt_input(job_id: int, inputs: Inputs) -> bool:
             return False
         stamp = spool.source_of(new.location, new.name).stamp()
         IngestFile.objects.filter(pk=recorded.pk).update(location=new.location, **asdict(stamp))
-        _queue_again(unfinished.filter(state=IngestBatch.State.PARKED))
+        ledger.queue_again(unfinished.filter(state=IngestBatch.State.PARKED))
         inputs.may_be_recorded = True
     return True
-
-
-def unclaimed_batches(job_id: int) -> "QuerySet[IngestBatch]":
-    """The batches of a job that are queued and that no worker is loading, for which one would have to wait."""
-    queued = IngestBatch.objects.filter(job_id=job_id, state=IngestBatch.State.QUEUED)
-    return IngestBatch.objects.filter(pk__in=queued.select_for_update(skip_locked=True).values("pk"))

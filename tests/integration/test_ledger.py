@@ -15,16 +15,17 @@ from pytest_django import Settings
 
 from config.env import Database, read
 from sandbox.isolation import connect
-from telemetry import rejects
-from telemetry.cancellation import cancel_job, loading_lock_key
+from telemetry import ledger, rejects
+from telemetry.cancellation import cancel_job
 from telemetry.formats import BadInput, Columns
 from telemetry.inputs import Inputs, open_input
 from telemetry.intake import RejectLimit, create_job, retry_job
+from telemetry.ledger import loading_lock_key
 from telemetry.models import IngestBatch, Reading
 from telemetry.queries import job_progress, pending_retries, reject_counts
 from telemetry.watch import summarise
 from tests.integration.conftest import NOTHING_WAITS, await_that, claimed_by_another_worker, due_again, long_ago, run
-from worker import ledger, tasks
+from worker import tasks
 from worker.loader import load
 from worker.readings import Readings
 from worker.tasks import is_transient, load_batch

@@ -6,11 +6,11 @@ import pytest
 from django.conf import settings as django_settings
 from django.utils.module_loading import import_string
 
-from telemetry import queue
+from telemetry import ledger, queue
 from telemetry.models import IngestBatch, IngestJob
 from telemetry.queue import INGEST_QUEUE, Waiting, send_batches, send_job, waiting
 from tests.integration.conftest import NOTHING_WAITS, long_ago
-from worker import ledger, tasks
+from worker import tasks
 from worker.tasks import resend_unfinished, send_batches_of_job
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("servers")]

@@ -1,4 +1,4 @@
-"""What becomes of a batch: the only writers of its state, and the locks that say who is at it."""
+"""The ledger: what becomes of a batch. Nothing else writes its state, but for the job that records it as queued."""
 
 import logging
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ from django.db.models import F, Max, Min, QuerySet, Sum, Value
 from django.db.models.functions import Coalesce, Greatest
 from django.utils import timezone
 
-from telemetry.cancellation import LOADING_LOCK_CLASS, loading_lock_key
 from telemetry.formats import Reject
 from telemetry.formats.times import EPOCH
-from telemetry.intake import unclaimed_batches
 from telemetry.models import IngestBatch, IngestJob, IngestRejectCount
 from telemetry.queue import Waiting, spread
 from telemetry.rejects import Tally
 
 logger = logging.getLogger(__name__)
 
+# The upper half of the keys of advisory locks with which workers mark the batch that they are loading ("ING" in ASCII).
+LOADING_LOCK_CLASS = 0x494E47
 # In one look; the next look sends what is left.
 RESENT_MAX = 1000
 
@@ -38,6 +38,11 @@ class Counts:
     updated_count: int
     skipped_count: int
     rounded_count: int
+
+
+def loading_lock_key(batch_id: int) -> int:
+    """Return the key of the advisory lock that marks a batch as being loaded."""
+    return (LOADING_LOCK_CLASS << 32) | (batch_id & 0xFFFFFFFF)
 
 
 @contextmanager
@@ -227,6 +232,43 @@ def _give_up(queued: "QuerySet[IngestBatch]", reason: str) -> None:
     queued.update(state=IngestBatch.State.PARKED, error=_one_line(reason), finished_at=timezone.now())
 
 
+def queue_again(batches: "QuerySet[IngestBatch]") -> int:
+    """Queue parked and cancelled batches again, with a full number of attempts; return how many there are.
+
+    To be called in a transaction.
+    """
+    now = timezone.now()
+    batch_ids = list(batches.select_for_update().order_by("pk").values_list("pk", flat=True))
+    again = IngestBatch.objects.filter(pk__in=batch_ids)
+    IngestRejectCount.objects.filter(batch_id__in=batch_ids).delete()
+    again.update(
+        state=IngestBatch.State.QUEUED,
+        attempts=0,
+        chunk_limit=None,
+        error="",
+        rejected_count=0,
+        finished_at=None,
+        enqueued_at=now,
+        due_at=now,
+        failing_since=None,
+        sent_at=None,
+    )
+    IngestJob.objects.filter(pk__in=again.values("job_id")).update(unsent_since=now, cancelled_at=None)
+    return len(batch_ids)
+
+
+def unclaimed_batches(job_id: int) -> "QuerySet[IngestBatch]":
+    """The batches of a job that are queued and that no worker is loading, for which one would have to wait."""
+    queued = IngestBatch.objects.filter(job_id=job_id, state=IngestBatch.State.QUEUED)
+    return IngestBatch.objects.filter(pk__in=queued.select_for_update(skip_locked=True).values("pk"))
+
+
+@transaction.atomic
+def cancel_unclaimed(job_id: int) -> int:
+    """Cancel the queued batches of a job that nobody is loading; return how many there were."""
+    return unclaimed_batches(job_id).update(state=IngestBatch.State.CANCELLED, finished_at=timezone.now())
+
+
 @transaction.atomic
 def next_unsent(job_id: int, limit: int) -> tuple[list[int], bool]:
     """Mark batches of a job that were never sent as sent now.
@@ -316,6 +358,12 @@ def _being_loaded() -> set[int]:
             [LOADING_LOCK_CLASS],
         )
         return {batch_id for (batch_id,) in cursor.fetchall()}
+
+
+def note_cancellation(batch_id: int) -> bool:
+    """Return True, and record it, if a batch that is being loaded is one of a job that somebody cancelled meanwhile."""
+    asked = IngestBatch.objects.filter(pk=batch_id, state=IngestBatch.State.QUEUED, job__cancelled_at__isnull=False)
+    return bool(asked.update(state=IngestBatch.State.CANCELLED, finished_at=timezone.now()))
 
 
 def _queued(batch_id: int) -> "QuerySet[IngestBatch]":
