@@ -26,7 +26,7 @@ from poolhouse import __version__
 from telemetry import queries, rejects
 from telemetry.formats import Columns
 from telemetry.inputs import InputFile, Inputs
-from telemetry.intake import BrokerAwayError, adopt_input, announce, create_job
+from telemetry.intake import BrokerAwayError, adopt_input, announce, create_job, has_unsent_batches
 from telemetry.models import IngestJob
 from telemetry.queries import Progress
 
@@ -77,7 +77,7 @@ def ingest(request: HttpRequest, parameters: Query[Parameters], response: HttpRe
     if not is_taken:
         inputs.discard()
     details = _details(job_id)
-    if is_taken:
+    if has_unsent_batches(job_id):  # new ones, or those of an upload whose answer was lost
         connection.close()  # back to its pool: the broker may take its time to refuse
         _announce(job_id)
     response.headers["Location"] = reverse("api:job", args=[job_id])

@@ -109,6 +109,11 @@ def create_job(  # noqa: PLR0913 - all but two by name
     return job
 
 
+def has_unsent_batches(job_id: int) -> bool:
+    """Return True if a job has batches that were never sent, so that it is to be announced."""
+    return IngestJob.objects.filter(pk=job_id, unsent_since__isnull=False).exists()
+
+
 def announce(job_id: int) -> None:
     """Tell the worker of a job that has been committed: one message, however many batches there are.
 
