@@ -17,7 +17,7 @@ from telemetry import ledger
 from telemetry.chunks import chunk_budget, chunk_edges, chunk_facts
 from telemetry.models import IngestBatch, IngestJob
 from worker import progress
-from worker.progress import Loaded
+from worker.progress import Loaded, LockTableFullError, is_lock_exhaustion
 from worker.readings import SCHEMA, Readings, Stream, TooManyChunksError, merge_sorted, within
 from worker.series import UnknownSeriesError, forget_series
 from worker.survey import EARLIEST_US, LATEST_US, Portion, portions, span_of, windows
@@ -80,6 +80,10 @@ def load(batch_id: int) -> bool:
             is_over = _load_in_portions(batch, readings, chunk_limit)
     except ledger.TooManyRejectsError as error:
         ledger.park_job(batch, readings.rejected, str(error))
+    except OperationalError as error:
+        if is_lock_exhaustion(error):
+            raise LockTableFullError(error, readings.chunk_count) from error.__cause__
+        raise
     return is_over
 
 

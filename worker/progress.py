@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 
+from django.db import OperationalError
 from django.db.models import F
 
 from telemetry import ledger
@@ -65,8 +66,19 @@ def is_lock_exhaustion(error: Exception) -> bool:
     return getattr(cause, "pgcode", None) == "53200" and "max_locks_per_transaction" in hint
 
 
-def narrow(batch_id: int) -> bool:
-    """Let a batch after which the lock table was full touch fewer chunks at a time; park it if it does so already.
+class LockTableFullError(OperationalError):
+    """The server's lock table was full while a batch was being loaded."""
+
+    def __init__(self, error: Exception, chunk_count: int) -> None:
+        super().__init__(str(error))
+        self.chunk_count = chunk_count
+        """chunks that the batch touches, as far as it was read"""
+
+
+def narrow(batch_id: int, chunk_count: int) -> bool:
+    """Let a batch with which the lock table was full touch fewer chunks at a time; park it if it does so already.
+
+    A batch of few chunks is not at fault: another session holds the locks, and the attempt was interrupted.
 
     Returns:
         True if it may be tried again.
@@ -74,6 +86,8 @@ def narrow(batch_id: int) -> bool:
     forget_chunk_facts()
     budget = chunk_budget()
     limit = max(1, budget // NARROWER_BY)
+    if chunk_count <= limit:
+        return True
     if IngestBatch.objects.filter(pk=batch_id, state=IngestBatch.State.QUEUED, chunk_limit=None).update(
         chunk_limit=limit
     ):

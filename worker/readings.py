@@ -72,7 +72,7 @@ class Readings(Stream):
         self._reset()
 
     def _reset(self) -> None:
-        self.rows = self.rounded = 0
+        self.rows = self.rounded = self.chunk_count = 0
         self.rejected = rejects.Tally()
 
     @property
@@ -101,7 +101,8 @@ class Readings(Stream):
                 self._note(parsed, writer)
                 if self._chunk_limit is not None:
                     chunks.update(chunk_numbers(self._times_us(parsed), self._chunk_width_us).tolist())
-                    if len(chunks) > self._chunk_limit:
+                    self.chunk_count = len(chunks)
+                    if self.chunk_count > self._chunk_limit:
                         raise TooManyChunksError
                 melted = make_readings(parsed, self._columns)
                 self.rounded += melted.rounded
@@ -118,17 +119,22 @@ class Readings(Stream):
         The rejects are written and counted, and the series become known, as by `learn_series`.
         """
         self._reset()
+        values: set[LabelValues] = set()
         rows_by_chunk: Counter[int] = Counter()
         with rejects.Writer(self._batch) as writer:
             for parsed in self._parsed():
                 self._note(parsed, writer)
-                learn(_kinds(self._columns), set(_label_values(parsed.table, self._columns.labels)[0]))
+                found = set(_label_values(parsed.table, self._columns.labels)[0])
+                values |= found
                 if parsed.cut_off_ns is not None:
+                    learn(_kinds(self._columns), found)
                     self.rounded += make_readings(parsed, self._columns).rounded
                 times_us = self._times_us(parsed)
                 begins = chunk_begins(times_us[times_us >= since_us], edges, interval_us)
                 begins, counts = np.unique(begins, return_counts=True)
                 rows_by_chunk.update(dict(zip(begins.tolist(), counts.tolist(), strict=True)))
+        learn(_kinds(self._columns), values)  # all at once: a cache that is full forgets what it had before
+        self.chunk_count = len(rows_by_chunk)
         return rows_by_chunk
 
     def _note(self, parsed: Parsed, writer: rejects.Writer) -> None:

@@ -21,7 +21,7 @@ from telemetry.queue import CLEAN_SPOOL, LOAD_BATCH, RESEND_UNFINISHED, SEND_JOB
 from telemetry.retention import clean
 from worker import progress
 from worker.loader import DuplicateReadingError, load
-from worker.progress import is_lock_exhaustion
+from worker.progress import LockTableFullError
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +59,12 @@ def load_batch(self: "Task[Any, Any]", batch_id: int, *, unrecorded: dict[str, A
         unrecorded: the interruption of the last attempt, if the ledger could not be reached to record it.
     """
     attempt = Attempt(batch_id, unrecorded)
+    countdown_s = _backoff_s(self)
     try:
-        attempt.make()
+        kwargs = attempt.make()
     except Exception as error:
         if _is_settled(batch_id, error):
             return
-        countdown_s = _backoff_s(self)
         if is_transient(error):
             logger.warning("batch %d interrupted: %s", batch_id, error)
             kwargs = attempt.note_interruption(error, countdown_s)
@@ -74,6 +74,9 @@ def load_batch(self: "Task[Any, Any]", batch_id: int, *, unrecorded: dict[str, A
             kwargs = {} if ledger.note_failure(batch_id, reason, retried_in_s=countdown_s) else None
         if kwargs is not None:
             raise self.retry(kwargs=kwargs, countdown=countdown_s) from error
+        return
+    if kwargs is not None:
+        raise self.retry(kwargs=kwargs, countdown=countdown_s)
 
 
 class Attempt:
@@ -84,12 +87,18 @@ class Attempt:
         self._unrecorded = unrecorded
         self._is_counted = False
 
-    def make(self) -> None:
-        """Load the batch if it is due, or park it if its input cannot be used."""
+    def make(self) -> dict[str, Any] | None:
+        """Load the batch if it is due, or park it if its input cannot be used.
+
+        Returns:
+            The keyword arguments of another message, which is to record what this one could not; None: there is none.
+        """
         try:
             with ledger.loading(self._batch_id) as is_mine:
+                if not is_mine:  # the row is locked by the worker that is loading it
+                    return {"unrecorded": self._unrecorded} if self._unrecorded else None
                 self._record_last()
-                is_over = not (is_mine and self._begin()) or load(self._batch_id)
+                is_over = not self._begin() or load(self._batch_id)
             if not is_over:
                 _send_rest(self._batch_id)
         except MissingFileError as error:
@@ -97,6 +106,7 @@ class Attempt:
             ledger.park(self._batch_id, text)
         except (BadInput, DuplicateReadingError) as error:
             ledger.park(self._batch_id, str(error))
+        return None
 
     def _record_last(self) -> None:
         if self._unrecorded is not None:
@@ -111,8 +121,7 @@ class Attempt:
         """
         attempts = ledger.begin(self._batch_id)
         if attempts > settings.INGEST_MAX_ATTEMPTS:
-            reason = f"{attempts - 1} attempts ended without a word: its worker was killed, or ran out of memory"
-            ledger.park(self._batch_id, reason)
+            ledger.park_after_deaths(self._batch_id, attempts - 1)
             return False
         self._is_counted = attempts > 0
         return self._is_counted
@@ -141,11 +150,11 @@ def _backoff_s(task: "Task[Any, Any]") -> float:
 
 
 def _is_settled(batch_id: int, error: Exception) -> bool:
-    """Return True if there is nothing more to do for a batch whose loading was stopped, or takes too many locks."""
+    """Return True if nothing is left to do for a batch whose loading was stopped, or that takes too many locks."""
     if isinstance(error.__cause__, psycopg2.errors.QueryCanceled):
         connection.close()  # it may have been the unlocking that was cancelled
         return ledger.note_cancellation(batch_id)
-    return is_lock_exhaustion(error) and not progress.narrow(batch_id)
+    return isinstance(error, LockTableFullError) and not progress.narrow(batch_id, error.chunk_count)
 
 
 def _send_rest(batch_id: int) -> None:

@@ -8,6 +8,7 @@ from itertools import chain, islice, starmap
 
 from django.db import transaction
 from django.db.models import Sum
+from django.db.models.functions import Now
 from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerError
 
@@ -88,7 +89,6 @@ def create_job(  # noqa: PLR0913 - all but two by name
     row_count = sum(part.row_count for _, slices in cut for part in slices)
     warnings = _warnings(files, cut, columns)
     with transaction.atomic():
-        now = timezone.now()
         job = IngestJob.objects.create(
             format=files[0].format.name,
             time_column=columns.time,
@@ -99,8 +99,8 @@ def create_job(  # noqa: PLR0913 - all but two by name
             on_conflict=on_conflict,
             max_rejected_count=reject_limit.rows(row_count) if reject_limit else None,
             warnings=warnings,
-            created_at=now,
-            unsent_since=now,
+            created_at=timezone.now(),
+            unsent_since=Now(),
         )
         batches = chain.from_iterable(starmap(partial(_record_file, job), zip(files, cut, strict=True)))
         IngestBatch.objects.bulk_create(batches, batch_size=1000)
@@ -164,7 +164,7 @@ def _record_file(job: IngestJob, file: InputFile, cut: tuple[Stamp, list[Slice]]
             slice=part.place,
             row_count=part.row_count,
             enqueued_at=job.created_at,
-            due_at=job.created_at,
+            due_at=Now(),
         )
         for part in slices
     ]

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import F, Max, Min, QuerySet, Sum, Value
-from django.db.models.functions import Coalesce, Greatest
+from django.db.models import Case, DateTimeField, F, Max, Min, QuerySet, Sum, Value, When
+from django.db.models.expressions import Combinable
+from django.db.models.functions import Greatest, Now
 from django.utils import timezone
 
 from telemetry.formats import Reject
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 LOADING_LOCK_CLASS = 0x494E47
 # In one look; the next look sends what is left.
 RESENT_MAX = 1000
+# An attempt that was due for longer when it was made: until then nobody was there to make it.
+UNATTENDED_S = 3600
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,7 @@ def note_failure(batch_id: int, reason: str, *, retried_in_s: float) -> bool:
     if attempts >= settings.INGEST_MAX_ATTEMPTS:
         park(batch_id, f"{attempts} attempts failed, the last with {reason}")
         return False
-    _queued(batch_id).update(error=_one_line(reason), due_at=_after(retried_in_s), failing_since=None)
+    _queued(batch_id).update(error=_one_line(reason), due_at=_from_now(retried_in_s), failing_since=None)
     return True
 
 
@@ -198,12 +201,14 @@ def note_interruption(batch_id: int, interruption: Interruption, *, retried_in_s
         True if there may be another attempt, which is due in `retried_in_s`.
     """
     counted = Greatest(F("attempts") - 1, 0) if interruption.is_counted else F("attempts")
-    failed_at = datetime.fromtimestamp(interruption.failed_at_s, UTC)
+    failed_at = Value(datetime.fromtimestamp(interruption.failed_at_s, UTC), output_field=DateTimeField())
+    # A span in which nobody tried, as without workers, is no span of interruptions.
+    was_tried = When(due_at__gte=_from_now(-UNATTENDED_S), failing_since__isnull=False, then=F("failing_since"))
     _queued(batch_id).update(
         attempts=counted,
         error=_one_line(interruption.reason),
-        due_at=_after(retried_in_s),
-        failing_since=Coalesce("failing_since", Value(failed_at)),
+        due_at=_from_now(retried_in_s),
+        failing_since=Case(was_tried, default=failed_at),
     )
     since = _queued(batch_id).values_list("failing_since", flat=True).first()
     if since is None:
@@ -218,14 +223,25 @@ def note_interruption(batch_id: int, interruption: Interruption, *, retried_in_s
     return False
 
 
-def _after(seconds: float) -> datetime:
-    return timezone.now() + timedelta(seconds=seconds)
+def _from_now(seconds: float) -> Combinable:
+    """Return a time by the database's clock: those of the machines of web and workers may differ from it."""
+    return Now() + timedelta(seconds=seconds)
 
 
 def park(batch_id: int, reason: str) -> None:
     """Record why a batch is given up, until somebody asks for another try."""
     logger.error("batch %d parked: %s", batch_id, reason)
     _give_up(_queued(batch_id), reason)
+
+
+def park_after_deaths(batch_id: int, attempts: int) -> None:
+    """Give up a batch whose last attempt ended with its process, and keep the error that was recorded before."""
+    recorded = _queued(batch_id).values_list("error", flat=True).first()
+    before = f"; the error recorded before: {recorded}" if recorded else ""
+    park(
+        batch_id,
+        f"{attempts} attempts failed, and the process of the last one was killed, or ran out of memory{before}",
+    )
 
 
 def _give_up(queued: "QuerySet[IngestBatch]", reason: str) -> None:
@@ -237,7 +253,6 @@ def queue_again(batches: "QuerySet[IngestBatch]") -> int:
 
     To be called in a transaction.
     """
-    now = timezone.now()
     batch_ids = list(batches.select_for_update().order_by("pk").values_list("pk", flat=True))
     again = IngestBatch.objects.filter(pk__in=batch_ids)
     IngestRejectCount.objects.filter(batch_id__in=batch_ids).delete()
@@ -248,12 +263,12 @@ def queue_again(batches: "QuerySet[IngestBatch]") -> int:
         error="",
         rejected_count=0,
         finished_at=None,
-        enqueued_at=now,
-        due_at=now,
+        enqueued_at=Now(),
+        due_at=Now(),
         failing_since=None,
         sent_at=None,
     )
-    IngestJob.objects.filter(pk__in=again.values("job_id")).update(unsent_since=now, cancelled_at=None)
+    IngestJob.objects.filter(pk__in=again.values("job_id")).update(unsent_since=Now(), cancelled_at=None)
     return len(batch_ids)
 
 
@@ -275,20 +290,24 @@ def next_unsent(job_id: int, limit: int) -> tuple[list[int], bool]:
 
     Args:
         job_id: the job.
-        limit: how many of them at most.
+        limit: how many batches of the job may have been sent and not be over, at most.
 
     Returns:
-        Their ids, in the order in which they are to be sent, and whether there are more.
+        Their ids, in the order in which they are to be sent, and whether the rest is to be asked for again after them.
+        There are none if so many are under way already: another message does the same for this job.
     """
     jobs = IngestJob.objects.filter(pk=job_id)
     if not jobs.select_for_update(no_key=True).exists():
         return [], False
-    now = timezone.now()
-    unsent = IngestBatch.objects.filter(job_id=job_id, state=IngestBatch.State.QUEUED, sent_at=None)
-    batch_ids = list(_from_each_lane(unsent, settings.WORKER_PROCESSES, limit))
+    queued = IngestBatch.objects.filter(job_id=job_id, state=IngestBatch.State.QUEUED)
+    room = limit - queued.filter(sent_at__isnull=False)[:limit].count()
+    if room <= 0:
+        return [], False
+    unsent = queued.filter(sent_at=None)
+    batch_ids = list(_from_each_lane(unsent, settings.WORKER_PROCESSES, room))
     mark_sent(batch_ids)
     is_rest = unsent.exists()
-    jobs.update(unsent_since=now if is_rest else None)
+    jobs.update(unsent_since=Now() if is_rest else None)
     return spread(batch_ids, settings.WORKER_PROCESSES), is_rest
 
 
@@ -312,10 +331,10 @@ def lost_batches(waiting: Waiting) -> list[int]:
     Returns:
         Their ids, RESENT_MAX at most.
     """
-    long_ago = _after(-settings.INGEST_RESEND_AFTER_S)
-    overdue = IngestBatch.objects.filter(
-        state=IngestBatch.State.QUEUED, due_at__lt=long_ago, sent_at__lt=min(long_ago, _taken_before(waiting))
-    )
+    long_ago = _from_now(-settings.INGEST_RESEND_AFTER_S)
+    overdue = IngestBatch.objects.filter(state=IngestBatch.State.QUEUED, due_at__lt=long_ago, sent_at__lt=long_ago)
+    if not waiting.is_all:
+        overdue = overdue.filter(sent_at__lt=_taken_before(waiting))
     with transaction.atomic():
         batches = overdue.select_for_update(skip_locked=True).exclude(pk__in=_being_loaded() | waiting.batch_ids)
         lost = list(batches.order_by("pk").values_list("pk", flat=True)[:RESENT_MAX])
@@ -325,14 +344,24 @@ def lost_batches(waiting: Waiting) -> list[int]:
 
 def mark_sent(batch_ids: list[int]) -> None:
     """Record that messages of batches are sent now."""
-    IngestBatch.objects.filter(pk__in=batch_ids).update(sent_at=timezone.now())
+    IngestBatch.objects.filter(pk__in=batch_ids).update(sent_at=Now())
 
 
 def lost_jobs(waiting: Waiting) -> list[int]:
-    """Return the jobs with batches that were never sent and for which no message waits."""
-    long_ago = _after(-settings.INGEST_RESEND_AFTER_S)
-    jobs = IngestJob.objects.filter(unsent_since__lt=min(long_ago, _taken_before(waiting)))
-    return list(jobs.exclude(pk__in=waiting.job_ids).order_by("pk").values_list("pk", flat=True)[:RESENT_MAX])
+    """Mark the jobs as announced again that have batches that were never sent, and for which no message waits.
+
+    Args:
+        waiting: what the broker's queue has at its head.
+
+    Returns:
+        Their ids, RESENT_MAX at most.
+    """
+    jobs = IngestJob.objects.filter(unsent_since__lt=_from_now(-settings.INGEST_RESEND_AFTER_S))
+    if not waiting.is_all:
+        jobs = jobs.filter(unsent_since__lt=_taken_before(waiting))
+    lost = list(jobs.exclude(pk__in=waiting.job_ids).order_by("pk").values_list("pk", flat=True)[:RESENT_MAX])
+    IngestJob.objects.filter(pk__in=lost, unsent_since__isnull=False).update(unsent_since=Now())
+    return lost
 
 
 def _taken_before(waiting: Waiting) -> datetime:
@@ -340,8 +369,6 @@ def _taken_before(waiting: Waiting) -> datetime:
 
     The queue is first in, first out: what was sent earlier than all that is at its head waits nowhere in it.
     """
-    if waiting.is_all:
-        return timezone.now()
     sent = IngestBatch.objects.filter(pk__in=waiting.batch_ids).aggregate(first=Min("sent_at"))["first"]
     unsent = IngestJob.objects.filter(pk__in=waiting.job_ids).aggregate(first=Min("unsent_since"))["first"]
     return min((time for time in (sent, unsent) if time is not None), default=EPOCH)

@@ -143,6 +143,9 @@ class IngestBatch(models.Model):
             models.Index(
                 fields=["job", "id"], condition=models.Q(state="queued", sent_at=None), name="ingest_batch_unsent"
             ),
+            models.Index(
+                fields=["job"], condition=models.Q(sent_at__isnull=False, state="queued"), name="ingest_batch_sent"
+            ),
             models.Index(fields=["finished_at"], name="ingest_batch_finished"),
             models.Index(fields=["file"], name="ingest_batch_of_file"),
         ]

@@ -251,6 +251,31 @@ def test_a_batch_that_exhausts_the_locks_is_tried_once_more_with_fewer_chunks_an
     assert (fresh(batch).state, fresh(batch).inserted_count) == ("done", 400)
 
 
+def test_a_batch_of_few_chunks_waits_while_another_session_holds_the_locks(
+    make_batch: MakeBatch, retries: None
+) -> None:
+    batch = make_batch(days(30, "a"))
+    with locks_left(20):
+        for _ in range(3):
+            due_again(batch)
+            with pytest.raises(Retry):
+                load_batch(batch.pk)
+    assert (fresh(batch).state, fresh(batch).chunk_limit, fresh(batch).attempts) == ("queued", None, 0)
+    due_again(batch)
+    load_batch(batch.pk)
+    assert (fresh(batch).state, fresh(batch).inserted_count) == ("done", 30)
+
+
+def test_a_batch_of_more_series_than_a_process_remembers_is_loaded_in_portions(
+    make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.series.CACHE_KEYS", 1)
+    monkeypatch.setattr("telemetry.formats.borders.PIECE_BYTES", 100)
+    batch = make_batch([*days(400, "a"), *days(400, "b"), *days(400, "c")])
+    load(batch.pk)
+    assert (fresh(batch).state, fresh(batch).inserted_count) == ("done", 1200)
+
+
 def test_memory_that_is_short_for_another_reason_passes_by_itself() -> None:
     with pytest.raises(OperationalError) as short, connection.cursor() as cursor:
         cursor.execute("DO $$ BEGIN RAISE SQLSTATE '53200'; END $$")

@@ -399,8 +399,62 @@ def test_a_batch_that_takes_its_worker_down_again_and_again_is_parked(
     assert [ledger.begin(batch.pk), ledger.begin(batch.pk)] == [1, 2]  # and each time its process ended
     load_batch(batch.pk)
     assert fresh(batch).state == "parked"
-    assert "2 attempts ended without a word" in fresh(batch).error
+    assert fresh(batch).error == "2 attempts failed, and the process of the last one was killed, or ran out of memory"
     assert Reading.objects.count() == 0
+
+
+def test_an_error_that_was_recorded_is_kept_when_the_last_attempt_ends_with_its_process(
+    batches_of: MakeBatches, failing: Callable[[Exception], None], settings: Settings
+) -> None:
+    settings.INGEST_MAX_ATTEMPTS = 2
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    failing(ValueError("it does not fit"))
+    deliver_due(batch)
+    due_again(batch)
+    assert ledger.begin(batch.pk) == 2  # and its process ended
+    load_batch(batch.pk)
+    assert fresh(batch).error.endswith("ran out of memory; the error recorded before: ValueError: it does not fit")
+
+
+def test_a_web_whose_clock_is_ahead_delays_no_batch(batches_of: MakeBatches, monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = timezone.now() + timedelta(minutes=5)
+    with monkeypatch.context() as patch:
+        patch.setattr(timezone, "now", lambda: ahead)
+        (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    load_batch(batch.pk)
+    assert fresh(batch).state == "done"
+
+
+def test_a_span_in_which_nobody_tried_is_no_span_of_interruptions(
+    batches_of: MakeBatches, failing: Callable[[Exception], None], settings: Settings
+) -> None:
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    failing(AWAY)
+    deliver_due(batch)
+    days_ago = timezone.now() - timedelta(days=3)
+    IngestBatch.objects.update(failing_since=days_ago, due_at=days_ago)
+    with pytest.raises(RetryAsked):
+        load_batch(batch.pk)
+    assert fresh(batch).state == "queued", "no worker was there for three days"
+    since = fresh(batch).failing_since
+    assert since is not None
+    assert since > days_ago
+
+
+def test_a_message_with_an_interruption_to_record_leaves_a_batch_alone_that_is_being_loaded(
+    batches_of: MakeBatches, failing: Callable[[Exception], None]
+) -> None:
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
+    failing(AWAY)
+    unrecorded = {"reason": "the server was away", "failed_at_s": 1.0, "is_counted": False}
+    other = connections.create_connection("default")
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(%s)", [loading_lock_key(batch.pk)])
+        assert deliver_due(batch, unrecorded=unrecorded).unrecorded == unrecorded, "it comes again"
+    finally:
+        other.close()
+    assert (fresh(batch).error, fresh(batch).failing_since) == ("", None)
 
 
 def test_a_parked_batch_is_loaded_when_its_job_is_retried(batches_of: MakeBatches, sent: list[int]) -> None:

@@ -181,6 +181,9 @@ def test_the_reserve_is_there_for_rejects(client: Client, sent: list[int], setti
 def test_beat_has_the_spool_cleaned(client: Client, sent: list[int], settings: Settings) -> None:
     tasks = {entry["task"]: entry["schedule"] for entry in beat_schedule().values()}
     assert tasks["worker.clean_spool"] == settings.INGEST_CLEAN_INTERVAL_S
+    assert not any("queue" in entry["options"] for entry in beat_schedule().values()), (
+        "no task of beat's waits for batches"
+    )
     upload(client)
     with spool.writing(".csv", "1") as old, spool.writing(".csv") as young:
         old.sink.write(CSV)

@@ -62,6 +62,7 @@ def test_a_job_is_announced_by_one_message_and_sent_some_at_a_time(job: IngestJo
             send_batches_of_job(argument)
         else:
             loaded.append(argument)
+            IngestBatch.objects.filter(pk=argument).update(state="done")
     assert sorted(loaded) == list(job.batches.order_by("pk").values_list("pk", flat=True)), "each of them once"
     job.refresh_from_db()
     assert job.unsent_since is None
@@ -71,7 +72,8 @@ def test_batches_that_are_loaded_at_the_same_time_are_far_apart(job: IngestJob, 
     settings.WORKER_PROCESSES = 2
     ids = list(job.batches.order_by("pk").values_list("pk", flat=True))
     assert ledger.next_unsent(job.pk, 6) == ([ids[0], ids[10], ids[1], ids[11], ids[2], ids[12]], True)
-    assert ledger.next_unsent(job.pk, 6) == ([ids[3], ids[13], ids[4], ids[14], ids[5], ids[15]], True)
+    assert ledger.next_unsent(job.pk, 6) == ([], False), "so many are under way"
+    assert ledger.next_unsent(job.pk, 12) == ([ids[3], ids[13], ids[4], ids[14], ids[5], ids[15]], True)
     assert ledger.next_unsent(job.pk, 100)[1] is False
     assert ledger.next_unsent(job.pk, 100) == ([], False)
 
@@ -84,6 +86,16 @@ def test_a_job_whose_announcement_was_lost_is_announced_again(job: IngestJob) ->
     assert waiting().job_ids == {job.pk}
     resend_unfinished()
     assert take_all(1) == [(queue.SEND_JOB, job.pk)], "once"
+    assert ledger.lost_jobs(NOTHING_WAITS) == [], "and not again before it is overdue again"
+
+
+def test_a_job_that_is_announced_again_and_again_has_no_more_batches_under_way(job: IngestJob) -> None:
+    for _ in range(3):
+        send_batches_of_job(job.pk)
+    assert len(waiting().batch_ids) == 6
+    IngestBatch.objects.filter(pk__in=list(waiting().batch_ids)[:4]).update(state="done")
+    send_batches_of_job(job.pk)
+    assert len(waiting().batch_ids) == 6 + 4, "as many as are over"
 
 
 def overdue(job: IngestJob) -> None:

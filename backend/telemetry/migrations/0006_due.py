@@ -44,6 +44,12 @@ STATE = [
             condition=Q(("sent_at", None), ("state", "queued")), fields=["job", "id"], name="ingest_batch_unsent"
         ),
     ),
+    migrations.AddIndex(
+        "ingestbatch",
+        models.Index(
+            condition=Q(("sent_at__isnull", False), ("state", "queued")), fields=["job"], name="ingest_batch_sent"
+        ),
+    ),
     migrations.AddIndex("ingestbatch", models.Index(fields=["finished_at"], name="ingest_batch_finished")),
     migrations.AddIndex(
         "ingestjob",

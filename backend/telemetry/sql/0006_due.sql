@@ -9,6 +9,7 @@ ALTER TABLE ingest_batch ALTER COLUMN due_at SET NOT NULL;
 DROP INDEX ingest_batch_unfinished;
 CREATE INDEX ingest_batch_unfinished ON ingest_batch (due_at) WHERE state = 'queued';
 CREATE INDEX ingest_batch_unsent ON ingest_batch (job_id, id) WHERE state = 'queued' AND sent_at IS NULL;
+CREATE INDEX ingest_batch_sent ON ingest_batch (job_id) WHERE state = 'queued' AND sent_at IS NOT NULL;
 CREATE INDEX ingest_batch_finished ON ingest_batch (finished_at);
 
 -- Set while a job has batches that were never sent: when some of them were sent last.
