@@ -114,7 +114,7 @@ class IngestBatch(models.Model):
     updated_count = models.BigIntegerField(default=0, help_text="readings whose value was replaced")
     skipped_count = models.BigIntegerField(default=0, help_text="readings that were there already, or came twice")
     rounded_count = models.BigIntegerField(
-        default=0, help_text="readings that are told from another only by what their time has below a microsecond"
+        default=0, help_text="readings whose time equals another's after rounding to microseconds"
     )
     empty_count = models.BigIntegerField(default=0, help_text="cells without a value")
     rejected_count = models.BigIntegerField(default=0, help_text="input rows that could not be read")

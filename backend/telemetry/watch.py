@@ -100,7 +100,7 @@ class Lookout:
     def _wait(self, error: DatabaseError) -> None:
         if self._refused_at is None:
             self._refused_at = time.monotonic()
-            self._console.print(f"The database cannot be asked: {one_line(error)}. The job goes on, and so does this.")
+            self._console.print(f"Cannot query the database: {one_line(error)}. The job goes on; still watching.")
         elif time.monotonic() - self._refused_at > REFUSED_MAX_S:
             raise error
         connection.close()

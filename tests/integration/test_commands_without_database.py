@@ -63,5 +63,5 @@ def test_watching_goes_on_when_the_server_ends_the_session(batches_of: Callable[
     superuser_sql(f"SELECT pg_terminate_backend({pid}, 10000)")
     out = io.StringIO()
     assert watch_job(batch.job_id, Console(file=out, width=200))
-    assert out.getvalue().count("The database cannot be asked: ") == 1
+    assert out.getvalue().count("Cannot query the database: ") == 1
     assert f"job {batch.job_id} done" in out.getvalue()

@@ -19,7 +19,7 @@ class Migration(migrations.Migration):
                     "rounded_count",
                     models.BigIntegerField(
                         default=0,
-                        help_text="readings that are told from another only by what their time has below a microsecond",
+                        help_text="readings whose time equals another's after rounding to microseconds",
                     ),
                 )
             ],
