@@ -32,6 +32,8 @@ def client(make_stack: Callable[..., Stack]) -> Iterator[Client]:
         WEB_CONNECTIONS="128",
         WEB_REQUEST_TIMEOUT_S="5",
         WEB_CLIENT_IDLE_S="3",
+        INGEST_INPUT_GRACE_S="0",
+        INGEST_CLEAN_INTERVAL_S="1",
         INGEST_UPLOAD_IDLE_S="3",
     )
     manager = stack.start()
