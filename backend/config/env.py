@@ -243,6 +243,12 @@ class Ingest(Section):
     ingest_input_grace_s: WholeSeconds = Field(
         900, description="seconds for which the spool keeps an input after its job is done"
     )
+    ingest_rejects_max_bytes: Annotated[int, Field(ge=0)] = Field(
+        2**20, description="size of a batch's list of rejected rows; those beyond are counted and not listed"
+    )
+    ingest_rejects_keep_s: Annotated[int, Field(ge=3600)] = Field(
+        30 * 86_400, description="seconds for which the spool keeps the lists of rejected rows"
+    )
     ingest_upload_max_bytes: Annotated[int, Field(ge=1)] = Field(
         10 * 2**30, description="size of an upload, unpacked, above which it is refused"
     )

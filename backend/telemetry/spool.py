@@ -76,6 +76,12 @@ def is_spooled(location: str) -> bool:
     return location.startswith(SCHEME)
 
 
+def owner_of(location: str) -> str:
+    """Return whose a file of the spool is, as given to `writing`; empty: nobody's in particular, or no such file."""
+    folder = location.removeprefix(f"{SCHEME}{FILES}/").rpartition("/")[0]
+    return folder if location.startswith(f"{SCHEME}{FILES}/") else ""
+
+
 def locate(text: str) -> tuple[str, Source]:
     """Find a file that somebody names, by path or by URL; give its location for the ledger too.
 

@@ -50,7 +50,10 @@ def test_a_token_has_no_more_in_the_spool_than_its_quota(client: Client, sent: l
     assert (refused.status_code, refused["Content-Type"]) == (507, "application/problem+json")
     problem = refused.json()
     assert (problem["used_bytes"], problem["limit_bytes"]) == (len(CSV), 2 * len(CSV) - 1)
-    assert f"have {len(CSV)} bytes in the spool, allowed with this upload: {2 * len(CSV) - 1}" in problem["detail"]
+    assert (
+        f"have {len(CSV)} bytes in the spool, its rejects included; allowed with this upload: {2 * len(CSV) - 1}"
+        in problem["detail"]
+    )
     assert "try again when its jobs are done" in problem["detail"]
     assert refused["Retry-After"]
     assert (IngestJob.objects.count(), len(spooled())) == (1, 1)
@@ -61,6 +64,24 @@ def test_a_token_has_no_more_in_the_spool_than_its_quota(client: Client, sent: l
     settings.INGEST_INPUT_GRACE_S = 0
     clean_spool()
     assert len(spooled()) == 1
+    assert upload(client).status_code == 202
+
+
+def test_rejects_of_a_token_count_for_its_quota(client: Client, sent: list[int], settings: Settings) -> None:
+    settings.INGEST_INPUT_GRACE_S = 0
+    accepted = client.post(
+        "/api/ingest/?time=time&labels=device&values=load", CSV + b"x\n" * 20, content_type="text/csv"
+    )
+    load(IngestBatch.objects.get(job_id=sent[0]).pk)
+    clean_spool()
+    assert (accepted.status_code, spooled()) == (202, [])
+    used = rejects.used_bytes(str(ApiToken.objects.get().pk))
+    assert used == sum(entry.size_bytes for entry in spool.entries(rejects.FOLDER)) > 20 * 50
+    settings.INGEST_TOKEN_SPOOL_BYTES = used + len(CSV) - 1
+    refused = upload(client)
+    assert (refused.status_code, refused.json()["used_bytes"]) == (507, used)
+    assert upload(client_of("somebody else")).status_code == 202
+    settings.INGEST_TOKEN_SPOOL_BYTES += 1
     assert upload(client).status_code == 202
 
 
@@ -103,7 +124,9 @@ def test_of_two_uploads_at_once_the_last_to_be_completed_is_refused(client: Clie
             _write(iter([b"x" * 60]), quick, first)
         first.complete(quick.location)
         _write(iter([b"x" * 40]), slow, second)
-    with pytest.raises(Problem, match="have 60 bytes in the spool, allowed with this upload: 100"):
+    with pytest.raises(
+        Problem, match="have 60 bytes in the spool, its rejects included; allowed with this upload: 100"
+    ):
         second.complete(slow.location)
 
 
