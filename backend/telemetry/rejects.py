@@ -152,7 +152,7 @@ def _lines(batch: _Listed) -> Iterator[bytes]:
         with _open(batch) as file:
             yield from io.BufferedReader(file)
     except FileNotFoundError:
-        if not _is_expired(batch):
+        if not (_is_expired(batch) and spool.is_mounted()):
             raise
 
 

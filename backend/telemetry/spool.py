@@ -15,7 +15,7 @@ import pyarrow as pa
 from django.conf import settings
 from pyarrow import fs
 
-from telemetry.formats import BadInput, Source, StorageUnavailableError
+from telemetry.formats import SPOOL_MARKER, BadInput, Source, StorageUnavailableError, require_mounted
 from telemetry.unpacking import UnpackError, unpacked
 
 # Where a file in the spool is: this and its path there, since each machine may see the spool at another place.
@@ -69,6 +69,49 @@ def _filesystem_at(url: str) -> fs.SubTreeFileSystem:
     else:
         base, path = fs.LocalFileSystem(), url
     return fs.SubTreeFileSystem(path, base)
+
+
+def prepare() -> None:
+    """Make the spool's folder and its marker; an object store needs neither.
+
+    No request does this: the folder may be the mount point of a volume that is not mounted.
+
+    Raises:
+        StorageUnavailableError: the folder cannot be made or written to.
+    """
+    with _judging_errors():
+        spool = filesystem()
+        if _is_folder(spool):
+            root = Path(spool.base_path)
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (root / SPOOL_MARKER).touch()
+
+
+def is_mounted() -> bool:
+    """Return True if the spool's folder has its marker, or the spool is an object store."""
+    try:
+        _require_mounted(filesystem())
+    except StorageUnavailableError:
+        return False
+    return True
+
+
+def is_empty() -> bool:
+    """Return True if nothing is in the spool but its marker.
+
+    Raises:
+        StorageUnavailableError: the spool cannot be listed at present.
+    """
+    return all(entry.location == SCHEME + SPOOL_MARKER for entry in entries(""))
+
+
+def _require_mounted(spool: fs.SubTreeFileSystem) -> None:
+    if _is_folder(spool):
+        require_mounted(Path(spool.base_path))
+
+
+def _is_folder(spool: fs.SubTreeFileSystem) -> bool:
+    return isinstance(spool.base_fs, fs.LocalFileSystem)
 
 
 def is_spooled(location: str) -> bool:
@@ -130,12 +173,13 @@ def require_room(size_bytes: int = 0) -> None:
 
     Raises:
         SpoolFullError: there would be less.
+        StorageUnavailableError: the spool is not mounted.
     """
     with _judging_errors():
         spool = filesystem()
-        if not isinstance(spool.base_fs, fs.LocalFileSystem):
+        if not _is_folder(spool):
             return
-        _make_folder(spool, FILES)
+        _require_mounted(spool)
         disk = os.statvfs(spool.base_path)
     free_bytes = disk.f_bavail * disk.f_frsize
     if free_bytes - size_bytes < settings.INGEST_SPOOL_MIN_FREE_BYTES:
@@ -209,14 +253,14 @@ def _output(path: str, buffer_size: int | None = None) -> Iterator[pa.NativeFile
 
 
 def _make_folder(spool: fs.SubTreeFileSystem, path: str) -> None:
-    if isinstance(spool.base_fs, fs.LocalFileSystem):  # an object store has none
-        Path(spool.base_path).mkdir(mode=0o700, parents=True, exist_ok=True)
+    if _is_folder(spool):  # an object store has none
+        _require_mounted(spool)
         spool.create_dir(path, recursive=True)
 
 
 def _sync(spool: fs.SubTreeFileSystem, path: str) -> None:
     """Wait until a file, and its entry in its folder, would survive the loss of power."""
-    if not isinstance(spool.base_fs, fs.LocalFileSystem):
+    if not _is_folder(spool):
         return
     for name in (Path(spool.base_path) / path, (Path(spool.base_path) / path).parent):
         descriptor = os.open(name, os.O_RDONLY)
@@ -272,7 +316,9 @@ def exists(location: str) -> bool:
         StorageUnavailableError: the spool cannot be asked at present.
     """
     with _judging_errors():
-        return bool(filesystem().get_file_info(location.removeprefix(SCHEME)).type == fs.FileType.File)
+        spool = filesystem()
+        _require_mounted(spool)
+        return bool(spool.get_file_info(location.removeprefix(SCHEME)).type == fs.FileType.File)
 
 
 def entries(folder: str) -> Iterator[Entry]:
