@@ -88,10 +88,33 @@ class Quota:
 
 
 class Replay(Quota):
-    """Of an upload whose key is known: it is compared with the first one, and its file goes at once."""
+    """Of an upload whose key is known: it may write what the first one had, beside the quota, as its file goes at once.
+
+    More than that is another upload. Several at once share what is beside the quota.
+    """
+
+    def __init__(self, token: ApiToken, first_bytes: int) -> None:
+        super().__init__(token)
+        self._first_bytes = first_bytes
+        self._limit_bytes += first_bytes
+
+    def begin(self, declared_bytes: int) -> None:
+        """Look before the body is read; its length may be that of a compressed one, and tells nothing of the first's.
+
+        Raises:
+            Problem: 507.
+        """
+        self._look("")
+        self._require(0)
 
     def _require(self, size_bytes: int) -> None:
-        """Let it pass."""
+        if size_bytes > self._first_bytes:
+            raise Problem(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                f"Idempotency-Key came with another upload before, which had {self._first_bytes:,} bytes, unpacked; "
+                "a new upload needs a new key",
+            )
+        super()._require(size_bytes)
 
 
 class Turns:
