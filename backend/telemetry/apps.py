@@ -38,17 +38,18 @@ def _set_chunk_interval(*, using: str, **_: Any) -> None:
 
 
 def _prepare_spool(*, using: str, **_: Any) -> None:
-    """Prepare a spool that is new, or that has files of a version without a marker.
+    """Prepare a spool that is new, or that a version without a marker has used.
 
-    Where the ledger has files in the spool, and there are none, its volume may not be mounted; a person must look.
+    Where the ledger has files in the spool, and the folder was never used, its volume may not be mounted; a person must
+    look.
     """
     try:
         if spool.is_mounted():
             return
-        if spool.is_empty() and _has_spooled_files(using):
+        if not spool.was_used() and _has_spooled_files(using):
             logger.warning(
-                "%s has no files of the spool, and the ledger has; is its volume mounted? If this is the right folder, "
-                "run manage.py prepare_spool",
+                "the ledger has files in the spool, and %s was never used; is its volume mounted? If this is the right "
+                "folder, run manage.py prepare_spool",
                 settings.INGEST_SPOOL,
             )
             return

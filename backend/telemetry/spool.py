@@ -96,13 +96,14 @@ def is_mounted() -> bool:
     return True
 
 
-def is_empty() -> bool:
-    """Return True if nothing is in the spool but its marker.
+def was_used() -> bool:
+    """Return True if inputs were ever written to the spool's folder; the folder for them stays when they are removed.
 
     Raises:
-        StorageUnavailableError: the spool cannot be listed at present.
+        StorageUnavailableError: the spool cannot be asked at present.
     """
-    return all(entry.location == SCHEME + SPOOL_MARKER for entry in entries(""))
+    with _judging_errors():
+        return bool(filesystem().get_file_info(FILES).type == fs.FileType.Directory)
 
 
 def _require_mounted(spool: fs.SubTreeFileSystem) -> None:

@@ -219,11 +219,13 @@ def test_migrate_prepares_a_spool_that_is_new(tmp_path: Path, settings: Settings
 
 
 @pytest.mark.usefixtures("sent")
-def test_migrate_prepares_a_spool_that_has_files_and_no_marker(tmp_path: Path, folder: Path) -> None:
+def test_migrate_prepares_a_spool_that_was_used_and_has_no_marker(tmp_path: Path, folder: Path) -> None:
     batch = enqueue(tmp_path / "a.csv", into_spool=True)
+    load_batch(batch.pk)
+    spool.discard(batch.file.location)
     (folder / ".poolhouse-spool").unlink()
     run("migrate", "--verbosity", "0")
-    assert_loads(batch)
+    enqueue(tmp_path / "a.csv", into_spool=True)
 
 
 @pytest.mark.usefixtures("sent")
