@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from django.db import IntegrityError
+from django.db.models import Sum
 from django.http import HttpRequest
 
 from api.models import ApiToken, KeyedUpload, TokenJob
@@ -31,9 +32,11 @@ def key_of(request: HttpRequest) -> str | None:
     return key
 
 
-def is_known(token: ApiToken, key: str) -> bool:
-    """Say whether an upload with that key has been taken before."""
-    return KeyedUpload.objects.filter(token=token, key=key).exists()
+def first_size_bytes(token: ApiToken, key: str | None) -> int | None:
+    """Return the size, unpacked, of the upload that came with a key before; None if there was none."""
+    first = KeyedUpload.objects.filter(token=token, key=key) if key is not None else KeyedUpload.objects.none()
+    size_bytes: int | None = first.aggregate(size=Sum("job__files__size_bytes"))["size"]
+    return size_bytes
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,8 @@ UPLOAD: dict[str, Any] = {
 REJECTS: dict[str, Any] = {
     "responses": {
         200: {
-            "description": "an object a line, with file, line, column, reason, detail and raw",
+            "description": "an object a line, with file, line, column, reason, detail and raw; for the rows of a batch "
+            "that are counted and not listed, one with file, unlisted_rows and detail",
             "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
         }
     }

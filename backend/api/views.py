@@ -61,10 +61,10 @@ def ingest(request: HttpRequest, parameters: Query[Parameters], response: HttpRe
     body = declared(request)
     columns = _columns(parameters, body.charset)
     key = keys.key_of(request)
-    is_replay = key is not None and keys.is_known(token, key)
-    if not is_replay:
+    first_bytes = keys.first_size_bytes(token, key)
+    if first_bytes is None:
         _require_room()
-    quota = Replay(token) if is_replay else Quota(token)
+    quota = Quota(token) if first_bytes is None else Replay(token, first_bytes)
     with turns.taken():
         connection.close()  # back to its pool: an upload may take minutes, and needs no database meanwhile
         received = receive(request, body, quota)

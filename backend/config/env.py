@@ -243,12 +243,19 @@ class Ingest(Section):
     ingest_input_grace_s: WholeSeconds = Field(
         900, description="seconds for which the spool keeps an input after its job is done"
     )
+    ingest_rejects_max_bytes: Annotated[int, Field(ge=0)] = Field(
+        2**20, description="size of a batch's list of rejected rows; those beyond are counted and not listed"
+    )
+    ingest_rejects_keep_s: Annotated[int, Field(ge=3600)] = Field(
+        30 * 86_400, description="seconds for which the spool keeps the lists of rejected rows"
+    )
     ingest_upload_max_bytes: Annotated[int, Field(ge=1)] = Field(
         10 * 2**30, description="size of an upload, unpacked, above which it is refused"
     )
     ingest_upload_idle_s: AtLeastOne = Field(60, description="an upload whose client is silent for longer is cut off")
     ingest_upload_min_bytes_per_s: Annotated[int, Field(ge=1)] = Field(
-        16_384, description="an upload that is slower for INGEST_UPLOAD_IDLE_S, pauses made up for, is cut off"
+        16_384,
+        description="average rate of an upload below which it is cut off once it has lagged by INGEST_UPLOAD_IDLE_S",
     )
     ingest_upload_max_s: AtLeastOneSecond = Field(14_400, description="an upload that takes longer is cut off")
     ingest_token_spool_bytes: Annotated[int, Field(ge=1)] = Field(
@@ -298,7 +305,9 @@ class Web(Section):
     web_processes: AtLeastOne = 2
     web_threads: AtLeastOne = Field(8, description="threads of each process: requests it serves at once")
     web_upload_threads: AtLeastOne | None = Field(
-        None, description="of these, how many may have an upload at once; empty: half of them"
+        None,
+        description="of these, how many may have an upload at once: fewer than all, unless there is one; empty: half "
+        "of them",
     )
     web_connections: Annotated[int, Field(ge=64, le=10_000)] = Field(
         512, description="connections of each process; above, those without a request are closed, the oldest first"
@@ -313,15 +322,16 @@ class Web(Section):
         20.0, gt=0, description="a client that takes nothing of its answer for longer is cut off"
     )
     web_client_bytes_per_s: Annotated[int, Field(ge=1)] = Field(
-        16_384, description="a client that is slower for WEB_CLIENT_IDLE_S, pauses made up for, is cut off"
+        16_384, description="average rate below which a client is cut off once it has lagged by WEB_CLIENT_IDLE_S"
     )
 
     @model_validator(mode="after")
     def _leave_threads_for_others(self) -> Self:
-        if self.web_upload_threads is not None and self.web_upload_threads > self.web_threads:
+        most = max(1, self.web_threads - 1)
+        if self.web_upload_threads is not None and self.web_upload_threads > most:
             raise ValueError(
-                f"WEB_UPLOAD_THREADS={self.web_upload_threads}: it must not be more than {self.web_threads} "
-                "(WEB_THREADS)"
+                f"WEB_UPLOAD_THREADS={self.web_upload_threads}: it must not be more than {most}, so that WEB_THREADS="
+                f"{self.web_threads} has threads for other requests"
             )
         return self
 

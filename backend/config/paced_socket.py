@@ -24,7 +24,7 @@ class Pace:
         self.left_s = min(self.idle_s, self.left_s - waited_s + size_bytes / self.bytes_per_s)
 
     def __str__(self) -> str:
-        return f"more than {self.idle_s:g} s of waiting for it, at less than {self.bytes_per_s:,} bytes/s"
+        return f"it has lagged behind {self.bytes_per_s:,} bytes/s by more than {self.idle_s:g} s"
 
 
 class SlowClientError(ConnectionResetError):

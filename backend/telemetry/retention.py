@@ -1,6 +1,7 @@
 """How long files stay in the spool.
 
-An input stays until its job has been done for a while, a file of rejects as long as its job is on record.
+An input stays until its job has been done for a while, a file of rejects for INGEST_REJECTS_KEEP_S or until its job is
+deleted.
 """
 
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ LOOKED_UP_AT_ONCE = 1000
 
 
 def removable(older_than: timedelta, *, given_up: bool = False) -> Iterator[Entry]:
-    """Find what nobody needs any more in the spool: inputs of finished jobs, and files that belong to no job.
+    """Find what nobody needs any more in the spool: inputs of finished jobs, old rejects, and files of no job.
 
     An input of a job that is done is kept for INGEST_INPUT_GRACE_S: after a failover to a replica that lags behind, the
     ledger may have its batches as queued again.
@@ -45,7 +46,8 @@ def removable(older_than: timedelta, *, given_up: bool = False) -> Iterator[Entr
             )
         )
         for entry in entries:
-            if entry.changed_at < now - older_than and job_ids[entry.location] not in recorded_jobs:
+            is_orphan = entry.changed_at < now - older_than and job_ids[entry.location] not in recorded_jobs
+            if is_orphan or entry.changed_at < rejects.expired_before():
                 yield entry
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from django.conf import settings
 from pyarrow import fs
 
-from telemetry.formats import BadInput, Source, StorageUnavailableError
+from telemetry.formats import SPOOL_MARKER, BadInput, Source, StorageUnavailableError, require_mounted
 from telemetry.unpacking import UnpackError, unpacked
 
 # Where a file in the spool is: this and its path there, since each machine may see the spool at another place.
@@ -71,9 +71,59 @@ def _filesystem_at(url: str) -> fs.SubTreeFileSystem:
     return fs.SubTreeFileSystem(path, base)
 
 
+def prepare() -> None:
+    """Make the spool's folder and its marker; an object store needs neither.
+
+    No request does this: the folder may be the mount point of a volume that is not mounted.
+
+    Raises:
+        StorageUnavailableError: the folder cannot be made or written to.
+    """
+    with _judging_errors():
+        spool = filesystem()
+        if _is_folder(spool):
+            root = Path(spool.base_path)
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (root / SPOOL_MARKER).touch()
+
+
+def is_mounted() -> bool:
+    """Return True if the spool's folder has its marker, or the spool is an object store."""
+    try:
+        _require_mounted(filesystem())
+    except StorageUnavailableError:
+        return False
+    return True
+
+
+def was_used() -> bool:
+    """Return True if inputs were ever written to the spool's folder; the folder for them stays when they are removed.
+
+    Raises:
+        StorageUnavailableError: the spool cannot be asked at present.
+    """
+    with _judging_errors():
+        return bool(filesystem().get_file_info(FILES).type == fs.FileType.Directory)
+
+
+def _require_mounted(spool: fs.SubTreeFileSystem) -> None:
+    if _is_folder(spool):
+        require_mounted(Path(spool.base_path))
+
+
+def _is_folder(spool: fs.SubTreeFileSystem) -> bool:
+    return isinstance(spool.base_fs, fs.LocalFileSystem)
+
+
 def is_spooled(location: str) -> bool:
     """Say whether a file is in the spool, and so ours to remove."""
     return location.startswith(SCHEME)
+
+
+def owner_of(location: str) -> str:
+    """Return whose a file of the spool is, as given to `writing`; empty: nobody's in particular, or no such file."""
+    folder = location.removeprefix(f"{SCHEME}{FILES}/").rpartition("/")[0]
+    return folder if location.startswith(f"{SCHEME}{FILES}/") else ""
 
 
 def locate(text: str) -> tuple[str, Source]:
@@ -124,12 +174,13 @@ def require_room(size_bytes: int = 0) -> None:
 
     Raises:
         SpoolFullError: there would be less.
+        StorageUnavailableError: the spool is not mounted.
     """
     with _judging_errors():
         spool = filesystem()
-        if not isinstance(spool.base_fs, fs.LocalFileSystem):
+        if not _is_folder(spool):
             return
-        _make_folder(spool, FILES)
+        _require_mounted(spool)
         disk = os.statvfs(spool.base_path)
     free_bytes = disk.f_bavail * disk.f_frsize
     if free_bytes - size_bytes < settings.INGEST_SPOOL_MIN_FREE_BYTES:
@@ -203,14 +254,14 @@ def _output(path: str, buffer_size: int | None = None) -> Iterator[pa.NativeFile
 
 
 def _make_folder(spool: fs.SubTreeFileSystem, path: str) -> None:
-    if isinstance(spool.base_fs, fs.LocalFileSystem):  # an object store has none
-        Path(spool.base_path).mkdir(mode=0o700, parents=True, exist_ok=True)
+    if _is_folder(spool):  # an object store has none
+        _require_mounted(spool)
         spool.create_dir(path, recursive=True)
 
 
 def _sync(spool: fs.SubTreeFileSystem, path: str) -> None:
     """Wait until a file, and its entry in its folder, would survive the loss of power."""
-    if not isinstance(spool.base_fs, fs.LocalFileSystem):
+    if not _is_folder(spool):
         return
     for name in (Path(spool.base_path) / path, (Path(spool.base_path) / path).parent):
         descriptor = os.open(name, os.O_RDONLY)
@@ -266,7 +317,9 @@ def exists(location: str) -> bool:
         StorageUnavailableError: the spool cannot be asked at present.
     """
     with _judging_errors():
-        return bool(filesystem().get_file_info(location.removeprefix(SCHEME)).type == fs.FileType.File)
+        spool = filesystem()
+        _require_mounted(spool)
+        return bool(spool.get_file_info(location.removeprefix(SCHEME)).type == fs.FileType.File)
 
 
 def entries(folder: str) -> Iterator[Entry]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
@@ -14,6 +15,7 @@ import pytest
 from config.env import CHECKOUT, Queue, read
 from sandbox.servers import Place
 from sandbox.stack import Stack
+from telemetry.formats import SPOOL_MARKER
 from tests.conftest import DEADLINE_S
 from tests.plugin import free_ports, superuser_sql
 
@@ -41,6 +43,12 @@ class Running:
         with urlopen(f"{self.stack.address}{path}", timeout=DEADLINE_S) as answer:
             document: dict[str, Any] = json.load(answer)
             return document
+
+
+def prepared_spool(folder: Path) -> None:
+    """Make a spool as migrate does; a copy of a migrated database needs no migration."""
+    folder.mkdir(exist_ok=True)
+    (folder / SPOOL_MARKER).touch()
 
 
 def manage(stack: Stack, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
@@ -90,6 +98,7 @@ def make_stack(template_database: str, tmp_path_factory: pytest.TempPathFactory)
             "DB_CONN_MAX_AGE": "3600",
             **variables,
         }
+        prepared_spool(Path(settings["INGEST_SPOOL"]))
         return Stack(folder, port, broker_url, settings)
 
     yield make

@@ -14,6 +14,7 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from poolhouse.conf import options
+from telemetry import spool
 from telemetry.chunks import forget_chunk_facts
 from telemetry.formats import Columns
 from telemetry.inputs import Inputs, open_input
@@ -72,6 +73,7 @@ def configure(settings: Settings) -> Iterator[Callable[..., None]]:
 def own_spool(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> None:
     """A spool of the test's own, and empty."""
     settings.INGEST_SPOOL = str(tmp_path_factory.mktemp("spool"))
+    spool.prepare()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from django.db import connection
 from rich.console import Console
 
 from config.env import CHECKOUT
+from telemetry.formats import SPOOL_MARKER
 from telemetry.models import IngestBatch
 from telemetry.watch import watch_job
 from tests.plugin import superuser_sql
@@ -37,6 +38,7 @@ def test_a_command_without_its_server_ends_with_a_line(tmp_path: Path, command: 
     left = tmp_path / "spool/files/left.csv"  # something to look up
     left.parent.mkdir(parents=True)
     left.touch()
+    (tmp_path / "spool" / SPOOL_MARKER).touch()
     words = [word.format(csv=tmp_path / "readings.csv") for word in command]
     answer = subprocess.run(
         [sys.executable, str(CHECKOUT / "backend/manage.py"), *words],

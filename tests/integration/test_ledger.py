@@ -15,7 +15,7 @@ from pytest_django import Settings
 
 from config.env import Database, read
 from sandbox.isolation import connect
-from telemetry import ledger, rejects
+from telemetry import ledger, rejects, spool
 from telemetry.cancellation import cancel_job
 from telemetry.formats import BadInput, Columns
 from telemetry.inputs import Inputs, open_input
@@ -214,6 +214,7 @@ def test_a_spool_that_cannot_be_written_to_is_the_error_that_is_seen(
     occupied.mkdir()
     (occupied / "rejects").write_text("a file where the folder belongs")
     settings.INGEST_SPOOL = str(occupied)
+    spool.prepare()
     with pytest.raises(OSError, match="rejects"):
         load(batch.pk)
     assert (fresh(batch).state, Reading.objects.count()) == ("queued", 0)

@@ -1,5 +1,6 @@
 """From a recorded batch to readings, on the real server."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,14 +9,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from django.db import OperationalError, connection, connections, transaction
+from django.test import Client
+from pytest_django.fixtures import Settings
 
-from telemetry import rejects
+from api.tokens import create_token
+from telemetry import rejects, spool
 from telemetry.formats import Columns
 from telemetry.inputs import Inputs, open_input
 from telemetry.intake import create_job
 from telemetry.models import IngestBatch, IngestJob, Reading, Series
 from telemetry.queries import job_progress, reject_counts
-from tests.integration.conftest import COLUMNS, NOTHING_WAITS, claimed_by_another_worker, long_ago
+from tests.integration.conftest import COLUMNS, NOTHING_WAITS, claimed_by_another_worker, long_ago, run
 from worker import loader
 from worker.loader import load
 from worker.tasks import load_batch, resend_unfinished
@@ -89,6 +93,52 @@ def test_a_bad_row_is_kept_and_the_rest_of_its_batch_is_loaded(batches_of: MakeB
         {"rows": 1, "reason": "unreadable number", "column": "load"},
         {"rows": 1, "reason": "unreadable time", "column": "time"},
     ]
+
+
+def test_a_batch_of_nothing_but_rubbish_lists_a_bounded_part_of_it(
+    batches_of: MakeBatches, settings: Settings, client: Client
+) -> None:
+    settings.INGEST_REJECTS_MAX_BYTES = 1000
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2", *["x"] * 400, "2024-05-01T01:00Z,a,3,4", batch_rows=1000)
+    load(batch.pk)
+    batch.refresh_from_db()
+    assert (batch.inserted_count, batch.rejected_count) == (4, 400)
+    assert sum(count["rows"] for count in reject_counts(batch.job_id)) == 400
+    *listed, others = rejects.read(batch.job_id)
+    assert [reject["line"] for reject in listed] == list(range(3, 3 + len(listed)))
+    assert {reject["file"] for reject in listed} == {batch.file.name}
+    assert 0 < len(listed) < 400
+    assert (others["file"], others["unlisted_rows"]) == (batch.file.name, 400 - len(listed))
+    assert sum(entry.size_bytes for entry in spool.entries(rejects.FOLDER)) <= 1000
+    assert f"{400 - len(listed)} more rows of a batch were rejected" in run(
+        "ingest_status", str(batch.job_id), "--rejects"
+    )
+    answer = client.get(
+        f"/api/jobs/{batch.job_id}/rejects/", headers={"Authorization": f"Bearer {create_token('tests')}"}
+    )
+    assert [json.loads(line) for line in b"".join(answer).splitlines()] == [*listed, others]
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 1])
+def test_the_first_rejected_row_is_always_listed(batches_of: MakeBatches, settings: Settings, limit_bytes: int) -> None:
+    settings.INGEST_REJECTS_MAX_BYTES = limit_bytes
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2", "x", "y")
+    load(batch.pk)
+    first, others = rejects.read(batch.job_id)
+    assert (first["raw"], others["unlisted_rows"]) == ("x", 1)
+
+
+def test_rejects_that_were_kept_long_enough_are_counted_still(batches_of: MakeBatches, settings: Settings) -> None:
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,2", "x", "y")
+    load(batch.pk)
+    run("clean_spool", "--older-than", "0")
+    assert len(list(rejects.read(batch.job_id))) == 2
+    settings.INGEST_REJECTS_KEEP_S = 0
+    run("clean_spool")
+    assert [reject["unlisted_rows"] for reject in rejects.read(batch.job_id)] == [2]
+    settings.INGEST_REJECTS_KEEP_S = 3600
+    with pytest.raises(FileNotFoundError):
+        list(rejects.read(batch.job_id))
 
 
 def test_a_file_that_is_gone_fails_the_batch_with_the_reason(batches_of: MakeBatches) -> None:

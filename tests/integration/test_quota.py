@@ -14,7 +14,7 @@ from pytest_django.fixtures import Settings
 
 from api.models import ApiToken, TokenJob
 from api.problems import Problem
-from api.quota import Quota
+from api.quota import Quota, Replay
 from api.tokens import create_token
 from api.uploads import _write
 from telemetry import rejects, spool
@@ -50,7 +50,10 @@ def test_a_token_has_no_more_in_the_spool_than_its_quota(client: Client, sent: l
     assert (refused.status_code, refused["Content-Type"]) == (507, "application/problem+json")
     problem = refused.json()
     assert (problem["used_bytes"], problem["limit_bytes"]) == (len(CSV), 2 * len(CSV) - 1)
-    assert f"have {len(CSV)} bytes in the spool, allowed with this upload: {2 * len(CSV) - 1}" in problem["detail"]
+    assert (
+        f"have {len(CSV)} bytes in the spool, its rejects included; allowed with this upload: {2 * len(CSV) - 1}"
+        in problem["detail"]
+    )
     assert "try again when its jobs are done" in problem["detail"]
     assert refused["Retry-After"]
     assert (IngestJob.objects.count(), len(spooled())) == (1, 1)
@@ -64,12 +67,76 @@ def test_a_token_has_no_more_in_the_spool_than_its_quota(client: Client, sent: l
     assert upload(client).status_code == 202
 
 
+def test_rejects_of_a_token_count_for_its_quota(client: Client, sent: list[int], settings: Settings) -> None:
+    settings.INGEST_INPUT_GRACE_S = 0
+    accepted = client.post(
+        "/api/ingest/?time=time&labels=device&values=load", CSV + b"x\n" * 20, content_type="text/csv"
+    )
+    load(IngestBatch.objects.get(job_id=sent[0]).pk)
+    clean_spool()
+    assert (accepted.status_code, spooled()) == (202, [])
+    used = rejects.used_bytes(str(ApiToken.objects.get().pk))
+    assert used == sum(entry.size_bytes for entry in spool.entries(rejects.FOLDER)) > 20 * 50
+    settings.INGEST_TOKEN_SPOOL_BYTES = used + len(CSV) - 1
+    refused = upload(client)
+    assert (refused.status_code, refused.json()["used_bytes"]) == (507, used)
+    assert upload(client_of("somebody else")).status_code == 202
+    settings.INGEST_TOKEN_SPOOL_BYTES += 1
+    assert upload(client).status_code == 202
+
+
 def test_a_repetition_needs_no_quota(client: Client, sent: list[int], settings: Settings) -> None:
     settings.INGEST_TOKEN_SPOOL_BYTES = 2 * len(CSV) - 1
     first = upload(client, Idempotency_Key="once")
     again = upload(client, Idempotency_Key="once")
     assert (again.status_code, again["Location"]) == (202, first["Location"])
     assert len(spooled()) == 1
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_another_body_with_a_known_key_is_refused_before_it_is_written(
+    client: Client, sent: list[int], settings: Settings, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.INGEST_TOKEN_SPOOL_BYTES = len(CSV)
+    assert upload(client, Idempotency_Key="once").status_code == 202
+    written = []
+    whole_complete = Quota.complete
+
+    def note(self: Quota, location: str) -> None:
+        written.append(location)
+        whole_complete(self, location)
+
+    monkeypatch.setattr(Quota, "complete", note)
+    other = CSV + b"2024-05-01T03:00Z,a,4\n" * 1000
+    refused = client.post(
+        "/api/ingest/?time=time&labels=device&values=load",
+        gzip.compress(other) if encoding == "gzip" else other,
+        content_type="text/csv",
+        headers={"Content-Encoding": encoding, "Idempotency-Key": "once"},
+    )
+    assert (refused.status_code, written, len(spooled())) == (422, [], 1)
+    assert f"another upload before, which had {len(CSV)} bytes, unpacked" in refused.json()["detail"]
+
+
+def test_repetitions_at_once_share_what_is_beside_the_quota(client: Client, settings: Settings) -> None:
+    settings.INGEST_TOKEN_SPOOL_BYTES = 100
+    owner = str(ApiToken.objects.get().pk)
+    with spool.writing(".csv", owner) as recorded:
+        recorded.sink.write(b"x" * 100)
+    first, second = (Replay(ApiToken.objects.get(), 100) for _ in range(2))
+    first.begin(100)
+    with spool.writing(".csv", owner) as quick:
+        _write(iter([b"x" * 100]), quick, first)
+    first.complete(quick.location)
+    second.begin(100)
+    with pytest.raises(Problem, match="have 200 bytes in the spool"), spool.writing(".csv", owner) as slow:
+        _write(iter([b"x" * 10]), slow, second)
+    spool.discard(quick.location)
+    second = Replay(ApiToken.objects.get(), 100)
+    second.begin(100)
+    with spool.writing(".csv", owner) as slow:
+        _write(iter([b"x" * 100]), slow, second)
+    second.complete(slow.location)
 
 
 def test_an_upload_that_is_larger_than_the_quota_is_too_large(client: Client, settings: Settings) -> None:
@@ -103,7 +170,9 @@ def test_of_two_uploads_at_once_the_last_to_be_completed_is_refused(client: Clie
             _write(iter([b"x" * 60]), quick, first)
         first.complete(quick.location)
         _write(iter([b"x" * 40]), slow, second)
-    with pytest.raises(Problem, match="have 60 bytes in the spool, allowed with this upload: 100"):
+    with pytest.raises(
+        Problem, match="have 60 bytes in the spool, its rejects included; allowed with this upload: 100"
+    ):
         second.complete(slow.location)
 
 

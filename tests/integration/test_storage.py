@@ -99,6 +99,7 @@ def store(settings: Settings) -> Iterator[Store]:
 def folder(tmp_path: Path, settings: Settings) -> Path:
     """A folder with the spool in it."""
     settings.INGEST_SPOOL = str(tmp_path / "volume" / "spool")
+    spool.prepare()
     return tmp_path / "volume" / "spool"
 
 
@@ -184,6 +185,57 @@ def test_a_batch_waits_for_a_spool_that_is_not_mounted(tmp_path: Path, folder: P
     shutil.rmtree(folder.parent)
     aside.rename(folder.parent)
     assert_loads(batch)
+
+
+@pytest.mark.usefixtures("sent")
+@pytest.mark.parametrize("has_mount_point", [True, False])
+def test_nothing_is_written_to_a_spool_that_is_not_mounted(tmp_path: Path, folder: Path, has_mount_point: bool) -> None:
+    batch = enqueue(tmp_path / "a.csv", ROWS + BAD_ROW, into_spool=True)
+    outside = enqueue(tmp_path / "b.csv", ROWS + BAD_ROW)
+    aside = folder.rename(tmp_path / "aside")
+    if has_mount_point:
+        folder.mkdir()
+    client = Client(headers={"Authorization": f"Bearer {create_token('tests')}"})
+    response = client.post(ADDRESS, ROWS.encode(), content_type="text/csv")
+    assert (response.status_code, response["Retry-After"]) == (503, "30")
+    with pytest.raises(CommandError, match=r"has no file \.poolhouse-spool; is its volume mounted\?"):
+        run("enqueue_ingest", str(tmp_path / "a.csv"), *OPTIONS, "--spool")
+    assert_waits(outside)  # its rejects cannot be written
+    assert_waits(batch)
+    assert ".poolhouse-spool" in batch.error
+    run("migrate", "--verbosity", "0")
+    assert list(folder.glob("**/*")) == [], "what is written here disappears when the volume is mounted"
+    if has_mount_point:
+        folder.rmdir()
+    aside.rename(folder)
+    assert_loads(batch)
+
+
+@pytest.mark.usefixtures("sent")
+def test_migrate_prepares_a_spool_that_is_new(tmp_path: Path, settings: Settings) -> None:
+    settings.INGEST_SPOOL = str(tmp_path / "var" / "spool")
+    run("migrate", "--verbosity", "0")
+    enqueue(tmp_path / "a.csv", into_spool=True)
+
+
+@pytest.mark.usefixtures("sent")
+def test_migrate_prepares_a_spool_that_was_used_and_has_no_marker(tmp_path: Path, folder: Path) -> None:
+    batch = enqueue(tmp_path / "a.csv", into_spool=True)
+    load_batch(batch.pk)
+    spool.discard(batch.file.location)
+    (folder / ".poolhouse-spool").unlink()
+    run("migrate", "--verbosity", "0")
+    enqueue(tmp_path / "a.csv", into_spool=True)
+
+
+@pytest.mark.usefixtures("sent")
+def test_prepare_spool_makes_what_migrate_dares_not(tmp_path: Path, folder: Path) -> None:
+    enqueue(tmp_path / "a.csv", into_spool=True)
+    shutil.rmtree(folder)
+    run("migrate", "--verbosity", "0")
+    assert not spool.is_mounted()
+    run("prepare_spool")
+    enqueue(tmp_path / "a.csv", into_spool=True)
 
 
 @pytest.mark.usefixtures("sent")

@@ -390,6 +390,16 @@ def test_probes_name_a_host_that_django_answers_to() -> None:
             assert probe["port"] in ("http", int(environment_of(web)["WEB_PORT"]))
 
 
+def test_migrate_sees_the_spool_of_web_and_worker() -> None:
+    claims = {"name": "data", "persistentVolumeClaim": {"claimName": "poolhouse-data"}}
+    for document, name in ((find("Job", "poolhouse-migrate"), "migrate"), (WEB, "web"), (WORKER, "worker")):
+        assert claims in pod_of(document)["volumes"]
+        assert {"name": "data", "mountPath": "/data"} in container_of(document, name)["volumeMounts"]
+    services = yaml.safe_load((CHECKOUT / "docker-compose.dev.yml").read_text())["services"]
+    for name in ("migrate", "backend", "worker"):
+        assert "data:/data" in services[name]["volumes"]
+
+
 def test_the_volume_has_room_for_more_than_one_token(deployed: Deploy) -> None:
     deployed(container_of(WEB, "web"))
     asked = find("PersistentVolumeClaim", "poolhouse-data")["spec"]["resources"]["requests"]["storage"]

@@ -153,8 +153,17 @@ def test_settings_of_uploads_go_together(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("WEB_THREADS", "1")
     assert read(Web).uploads_at_once == 1
     monkeypatch.setenv("WEB_UPLOAD_THREADS", "2")
-    with pytest.raises(BadEnvironment, match=r"WEB_UPLOAD_THREADS=2: it must not be more than 1 \(WEB_THREADS\)"):
+    with pytest.raises(
+        BadEnvironment, match=r"WEB_UPLOAD_THREADS=2: it must not be more than 1, so that WEB_THREADS=1"
+    ):
         read(Web)
+    monkeypatch.setenv("WEB_THREADS", "2")
+    with pytest.raises(
+        BadEnvironment, match=r"WEB_UPLOAD_THREADS=2: it must not be more than 1, so that WEB_THREADS=2"
+    ):
+        read(Web)
+    monkeypatch.setenv("WEB_UPLOAD_THREADS", "1")
+    assert read(Web).uploads_at_once == 1
     monkeypatch.setenv("INGEST_CLEAN_AGE_S", "14400")
     with pytest.raises(BadEnvironment, match=r"INGEST_CLEAN_AGE_S=14400: it must be more than 14400"):
         read(Ingest)

@@ -276,7 +276,7 @@ def _orphans(found: Found) -> Iterator[Problem]:
     jobs = {str(batch.job_id) for batch in found.batches}
     for location in sorted(found.spooled):
         if location.startswith(REJECTS):
-            if location.removeprefix(REJECTS).partition("/")[0] not in jobs:
+            if location.split("/")[-2] not in jobs:
                 yield Problem("orphan", location, "rejects of no job")
         elif location not in needed:
             yield Problem("orphan", location, "nothing that waits needs it")

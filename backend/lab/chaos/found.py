@@ -111,4 +111,4 @@ def _readings(system: System) -> tuple[dict[str, frozenset[int]], dict[str, list
 def _rejects(address: str, token: str) -> list[Reject]:
     request = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"})  # noqa: S310 - our own address
     with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_S) as answer:  # noqa: S310 - our own address
-        return [Reject(line["line"], line["raw"]) for line in map(json.loads, answer)]
+        return [Reject(line["line"], line["raw"]) for line in map(json.loads, answer) if "line" in line]

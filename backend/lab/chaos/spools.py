@@ -16,6 +16,7 @@ from pyarrow import fs
 from lab.chaos.mounts import Disk, disk
 from lab.chaos.relay import HOST, Relay, relay
 from lab.chaos.system import quiet_ports
+from telemetry.formats import SPOOL_MARKER
 
 DISK_BYTES = 96 << 20
 START_TIMEOUT_S = 120
@@ -38,7 +39,8 @@ class Spool:
     def locations(self) -> frozenset[str]:
         """Return every file that is in it, as the ledger names it."""
         found = self.direct.get_file_info(fs.FileSelector("", allow_not_found=True, recursive=True))
-        return frozenset(LOCATION + info.path for info in found if info.type == fs.FileType.File)
+        files = {info.path for info in found if info.type == fs.FileType.File}
+        return frozenset(LOCATION + path for path in files - {SPOOL_MARKER})
 
 
 @contextmanager

@@ -5,11 +5,20 @@ from dataclasses import dataclass
 from telemetry.formats import arrow, csv, ndjson, parquet
 from telemetry.formats.base import Columns, Format, Parsed, Slice, TextFormat
 from telemetry.formats.faults import Fault, Reject
-from telemetry.formats.source import BadInput, MissingFileError, Source, Stamp, StorageUnavailableError
+from telemetry.formats.source import (
+    SPOOL_MARKER,
+    BadInput,
+    MissingFileError,
+    Source,
+    Stamp,
+    StorageUnavailableError,
+    require_mounted,
+)
 from telemetry.formats.times import TimeFormat
 
 __all__ = [
     "FORMATS",
+    "SPOOL_MARKER",
     "BadInput",
     "Columns",
     "Fault",
@@ -26,6 +35,7 @@ __all__ = [
     "Written",
     "by_name",
     "recognise",
+    "require_mounted",
 ]
 
 FORMATS: tuple[Format, ...] = (csv.FORMAT, ndjson.FORMAT, parquet.FORMAT, arrow.FORMAT)

@@ -25,6 +25,8 @@ PERMANENT_STORE_ERROR = re.compile(
 )
 
 IS_IT_MOUNTED = "is its volume mounted?"
+# An empty file in the root of a spool that is a folder. The mount point of a volume that is not mounted has none.
+SPOOL_MARKER = ".poolhouse-spool"
 
 
 class BadInput(Exception):
@@ -44,6 +46,24 @@ class StorageUnavailableError(OSError):
     def __init__(self, file: object, problem: str, errno: int | None = None) -> None:
         super().__init__(f"{file}: {problem}")
         self.errno = errno
+
+
+def require_mounted(spool: Path) -> None:
+    """Refuse a spool's folder without its marker: it does not exist, or it is where a volume is to be mounted.
+
+    Raises:
+        StorageUnavailableError: the marker is not there, or cannot be looked up.
+    """
+    try:
+        (spool / SPOOL_MARKER).stat()
+    except FileNotFoundError:
+        raise StorageUnavailableError(
+            "the spool",
+            f"{spool} has no file {SPOOL_MARKER}; {IS_IT_MOUNTED} If this is the right folder, manage.py prepare_spool "
+            "makes the file",
+        ) from None
+    except OSError as error:
+        raise StorageUnavailableError("the spool", _reason(error), error.errno) from error
 
 
 @dataclass(frozen=True)
@@ -166,8 +186,11 @@ class Source:
 
     def _missing(self) -> BadInput | OSError:
         missing = os.strerror(ENOENT).lower()
-        if self.is_spooled and self._is_local and not self._folder.is_dir():
-            return StorageUnavailableError(self, f"{missing}; the spool has no folder {self._folder}; {IS_IT_MOUNTED}")
+        if self.is_spooled and self._is_local:
+            try:
+                require_mounted(Path(self.filesystem.base_path))
+            except StorageUnavailableError as error:
+                return StorageUnavailableError(self, f"{missing}; {error}", ENOENT)
         return MissingFileError(self, missing)
 
     def _folder_is_empty(self) -> bool:

@@ -109,5 +109,7 @@ def _retry_line(retry: dict[str, Any]) -> str:
 
 
 def _reject_line(reject: dict[str, Any]) -> str:
+    if "unlisted_rows" in reject:
+        return f"{reject['file']}: {reject['detail']}"
     column = f" column {reject['column']!r}:" if reject["column"] else ""
     return f"{reject['file']}:{reject['line']}:{column} {reject['detail']}"
