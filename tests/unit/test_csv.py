@@ -329,6 +329,22 @@ def test_memory_holds_a_piece_whatever_is_in_it(file: Path, line: bytes, monkeyp
     assert peak_bytes(file) < 1.5 * few
 
 
+def test_cells_that_a_row_has_too_many_are_counted_and_not_held(file: Path) -> None:
+    file.write_bytes(HEADER + GOOD + b"12," * 400_000 + b"\n" + b'"12",' * 10 + b"\n" + GOOD)
+    assert peak_bytes(file) < 16 << 20
+    parsed = read_all(file, 10)
+    problems = [(3, "", "400001 cells, the header has 4"), (4, "", "11 cells, the header has 4")]
+    assert (len(rows_of(parsed)), rejects_of(parsed)) == (2, problems)
+
+
+def test_a_sample_is_small_however_long_the_rows_are(file: Path) -> None:
+    file.write_bytes(HEADER + GOOD[:-1] + b"," * (8 << 20) + b"\n" + GOOD)
+    source = Source.local(file)
+    first, second = FORMAT.cut(source, 1, COLUMNS)
+    assert list(FORMAT.sample(source, first, COLUMNS, 4_000)) == []
+    assert [part.table.num_rows for part in FORMAT.sample(source, second, COLUMNS, 4_000)] == [1]
+
+
 def test_a_first_record_longer_than_the_sample_is_not_taken_for_none(file: Path) -> None:
     file.write_bytes(HEADER + b'2024-05-01T00:00:00Z,"' + b"x" * 300_000 + b'",1,2\n' + GOOD)
     FORMAT.check(Source.local(file), COLUMNS)

@@ -1,6 +1,8 @@
 """NDJSON: where it is cut, what is read, and that it does not matter which of the two ways reads it."""
 
 import json
+import tracemalloc
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from telemetry.formats import BadInput, Columns, Parsed, Source, TextFormat, TimeFormat, borders
+from telemetry.formats import BadInput, Columns, Parsed, Source, TextFormat, TimeFormat, borders, ndjson
 from telemetry.formats.ndjson import FORMAT
 
 COLUMNS = Columns(time="time", labels=("device",), values=("load", "heat"), null_values=("", "NA"))
@@ -93,6 +95,8 @@ def test_both_ways_read_the_same(file: Path, before: bytes, line: bytes, device:
         (b'{"a":1}{"b":2}', "", "broken record", "this is no JSON"),
         (b"[1]", "", "broken record", "this is no JSON object"),
         (b"[" * 100_000, "", "broken record", "this is no JSON"),
+        (b"[" * 100_001, "", "record too large", "this line has 100,001 of { [ , : together; allowed: 100,000"),
+        (b"x" * (1 << 20), "", "record too large", "this line has 1,048,577 bytes; allowed: 1,048,576"),
         (b"{\x00}", "", "broken record", "this is no JSON"),
     ],
 )  # fmt: skip
@@ -190,18 +194,67 @@ PARTS = (
 )
 
 
+def peak_bytes(read: Callable[[], object]) -> int:
+    """Return the most memory that Python and numpy had meanwhile."""
+    tracemalloc.start()
+    try:
+        read()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+# Each has what Arrow is not asked to read.
+NESTED = GOOD[:-2] + b',"z":[%s{}],"y":"\\u0000"}\n'
+
+
+@pytest.mark.parametrize("count", [30_000, 300_000, 1_300_000], ids=["allowed", "too many marks", "too long"])
+def test_a_nested_line_takes_a_few_times_its_size(file: Path, count: int) -> None:
+    line = NESTED % (b"{}," * count)
+    file.write_bytes(line * 2)
+    assert peak_bytes(lambda: read_all(file, 1)) < (16 << 20) + 8 * len(line)
+    found = [(part.table.num_rows, [str(reject.fault) for reject in part.rejects]) for part in read_all(file, 1)]
+    assert found == [(1, []) if count == 30_000 else (0, ["record too large"])] * 2
+
+
+def test_a_sample_is_small_however_long_the_lines_are(file: Path) -> None:
+    file.write_bytes(NESTED % (b"{}," * 1_300_000) + GOOD)
+    source = Source.local(file)
+    slices = list(FORMAT.cut(source, 1, COLUMNS))
+    assert peak_bytes(lambda: list(FORMAT.sample(source, slices[0], COLUMNS, 4_000))) < 4 << 20
+    assert [part.table.num_rows for part in FORMAT.sample(source, slices[1], COLUMNS, 4_000)] == [1]
+
+
+def test_a_large_line_is_rejected_whatever_its_neighbours_are(file: Path) -> None:
+    large = GOOD[:-2] + b',"z":[%s0]}\n' % (b"0," * 100_000)
+    for neighbour in (GOOD, BAD):
+        file.write_bytes(large + neighbour)
+        faults = [str(reject.fault) for part in read_all(file) for reject in part.rejects]
+        assert faults == ["record too large", "broken record"][: 1 + (neighbour == BAD)]
+
+
+def test_names_that_repeat_take_a_time_that_is_linear(file: Path) -> None:
+    names = b",".join(b'"n%d":0' % (number // 2) for number in range(48_000))
+    file.write_bytes(GOOD[:-2] + b',"z":{%s}}\n' % names + BAD)
+    (parsed,) = read_all(file)
+    assert (parsed.table.num_rows, len(parsed.rejects)) == (1, 1)
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     data=st.lists(st.sampled_from(PARTS), min_size=1, max_size=12).map(b"".join),
     batch_rows=st.integers(1, 8),
     block_bytes=st.sampled_from((1, 60, 1 << 20)),
+    limits=st.sampled_from(((1 << 20, 100_000), (100, 100_000), (1 << 20, 5))),
 )
 def test_each_line_is_read_rejected_or_blank_wherever_the_file_is_cut(
-    file: Path, data: bytes, batch_rows: int, block_bytes: int
+    file: Path, data: bytes, batch_rows: int, block_bytes: int, limits: tuple[int, int]
 ) -> None:
     file.write_bytes(data)
-    whole = read_all(file)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ndjson, "LINE_MAX_BYTES", limits[0])
+        patch.setattr(ndjson, "MARKS_MAX", limits[1])
+        whole = read_all(file)
         patch.setattr(borders, "SCAN_BYTES", block_bytes)
         patch.setattr(borders, "PIECE_BYTES", block_bytes)
         parsed = read_all(file, batch_rows)

@@ -151,6 +151,12 @@ def test_quotes_that_are_not_closed_take_a_time_that_is_linear() -> None:
     assert Dialect().find(data, is_last=True).count == 300_000
 
 
+def test_a_long_line_of_quoted_cells_takes_a_time_that_is_linear() -> None:
+    """Where its end is looked for behind each cell, this is a matter of hours."""
+    data = b'"12",' * 3_000_000 + b"\n"
+    assert Dialect().find(data, is_last=True).count == 1
+
+
 @contextmanager
 def one_by_one() -> Iterator[None]:
     """Have rows read by Python alone for the length of a block."""

@@ -13,6 +13,7 @@ READ_BYTES = 8 << 20  # from an object store, each reading costs a journey
 SCAN_BYTES = 256 << 10  # it stays in the processor's cache
 RECORD_MAX_BYTES = 16 << 20
 SLICE_MAX_BYTES = 64 << 20
+SAMPLED_ROW_BYTES = 64
 
 
 class Borders(Protocol):
@@ -102,9 +103,12 @@ def pieces(source: Source, place: dict[str, Any], find: Find) -> Iterator[Block]
     yield from _blocks(source, part, place["first_line"], find, PIECE_BYTES)
 
 
-def first_piece(source: Source, part: Slice, find: Find) -> Block | None:
-    """Read the first piece of a slice; None if no record ends within it."""
-    return next(pieces(source, part.place, find), None)
+def first_piece(source: Source, part: Slice, find: Find, row_limit: int) -> Block | None:
+    """Read the first rows of a slice, about so many if they are of SAMPLED_ROW_BYTES; None if the first is longer."""
+    offset, length = part.place["offset"], part.place["length"]
+    taken = min(length, row_limit * SAMPLED_ROW_BYTES, PIECE_BYTES)
+    data = b"".join(_chunks(source, offset, offset + taken, taken))
+    return _block(offset, part.place["first_line"], data, find(data, is_last=len(data) == length))
 
 
 def _blocks(source: Source, part: tuple[int, int], first_line: int, find: Find, block_bytes: int) -> Iterator[Block]:
@@ -116,10 +120,14 @@ def _blocks(source: Source, part: tuple[int, int], first_line: int, find: Find, 
         if len(data) - (data.rfind(b"\n") + 1) > RECORD_MAX_BYTES:
             raise BadInput(source, "this line has more than 16 MiB", line=line + data.count(b"\n"))
         borders = find(data, is_last=offset + len(data) == stop)
+        if block := _block(offset, line, data, borders):
+            yield block
         end, lines = borders.at(-1) if borders.count else (0, 0)
-        if borders.count:
-            yield Block(offset, line, memoryview(data)[:end], borders)
         offset, line, unfinished = offset + end, line + lines, data[end:]
+
+
+def _block(offset: int, line: int, data: bytes, borders: Borders) -> Block | None:
+    return Block(offset, line, memoryview(data)[: borders.at(-1)[0]], borders) if borders.count else None
 
 
 def _chunks(source: Source, start: int, stop: int, size: int) -> Iterator[memoryview]:

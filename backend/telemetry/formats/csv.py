@@ -11,7 +11,7 @@ import pyarrow.csv as pa_csv
 
 from telemetry.formats.base import Columns, Parsed, Slice, TextFormat, is_plain, require_columns, require_some_row
 from telemetry.formats.borders import Block, first_piece, pieces, slices
-from telemetry.formats.faults import Fault, FaultError
+from telemetry.formats.faults import FaultError
 from telemetry.formats.quoting import BLANKS, CR, QUOTE, Dialect
 from telemetry.formats.rows import Gathered
 from telemetry.formats.source import BadInput, Source
@@ -60,8 +60,8 @@ class CsvFormat:
             yield from _parse(piece, header, columns)
 
     def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Iterator[Parsed]:
-        """Read the first piece of a byte range."""
-        if piece := first_piece(source, part, _dialect(columns.text).find):
+        """Read the beginning of a byte range, unless its first record is a long one."""
+        if piece := first_piece(source, part, _dialect(columns.text).find, row_limit):
             yield from _parse(piece, _read_header(source, columns.text), columns)
 
 
@@ -226,16 +226,10 @@ def _parse_row_by_row(block: Block, header: _Header, columns: Columns) -> Iterat
         if dialect.is_blank(record):
             continue
         try:
-            cells = dialect.split(record)
-            _require_cells(cells, header.names)
+            cells = dialect.split(record, len(header.names))
             gathered.add({name: decoded(cells[position]) for name, position in positions.items()})
         except FaultError as error:
-            gathered.reject(line, error, decoded(record.rstrip(b"\r\n")))
+            gathered.reject(line, error, record)
         if gathered.is_full:
             yield gathered.take()
     yield gathered.take()
-
-
-def _require_cells(cells: list[bytes], names: list[str]) -> None:
-    if len(cells) != len(names):
-        raise FaultError(Fault.RAGGED_ROW, f"{len(cells)} cells, the header has {len(names)}")

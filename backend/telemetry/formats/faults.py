@@ -10,6 +10,7 @@ class Fault(StrEnum):
     """The reasons for which rows are rejected, and by which they are counted."""
 
     BROKEN_RECORD = "broken record"
+    LARGE_RECORD = "record too large"
     RAGGED_ROW = "ragged row"
     UNREADABLE_TIME = "unreadable time"
     TIME_WITHOUT_ZONE = "time without zone"

@@ -5,6 +5,7 @@ The format: https://github.com/ndjson/ndjson-spec. NaN and Infinity, which many 
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -33,6 +34,11 @@ from telemetry.formats.source import BadInput, Source
 
 SAMPLE_BYTES = 256 << 10
 SAMPLE_LINES = 1000
+# Python's objects take up to a hundred times the room of their text, and each mark may make one of them.
+# A line has the same bounds whichever way it is read.
+LINE_MAX_BYTES = 1 << 20
+MARKS = b"{[,:"
+MARKS_MAX = 100_000
 BOM = "\ufeff"
 TRAILING_COMMA = re.compile(r",\s*\}\s*$")
 
@@ -40,14 +46,21 @@ TRAILING_COMMA = re.compile(r",\s*\}\s*$")
 class _Number(str):
     """A number as it stands in the file, which a float might not hold."""
 
+    __slots__ = ()
+
 
 class _Object(dict[str, Any]):
     """An object, and which of its names stand in it more than once."""
 
+    __slots__ = ("twice",)
+
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
-        names = [name for name, _ in pairs] if len(self) != len(pairs) else []
-        self.twice = {name for name in names if names.count(name) > 1}
+        self.twice: frozenset[str] = frozenset() if len(self) == len(pairs) else _repeated(pairs)
+
+
+def _repeated(pairs: list[tuple[str, Any]]) -> frozenset[str]:
+    return frozenset(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
 
 
 class NdjsonFormat:
@@ -65,7 +78,7 @@ class NdjsonFormat:
         if len(head) < size:  # its last line may be cut off
             head = head[: head.rfind(b"\n") + 1]
         try:
-            first = _object_of(head.decode("utf-8", "replace").lstrip().partition("\n")[0])
+            first = _object_of(head.lstrip().partition(b"\n")[0], "replace")
         except FaultError as error:
             raise BadInput(source, f"this is no NDJSON file: {error}", line=1) from None
         require_columns(source, list(first), (columns.time, *columns.labels), line=1)
@@ -84,8 +97,8 @@ class NdjsonFormat:
             yield from _parse(piece, columns)
 
     def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Iterator[Parsed]:
-        """Read the first piece of a byte range."""
-        if piece := first_piece(source, part, Lines):
+        """Read the beginning of a byte range, unless its first record is a long one."""
+        if piece := first_piece(source, part, Lines, row_limit):
             yield from _parse(piece, columns)
 
 
@@ -95,19 +108,44 @@ FORMAT = NdjsonFormat()
 def _names_in(head: bytes) -> list[str]:
     """Give the names in the first lines: an object may leave out what has no value."""
     names: dict[str, None] = {}
-    for line in head.decode("utf-8", "replace").split("\n")[:SAMPLE_LINES]:
+    for line in head.split(b"\n", SAMPLE_LINES)[:SAMPLE_LINES]:
         with suppress(FaultError):
-            names |= dict.fromkeys(_object_of(line))
+            names |= dict.fromkeys(_object_of(line, "replace"))
     return list(names)
 
 
 def _parse(block: Block, columns: Columns) -> Iterator[Parsed]:
     """Parse lines; one by one only where parsing them at once finds a fault, to tell which and why."""
-    parsed = _parse_at_once(bytes(block.data), columns)
+    parsed = _parse_at_once(bytes(block.data), columns) if _has_modest_lines(block) else None
     if parsed is not None:
         yield parsed
     else:
         yield from _parse_line_by_line(block, columns)
+
+
+def _has_modest_lines(block: Block) -> bool:
+    ends = block.borders.ends
+    begins = np.concatenate(([0], ends[:-1]))
+    is_long = ends - begins > MARKS_MAX
+    try:
+        for begin, end in zip(begins[is_long], ends[is_long], strict=True):
+            _require_modest(bytes(block.data[begin:end]))
+    except FaultError:
+        return False
+    return True
+
+
+def _require_modest(line: bytes) -> None:
+    """Refuse a line that takes much memory in Python.
+
+    Raises:
+        FaultError: it is too long, or has too many values.
+    """
+    if len(line) > LINE_MAX_BYTES:
+        raise FaultError(Fault.LARGE_RECORD, f"this line has {len(line):,} bytes; allowed: {LINE_MAX_BYTES:,}")
+    if len(line) > MARKS_MAX and (marks := sum(map(line.count, MARKS))) > MARKS_MAX:
+        shown = " ".join(MARKS.decode())
+        raise FaultError(Fault.LARGE_RECORD, f"this line has {marks:,} of {shown} together; allowed: {MARKS_MAX:,}")
 
 
 def _parse_at_once(data: bytes, columns: Columns) -> Parsed | None:
@@ -175,7 +213,7 @@ def _with_times(table: pa.Table, columns: Columns) -> pa.Table | None:
 def _label_type(data: bytes, name: str) -> pa.DataType:
     """Say as what Arrow is to read a label: as what it is in the first line."""
     try:
-        label = _object_of(data[: data.find(b"\n") + 1 or None].decode("utf-8", "replace")).get(name)
+        label = _object_of(data[: data.find(b"\n") + 1 or None]).get(name)
     except FaultError:
         return pa.string()
     if isinstance(label, bool):
@@ -186,9 +224,8 @@ def _label_type(data: bytes, name: str) -> pa.DataType:
 def _parse_line_by_line(block: Block, columns: Columns) -> Iterator[Parsed]:
     """Parse with Python: what Arrow accepts is accepted here too, and a line with a fault is told from the others."""
     gathered = Gathered(columns)
-    for number, record in block.records():
-        line = record.decode("utf-8", "surrogateescape").rstrip("\r\n")
-        if not line.strip(f"{BLANKS}\r"):
+    for number, line in block.records():
+        if not line.strip(f"{BLANKS}\r\n".encode()):
             continue
         try:
             gathered.add(_cells(_object_of(line), columns))
@@ -207,13 +244,15 @@ def _cells(found: _Object, columns: Columns) -> dict[str, str | None]:
     return cells | {name: _value_text(name, found.get(name), columns) for name in columns.values}
 
 
-def _object_of(line: str) -> _Object:
+def _object_of(line: bytes, errors: str = "surrogateescape") -> _Object:
     """Read a line's object, its numbers as they stand.
 
     Raises:
-        FaultError: it is no object of JSON.
+        FaultError: the line is not an object of JSON, or is too large.
     """
-    text = TRAILING_COMMA.sub("}", line.removeprefix(BOM))  # Arrow lets it pass
+    _require_modest(line)
+    text = line.decode("utf-8", errors).rstrip("\r\n")
+    text = TRAILING_COMMA.sub("}", text.removeprefix(BOM))  # Arrow lets it pass
     try:
         found = json.loads(
             text, parse_int=_Number, parse_float=_Number, parse_constant=_Number, object_pairs_hook=_Object

@@ -10,8 +10,10 @@ Blanks around a cell do not matter outside its quotes.
 import re
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from itertools import islice
 
 import numpy as np
 
@@ -91,16 +93,24 @@ class Dialect:
         counted = self._by_counting(masked, line_ends, is_last=is_last)
         return counted or _Follower(self, masked, line_ends).records(is_last=is_last)
 
-    def split(self, record: bytes) -> list[bytes]:
-        """Split a record into cells.
+    def split(self, record: bytes, header_count: int | None = None) -> list[bytes]:
+        """Split a record into cells; those that it has too many are counted, not held.
+
+        Args:
+            record: what is between two ends that `find` found.
+            header_count: cells of the header; None: this is the header.
 
         Raises:
-            FaultError: it is malformed.
+            FaultError: it is malformed, or has another number of cells than the header.
         """
         record = record.rstrip(b"\r\n")
         if QUOTE in record or (self.escape and self.escape.encode() in record):
-            return self._cells(record, self._masked(record))
+            cells = self._cells(record, self._masked(record))
+            found = list(islice(cells, header_count))
+            _require_count(len(found) + sum(1 for _ in cells), header_count)
+            return found
         _require_no_cr(record)
+        _require_count(record.count(self._separator) + 1, header_count)
         return [cell.strip(self._blanks) for cell in record.split(self._separator)]
 
     def is_blank(self, record: bytes) -> bool:
@@ -228,23 +238,22 @@ class Dialect:
             places = places + step * is_blank
         return None
 
-    def _cells(self, record: bytes, masked: bytes) -> list[bytes]:
-        cells = []
+    def _cells(self, record: bytes, masked: bytes) -> Iterator[bytes]:
         position = 0
         while True:
             begin = self._behind_blanks(masked, position)
             if masked[begin : begin + 1] == b'"':
                 end = self._quoted_end(masked, begin)
-                cells.append(self._plain(record[begin + 1 : end - 1]))
+                yield self._plain(record[begin + 1 : end - 1])
                 position = masked.find(self._separator, end)
             else:
                 position = masked.find(self._separator, begin)
                 stop = position if position >= 0 else len(masked)
                 end = begin + len(masked[begin:stop].rstrip(self._blanks))
                 _require_no_cr(record[begin:end])
-                cells.append(self._escaped.sub(rb"\1", record[begin:end]) if self.escape else record[begin:end])
+                yield self._escaped.sub(rb"\1", record[begin:end]) if self.escape else record[begin:end]
             if position < 0:
-                return cells
+                return
             position += 1
 
     def _behind_blanks(self, data: bytes, position: int) -> int:
@@ -321,7 +330,8 @@ class _Follower:
                 return -1, False
             if not self._dialect.behind_cell(self._data, position):
                 return position - 1, False
-            line_end = self._data.find(b"\n", position) + 1 or len(self._data)
+            if position > line_end:
+                line_end = self._data.find(b"\n", position) + 1 or len(self._data)
         return line_end, True
 
     def _line_at(self, offset: int) -> int:
@@ -339,6 +349,11 @@ def behind_closing_quote(data: bytes, begin: int) -> int:
 def _between_newlines(data: bytes) -> np.ndarray:
     """Return the characters between two newlines, so that each has neighbours."""
     return np.frombuffer(b"\n%s\n" % data, np.uint8)
+
+
+def _require_count(found: int, header_count: int | None) -> None:
+    if header_count not in (None, found):
+        raise FaultError(Fault.RAGGED_ROW, f"{found} cells, the header has {header_count}")
 
 
 def _require_no_cr(cells: bytes) -> None:

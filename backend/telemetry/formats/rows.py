@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from telemetry.formats.base import LABELS_MAX_BYTES, Columns, Parsed
-from telemetry.formats.faults import Fault, FaultError, Reject
+from telemetry.formats.faults import REJECT_MAX_LENGTH, Fault, FaultError, Reject
 from telemetry.formats.quoting import BLANKS
 from telemetry.formats.times import TIME_TYPE
 
@@ -17,6 +17,8 @@ from telemetry.formats.times import TIME_TYPE
 Row = tuple[Any, ...]
 # Python's objects take many times the room of the text that they are made of.
 ROWS_AT_ONCE = 5_000
+SHOWN_LENGTH = REJECT_MAX_LENGTH + 1
+"""of a text, so that it can be seen that there is more"""
 
 
 class Gathered:
@@ -40,8 +42,10 @@ class Gathered:
         self._rows.append(make_row(cells, self._columns))
         self._cut_off_ns.append(self._columns.times.cut_off_ns_of(cells[self._columns.time] or ""))
 
-    def reject(self, line: int, error: FaultError, raw: str) -> None:
+    def reject(self, line: int, error: FaultError, record: bytes) -> None:
         """Take a row that cannot be loaded."""
+        # Of a long record, the bytes of what is shown, of which a character has four at most.
+        raw = record.rstrip(b"\r\n")[: 4 * SHOWN_LENGTH].decode(self._columns.text.encoding, "surrogateescape")
         self._rejects.append(Reject(line, error.column, error.fault, str(error), printable(raw)))
 
     @property
@@ -104,21 +108,22 @@ def _value(column: str, text: str | None, columns: Columns) -> float | None:
     if math.isfinite(value):
         return value
     if math.isinf(value) and "inf" not in text.lower():
-        raise FaultError(Fault.NUMBER_OUT_OF_RANGE, f"{text!r} is out of the range of a double", column)
+        raise FaultError(Fault.NUMBER_OUT_OF_RANGE, f"{printable(text)!r} is out of the range of a double", column)
     return value if columns.keep_nan else None
 
 
 def _is_unicode(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    return SURROGATES.search(text) is None
 
 
 # Halves of pairs, but for those as which "surrogateescape" keeps bytes that are not UTF-8.
 LONE_SURROGATES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    """Write bytes that are not UTF-8, and NUL, as escapes, so that every reader can take the text."""
-    text = LONE_SURROGATES.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
+    """Return the beginning of a text, with NUL and bytes that are not UTF-8 as escapes that every reader can take."""
+    text = LONE_SURROGATES.sub(lambda half: f"\\u{ord(half[0]):04x}", text[:SHOWN_LENGTH])
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
 
