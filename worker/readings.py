@@ -25,12 +25,53 @@ SCHEMA = pa.schema([("time", TIME_TYPE), ("series_id", pa.int32()), ("value", pa
 
 
 @dataclass(frozen=True)
+class Ends:
+    """The last time of each series of a piece, in the order of the series, and what was cut off from it."""
+
+    series_id: np.ndarray
+    time_us: np.ndarray
+    cut_off_ns: np.ndarray
+
+    @classmethod
+    def of_sorted(cls, series_id: np.ndarray, time_us: np.ndarray, cut_off_ns: np.ndarray) -> "Ends":
+        """Return the ends of readings that are sorted by series and time."""
+        last = np.flatnonzero(np.diff(series_id, append=series_id[-1:] + 1))
+        return cls(series_id[last], time_us[last], cut_off_ns[last])
+
+    def of_series(self, series_id: np.ndarray) -> "Ends":
+        """Return those of some series."""
+        chosen = np.isin(self.series_id, series_id)
+        return Ends(self.series_id[chosen], self.time_us[chosen], self.cut_off_ns[chosen])
+
+
+NO_ENDS = Ends(np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int16))
+
+
+@dataclass(frozen=True)
 class Melted:
     """The readings of a parsed piece."""
 
     readings: pa.RecordBatch
     rounded: int
     """those that were left out, since only what is below a microsecond tells their time from that of one before"""
+    ends: Ends
+
+
+class Melt:
+    """Makes readings of the pieces of a batch, in their order.
+
+    Which readings are left out as rounded does not depend on where a piece ends, as long as each series is in order.
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._ends = NO_ENDS
+
+    def __call__(self, parsed: Parsed) -> Melted:
+        """Return the readings of the next piece."""
+        melted = make_readings(parsed, self._columns, self._ends)
+        self._ends = melted.ends
+        return melted
 
 
 class TooManyChunksError(Exception):
@@ -96,6 +137,7 @@ class Readings(Stream):
         """
         self._reset()
         chunks: set[int] = set()
+        melt = Melt(self._columns)
         with rejects.Writer(self._batch) as writer:
             for parsed in self._parsed():
                 self._note(parsed, writer)
@@ -104,14 +146,15 @@ class Readings(Stream):
                     self.chunk_count = len(chunks)
                     if self.chunk_count > self._chunk_limit:
                         raise TooManyChunksError
-                melted = make_readings(parsed, self._columns)
+                melted = melt(parsed)
                 self.rounded += melted.rounded
                 yield melted.readings
 
     def between(self, portion: Portion) -> Generator[pa.RecordBatch]:
         """Yield the readings of a span of time, sorted within each piece."""
+        melt = Melt(self._columns)
         for parsed in self._parsed():
-            yield make_readings(parsed.where(portion.holds(self._times_us(parsed))), self._columns).readings
+            yield melt(parsed.where(portion.holds(self._times_us(parsed)))).readings
 
     def survey(self, since_us: int, edges: Edges, interval_us: int) -> dict[int, int]:
         """Parse everything, and return the rows since a time by the begin of the chunk that they are in.
@@ -121,14 +164,14 @@ class Readings(Stream):
         self._reset()
         values: set[LabelValues] = set()
         rows_by_chunk: Counter[int] = Counter()
+        melt = Melt(self._columns)
         with rejects.Writer(self._batch) as writer:
             for parsed in self._parsed():
                 self._note(parsed, writer)
                 found = set(_label_values(parsed.table, self._columns.labels)[0])
                 values |= found
-                if parsed.cut_off_ns is not None:
-                    learn(_kinds(self._columns), found)
-                    self.rounded += make_readings(parsed, self._columns).rounded
+                learn(_kinds(self._columns), found)
+                self.rounded += melt(parsed).rounded
                 times_us = self._times_us(parsed)
                 begins = chunk_begins(times_us[times_us >= since_us], edges, interval_us)
                 begins, counts = np.unique(begins, return_counts=True)
@@ -159,11 +202,16 @@ class Readings(Stream):
         return formats.by_name(self._batch.job.format).read(source, self._batch.slice, self._columns)
 
 
-def make_readings(parsed: Parsed, columns: Columns) -> Melted:
+def make_readings(parsed: Parsed, columns: Columns, before: Ends = NO_ENDS) -> Melted:
     """Melt a parsed piece: a reading for each value cell that is not empty, sorted by series and time.
 
     Sorting first spares the unique index from being touched at random, which is what a COPY into it costs. Readings of
     the same series and time keep the order of the file.
+
+    Args:
+        parsed: the piece.
+        columns: which columns make readings.
+        before: the ends of the piece before it in the file.
 
     Raises:
         UnknownSeriesError: this process does not know the id of a series.
@@ -181,10 +229,13 @@ def make_readings(parsed: Parsed, columns: Columns) -> Melted:
         if cut_off_ns is not None:
             cut_off_parts.append(cut_off_ns[present])
     time, series_id, value = (np.concatenate(column) for column in zip(*parts, strict=True))
-    order = np.lexsort((time, series_id))
-    if cut_off_ns is not None:
-        order = _without_rounded(order, time, series_id, np.concatenate(cut_off_parts))
-    return Melted(_ordered(order, time, series_id, value), len(time) - len(order))
+    if cut_off_ns is None and not before.cut_off_ns.any():
+        order = np.lexsort((time, series_id))
+        ends = Ends.of_sorted(series_id[order], time[order], np.zeros(len(order), np.int16))
+    else:
+        cut_off = np.concatenate(cut_off_parts) if cut_off_ns is not None else np.zeros(len(time), np.int16)
+        order, ends = _without_rounded(time, series_id, cut_off, before.of_series(series_id))
+    return Melted(_ordered(order, time, series_id, value), len(time) - len(order), ends)
 
 
 def merge_sorted(pieces: Iterable[pa.RecordBatch]) -> pa.RecordBatch:
@@ -199,14 +250,22 @@ def _ordered(order: np.ndarray, time: np.ndarray, series_id: np.ndarray, value: 
     return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
 
 
-def _without_rounded(order: np.ndarray, time: np.ndarray, series_id: np.ndarray, cut_off_ns: np.ndarray) -> np.ndarray:
-    """Leave out what has the series and time of a reading before it, but another time in the file."""
+def _without_rounded(
+    time: np.ndarray, series_id: np.ndarray, cut_off_ns: np.ndarray, before: Ends
+) -> tuple[np.ndarray, Ends]:
+    """Return the order of readings, without what has the series and time of one before it, but another in the file."""
+    time = np.concatenate((before.time_us, time))
+    series_id = np.concatenate((before.series_id, series_id))
+    cut_off_ns = np.concatenate((before.cut_off_ns, cut_off_ns))
+    order = np.lexsort((time, series_id))
     time, series_id, cut_off_ns = time[order], series_id[order], cut_off_ns[order]
     is_first = np.ones(len(order), bool)
     is_first[1:] = (np.diff(time) != 0) | (np.diff(series_id) != 0)
     first = np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))
-    kept: np.ndarray = order[cut_off_ns == cut_off_ns[first]]
-    return kept
+    is_kept = cut_off_ns == cut_off_ns[first]
+    ends = Ends.of_sorted(series_id[is_kept], time[is_kept], cut_off_ns[is_kept])
+    kept = order[is_kept] - len(before.time_us)
+    return kept[kept >= 0], ends
 
 
 def within(readings: pa.RecordBatch, portion: Portion) -> pa.RecordBatch:

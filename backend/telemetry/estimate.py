@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
+from django.db import connection
 
 from telemetry.chunks import chunk_facts, chunk_numbers, chunk_warning
 from telemetry.formats import BadInput, Columns, Format, Slice, Source
@@ -50,10 +51,10 @@ def sample_file(
     """Take samples all over a file; a slice that cannot be read is left to the worker, which says why."""
     samples = []
     times_alone = replace(columns, labels=(), values=())
-    *others, last = _evenly(source, written, slices, columns)
-    for part in (*others, last):
+    chosen = _evenly(source, written, slices, columns)
+    for number, part in enumerate(chosen, start=1):
         # The end of the file is often the end of the time that it covers.
-        row_limit = SAMPLED_ROWS if part is last else SAMPLED_ROWS // SAMPLES_MAX
+        row_limit = SAMPLED_ROWS if number == len(chosen) else SAMPLED_ROWS // SAMPLES_MAX
         with suppress(BadInput):
             for parsed in written.sample(source, part, times_alone, row_limit):
                 numbers = chunk_numbers(parsed.table[columns.time].cast(pa.int64()).to_numpy(), width_us)
@@ -67,12 +68,15 @@ def _evenly(source: Source, written: Format, slices: Sequence[Slice], columns: C
     row_count = sum(part.row_count for part in slices)
     if len(slices) < SAMPLES_MAX and row_count > SAMPLED_ROWS:
         slices = list(written.cut(source, -(-row_count // SAMPLES_MAX), columns))
-    return [*slices[: -1 : -(-len(slices) // SAMPLES_MAX)], slices[-1]]
+    step = max(1, -(-len(slices) // SAMPLES_MAX))
+    return [*slices[:-1:step], *slices[-1:]]
 
 
 def chunk_warnings(inputs: Iterable[tuple[Source, Format, Sequence[Slice]]], columns: Columns) -> list[str]:
     """Return what the sender of files should know of the chunks that they make."""
     facts = chunk_facts()
+    if not connection.in_atomic_block:  # files are read next, which may take its time: let others have the connection
+        connection.close()
     samples: list[Sample] = []
     row_count = 0
     for source, written, slices in inputs:

@@ -23,7 +23,7 @@ from sandbox.isolation import connect
 from telemetry import rejects
 from telemetry.cancellation import cancel_job
 from telemetry.chunks import LockTable, chunk_budget, chunk_edges, chunk_facts, forget_chunk_facts, query_spans
-from telemetry.formats import Columns
+from telemetry.formats import Columns, Parsed, csv
 from telemetry.inputs import Inputs, open_input
 from telemetry.intake import RejectLimit, create_job, retry_job
 from telemetry.ledger import loading_lock_key
@@ -38,6 +38,21 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 BEGIN = datetime(1900, 1, 1, tzinfo=UTC)
 COLUMNS = Columns("time", ("station",), ("tmax",))
+
+
+def test_no_connection_is_held_while_samples_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.csv").write_text("time,station,tmax\n2024-05-01T00:00Z,a,1\n")
+    held: list[bool] = []
+    read_sample = csv.CsvFormat.sample
+
+    def sample(*arguments: Any) -> Iterator[Parsed]:
+        held.append(connection.connection is not None)
+        return read_sample(*arguments)
+
+    monkeypatch.setattr(csv.CsvFormat, "sample", sample)
+    forget_chunk_facts()
+    create_job(Inputs([open_input(str(tmp_path / "a.csv"))]), COLUMNS, batch_rows=10)
+    assert held == [False]
 
 
 def days(count: int, *stations: str, first: int = 0) -> list[str]:

@@ -147,6 +147,24 @@ def test_times_that_are_equal_once_they_are_cut_to_microseconds_are_no_duplicate
     assert "1 reading had the time of another after rounding to microseconds" in summarise(progress)
 
 
+@pytest.mark.parametrize("first", ["789", "000"], ids=["fine", "whole"])
+@pytest.mark.parametrize("wanted", [("ignore", 1), ("update", 4), ("error", 1)], ids=lambda wanted: wanted[0])
+def test_rounding_does_not_depend_on_where_pieces_end(
+    tmp_path: Path, sent: list[int], monkeypatch: pytest.MonkeyPatch, wanted: tuple[str, float], first: str
+) -> None:
+    on_conflict, kept = wanted
+    monkeypatch.setattr("telemetry.formats.borders.PIECE_BYTES", 40)
+    digits = (first, "999", "888", first) if on_conflict != "error" else (first, "999", "888")
+    batch = job_of(
+        tmp_path, on_conflict, *(f"2024-05-01T00:00:00.123456{text}Z,a,{n}" for n, text in enumerate(digits, start=1))
+    )
+    load_batch(batch.pk)
+    batch = fresh(batch)
+    assert (batch.state, batch.inserted_count, batch.rounded_count) == ("done", 1, 2)
+    assert batch.skipped_count == len(digits) - 3
+    assert Reading.objects.get().value == kept
+
+
 def test_a_job_that_refuses_duplicates_takes_times_that_only_rounding_makes_equal(
     tmp_path: Path, sent: list[int]
 ) -> None:

@@ -180,6 +180,25 @@ def packed_csv(path: Path) -> None:
             file.write(lines)
 
 
+def quoted_newlines(path: Path) -> None:
+    """16 MB of records of a thousand lines each."""
+    record = b'2024-05-01T00:00:00Z,"a' + b"\n" * 1000 + b'",1\n'
+    path.write_bytes(b"time,device,load\n" + record * 16_000)
+
+
+def rejects_alone(path: Path) -> None:
+    """A row, so that the file is not refused, and 7 MB of rows that are rejected."""
+    rubbish = b"soon,%s,1\n" % (b"x" * 100) + b"\n"
+    path.write_bytes(b"time,device,load\n2024-05-01T00:00:00Z,a,1\n" + rubbish * 60_000)
+
+
+def nested_line(path: Path) -> None:
+    """A row, lines of many objects that are read by Python, and one that would take gigabytes there."""
+    begin = b'{"time":"2024-05-01T00:00:00Z","device":"a","load":1,"y":"\\u0000","z":['
+    lines = [begin + b"{}," * count + b"{}]}\n" for count in (0, *[45_000] * 5, 5_000_000)]
+    path.write_bytes(b"".join(lines))
+
+
 SHAPES = {
     "Arrow, a dictionary that grows": Shape(growing_dictionary, ".arrow"),
     "Arrow, one large record batch": Shape(one_record_batch, ".arrow"),
@@ -195,6 +214,9 @@ SHAPES = {
     "Parquet, a bomb of a page": Shape(page_bomb, ".parquet", error="a page of column 'device' takes 314,"),
     "Parquet, labels with a common beginning": Shape(prefixes, ".parquet"),
     "CSV, packed": Shape(packed_csv, ".csv.gz", load_last=1),
+    "CSV, quoted newlines": Shape(quoted_newlines, ".csv", memory_bytes=128 << 20),
+    "CSV, nothing but rejects": Shape(rejects_alone, ".csv", memory_bytes=128 << 20),
+    "NDJSON, nested line": Shape(nested_line, ".ndjson", batch_rows=1),
 }
 
 

@@ -148,6 +148,16 @@ def test_a_field_that_is_not_read_may_be_long(file: Path) -> None:
     FORMAT.check(Source.local(file), COLUMNS)
 
 
+@pytest.mark.parametrize("rows_before", [1, 10_000], ids=["in the sample", "behind the sample"])
+def test_a_nul_costs_its_own_row_alone(file: Path, rows_before: int) -> None:
+    file.write_bytes(HEADER + GOOD * rows_before + GOOD.replace(b",a,", b",a\0,") + GOOD)
+    FORMAT.check(Source.local(file), COLUMNS)
+    parsed = read_all(file, 100_000)
+    ((line, column, detail),) = rejects_of(parsed)
+    assert (len(rows_of(parsed)), line, column) == (rows_before + 1, rows_before + 2, "device")
+    assert "has a NUL" in detail
+
+
 def test_a_byte_order_mark_is_no_part_of_a_name(file: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbf" + HEADER + GOOD)
     FORMAT.check(Source.local(file), COLUMNS)
@@ -368,7 +378,7 @@ def test_windows_line_ends_and_blank_lines(file: Path) -> None:
         (b"time,device,load\n2024-05-01T00:00:00Z,a,1\n", r":1: no column 'heat'; its columns: time, device, load"),
         (b"time,device,load,heat,load\n", r":1: column 'load' stands in the header more than once"),
         (b"\x89PNG\r\n\x1a\n", "no CSV file in utf-8: byte 0 of its header is 0x89"),
-        (b"PAR1\0\0\0", "no CSV file: byte 4 is NUL"),
+        (b"PAR1\0\0\0", "this is not a CSV file: byte 4 is NUL"),
         ((HEADER + GOOD).replace(b"\n", b"\r"), ":1: its lines end in CR alone"),
         ("time,device".encode("utf-16"), ":1: this is UTF-16; allowed: UTF-8"),
         (HEADER + b"01/05/2024,a,1,2\n02/05/2024,a,1,2\n", r":2: column 'time': '01/05/2024' is no time"),

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from telemetry.estimate import sample_file
 from telemetry.formats import BadInput, Columns, Source, TimeFormat
 from telemetry.formats.parquet import FORMAT
 
@@ -185,3 +186,18 @@ def test_a_whole_number_of_seconds_that_64_bits_do_not_hold_is_out_of_range(tmp_
     (parsed,) = FORMAT.read(Source.local(path), part.place, columns)
     assert parsed.table["device"].to_pylist() == ["a"]
     assert [(reject.line, str(reject.fault)) for reject in parsed.rejects] == [(2, "time out of range")]
+
+
+def test_a_footer_that_counts_rows_without_a_row_group_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "readings.parquet"
+    with pq.ParquetWriter(path, pa.schema([("time", pa.timestamp("us", "UTC")), ("load", pa.float64())])):
+        pass
+    no_rows, five_rows, no_groups = b"\x16\x00", b"\x16\x0a", b"\x19\x0c"  # in Thrift's compact protocol
+    content = path.read_bytes()
+    assert content.count(no_rows + no_groups) == 1
+    path.write_bytes(content.replace(no_rows + no_groups, five_rows + no_groups))
+    source, columns = Source.local(path), Columns("time", (), ("load",))
+    FORMAT.check(source, columns)
+    with pytest.raises(BadInput, match="there is no row in the file"):
+        list(FORMAT.cut(source, 10, columns))
+    assert sample_file(source, FORMAT, [], columns, 1_000_000) == []

@@ -124,9 +124,8 @@ def _first_record(head: bytes, text: TextFormat) -> bytes:
 def _require_text(source: Source, head: bytes) -> None:
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise BadInput(source, "this is UTF-16; allowed: UTF-8", line=1)
-    if b"\0" in head:
-        at = head.index(0)
-        raise BadInput(source, f"this is no CSV file: byte {at} is NUL", line=head.count(b"\n", 0, at) + 1)
+    if (at := head.partition(b"\n")[0].find(0)) >= 0:  # behind the header, a NUL costs its own row alone
+        raise BadInput(source, f"this is not a CSV file: byte {at} is NUL", line=1)
     if b"\r" in head and b"\n" not in head:
         raise BadInput(source, "its lines end in CR alone; allowed: LF, or CR and LF", line=1)
 

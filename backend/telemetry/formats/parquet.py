@@ -43,6 +43,8 @@ class ParquetFormat:
             counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         if min(counts, default=0) < 0:
             raise BadInput(source, "this is not a Parquet file: a row group has a negative number of rows")
+        if not any(counts):  # whatever the footer has for the whole file
+            raise BadInput(source, "there is no row in the file")
         batch_rows = max(1, min(batch_rows, page_max_bytes() // CELL_BYTES // max(1, len(columns.values))))
         first_group = first_row = rows = 0
         for group, count in enumerate(counts):
