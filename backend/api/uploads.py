@@ -197,7 +197,7 @@ def _unpacked(source: _Body, compression: str) -> Iterator[bytes]:
 
 @contextmanager
 def _pace(request: HttpRequest) -> Iterator[None]:
-    """Give an upload a pace of its own, where the server has paces: see `config.paced_socket`."""
+    """Hold an upload to its own pace, where the server knows paces: see `config.paced_socket`."""
     socket = request.environ.get("gunicorn.socket")  # type: ignore[attr-defined]
     if not hasattr(socket, "set_pace"):
         yield

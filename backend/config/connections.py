@@ -124,6 +124,6 @@ class Connection(TConn):  # type: ignore[misc]
                 self.sock.send(CONTINUE)
 
     def hand_over(self) -> None:
-        """Give the parser what has been received."""
+        """Pass what has been received to the parser."""
         self.parser.unreader.unread(bytes(self.received))
         self.received, self.head = bytearray(), None

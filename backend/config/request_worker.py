@@ -141,7 +141,7 @@ class RequestWorker(ThreadWorker):  # type: ignore[misc]
             self._refuse(conn, refusal)
 
     def _hand_over(self, conn: Connection, head: Head) -> None:
-        """Give a request to a thread.
+        """Pass a request to a thread.
 
         Raises:
             Refusal: 503, too many wait for one.

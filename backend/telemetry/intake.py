@@ -115,7 +115,7 @@ def has_unsent_batches(job_id: int) -> bool:
 
 
 def announce(job_id: int) -> None:
-    """Tell the worker of a job that has been committed: one message, however many batches there are.
+    """Announce a committed job to the worker: one message, however many batches there are.
 
     Raises:
         BrokerAwayError: beat announces the job later.

@@ -50,7 +50,7 @@ def loading_lock_key(batch_id: int) -> int:
 
 @contextmanager
 def loading(batch_id: int) -> Iterator[bool]:
-    """Say for the length of a block that this process is loading a batch; False if another one is.
+    """Mark a batch as being loaded by this process for the length of a block; yield False if another one is loading it.
 
     The lock belongs to the database session: however the process ends, it ends too.
     """

@@ -143,7 +143,7 @@ class Source:
 
     @contextmanager
     def judging_errors(self) -> Iterator[None]:
-        """Tell the errors of a block that are permanent from those that may pass; leave Arrow's own alone.
+        """Raise BadInput for permanent errors of a block, StorageUnavailableError for others; leave Arrow's own alone.
 
         Raises:
             BadInput: the file does not exist, or may not be read.
