@@ -120,8 +120,7 @@ def test_nan_and_nanoseconds_of_parquet(tmp_path: Path) -> None:
     ns = [1714521600123456789, None, 1714521600123456999, -1]
     times = pa.array(ns, pa.timestamp("ns", "UTC"))
     pq.write_table(pa.table({"time": times, "device": ["a"] * 4, "load": [1.0, 2.0, float("nan"), float("inf")]}), path)
-    expected: dict[bool, list[float | str | None]] = {False: [1, None, None], True: [1, "nan", "inf"]}
-    for keep_nan, loads in expected.items():
+    for keep_nan, loads in ((False, ["1.0", "None", "None"]), (True, ["1.0", "nan", "inf"])):
         columns = Columns("time", ("device",), ("load",), keep_nan=keep_nan)
         (part,) = parquet.FORMAT.cut(Source.local(path), 10, columns)
         (parsed,) = parquet.FORMAT.read(Source.local(path), part.place, columns)
