@@ -57,7 +57,7 @@ def test_a_statement_of_the_worker_is_logged_with_its_task(running: Running, tmp
     columns = ("--time", "time", "--labels", "device", "--values", "load")
     assert "1 readings inserted" in running.manage("enqueue_ingest", str(path), *columns, "--wait").stdout
     line = await_document(running.stack, logger="poolhouse.tracing.statements", work="task worker.load_batch[")
-    assert "/worker/" in line["caller"]
+    assert "/backend/telemetry/ledger.py:" in line["caller"]
 
 
 def test_the_answer_tells_its_database_time_in_development(running: Running) -> None:
