@@ -34,7 +34,7 @@ class Inputs(list[InputFile]):
     """
 
     may_be_recorded = False
-    """Set as the last step before COMMIT: from then on nobody here can know that there is no job."""
+    """True from the last step before COMMIT on: from then on the job may exist, whatever this process is told."""
 
     def __enter__(self) -> Self:
         return self

@@ -153,7 +153,7 @@ def _count_rejects(batch_id: int, rejected: Tally) -> None:
 
 @transaction.atomic
 def park_job(batch: IngestBatch, rejected: Tally, reason: str) -> None:
-    """Give up a batch for its rejects, which are counted, and with it what is queued of its job."""
+    """Park a batch that has too many rejects, which are counted, and the queued batches of its job."""
     if claim(batch.pk):
         _queued(batch.pk).update(rejected_count=rejected.rows)
         _count_rejects(batch.pk, rejected)
@@ -202,7 +202,7 @@ def note_interruption(batch_id: int, interruption: Interruption, *, retried_in_s
     """
     counted = Greatest(F("attempts") - 1, 0) if interruption.is_counted else F("attempts")
     failed_at = Value(datetime.fromtimestamp(interruption.failed_at_s, UTC), output_field=DateTimeField())
-    # A span in which nobody tried, as without workers, is no span of interruptions.
+    # Time in which no worker made an attempt that was due does not count as interrupted.
     was_tried = When(due_at__gte=_from_now(-UNATTENDED_S), failing_since__isnull=False, then=F("failing_since"))
     _queued(batch_id).update(
         attempts=counted,
@@ -235,7 +235,7 @@ def park(batch_id: int, reason: str) -> None:
 
 
 def park_after_deaths(batch_id: int, attempts: int) -> None:
-    """Give up a batch whose last attempt ended with its process, and keep the error that was recorded before."""
+    """Park a batch whose last attempt ended because its process died, and keep the error that was recorded before."""
     recorded = _queued(batch_id).values_list("error", flat=True).first()
     before = f"; the error recorded before: {recorded}" if recorded else ""
     park(

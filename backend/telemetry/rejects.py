@@ -48,7 +48,7 @@ class Tally:
 
 
 class Writer:
-    """Writes a batch's rejects as they are met, for the length of a block; without any there is no file.
+    """Write a batch's rejects while they are read, for the length of a block; without rejects no file is made.
 
     The first is always written, the next ones while the file stays below INGEST_REJECTS_MAX_BYTES.
 

@@ -215,7 +215,7 @@ def test_nothing_is_written_to_a_spool_that_is_not_mounted(tmp_path: Path, folde
 def test_migrate_prepares_a_spool_that_is_new(tmp_path: Path, settings: Settings) -> None:
     settings.INGEST_SPOOL = str(tmp_path / "var" / "spool")
     run("migrate", "--verbosity", "0")
-    enqueue(tmp_path / "a.csv", into_spool=True)
+    assert spool.exists(enqueue(tmp_path / "a.csv", into_spool=True).file.location)
 
 
 @pytest.mark.usefixtures("sent")
@@ -225,7 +225,7 @@ def test_migrate_prepares_a_spool_that_was_used_and_has_no_marker(tmp_path: Path
     spool.discard(batch.file.location)
     (folder / ".poolhouse-spool").unlink()
     run("migrate", "--verbosity", "0")
-    enqueue(tmp_path / "a.csv", into_spool=True)
+    assert spool.exists(enqueue(tmp_path / "a.csv", into_spool=True).file.location)
 
 
 @pytest.mark.usefixtures("sent")

@@ -232,7 +232,7 @@ def test_a_file_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
     (tmp_path / "fake.arrow").write_bytes(b"time,device,load\n" * 10)
     with pytest.raises(BadInput, match=r"fake\.arrow: this is not an Arrow stream or file"):
         FORMAT.check(Source.local(tmp_path / "fake.arrow"), COLUMNS)
-    with pytest.raises(BadInput, match="there is no row"):
+    with pytest.raises(BadInput, match="the file has no rows"):
         list(FORMAT.cut(write(tmp_path / "none.arrow", ipc.new_stream, table().slice(0, 0)), 10, COLUMNS))
 
 

@@ -71,7 +71,7 @@ def test_a_file_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
         FORMAT.check(Source.local(write(tmp_path / "text.parquet", devices=["a"], loads=pa.array(["1"]))), COLUMNS)
     with pytest.raises(BadInput, match="no column 'heat'; its columns: device, load, time"):
         FORMAT.check(Source.local(write(tmp_path / "less.parquet", devices=["a"])), Columns("time", (), ("heat",)))
-    with pytest.raises(BadInput, match="no row in the file"):
+    with pytest.raises(BadInput, match="the file has no rows"):
         FORMAT.check(Source.local(write(tmp_path / "none.parquet", devices=[])), COLUMNS)
     (tmp_path / "fake.parquet").write_bytes(b"time,device\n" * 5)
     with pytest.raises(BadInput, match="this is not a Parquet file"):
@@ -198,6 +198,6 @@ def test_a_footer_that_counts_rows_without_a_row_group_is_refused(tmp_path: Path
     path.write_bytes(content.replace(no_rows + no_groups, five_rows + no_groups))
     source, columns = Source.local(path), Columns("time", (), ("load",))
     FORMAT.check(source, columns)
-    with pytest.raises(BadInput, match="there is no row in the file"):
+    with pytest.raises(BadInput, match="the file has no rows"):
         list(FORMAT.cut(source, 10, columns))
     assert sample_file(source, FORMAT, [], columns, 1_000_000) == []

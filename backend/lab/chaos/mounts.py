@@ -59,7 +59,7 @@ class Disk:
             filler.truncate(max(0, filler.tell() - left_bytes))
 
     def clear(self) -> None:
-        """Give the room back."""
+        """Free the space again."""
         self._filler.unlink(missing_ok=True)
 
 

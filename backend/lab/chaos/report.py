@@ -1,4 +1,4 @@
-"""How a run is told: where every row is, what waits and why, and of each problem how it came about."""
+"""The report of a run: where every row is, which batches wait and why, and the history of each problem."""
 
 import re
 from collections import Counter
@@ -18,7 +18,7 @@ from poolhouse.display.console import table
 EXPLAINED = 3
 REASON_LENGTH = 110
 PROCESS = re.compile(r"\w+@\S+:\d+")
-"""as workers name themselves: the same reason of another process is no other"""
+"""the names of worker processes, left out so that the same reason from two processes is counted as one"""
 COUNTS = {
     "sent": "rows of acknowledged uploads",
     "loaded": "loaded once",
@@ -113,7 +113,7 @@ def _print_problems(phase: str, result: Result, console: Console) -> None:
 
 
 def explain(history: History, name: str) -> Iterator[str]:
-    """Tell what happened to an upload: its attempts, orders for its jobs, and faults meanwhile, in order."""
+    """Return the history of an upload in order: its attempts, cancels and retries of its jobs, and faults meanwhile."""
     attempts = [attempt for attempt in history.attempts if attempt.upload == name]
     if not attempts:
         return

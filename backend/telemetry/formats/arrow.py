@@ -60,7 +60,7 @@ class ArrowFormat:
         if gathered.rows:
             yield gathered.slice(_range(schema.begin, schema.end))
         elif not gathered.first_row:
-            raise BadInput(source, "there is no row in the file")
+            raise BadInput(source, "the file has no rows")
 
     def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Iterator[Parsed]:
         """Read record batches, one at a time."""

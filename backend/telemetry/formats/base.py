@@ -17,7 +17,6 @@ from telemetry.formats.times import TimeFormat
 # An entry of the unique index over metric and labels must fit into a third of a page, 2,704 bytes.
 LABELS_MAX_BYTES = 2000
 # Many enough that columns pay, few enough that the server has work in the socket's buffer while the next are parsed.
-PIECE_ROWS = 50_000
 PIECE_BYTES = 2 << 20
 # As people and programs write them; whatever else Python's float() takes for one is the same, and seldom.
 NOT_FINITE = tuple(
@@ -125,7 +124,7 @@ class Format(Protocol):
         """Cut a file into slices of at most about `batch_rows` rows, in the order of the file."""
 
     def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Iterator[Parsed]:
-        """Read one slice, in pieces of about PIECE_ROWS: the first can be loaded before the last is parsed.
+        """Read one slice, in pieces: the first can be loaded before the last is parsed.
 
         Raises:
             BadInput: it cannot be read.

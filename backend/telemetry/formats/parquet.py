@@ -34,7 +34,7 @@ class ParquetFormat:
         source.stamp()
         with _open(source) as file:
             if file.metadata.num_rows == 0:
-                raise BadInput(source, "there is no row in the file")
+                raise BadInput(source, "the file has no rows")
             check_schema(source, file.schema_arrow, columns)
 
     def cut(self, source: Source, batch_rows: int, columns: Columns) -> Iterator[Slice]:
@@ -44,7 +44,7 @@ class ParquetFormat:
         if min(counts, default=0) < 0:
             raise BadInput(source, "this is not a Parquet file: a row group has a negative number of rows")
         if not any(counts):  # whatever the footer has for the whole file
-            raise BadInput(source, "there is no row in the file")
+            raise BadInput(source, "the file has no rows")
         batch_rows = max(1, min(batch_rows, page_max_bytes() // CELL_BYTES // max(1, len(columns.values))))
         first_group = first_row = rows = 0
         for group, count in enumerate(counts):
