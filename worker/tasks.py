@@ -25,9 +25,11 @@ from worker.progress import LockTableFullError
 
 logger = logging.getLogger(__name__)
 
-# SQLSTATEs of what passes by itself: connection failures, transaction rollbacks (deadlocks), insufficient resources
-# (too many connections, disk full), the server's shutdown. https://www.postgresql.org/docs/17/errcodes-appendix.html
-TRANSIENT_SQLSTATES = ("08", "40", "53", "57P")
+# Classes of SQLSTATEs of what passes by itself: connection failures, transaction rollbacks (deadlocks), insufficient
+# resources (too many connections, disk full), operator intervention (the server's shutdown, a cancelled statement, which
+# may have been meant for the batch that the session loaded before).
+# https://www.postgresql.org/docs/17/errcodes-appendix.html
+TRANSIENT_SQLSTATES = ("08", "40", "53", "57")
 BACKOFF_MAX_S = 60
 # Batches of a job that wait in the broker at the same time: enough for any number of processes, little in its memory.
 SENT_AT_ONCE = 1000

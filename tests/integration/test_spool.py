@@ -17,7 +17,7 @@ from telemetry.cancellation import cancel_job
 from telemetry.formats import BadInput, Columns
 from telemetry.inputs import Inputs, open_input
 from telemetry.intake import create_job, retry_job
-from telemetry.models import IngestJob, Reading
+from telemetry.models import IngestBatch, IngestJob, Reading
 from telemetry.retention import removable
 from tests.integration.conftest import run
 from tests.plugin import free_ports
@@ -67,6 +67,12 @@ def job_of(path: Path, batch_rows: int = 20, *, into_spool: bool = False) -> Ing
         return create_job(files, COLUMNS, batch_rows=batch_rows)
 
 
+def _forget_in_a_failover(batch: IngestBatch) -> None:
+    """Leave the database as a standby has it that did not receive the last transaction: that of the first 20 rows."""
+    Reading.objects.filter(value__lt=20).delete()
+    IngestBatch.objects.filter(pk=batch.pk).update(state=IngestBatch.State.QUEUED, finished_at=None)
+
+
 @pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
 def test_workers_read_what_was_put_into_the_spool_and_it_is_cleaned_away_when_the_job_has_been_done_for_a_while(
     tmp_path: Path, spool_url: str, ending: str, settings: Settings
@@ -84,6 +90,10 @@ def test_workers_read_what_was_put_into_the_spool_and_it_is_cleaned_away_when_th
     assert [batch.row_count for batch in batches] == [20, 20, 11]
     run("clean_spool", "--older-than", "0")
     assert locations() == {file.location}, "a failover may have the batches queued again"
+    _forget_in_a_failover(batches[0])
+    assert Reading.objects.count() == 30
+    load(batches[0].pk)
+    assert Reading.objects.count() == 50
     settings.INGEST_INPUT_GRACE_S = 0
     run("clean_spool")
     assert locations() == set()

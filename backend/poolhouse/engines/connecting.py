@@ -1,6 +1,7 @@
 """Opening a connection within a time, however long name service, network or server take."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -52,8 +53,9 @@ class Attempt(threading.Thread, Generic[T]):
 
         Raises:
             TooSlowError: it took longer.
-            whatever connect raises.
+            whatever connect raises in time.
         """
+        deadline = time.perf_counter() + timeout_s
         self.start()
         try:
             is_done = self._done.wait(timeout_s)
@@ -65,6 +67,8 @@ class Attempt(threading.Thread, Generic[T]):
         if self._error is not None:
             error, self._error = self._error, None
             try:
+                if time.perf_counter() > deadline:  # the driver's own timeout, say, while this thread was not running
+                    raise TooSlowError(f"connecting took more than {timeout_s:.2f} s: {error}")
                 raise error
             finally:
                 del error  # its traceback refers to this frame, and to all that failed with it: a socket, say
