@@ -26,8 +26,8 @@ from worker.progress import LockTableFullError
 logger = logging.getLogger(__name__)
 
 # Classes of SQLSTATEs of what passes by itself: connection failures, transaction rollbacks (deadlocks), insufficient
-# resources (too many connections, disk full), operator intervention (the server's shutdown, a cancelled statement, which
-# may have been meant for the batch that the session loaded before).
+# resources (too many connections, disk full), operator intervention: the server's shutdown, and a cancelled statement,
+# since the batch that the session loaded before may have been meant.
 # https://www.postgresql.org/docs/17/errcodes-appendix.html
 TRANSIENT_SQLSTATES = ("08", "40", "53", "57")
 BACKOFF_MAX_S = 60

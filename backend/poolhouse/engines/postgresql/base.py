@@ -38,8 +38,8 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # untyped up
     def _noticing(self) -> dict[str, int]:
         timeout_s = max(1, int(self.pool_options.TIMEOUT))
         return {
-            # An attempt that its caller has abandoned has to end as well, but not before the caller's own timeout, which
-            # says more. libpq takes whole seconds, 2 at least.
+            # An abandoned attempt has to end as well, but not before its caller's own timeout, whose error says more.
+            # libpq takes whole seconds, 2 at least.
             "connect_timeout": max(2, math.floor(self.pool_options.TIMEOUT) + 1),
             "tcp_user_timeout": timeout_s * 1000,
             "keepalives_idle": timeout_s,
