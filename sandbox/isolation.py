@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 # Below the ports that Linux gives to clients, so that no connection takes one before its server is started.
 PORTS = range(10_000, 32_768)
-_reservations: list[socket.socket] = []
 
 
 def free_ports(count: int) -> list[int]:
@@ -40,7 +39,7 @@ def _reserve(port: int) -> bool:
     except OSError:
         reservation.close()
         return False
-    _reservations.append(reservation)
+    reservation.detach()  # the descriptor stays open: the kernel closes it when this process ends
     return True
 
 
