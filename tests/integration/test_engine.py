@@ -147,9 +147,11 @@ def test_it_adds_up_waiting_and_holding(pool_of: MakePool) -> None:
 
 @ours_alone
 def test_exhaustion_is_an_operational_error_that_says_who_holds(engine: str, pool_of: MakePool) -> None:
-    alias = pool_of(engine, TIMEOUT=0.3)
-    with borrowed(alias), borrowed(alias), pytest.raises(OperationalError) as raised, borrowed(alias):
-        pass
+    alias = pool_of(engine, TIMEOUT=DEADLINE_S)
+    with borrowed(alias), borrowed(alias):
+        pool(alias)._timeout = 0.3
+        with pytest.raises(OperationalError) as raised, borrowed(alias):
+            pass
     text = str(raised.value)
     assert isinstance(raised.value, PoolTimeoutError)
     (waited_s,) = re.findall(rf"{alias}: no connection after (\d+\.\d+) s", text)

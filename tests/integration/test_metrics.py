@@ -26,6 +26,7 @@ from poolhouse.reports.store import store as reports_of
 from poolhouse.reports.totals import totals_of
 from sandbox.isolation import connect
 from sandbox.servers import Place, pgbouncer
+from tests.conftest import DEADLINE_S
 from tests.integration.conftest import await_that, frozen
 
 pytestmark = pytest.mark.django_db
@@ -169,7 +170,7 @@ def test_the_application_s_role_asks_where_the_monitor_s_is_refused(client: Clie
 def test_a_source_that_hangs_costs_no_more_than_its_time(
     name: str, client: Client, configure: Configure, servers: Place
 ) -> None:
-    configure(MONITOR_TIMEOUT_S=2)
+    configure(MONITOR_TIMEOUT_S=10)
     reports_of.cache_clear()  # with the shorter time
     try:
         with frozen(int((servers.data / name).read_text().split()[0])):
@@ -275,7 +276,7 @@ def alias() -> Iterator[str]:
         "ENGINE": LENDING_ENGINE,
         "CONN_MAX_AGE": 0,
         "OPTIONS": dict(template["OPTIONS"]),
-        "POOL_OPTIONS": {"POOL_SIZE": 2, "MAX_OVERFLOW": 1, "TIMEOUT": 0.1, "MIN_SIZE": 1},
+        "POOL_OPTIONS": {"POOL_SIZE": 2, "MAX_OVERFLOW": 1, "TIMEOUT": DEADLINE_S, "MIN_SIZE": 1},
     }
     yield "lending"
     pool_container.get("lending").dispose()
@@ -306,11 +307,14 @@ def points(reader: InMemoryMetricReader, alias: str) -> dict[str, tuple[str, lis
 def test_opentelemetry_is_told_by_the_names_of_its_conventions(
     reader: InMemoryMetricReader, alias: str, django_db_blocker: Any
 ) -> None:
+    from dj_db_conn_pool.core import pool_container
+
     with django_db_blocker.unblock(), ExitStack() as held:
         for _ in range(3):
             wrapper = connections.create_connection(alias)
             wrapper.ensure_connection()
             held.callback(wrapper.close)
+        pool_container.get(alias)._timeout = 0.1
         with pytest.raises(Exception, match="every connection is lent"):
             connections.create_connection(alias).ensure_connection()
         full = points(reader, alias)

@@ -208,7 +208,7 @@ def test_another_console_is_told_and_not_thrown(configure: Configure) -> None:
 
 
 def test_a_pgbouncer_that_is_frozen_is_given_up_in_time(configure: Configure, pooler: Server) -> None:
-    configure(MONITOR_TIMEOUT_S=2)
+    configure(MONITOR_TIMEOUT_S=10)
     assert pooler.pid
     with frozen(pooler.pid):
         status = take_status()
@@ -222,8 +222,8 @@ def test_a_pgbouncer_that_freezes_with_a_question_is_given_up_in_time(configure:
         with console_cursor("default") as cursor, frozen(pooler.pid):
             cursor.execute("SHOW POOLS")
 
-    configure(MONITOR_TIMEOUT_S=1)
-    with pytest.raises(psycopg2.OperationalError, match="no answer within 1 s"):
+    configure(MONITOR_TIMEOUT_S=5)
+    with pytest.raises(psycopg2.OperationalError, match="no answer within 5 s"):
         ask_one_that_freezes()
 
 
