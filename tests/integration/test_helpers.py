@@ -397,7 +397,7 @@ def test_what_was_committed_is_not_done_again_for_an_error_of_a_hook(table: str)
 
 def test_a_decorator_serves_threads_at_the_same_time(table: str) -> None:
     """Both add to the same row from what they read, so one is taken back, and nothing is lost."""
-    both = threading.Barrier(2)
+    both = threading.Barrier(2, timeout=DEADLINE_S)
     reads: list[int] = []
 
     @managed_transaction(isolation="repeatable read", attempts=5)

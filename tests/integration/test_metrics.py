@@ -279,8 +279,9 @@ def alias() -> Iterator[str]:
         "POOL_OPTIONS": {"POOL_SIZE": 2, "MAX_OVERFLOW": 1, "TIMEOUT": DEADLINE_S, "MIN_SIZE": 1},
     }
     yield "lending"
-    pool_container.get("lending").dispose()
-    del pool_container["lending"]
+    if pool_container.has("lending"):
+        pool_container.get("lending").dispose()
+        del pool_container["lending"]
     del connections["lending"]
     del connections.settings["lending"]
 

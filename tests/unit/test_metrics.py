@@ -300,7 +300,7 @@ def test_everyone_else_is_given_the_plain_text(accept: str, monkeypatch: pytest.
 
 def test_those_who_ask_at_once_share_one_look_and_later_ones_have_another() -> None:
     looks: list[int] = []
-    together = threading.Barrier(8)
+    together = threading.Barrier(8, timeout=DEADLINE_S)
 
     def slow_look() -> int:
         looks.append(len(looks))
