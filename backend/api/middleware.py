@@ -12,12 +12,11 @@ Handler = Callable[[HttpRequest], HttpResponse]
 
 
 def api_middleware(get_response: Handler) -> Handler:
-    """Answer every error with a problem, and take no notice of the body's charset when the address is read."""
+    """Answer every error with a problem."""
 
     def respond(request: HttpRequest) -> HttpResponse:
         if not request.path.startswith(reverse("api:api-root")):
             return get_response(request)
-        request.encoding = "utf-8"  # Django would read the parameters as it reads a form's body
         response = get_response(request)
         is_error = response.status_code >= HTTPStatus.BAD_REQUEST
         return _problem(request, response) if is_error and response["Content-Type"] != CONTENT_TYPE else response

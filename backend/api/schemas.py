@@ -61,22 +61,21 @@ class Parameters(Schema):
     name: Text = Field("upload", min_length=1, max_length=255, description="what errors and rejects call the body")
 
     def columns(self, charset: str | None) -> Columns:
-        """Say how the body is to be read.
+        """Return how the body is to be read.
 
         Args:
             charset: of its Content-Type; None if that names none.
 
         Raises:
-            ValueError: the parameters contradict each other, or the charset cannot be read.
+            ValueError: the parameters contradict each other.
         """
-        encoding = self.encoding or (arguments.ascii_encoding(charset) if charset else "utf-8")
         return Columns(
             self.time,
             tuple(self.labels),
             tuple(self.values),
             tuple(self.empty),
             TimeFormat(self.time_unit, self.timezone or ""),
-            TextFormat(self.delimiter, self.decimal, encoding, self.escape or ""),
+            TextFormat(self.delimiter, self.decimal, self.encoding or charset or "utf-8", self.escape or ""),
             self.keep_nan,
         )
 
