@@ -32,7 +32,7 @@ class Utf8Request(WSGIRequest):
     """
 
     @property
-    def encoding(self) -> None:  # type: ignore[override]
+    def encoding(self) -> None:
         """None: UTF-8."""
 
     @encoding.setter
@@ -40,7 +40,7 @@ class Utf8Request(WSGIRequest):
 
     def _set_content_type_params(self, meta: dict[str, Any]) -> None:
         try:
-            super()._set_content_type_params(meta)
+            super()._set_content_type_params(meta)  # type: ignore[misc]
         except ValueError:  # a parameter in the notation of RFC 2231 that cannot be decoded
             self.content_type, self.content_params = "", {}
 

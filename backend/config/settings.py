@@ -21,6 +21,7 @@ monitor = read(Monitor)
 SECRET_KEY = deployment.secret_key.get_secret_value()
 DEBUG = deployment.debug
 ALLOWED_HOSTS = deployment.allowed_hosts
+DEFAULT_EXCEPTION_REPORTER_FILTER = "config.debug_page.PasswordFilter"
 
 INSTALLED_APPS = [
     "django.contrib.admin",

@@ -1,8 +1,11 @@
 """What the web says of itself."""
 
+import sys
+
 import pytest
 from django.db import connections
-from django.test import Client
+from django.test import Client, RequestFactory
+from django.views.debug import technical_500_response
 from pytest_django import DjangoAssertNumQueries, Settings
 
 pytestmark = pytest.mark.django_db
@@ -45,3 +48,17 @@ def test_readyz_gives_the_reason_when_the_database_is_away(client: Client, monke
 def test_the_admin_shows_series_jobs_and_batches(admin_client: Client, model: str) -> None:
     assert admin_client.get(f"/admin/telemetry/{model}/").status_code == 200
     assert admin_client.get(f"/admin/telemetry/{model}/add/").status_code == 403, "the ledger is not edited by hand"
+
+
+def test_a_debug_page_shows_no_password(settings: Settings) -> None:
+    settings.DEBUG = True
+    password = "".join(("ses", "ame"))  # the page shows the source, too
+    settings.SOME_URL = f"redis://:{password}@host:1/0"
+    settings.POOLHOUSE = {**settings.POOLHOUSE, "PGBOUNCER_URL": f"postgresql://me:{password}@host:1/db"}
+    try:
+        address = settings.SOME_URL
+        raise ValueError(len(address))
+    except ValueError:
+        page = technical_500_response(RequestFactory().get("/"), *sys.exc_info())  # type: ignore[arg-type]
+    assert "redis://:***@host:1/0" in page.content.decode()
+    assert password not in page.content.decode()
