@@ -32,7 +32,11 @@ class Parameters(Schema):
     time: Text = Field(description="column of the time: ISO 8601 with a zone, unless said otherwise")
     labels: list[Text] = Field([], description="columns that tell one source from another")
     values: list[Text] = Field(min_length=1, description="columns of numbers; each becomes a metric")
-    empty: list[Text] = Field(list(EMPTY_CELLS), description="texts of an empty cell")
+    # The page at /api/docs would send the default without its empty text, were it told of it.
+    empty: list[Text] = Field(
+        default_factory=lambda: list(EMPTY_CELLS),
+        description=f"texts of an empty cell; by default {', '.join(map(repr, EMPTY_CELLS))}",
+    )
     keep_nan: bool = Field(False, description="whether NaN and infinity are values; otherwise they are empty cells")
     timezone: Annotated[str, AfterValidator(arguments.timezone)] | None = Field(
         None, description="of times without a zone, as Europe/Berlin"

@@ -53,6 +53,7 @@ api = NinjaAPI(
 answer_with_problems(api)
 
 
+@api.post("/ingest", response={202: JobDetails}, include_in_schema=False, url_name="ingest-without-slash")
 @api.post("/ingest/", response={202: JobDetails}, openapi_extra=openapi.UPLOAD, summary="Upload a file to be loaded")
 def ingest(request: HttpRequest, parameters: Query[Parameters], response: HttpResponse) -> Status[dict[str, Any]]:
     """Take a body into the spool and record a job for it; Location has the job's address."""
@@ -84,7 +85,13 @@ def ingest(request: HttpRequest, parameters: Query[Parameters], response: HttpRe
     return Status(202, details)
 
 
-@api.get("/jobs/", response=Jobs, url_name="jobs", summary="List the token's jobs, the newest first")
+@api.get(
+    "/jobs/",
+    response=Jobs,
+    url_name="jobs",
+    openapi_extra=openapi.JOBS,
+    summary="List the token's jobs, the newest first",
+)
 def list_jobs(request: HttpRequest, page: Query[PageOfJobs]) -> dict[str, Any]:
     """Return a page of the token's jobs."""
     _require_known(request, PageOfJobs)
@@ -94,7 +101,7 @@ def list_jobs(request: HttpRequest, page: Query[PageOfJobs]) -> dict[str, Any]:
     return {"jobs": [{**_links(job), **queries.progress_document(job)} for job in found], "next": older}
 
 
-@api.get("/jobs/{int:job_id}/", response=JobDetails, url_name="job", summary="Look at a job")
+@api.get("/jobs/{int:job_id}/", response=JobDetails, url_name="job", openapi_extra=openapi.JOB, summary="Look at a job")
 def show_job(request: HttpRequest, job_id: int) -> dict[str, Any]:
     """Return how far a job is, and what went wrong in it."""
     return _details(_own(request, job_id))

@@ -355,8 +355,8 @@ class Monitor(Section):
     db_monitor_pass: Password = Field(SecretStr(""), description="made by scripts/env")
     metrics_token: Password = Field(
         SecretStr(""),
-        description="what a reader of /metrics, and of the details of / and /readyz, sends as Authorization: Bearer ...; "
-        "made by scripts/env; empty: nobody may read them",
+        description="what a reader of /metrics, and of the details of / and /readyz, sends as Authorization: Bearer "
+        "...; made by scripts/env; empty: nobody may read them",
     )
     pgbouncer_host: str = Field(
         "",

@@ -93,6 +93,6 @@ def test_a_debug_page_shows_no_password(settings: Settings) -> None:
         address = settings.SOME_URL
         raise ValueError(len(address))
     except ValueError:
-        page = technical_500_response(RequestFactory().get("/"), *sys.exc_info())  # type: ignore[arg-type]
+        page = technical_500_response(RequestFactory().get("/"), *sys.exc_info())
     assert "redis://:***@host:1/0" in page.content.decode()
     assert password not in page.content.decode()
