@@ -16,6 +16,14 @@ from tests.conftest import DEADLINE_S
 
 OPERATIONS = ["POST /api/ingest/", "GET /api/jobs/", "GET /api/jobs/{job_id}/", "GET /api/jobs/{job_id}/rejects/"]
 EXAMPLES = 30
+# What is not allowed of a body of any bytes is rarely found, so many inputs are filtered out.
+BOUNDED = hypothesis.settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.filter_too_much],
+)
 # The document cannot say which columns a body has, so a request that it allows may be refused with 422.
 NOT_ASKED = ("positive_data_acceptance",)
 
@@ -52,7 +60,7 @@ def test_every_answer_is_one_that_the_document_describes(
     chosen = described.schema()[path][method]
     excluded = [CHECKS.get_one(name) for name in NOT_ASKED]
 
-    @hypothesis.settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
+    @BOUNDED
     @hypothesis.given(case=chosen.as_strategy(generation_mode=mode))
     def ask(case: Any) -> None:
         case.call_and_validate(
