@@ -58,16 +58,20 @@ def readyz(request: HttpRequest) -> JsonResponse:
 
     Requests do not need the broker: the ledger keeps an upload's job until beat can announce it.
     """
-    reason = database_problem.get(PROBE_MAX_AGE_S)
+    reason = _exhaustion() or database_problem.get(PROBE_MAX_AGE_S)
     told = reason if may_read(request) else "unavailable"
     return _document({"database": told if reason else "ok"}, status=503 if reason else 200)
 
 
+def _exhaustion() -> str:
+    (pool,) = (state for state in pool_states() if state.alias == connection.alias)
+    if pool.max is None or pool.in_use < pool.max:
+        return ""
+    return f"the pool is exhausted: {pool.in_use} of {pool.max} connections in use"
+
+
 def _probe_database() -> str:
     """Ask outside the pool, which must not be waited for, on the way that requests go, be it through PgBouncer."""
-    (pool,) = (state for state in pool_states() if state.alias == connection.alias)
-    if pool.max is not None and pool.in_use >= pool.max:
-        return f"the pool is exhausted: {pool.in_use} of {pool.max} connections in use"
     return check_connection_health(connection.alias, PROBE_TIMEOUT_S).reason
 
 
