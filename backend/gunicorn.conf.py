@@ -12,6 +12,10 @@ bind = f"{web.web_bind}:{web.web_port}"
 workers = web.web_processes
 threads = web.web_threads
 worker_class = "config.request_worker.RequestWorker"
+# docs/security.md names these.
+limit_request_line = 4094
+limit_request_fields = 100
+limit_request_field_size = 8190
 # The kernel would send files past the worker's bound for clients that do not read.
 sendfile = False
 # A pool filled before the fork would be shared by the children.

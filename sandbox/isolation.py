@@ -61,6 +61,7 @@ def isolate(service: str) -> None:
         "DB_PORT": str(db_port),
         "DB_PASS": secrets.token_hex(16),
         "DB_MONITOR_PASS": secrets.token_hex(16),
+        "METRICS_TOKEN": secrets.token_hex(16),
         "REDIS_PORT": str(redis_port),
         "REDIS_PASSWORD": secrets.token_hex(16),
         "POSTGRES_PASSWORD": secrets.token_hex(16),

@@ -2,6 +2,7 @@
 
 import sys
 
+from config.env import Queue, read
 from config.start import start
 
 start("worker")
@@ -10,6 +11,7 @@ from django.conf import settings  # noqa: E402
 
 from config.celery import app  # noqa: E402
 from worker.connections import follow_conn_max_age  # noqa: E402
+from worker.heartbeat import give_heartbeats  # noqa: E402
 from worker.schedule import beat_schedule  # noqa: E402
 
 if not settings.CELERY_WORKER_RUNNING:
@@ -20,4 +22,6 @@ if not settings.CELERY_WORKER_RUNNING:
     raise SystemExit(2)
 
 follow_conn_max_age()
+if (heartbeat_file := read(Queue).heartbeat_file) is not None:
+    give_heartbeats(heartbeat_file)
 app.conf.update(beat_schedule=beat_schedule(), include=["worker.tasks"])

@@ -32,7 +32,11 @@ class Parameters(Schema):
     time: Text = Field(description="column of the time: ISO 8601 with a zone, unless said otherwise")
     labels: list[Text] = Field([], description="columns that tell one source from another")
     values: list[Text] = Field(min_length=1, description="columns of numbers; each becomes a metric")
-    empty: list[Text] = Field(list(EMPTY_CELLS), description="texts of an empty cell")
+    # The page at /api/docs would send the default without its empty text, were it told of it.
+    empty: list[Text] = Field(
+        default_factory=lambda: list(EMPTY_CELLS),
+        description=f"texts of an empty cell; by default {', '.join(map(repr, EMPTY_CELLS))}",
+    )
     keep_nan: bool = Field(False, description="whether NaN and infinity are values; otherwise they are empty cells")
     timezone: Annotated[str, AfterValidator(arguments.timezone)] | None = Field(
         None, description="of times without a zone, as Europe/Berlin"
@@ -61,22 +65,21 @@ class Parameters(Schema):
     name: Text = Field("upload", min_length=1, max_length=255, description="what errors and rejects call the body")
 
     def columns(self, charset: str | None) -> Columns:
-        """Say how the body is to be read.
+        """Return how the body is to be read.
 
         Args:
             charset: of its Content-Type; None if that names none.
 
         Raises:
-            ValueError: the parameters contradict each other, or the charset cannot be read.
+            ValueError: the parameters contradict each other.
         """
-        encoding = self.encoding or (arguments.ascii_encoding(charset) if charset else "utf-8")
         return Columns(
             self.time,
             tuple(self.labels),
             tuple(self.values),
             tuple(self.empty),
             TimeFormat(self.time_unit, self.timezone or ""),
-            TextFormat(self.delimiter, self.decimal, encoding, self.escape or ""),
+            TextFormat(self.delimiter, self.decimal, self.encoding or charset or "utf-8", self.escape or ""),
             self.keep_nan,
         )
 

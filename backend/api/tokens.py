@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from api.models import ApiToken
 
+JOB_ID_MAX = 2**63 - 1  # of a bigint
 PREFIX = "poolhouse_"  # so that a scanner for leaked secrets can know one
 
 
@@ -38,6 +39,17 @@ def revoke_token(name: str) -> bool:
 def find_token(token: str) -> ApiToken | None:
     """Give the record of a valid token."""
     return ApiToken.objects.filter(digest=_digest(token), revoked_at=None).first()
+
+
+def newest_jobs(token: ApiToken, *, limit: int, before: int | None = None) -> list[int]:
+    """Return the numbers of the token's jobs, the newest first: those below `before`, at most `limit`."""
+    jobs = token.jobs.filter(job_id__lt=JOB_ID_MAX if before is None else before)
+    return list(jobs.order_by("-job_id").values_list("job_id", flat=True)[:limit])
+
+
+def is_job_of(token: ApiToken, job_id: int) -> bool:
+    """Return True if the token's upload made the job."""
+    return job_id <= JOB_ID_MAX and token.jobs.filter(job_id=job_id).exists()
 
 
 def _digest(token: str) -> bytes:

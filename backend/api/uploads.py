@@ -16,7 +16,7 @@ from django.http import HttpRequest
 
 from api.problems import Problem
 from api.quota import Quota
-from telemetry import formats, spool, unpacking
+from telemetry import arguments, formats, spool, unpacking
 from telemetry.formats import Written
 from telemetry.spool import Spooled
 
@@ -68,8 +68,20 @@ def declared(request: HttpRequest) -> Declared:
             f"Content-Encoding {coding!r} cannot be unpacked; allowed: {allowed}",
             headers={"Accept-Encoding": allowed},
         )
-    charset = header.get_content_charset() if kind == "text/csv" else None
+    charset = _charset_of(header) if kind == "text/csv" else None
     return Declared(Written(formats.by_name(CONTENT_TYPES[kind]), CODINGS[coding]), charset, _length_of(request))
+
+
+def _charset_of(header: Message) -> str | None:
+    charset = header.get_param("charset")
+    if charset is None:
+        return None
+    try:
+        return arguments.ascii_encoding(
+            charset if isinstance(charset, str) else charset[-1]
+        )  # RFC 2231 has three parts
+    except ValueError as error:
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the charset of Content-Type: {error}") from None
 
 
 def _length_of(request: HttpRequest) -> int | None:

@@ -20,7 +20,7 @@ from api.models import ApiToken
 from api.problems import Problem, answer_with_problems
 from api.quota import Quota, Replay, turns
 from api.schemas import JobDetails, Jobs, PageOfJobs, Parameters
-from api.tokens import find_token
+from api.tokens import find_token, is_job_of, newest_jobs
 from api.uploads import declared, receive
 from poolhouse import __version__
 from telemetry import queries, rejects
@@ -53,10 +53,11 @@ api = NinjaAPI(
 answer_with_problems(api)
 
 
+@api.post("/ingest", response={202: JobDetails}, include_in_schema=False, url_name="ingest-without-slash")
 @api.post("/ingest/", response={202: JobDetails}, openapi_extra=openapi.UPLOAD, summary="Upload a file to be loaded")
 def ingest(request: HttpRequest, parameters: Query[Parameters], response: HttpResponse) -> Status[dict[str, Any]]:
     """Take a body into the spool and record a job for it; Location has the job's address."""
-    token: ApiToken = request.auth  # type: ignore[attr-defined]
+    token = _token(request)
     _require_known(request, Parameters)
     body = declared(request)
     columns = _columns(parameters, body.charset)
@@ -84,20 +85,26 @@ def ingest(request: HttpRequest, parameters: Query[Parameters], response: HttpRe
     return Status(202, details)
 
 
-@api.get("/jobs/", response=Jobs, url_name="jobs", summary="List the jobs, the newest first")
+@api.get(
+    "/jobs/",
+    response=Jobs,
+    url_name="jobs",
+    openapi_extra=openapi.JOBS,
+    summary="List the token's jobs, the newest first",
+)
 def list_jobs(request: HttpRequest, page: Query[PageOfJobs]) -> dict[str, Any]:
-    """Give a page of jobs."""
+    """Return a page of the token's jobs."""
     _require_known(request, PageOfJobs)
-    found = queries.all_progress(limit=page.limit, before=page.before)
+    found = queries.progress_of(newest_jobs(_token(request), limit=page.limit, before=page.before))
     is_full = len(found) == page.limit
     older = f"{reverse('api:jobs')}?limit={page.limit}&before={found[-1].job_id}" if is_full else None
     return {"jobs": [{**_links(job), **queries.progress_document(job)} for job in found], "next": older}
 
 
-@api.get("/jobs/{int:job_id}/", response=JobDetails, url_name="job", summary="Look at a job")
+@api.get("/jobs/{int:job_id}/", response=JobDetails, url_name="job", openapi_extra=openapi.JOB, summary="Look at a job")
 def show_job(request: HttpRequest, job_id: int) -> dict[str, Any]:
-    """Say how far a job is, and what went wrong in it."""
-    return _details(job_id)
+    """Return how far a job is, and what went wrong in it."""
+    return _details(_own(request, job_id))
 
 
 @api.get(
@@ -108,9 +115,8 @@ def show_job(request: HttpRequest, job_id: int) -> dict[str, Any]:
     summary="List a job's rows that could not be read",
 )
 def list_rejects(request: HttpRequest, job_id: int) -> StreamingHttpResponse:
-    """Give a job's rejects as NDJSON, however many there are."""
-    _progress(job_id)
-    found = rejects.read(job_id)
+    """Return a job's rejects as NDJSON, however many there are."""
+    found = rejects.read(_own(request, job_id))
     connection.close()  # back to its pool, while the rest comes from the spool
     lines = (f"{json.dumps(reject, ensure_ascii=False)}\n".encode() for reject in found)
     return StreamingHttpResponse(lines, content_type="application/x-ndjson")
@@ -173,16 +179,31 @@ def _require_room() -> None:
         )
 
 
-def _progress(job_id: int) -> Progress:
-    progress = queries.job_progress(job_id)
-    if progress is None:
-        raise Http404(f"there is no job {job_id}")
-    return progress
+def _token(request: HttpRequest) -> ApiToken:
+    token: ApiToken = request.auth  # type: ignore[attr-defined]
+    return token
+
+
+def _own(request: HttpRequest, job_id: int) -> int:
+    """Return the job's number if the job is the token's.
+
+    Raises:
+        Http404: it is another's, or does not exist; the answer does not tell which.
+    """
+    if not is_job_of(_token(request), job_id):
+        raise _no_job(job_id)
+    return job_id
 
 
 def _details(job_id: int) -> dict[str, Any]:
-    progress = _progress(job_id)
+    progress = queries.job_progress(job_id)
+    if progress is None:
+        raise _no_job(job_id)
     return {**_links(progress), **queries.job_document(progress)}
+
+
+def _no_job(job_id: int) -> Http404:
+    return Http404(f"this token has no job {job_id}; GET {reverse('api:jobs')} lists its jobs")
 
 
 def _links(progress: Progress) -> dict[str, str]:

@@ -6,12 +6,13 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
+from gunicorn.http import errors  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import TConn  # type: ignore[import-untyped]
 
 from config.paced_socket import PacedSocket
 
 PROBES = (b"/healthz", b"/readyz", b"/metrics")
-UPLOADS = b"/api/ingest/"
+UPLOADS = (b"/api/ingest/", b"/api/ingest")
 
 HEADER_END = b"\r\n\r\n"
 HEADER_MAX_BYTES = 64 << 10
@@ -38,6 +39,26 @@ class Refusal(Exception):
         return "\r\n".join([*head, "", ""]).encode() + body
 
 
+# By the classes of gunicorn's parser; what it refuses besides is a bad request.
+STATUSES = {
+    errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
+    errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
+    errors.UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
+    errors.ForbiddenProxyRequest: HTTPStatus.FORBIDDEN,
+}
+OF_THE_SERVER = (errors.ConfigurationProblem, errors.InvalidResponseHeader, errors.InvalidResponseHeaderName)
+DETAIL_MAX_LENGTH = 300
+
+
+def refusal_of(error: Exception) -> Refusal | None:
+    """Return what gunicorn's parser refuses; None for an error of the application or the server."""
+    if isinstance(error, OF_THE_SERVER) or not isinstance(error, errors.ParseException):
+        return None
+    status = STATUSES.get(type(error), HTTPStatus.BAD_REQUEST)
+    return Refusal(status, f"the request cannot be read: {error}"[:DETAIL_MAX_LENGTH])
+
+
 class Head:
     """A request's line and header, as far as the main thread looks at them; the parser has the last word."""
 
@@ -56,7 +77,7 @@ class Head:
     @property
     def is_upload(self) -> bool:
         """True if the application reads the body piece by piece."""
-        return self.method == b"POST" and self.path == UPLOADS
+        return self.method == b"POST" and self.path in UPLOADS
 
     @property
     def is_probe(self) -> bool:

@@ -207,6 +207,9 @@ class Queue(Section):
     redis_port: Port = 16379
     redis_password: Password = Field(SecretStr(""), description="made by scripts/env")
     worker_processes: AtLeastOne = Field(2, description="processes of the Celery worker")
+    heartbeat_file: Path | None = Field(
+        None, description="file that worker and beat touch every 5 s, for a liveness probe; empty: none"
+    )
 
     @model_validator(mode="after")
     def _require_a_password(self) -> Self:
@@ -350,6 +353,11 @@ class Monitor(Section):
         "poolhouse_monitor", description="may take a reserved connection when the server is full; not with DATABASE_URL"
     )
     db_monitor_pass: Password = Field(SecretStr(""), description="made by scripts/env")
+    metrics_token: Password = Field(
+        SecretStr(""),
+        description="what a reader of /metrics, and of the details of / and /readyz, sends as Authorization: Bearer "
+        "...; made by scripts/env; empty: nobody may read them",
+    )
     pgbouncer_host: str = Field(
         "",
         description="where PgBouncer answers; empty: 127.0.0.1, and the status asks it if the strategy goes through it",
@@ -451,6 +459,6 @@ def _describe(problem: ErrorDetails) -> str:
     name = str(problem["loc"][0]).upper()
     if problem["type"] == "missing":
         return _missing(name)
-    secret = any(word in name for word in ("SECRET", "PASS", "URL"))
+    secret = any(word in name for word in ("SECRET", "PASS", "URL", "TOKEN"))
     value = "(a secret, not shown)" if secret else repr(problem["input"])
     return f"{name}={value}: {message[0].lower()}{message[1:]}"

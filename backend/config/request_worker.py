@@ -17,9 +17,10 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
+from gunicorn import util  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
-from config.connections import PROBES, RETRY_AFTER_S, Connection, Head, Refusal
+from config.connections import PROBES, RETRY_AFTER_S, Connection, Head, Refusal, refusal_of
 from config.env import Web, read
 from config.paced_socket import Pace, PacedSocket
 
@@ -104,6 +105,17 @@ class RequestWorker(ThreadWorker):  # type: ignore[misc]
         self._await_request(conn, self._web.web_request_timeout_s)
         if self.nr_conns >= self.worker_connections:
             self._close_oldest()
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
+        """Answer a request that the parser refuses, or the application's failure, with a problem document."""
+        if (refusal := refusal_of(exc)) is not None:
+            self.log.warning("refused a request of %s: %s", addr, refusal)
+        else:
+            self.log.error("a request failed", exc_info=exc)
+            detail = "the server's own fault; its log has the reason"
+            refusal = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+        with suppress(OSError):
+            util.write_nonblock(client, refusal.response())
 
     def murder_pending(self) -> None:
         """Close what has waited for too long; gunicorn calls this every second."""

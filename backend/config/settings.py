@@ -1,5 +1,6 @@
 """Django's settings for the sandbox. Every value that may differ between deployments comes from `config.env`."""
 
+import secrets
 from pathlib import Path
 
 from config.database import (
@@ -21,6 +22,7 @@ monitor = read(Monitor)
 SECRET_KEY = deployment.secret_key.get_secret_value()
 DEBUG = deployment.debug
 ALLOWED_HOSTS = deployment.allowed_hosts
+DEFAULT_EXCEPTION_REPORTER_FILTER = "config.debug_page.PasswordFilter"
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -94,6 +96,8 @@ POOLHOUSE = {
     "MONITOR_USER": "" if read(Database).database_url else monitor.db_monitor_user,
     "MONITOR_PASSWORD": monitor.db_monitor_pass.get_secret_value(),
     "DIRECT": {"default": get_database_config()} if should_use_pgbouncer() else {},
+    # One that nobody knows, where none is set: the details are not for everybody.
+    "METRICS_TOKEN": monitor.metrics_token.get_secret_value() or secrets.token_hex(),
     "PGBOUNCER_URL": get_console_url(),
     "PGBOUNCER_CONNECTIONS": get_pgbouncer_connections(),
 }

@@ -1,22 +1,25 @@
-"""What the web says of itself."""
+"""What the web says of itself: to everybody whether it works, to who has METRICS_TOKEN the details."""
 
+import os
 from collections.abc import Mapping
 
-import redis
-from django.conf import settings
 from django.db import Error, connection
 from django.http import HttpRequest, JsonResponse
 
 from poolhouse import __version__
 from poolhouse.helpers import check_connection_health
 from poolhouse.identity import current
+from poolhouse.metrics.access import may_read
+from poolhouse.metrics.look import Recent
 from poolhouse.process.pools import pool_states
 
 PROBE_TIMEOUT_S = 2
+PROBE_MAX_AGE_S = 2
 
 
 def index(request: HttpRequest) -> JsonResponse:
-    """Say which service this is, and which connection served this request."""
+    """Return which service this is, and which connection served this request."""
+    public = {"service": current().service}
     try:
         with connection.cursor() as cursor:
             cursor.execute(
@@ -24,11 +27,14 @@ def index(request: HttpRequest) -> JsonResponse:
             )
             backend_pid, application_name, server_version = cursor.fetchone()
     except Error as error:
-        return _document({"service": current().service, "problem": _one_line(error)}, status=503)
+        problem = _one_line(error) if may_read(request) else "database: unavailable"
+        return _document({**public, "problem": problem}, status=503)
+    if not may_read(request):
+        return _document(public)
     (pool,) = (state for state in pool_states() if state.alias == connection.alias)
     return _document(
         {
-            "service": current().service,
+            **public,
             "version": __version__,
             "process": current().name,
             "connection": {
@@ -43,39 +49,35 @@ def index(request: HttpRequest) -> JsonResponse:
 
 
 def healthz(request: HttpRequest) -> JsonResponse:
-    """Say that this process answers; it asks nobody else."""
+    """Return that this process answers; it asks no server."""
     return _document({"status": "ok"})
 
 
 def readyz(request: HttpRequest) -> JsonResponse:
-    """Say whether a request that needs the database and the broker can be served now; 503 with the reason if not."""
-    problems = {name: problem for name, probe in PROBES.items() if (problem := probe()) is not None}
-    document = {name: problems.get(name, "ok") for name in PROBES}
-    return _document(document, status=503 if problems else 200)
+    """Return whether a request that needs the database can be served now; 503 if not.
+
+    Requests do not need the broker: the ledger keeps an upload's job until beat can announce it.
+    """
+    reason = _exhaustion() or database_problem.get(PROBE_MAX_AGE_S)
+    told = reason if may_read(request) else "unavailable"
+    return _document({"database": told if reason else "ok"}, status=503 if reason else 200)
 
 
-def _probe_database() -> str | None:
-    """Ask outside the pool, which must not be waited for, on the way that requests go, be it through PgBouncer."""
+def _exhaustion() -> str:
     (pool,) = (state for state in pool_states() if state.alias == connection.alias)
-    if pool.max is not None and pool.in_use >= pool.max:
-        return f"the pool is exhausted: {pool.in_use} of {pool.max} connections in use"
-    return check_connection_health(connection.alias, PROBE_TIMEOUT_S).reason or None
+    if pool.max is None or pool.in_use < pool.max:
+        return ""
+    return f"the pool is exhausted: {pool.in_use} of {pool.max} connections in use"
 
 
-def _probe_broker() -> str | None:
-    broker = redis.Redis.from_url(
-        settings.BROKER_URL, socket_timeout=PROBE_TIMEOUT_S, socket_connect_timeout=PROBE_TIMEOUT_S
-    )
-    try:
-        broker.ping()
-    except redis.RedisError as error:
-        return _one_line(error)
-    finally:
-        broker.close()
-    return None
+def _probe_database() -> str:
+    """Ask outside the pool, which must not be waited for, on the way that requests go, be it through PgBouncer."""
+    return check_connection_health(connection.alias, PROBE_TIMEOUT_S).reason
 
 
-PROBES = {"database": _probe_database, "broker": _probe_broker}
+# However many ask, a process has one connection for it, and none more often than every PROBE_MAX_AGE_S.
+database_problem: Recent[str] = Recent(_probe_database)
+os.register_at_fork(after_in_child=database_problem.forget_parent)
 
 
 def _one_line(error: Exception) -> str:

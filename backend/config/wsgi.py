@@ -1,9 +1,13 @@
 """The web's entry point for gunicorn."""
 
-from django.core.wsgi import get_wsgi_application
+import django
 
 from config.start import start
 
 start("web")
+django.setup(set_prefix=False)
 
-application = get_wsgi_application()
+from config.charsets import Handler, bound_codec_search  # noqa: E402 - it needs Django's settings
+
+bound_codec_search()
+application = Handler()

@@ -41,6 +41,8 @@ class Options:
     asked."""
     PGBOUNCER_CONNECTIONS: int = 0
     """How many connections to the server PgBouncer opens at most; `check --database` adds them to those of FLEET."""
+    METRICS_TOKEN: str = ""
+    """What a reader of /metrics sends as Authorization: Bearer …; empty: whoever reaches the address may read."""
     METRICS_MAX_AGE_S: float = 1.0
     """How long a process answers Prometheus with what it saw last, before it looks again."""
     UTILISATION_WARNING_PERCENT: float = 80.0

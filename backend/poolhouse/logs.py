@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,12 +14,21 @@ from poolhouse.tracing.work import current_work
 _OWN_FIELDS = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"))
 
 
+# All but tab and newline, and Unicode's own ends of lines.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+
 class PlainFormatter(logging.Formatter):
-    """logging's own, but for passwords, and for the values that database errors quote."""
+    """logging's own, but for passwords, for the values that database errors quote, and for control characters.
+
+    Only a record begins at the beginning of a line: all further lines, those of tracebacks included, are indented. So
+    what a client sends, such as the name of a file, cannot look like a record.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Make the line, with a traceback below it if there is one."""
-        return _without_secrets(super().format(record), record)
+        """Return the line, with a traceback below it if there is one."""
+        text = _without_secrets(super().format(record), record)
+        return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text).replace("\n", "\n  ")
 
 
 class JsonFormatter(logging.Formatter):

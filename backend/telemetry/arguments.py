@@ -76,16 +76,15 @@ def ascii_encoding(text: str) -> str:
     Raises:
         ValueError: it is unknown, or another kind.
     """
-    ascii_bytes, each_byte = bytes(range(128)), bytes(range(256))
+    each_byte = bytes(range(256))
     try:
-        is_ascii = ascii_bytes.decode(text) == ascii_bytes.decode("ascii")
+        is_ascii = all(bytes([code]).decode(text) == chr(code) for code in range(128))
         # An escape is no single character in encodings that know such.
         is_single = len(each_byte.decode(text, "replace")) == 256 and len(rb"\u000a".decode(text)) == 6
         if is_ascii and (is_single or codecs.lookup(text).name == "utf-8"):
             return text
-    except (LookupError, UnicodeError):
+    except (LookupError, ValueError):  # unknown, not of text, as rot13, or without the means to replace, as idna
         pass
     raise ValueError(
-        f"{text!r} is no encoding that can be read; allowed: utf-8, or one of single bytes that extends ASCII, as "
-        "latin-1 or cp1252"
+        f"expected utf-8, or an encoding that extends ASCII by single bytes, such as latin-1 or cp1252; got {text!r}"
     )

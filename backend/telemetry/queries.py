@@ -1,5 +1,6 @@
 """What is asked of the time series and of their ledger; nothing here writes."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from math import inf
@@ -75,7 +76,12 @@ def job_progress(job_id: int) -> Progress | None:
     return next(iter(_progress("id = %(id)s", {"id": job_id, "limit": 1})), None)
 
 
-def _progress(condition: str, parameters: dict[str, int | None]) -> list[Progress]:
+def progress_of(job_ids: Sequence[int]) -> list[Progress]:
+    """These jobs, the newest first."""
+    return _progress("id = ANY(%(ids)s)", {"ids": list(job_ids), "limit": None})
+
+
+def _progress(condition: str, parameters: dict[str, Any]) -> list[Progress]:
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
@@ -102,7 +108,7 @@ def _progress(condition: str, parameters: dict[str, int | None]) -> list[Progres
             LEFT JOIN ingest_batch batch ON batch.job_id = job.id
             GROUP BY job.id, job.created_at
             ORDER BY job.id DESC
-            """,  # noqa: S608 - the condition is one of the two above
+            """,  # noqa: S608 - the condition is one of the three above
             parameters,
         )
         return [Progress(*row) for row in cursor.fetchall()]

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 
-from config.env import CHECKOUT, Queue, read
+from config.env import CHECKOUT, Monitor, Queue, read
 from sandbox.servers import Place
 from sandbox.stack import Stack
 from telemetry.formats import SPOOL_MARKER
@@ -39,10 +39,15 @@ class Running:
         return document
 
     def get(self, path: str) -> dict[str, Any]:
-        """Ask the web."""
-        with urlopen(f"{self.stack.address}{path}", timeout=DEADLINE_S) as answer:
+        """Ask the web, with the token of its details."""
+        with urlopen(Request(f"{self.stack.address}{path}", headers=reader()), timeout=DEADLINE_S) as answer:
             document: dict[str, Any] = json.load(answer)
             return document
+
+
+def reader() -> dict[str, str]:
+    """The headers of who may read `/metrics` and the details of `/` and `/readyz`."""
+    return {"Authorization": f"Bearer {read(Monitor).metrics_token.get_secret_value()}"}
 
 
 def prepared_spool(folder: Path) -> None:

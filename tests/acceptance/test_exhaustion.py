@@ -11,6 +11,7 @@ import pytest
 from config.env import Database, read
 from sandbox.isolation import connect
 from sandbox.stack import Stack
+from tests.acceptance.conftest import reader
 from tests.conftest import DEADLINE_S, Stopwatch, await_that
 
 POOL_TIMEOUT_S = 10
@@ -56,7 +57,7 @@ def _await_waiters(connection: "psycopg2.extensions.connection", count: int) -> 
 
 def answer_of(stack: Stack, path: str) -> tuple[int, str]:
     try:
-        with urlopen(f"{stack.address}{path}", timeout=DEADLINE_S) as answer:
+        with urlopen(Request(f"{stack.address}{path}", headers=reader()), timeout=DEADLINE_S) as answer:
             return answer.status, answer.read().decode()
     except HTTPError as error:
         return error.code, error.read().decode()

@@ -249,7 +249,9 @@ CUT_OFF = pa.compress(CSV, "zstd", asbytes=True)[:-9]
         (422, "a column is named twice", {"query": {"time": "value"}}),
         (422, "timezone: 'Mars' is no time zone", {"query": {"timezone": "Mars"}}),
         (422, "max_rejects: 'few' is no limit", {"query": {"max_rejects": "few"}}),
-        (422, "'utf-16' is no encoding", {"kind": "text/csv; charset=utf-16"}),
+        (415, "such as latin-1 or cp1252; got 'utf-16'", {"kind": "text/csv; charset=utf-16"}),
+        (415, "such as latin-1 or cp1252; got 'rot13'", {"kind": "text/csv; charset=rot13"}),
+        (401, "a valid token is needed", {"kind": "text/csv; charset=rot13", "Authorization": ""}),
         (422, "'delimeter' is no parameter; allowed: time, labels", {"query": {"delimeter": ";"}}),
         (422, "name: a NUL is no character", {"query": {"name": "\0"}}),
         (422, "it makes more than 20 batches of 1 rows; make them larger", {"query": {"batch_rows": "1"}}),
@@ -272,11 +274,11 @@ def test_an_upload_that_is_refused_leaves_no_job_and_no_file(
     ("status", "detail", "path", "headers"),
     [
         (401, "a valid token is needed", "/api/jobs/", {"Authorization": ""}),
-        (404, "there is no job 4711", "/api/jobs/4711/", {}),
-        (404, "there is no job 4711", "/api/jobs/4711/rejects/", {}),
-        (404, "GET /api/nothing/", "/api/nothing/", {}),
-        (405, "GET /api/ingest/", "/api/ingest/", {}),
-        (404, "there is no job 99999999999999999999", "/api/jobs/99999999999999999999/", {}),
+        (404, "this token has no job 4711", "/api/jobs/4711/", {}),
+        (404, "this token has no job 4711", "/api/jobs/4711/rejects/", {}),
+        (404, "addresses: /api/ingest/, /api/jobs/, /api/jobs/{job_id}/", "/api/nothing/", {}),
+        (405, "GET /api/ingest/: Specified method is invalid for this resource; allowed: POST", "/api/ingest/", {}),
+        (404, "this token has no job 99999999999999999999", "/api/jobs/99999999999999999999/", {}),
         (422, "limit: Input should be less than", "/api/jobs/?limit=9999", {}),
         (422, "'page' is no parameter; allowed: limit, before", "/api/jobs/?page=2", {}),
         (422, "before: Input should be less than", "/api/jobs/?before=99999999999999999999", {}),
@@ -286,6 +288,39 @@ def test_a_question_that_is_refused(
     client: Client, status: int, detail: str, path: str, headers: dict[str, str]
 ) -> None:
     assert_problem(client.ask("GET", path, **headers), status, detail)
+
+
+def test_an_upload_needs_no_slash_and_other_addresses_say_that_they_do(client: Client) -> None:
+    accepted = client.ask("POST", f"/api/ingest?{urlencode(COLUMNS)}", iter([CSV]), Content_Type="text/csv")
+    assert accepted.status == 202, accepted.body
+    client.finished(accepted.headers["Location"])
+    assert_problem(client.ask("POST", "/api/jobs", b""), 404, "the address is /api/jobs/, with a slash at its end")
+
+
+@pytest.mark.parametrize(
+    ("status", "request_line", "headers"),
+    [
+        (400, "GET / HTTP/1.1", "a b: 1"),
+        (400, "NONSENSE", ""),
+        (400, "GET / HTTP/9.9", ""),
+        (414, f"GET /{'x' * 5000} HTTP/1.1", ""),
+        (431, "GET / HTTP/1.1", f"X: {'x' * 9000}"),
+        (431, "GET / HTTP/1.1", "\r\n".join(f"X{number}: 1" for number in range(101))),
+        (431, "GET / HTTP/1.1", f"X: {'x' * 70_000}"),
+        (417, "GET / HTTP/1.1", "Expect: more"),
+        (501, "POST /api/ingest/ HTTP/1.1", "Transfer-Encoding: brotli"),
+    ],
+)
+def test_a_request_that_the_server_cannot_read_is_refused_with_a_problem(
+    client: Client, status: int, request_line: str, headers: str
+) -> None:
+    with socket.create_connection(("127.0.0.1", client.port), timeout=DEADLINE_S) as connection:
+        given = f"Host: localhost\r\n{headers}\r\n" if headers else "Host: localhost\r\n"
+        connection.sendall(f"{request_line}\r\n{given}\r\n".encode())
+        refused = answer_on(connection)
+    assert (refused.status, refused.headers["Content-Type"]) == (status, "application/problem+json"), refused.body
+    assert refused.document["status"] == status
+    assert 0 < len(refused.document["detail"]) <= 300
 
 
 def assert_problem(refused: Answer, status: int, detail: str) -> None:
@@ -405,7 +440,13 @@ def test_the_api_describes_itself_on_a_page_that_needs_nothing_from_elsewhere(cl
     document = client.ask("GET", "/api/openapi.json").document
     upload = document["paths"]["/api/ingest/"]["post"]
     assert "application/vnd.apache.arrow.stream" in upload["requestBody"]["content"]
-    assert {"202", "401", "413", "415", "422", "429"} <= upload["responses"].keys()
+    assert {"202", "401", "413", "415", "422", "429", "503", "507"} <= upload["responses"].keys()
+    for path in ("/api/jobs/", "/api/jobs/{job_id}/", "/api/jobs/{job_id}/rejects/"):
+        assert {"200", "401", "422", "503"} <= document["paths"][path]["get"]["responses"].keys()
+        assert ("404" in document["paths"][path]["get"]["responses"]) == ("job_id" in path)
+    (empty,) = [parameter for parameter in upload["parameters"] if parameter["name"] == "empty"]
+    assert "default" not in empty["schema"], "the page would send it without its empty text"
+    assert "''" in empty["description"]
     assert {"time", "values", "Idempotency-Key"} <= {parameter["name"] for parameter in upload["parameters"]}
     page = client.ask("GET", "/api/docs").body.decode()
     assert "https://" not in page.replace("https://www.w3.org", "")

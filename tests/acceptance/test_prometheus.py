@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 
-from config.env import CHECKOUT, Database, read
+from config.env import CHECKOUT, Database, Monitor, read
 from sandbox import debian
 from sandbox.isolation import connect
 from sandbox.servers import Place, Server
 from sandbox.stack import Stack
-from tests.acceptance.conftest import Running
+from tests.acceptance.conftest import Running, reader
 from tests.acceptance.test_exhaustion import visit_session
 from tests.conftest import DEADLINE_S, await_that
 from tests.plugin import free_ports
@@ -89,7 +89,11 @@ def running(make_stack: Callable[..., Stack]) -> Iterator[Running]:
 def prometheus(running: Running, place: Place) -> Iterator[Prometheus]:
     """A Prometheus that is in more of a hurry than the shipped one, and scrapes the stack's web."""
     folder = place.data / "prometheus"
-    hurry(folder / "prometheus.yml", {r"backend:8000": f"127.0.0.1:{running.stack.web_port}", r"1[05]s$": "2s"})
+    token = folder / "METRICS_TOKEN"
+    token.write_text(read(Monitor).metrics_token.get_secret_value())
+    address = f"127.0.0.1:{running.stack.web_port}"
+    changes = {r"backend:8000": address, r"/run/secrets/METRICS_TOKEN": token.name, r"1[05]s$": "2s"}
+    hurry(folder / "prometheus.yml", changes)
     hurry(folder / "alerts.yml", {r"for: \w+$": "for: 0s"})
     (port,) = free_ports(1)
     server = server_of(place, port)
@@ -140,7 +144,9 @@ def server_of(place: Place, port: int) -> Server:
     [("check", "config", "prometheus.yml"), ("check", "rules", "alerts.yml"), ("test", "rules", "alerts.test.yml")],
 )
 def test_the_shipped_configuration_and_alerts_are_sound(check: tuple[str, ...], place: Place, tmp_path: Path) -> None:
-    shutil.copytree(CHECKOUT / "prometheus", tmp_path / "prometheus")
+    folder = shutil.copytree(CHECKOUT / "prometheus", tmp_path / "prometheus")
+    (folder / "METRICS_TOKEN").touch()  # promtool looks for the file
+    hurry(folder / "prometheus.yml", {r"/run/secrets/METRICS_TOKEN": "METRICS_TOKEN"})
     shipped = Place(place.root, tmp_path, die_with_parent=True)
     words = " ".join(check)
     shipped.run(["/bin/sh", "-c", f"cd /data/prometheus && exec /usr/bin/promtool {words}"])
@@ -187,7 +193,7 @@ def test_a_query_gives_the_sums_that_the_status_shows(running: Running, promethe
 
 def test_every_process_of_the_web_tells_the_same(running: Running) -> None:
     def told(_: int) -> frozenset[str]:
-        with urlopen(f"{running.stack.address}/metrics", timeout=DEADLINE_S) as answer:
+        with urlopen(Request(f"{running.stack.address}/metrics", headers=reader()), timeout=DEADLINE_S) as answer:
             lines = answer.read().decode().splitlines()
         return frozenset(line for line in lines if line.startswith("db_client_connection_count{"))
 

@@ -15,7 +15,7 @@ import pytest
 from config.env import Database, read
 from sandbox.isolation import connect
 from sandbox.stack import Stack
-from tests.acceptance.conftest import Running
+from tests.acceptance.conftest import Running, reader
 from tests.acceptance.test_http import CSV, Answer, Client, answer_of, answer_on, assert_problem, until
 
 PROBES = ("/healthz", "/readyz", "/metrics")
@@ -46,7 +46,7 @@ def client(make_stack: Callable[..., Stack]) -> Iterator[Client]:
 
 def assert_probes_answer(client: Client) -> None:
     for _ in range(5):
-        assert [client.ask("GET", probe).status for probe in PROBES] == [200, 200, 200]
+        assert [client.ask("GET", probe, **reader()).status for probe in PROBES] == [200, 200, 200]
 
 
 @contextmanager

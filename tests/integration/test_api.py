@@ -10,7 +10,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from pytest_django.fixtures import Settings
 
 from api.models import ApiToken, KeyedUpload
-from api.tokens import create_token
+from api.tokens import create_token, revoke_token
 from telemetry import rejects, spool
 from telemetry.models import IngestBatch, IngestFile, IngestJob, Reading
 from worker.loader import load
@@ -82,6 +82,54 @@ def test_a_job_that_is_deleted_takes_its_key_along(client: Client, sent: list[in
     first = upload(client, Idempotency_Key="mine").json()["job_id"]
     IngestJob.objects.filter(pk=first).delete()
     assert upload(client, Idempotency_Key="mine").json()["job_id"] != first
+
+
+def other_client() -> Client:
+    return Client(headers={"Authorization": f"Bearer {create_token('somebody else')}"})
+
+
+def listed(client: Client) -> list[int]:
+    return [job["job_id"] for job in client.get("/api/jobs/").json()["jobs"]]
+
+
+def test_a_job_belongs_to_the_token_that_made_it(client: Client, sent: list[int]) -> None:
+    other = other_client()
+    mine, theirs = upload(client).json(), upload(other).json()
+    assert (listed(client), listed(other)) == ([mine["job_id"]], [theirs["job_id"]])
+    for address in (mine["url"], mine["rejects_url"]):
+        assert client.get(address).status_code == 200
+        refused, missing = other.get(address), other.get(address.replace(str(mine["job_id"]), "4711"))
+        assert (refused.status_code, missing.status_code) == (404, 404)
+        same = refused.json()["detail"].replace(str(mine["job_id"]), "4711")
+        assert same == missing.json()["detail"], "the answer must not tell that there is such a job"
+
+
+def test_a_page_of_jobs_is_of_the_token_alone(client: Client, sent: list[int]) -> None:
+    other = other_client()
+    ids = [upload(one).json()["job_id"] for one in (client, other, client, other, client)]
+    first = client.get("/api/jobs/?limit=2").json()
+    assert [job["job_id"] for job in first["jobs"]] == [ids[4], ids[2]]
+    second = client.get(first["next"]).json()
+    assert ([job["job_id"] for job in second["jobs"]], second["next"]) == ([ids[0]], None)
+
+
+def test_a_job_of_the_command_line_is_not_seen_over_http(client: Client, batches_of) -> None:  # type: ignore[no-untyped-def]
+    (batch,) = batches_of("2024-05-01T00:00Z,a,1,1")
+    assert listed(client) == []
+    assert client.get(f"/api/jobs/{batch.job_id}/").status_code == 404
+    assert client.get(f"/api/jobs/{batch.job_id}/rejects/").status_code == 404
+
+
+def test_a_new_token_of_a_name_does_not_have_the_jobs_of_the_one_that_was_revoked(
+    client: Client, sent: list[int]
+) -> None:
+    job = upload(client, Idempotency_Key="mine").json()
+    revoke_token("tests")
+    assert client.get(job["url"]).status_code == 401
+    successor = Client(headers={"Authorization": f"Bearer {create_token('tests')}"})
+    assert listed(successor) == []
+    assert successor.get(job["url"]).status_code == 404
+    assert upload(successor, Idempotency_Key="mine").json()["job_id"] != job["job_id"]
 
 
 def job_with_lost_input(client: Client) -> IngestFile:

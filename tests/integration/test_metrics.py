@@ -58,7 +58,9 @@ def published(configure: Configure) -> Iterator[Publisher]:
 
 
 def scrape(client: Client) -> Samples:
-    answer = client.get("/metrics")
+    answer = client.get(
+        "/metrics", headers={"Authorization": f"Bearer {read(Monitor).metrics_token.get_secret_value()}"}
+    )
     assert answer.status_code == 200
     samples: Samples = {}
     for family in text_string_to_metric_families(answer.content.decode()):

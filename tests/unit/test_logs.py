@@ -126,6 +126,49 @@ def test_a_long_text_of_quotes_is_read_once() -> None:
     assert without_passwords(f"password='{chr(39) * 1_000_000}\\") == "password=***"
 
 
+@pytest.mark.parametrize(
+    ("hostile", "shown"),
+    [
+        ("a://b:" * 200_000, "a://b:" * 200_000),
+        ("a://b:" * 200_000 + "@", "a://b:***@"),
+        ("password=" + "\\" * 500_000 + '"' + "\\" * 500_000, "password=***"),
+        ("password" + " " * 1_000_000 + "x", "password" + " " * 1_000_000 + "x"),
+        ("password" * 130_000, "password" * 130_000),
+    ],
+    ids=["URLs", "a URL", "backslashes", "spaces", "keys"],
+)
+def test_a_hostile_text_is_read_in_time_that_grows_with_its_length(hostile: str, shown: str) -> None:
+    """In time that grows with its square, it would take hours."""
+    assert without_passwords(hostile) == shown
+
+
+FORGED = "x.csv\n2026-01-01 00:00:00,000 ERROR root: forged\r\x1b[2J\x85\u2028"
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError(FORGED), OperationalError(FORGED), ExceptionGroup("both", [ValueError(FORGED)])]
+)
+def test_only_a_record_begins_at_the_beginning_of_a_line(error: Exception) -> None:
+    for shown in (
+        record("%s is read", FORGED),
+        record("failed: %s", error),
+        record("failed", error=raised(error)),
+        record(FORGED),
+    ):
+        first, *others = PlainFormatter("{levelname} {name}: {message}", style="{").format(shown).splitlines()
+        assert first.startswith("WARNING a.b: ")
+        assert all(line.startswith("  ") for line in others)
+        assert "\x1b" not in "".join(others)
+
+
+def test_json_is_one_line_whatever_a_client_sends() -> None:
+    assert len(JsonFormatter().format(record("%s is read", FORGED)).splitlines()) == 1
+
+
+def test_the_lines_of_a_message_of_ours_stay_lines() -> None:
+    assert PlainFormatter().format(record("held by %s\n%s", "a", 1)) == "held by a\n  1"
+
+
 @pytest.mark.parametrize("formatter", FORMATTERS)
 def test_a_driver_s_error_is_known_though_django_has_not_wrapped_it(formatter: logging.Formatter) -> None:
     as_psycopg_3_has_it = type("UniqueViolation", (Exception,), {"__module__": "psycopg.errors"})

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
+from poolhouse.conf import options
 from poolhouse.engines.leaks import Suspect
 from poolhouse.measures.histogram import Histogram, bucket_of
 from poolhouse.measures.meter import COUNTERS, Meter
@@ -280,7 +281,11 @@ def test_a_source_that_gave_nothing_is_down_and_nothing_of_it_is_made_up() -> No
 
 def answer(accept: str, monkeypatch: pytest.MonkeyPatch) -> HttpResponse:
     monkeypatch.setattr("poolhouse.metrics.views.take_look", look)
-    return views.metrics(RequestFactory().get("/metrics", headers={"Accept": accept}))
+    return views.metrics(
+        RequestFactory().get(
+            "/metrics", headers={"Accept": accept, "Authorization": f"Bearer {options().METRICS_TOKEN}"}
+        )
+    )
 
 
 def test_openmetrics_is_given_to_who_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

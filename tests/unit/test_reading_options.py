@@ -142,6 +142,17 @@ def test_arguments_say_what_is_allowed() -> None:
     for read, text in ((timezone, "Mars/Phobos"), (timezone, "../etc"), (one_character, ""), (one_character, '"')):
         with pytest.raises(ValueError, match="allowed: "):
             read(text)
-    for encoding in ("utf-16", "klingon", "cp037", "shift_jis", "gbk", "utf-7", "raw_unicode_escape"):
-        with pytest.raises(ValueError, match="allowed: utf-8, or one of single bytes"):
+    for encoding in (
+        "utf-16",
+        "klingon",
+        "cp037",
+        "shift_jis",
+        "gbk",
+        "utf-7",
+        "raw_unicode_escape",
+        "rot13",
+        "idna",
+        "a\0",
+    ):
+        with pytest.raises(ValueError, match="expected utf-8, or an encoding that extends ASCII by single bytes"):
             ascii_encoding(encoding)

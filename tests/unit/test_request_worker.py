@@ -28,7 +28,7 @@ def connection(pair: tuple[PacedSocket, socket.socket]) -> Connection:
 
 
 def test_the_addresses_are_those_of_the_views() -> None:
-    assert reverse("api:ingest").encode() == UPLOADS
+    assert (reverse("api:ingest").encode(), reverse("api:ingest-without-slash").encode()) == UPLOADS
     for probe in PROBES:
         assert resolve(probe.decode())
 

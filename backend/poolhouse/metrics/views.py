@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from poolhouse.conf import options
+from poolhouse.metrics.access import may_read
 from poolhouse.metrics.families import families_of
 from poolhouse.metrics.look import Recent, take_look
 
@@ -25,6 +26,8 @@ class _Collected:
         return self.families
 
 
+REFUSAL = 'POOLHOUSE["METRICS_TOKEN"] is needed: Authorization: Bearer …\n'
+
 recent: Recent[list[Metric]] = Recent(lambda: [*families_of(take_look())])
 os.register_at_fork(after_in_child=recent.forget_parent)
 
@@ -33,8 +36,12 @@ os.register_at_fork(after_in_child=recent.forget_parent)
 def metrics(request: HttpRequest) -> HttpResponse:
     """Answer in the format that is asked for: 200 as well when a source is away, with poolhouse_source_up 0.
 
+    401 without POOLHOUSE["METRICS_TOKEN"], where that is set.
+
     Nothing here takes a connection of a pool.
     """
+    if not may_read(request):
+        return HttpResponse(REFUSAL, status=401, content_type="text/plain", headers={"WWW-Authenticate": "Bearer"})
     encode, content_type = _encoder(request.headers.get("Accept", ""))
     families = recent.get(options().METRICS_MAX_AGE_S)
     return HttpResponse(encode(_Collected(families)), content_type=content_type)

@@ -8,27 +8,39 @@ from django.db import Error
 DRIVERS = ("psycopg", "psycopg2", "psycopg_pool")
 
 # What is called a password, and what follows: in settings, queries of URLs, dictionaries, JSON, tuples and SQL. A value
-# in quotes ends with the quote that is not doubled or escaped, or with its line; the quotes may themselves be escaped.
+# in quotes ends with the quote that is not doubled or escaped, or with its line. The quotes may themselves be escaped,
+# by so few backslashes that comparing them at each character is cheap: time grows with the text, not with its square.
 _PASSWORDS = re.compile(
     r"""
-      (?P<url> \w://[^\s:/@]*: ) \S+ (?=@)
-    | (?P<key> (?: passw(?:or)?d\d* | (?:\b|_)pass(?:phrase)? | (?:\b|_)pwd )
-        (?: \\*["']? \s* [=:] \s*             # password=…, "password": …
-          | \\*["']   \s* ,   \s* (?=\\*["'])   # ('password', '…')
+      (?P<key> (?: passw(?:or)?d\d* | (?:\b|_)pass(?:phrase)? | (?:\b|_)pwd )
+        (?: \\{0,15}["']? \s* [=:] \s*             # password=…, "password": …
+          | \\{0,15}["']   \s* ,   \s* (?=\\{0,15}["'])   # ('password', '…')
           | \s+ (?=E?')                        # PASSWORD '…'
         ) )
-      (?: E? (?P<quote> \\*["'] ) (?: \\. | \'\' | . )*? (?: (?P=quote) (?!') | $ )
+      (?: E? (?P<quote> \\{0,15}["'] ) (?: \\. | \'\' | . )*? (?: (?P=quote) (?!') | $ )
         | [^\s,;&)]+ )
     """,
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
+_WORD = re.compile(r"\S+")
+_USER = re.compile(r"\w://[^\s:/@]*:")
 _NEAR = re.compile(r'(?<=at or near )".*"', re.DOTALL)
 _QUOTED = re.compile(r'".*"')
 
 
 def without_passwords(text: str) -> str:
     """Blot out passwords in URLs (scheme://user:password@host), settings (password=…), dictionaries and SQL."""
-    return _PASSWORDS.sub(lambda found: f"{found['url'] or found['key']}***", text)
+    if "://" in text:
+        text = _WORD.sub(_without_url_password, text)
+    return _PASSWORDS.sub(r"\g<key>***", text)
+
+
+def _without_url_password(word: re.Match[str]) -> str:
+    """Blot out what is between a URL's user and the last @ of its word."""
+    text = word[0]
+    end = text.rfind("@")
+    user = _USER.search(text, 0, max(end, 0))
+    return f"{text[: user.end()]}***{text[end:]}" if user and user.end() < end else text
 
 
 def words_of(error: BaseException) -> str:

@@ -1,0 +1,23 @@
+"""What a page of DEBUG shows."""
+
+from types import FrameType
+from typing import Any
+
+from django.http import HttpRequest
+from django.views.debug import SafeExceptionReporterFilter
+
+from poolhouse.tracing.masks import without_passwords
+
+
+class PasswordFilter(SafeExceptionReporterFilter):
+    """Django's, which goes by names, and for the passwords in values too, as in a URL."""
+
+    def cleanse_setting(self, key: Any, value: Any) -> Any:
+        """Return the value without passwords."""
+        cleansed = super().cleanse_setting(key, value)
+        return without_passwords(cleansed) if isinstance(cleansed, str) else cleansed
+
+    def get_traceback_frame_variables(self, request: HttpRequest | None, tb_frame: FrameType) -> Any:
+        """Return a frame's variables as settings are shown."""
+        variables = super().get_traceback_frame_variables(request, tb_frame)
+        return [(name, self.cleanse_setting(name, value)) for name, value in variables]
