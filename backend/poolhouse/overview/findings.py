@@ -10,7 +10,7 @@ from poolhouse.conf import options
 from poolhouse.human import counted, duration
 from poolhouse.overview.fleet import Group
 from poolhouse.overview.sources import ServerLook
-from poolhouse.process.activity import RECENT_S
+from poolhouse.process.activity import NOW_S, RECENT_S, Activity
 from poolhouse.reports.report import ProcessReport
 from poolhouse.servers.pgbouncer import PgBouncer
 from poolhouse.servers.server import HIDDEN, ServerFacts
@@ -120,9 +120,7 @@ def _lending(service: Group) -> Iterator[Finding]:
     for alias in sorted({pool.alias for pool in service.pools}):
         recent, whose = service.recent(alias), f"of {service.name}{service.alias_note(alias)}"
         if recent.timeouts:
-            yield Finding(
-                "warning", f"{counted(recent.timeouts, 'caller')} {whose} got no connection in time {OF_LATE}"
-            )
+            yield _timeouts(recent, whose)
         if recent.connect_errors:
             failed = f"{counted(recent.connect_errors, 'connection')} {whose} could not be opened {OF_LATE}"
             is_without = not any(pool.open for pool in service.pools if pool.alias == alias)
@@ -130,6 +128,14 @@ def _lending(service: Group) -> Iterator[Finding]:
         if recent.wait and recent.wait.count >= chosen.SAMPLE_MIN and (p95_s := recent.wait.quantile_s(0.95)):
             level = level_of(p95_s * 1000, chosen.WAIT_WARNING_MS, chosen.WAIT_CRITICAL_MS)
             yield Finding(level, f"5 of 100 callers {whose} waited {duration(p95_s)} or longer {OF_LATE}")
+
+
+def _timeouts(recent: Activity, whose: str) -> Finding:
+    """Judge callers that got an error for a connection: users see it now, or saw it a while ago."""
+    they = f"{counted(recent.timeouts, 'caller')} {whose} got no connection in time {OF_LATE}"
+    if not recent.timeouts_now:
+        return Finding("warning", they)
+    return Finding("critical", f"{they}, {recent.timeouts_now:,} of them in the last {NOW_S} s")
 
 
 # What the servers say.

@@ -63,13 +63,15 @@ class PoolState:
     counts: dict[str, int] = field(default_factory=dict)
     """what has happened since the process began: `poolhouse.measures.meter.COUNTERS`"""
     wait: Histogram | None = None
-    """from asking for a connection to having it"""
+    """from asking for a connection to having it, or to the timeout"""
     hold: Histogram | None = None
     """from having it to returning it"""
     connect: Histogram | None = None
     """opening one"""
     suspects: tuple[Suspect, ...] = ()
     """connections that are held for longer than LEAK_THRESHOLD_S"""
+    peak: int | None = None
+    """connections that were lent at once, at most, since the process began"""
     min: int | None = None
     """connections that the pool keeps open even when nobody asks for one"""
 
