@@ -275,13 +275,16 @@ def _note_connection(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
         return
     time_statements(connection)
     vars(connection)[_TAKEN_AT] = time.perf_counter()
+    if (work := current_work()) is not None:
+        if is_pooled(connection.settings_dict):
+            work.has_unknown_opens = True
+        else:
+            work.opened_count += 1
     if is_queuepool(connection.settings_dict["ENGINE"]):  # it knows its own
         return
     with _wrappers_lock:
         _wrappers.add(connection)
         _taken[connection.alias] += 1
-    if not _has_native(connection.settings_dict) and (work := current_work()) is not None:
-        work.opened_count += 1
 
 
 def held_s(wrapper: BaseDatabaseWrapper) -> float | None:
