@@ -14,8 +14,8 @@ from poolhouse.conf_problems import problems
 class Options:
     """What a project may set in POOLHOUSE."""
 
-    SERVICE: str = "django"
-    """What this process is to its operators: web, worker, beat, …"""
+    SERVICE: str = ""
+    """What this process is to its operators: web, worker, beat, …; empty: as `poolhouse.started` finds."""
     REDIS_URL: str = ""
     """Where processes report; empty: they do not, and the status says so."""
     KEY_PREFIX: str = "poolhouse"
