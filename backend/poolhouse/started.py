@@ -4,7 +4,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import PurePath
 
-WEB_SERVERS = ("gunicorn", "uvicorn", "daphne", "hypercorn", "granian", "uwsgi", "mod_wsgi", "waitress-serve", "waitress")
+WEB_SERVERS = (
+    "gunicorn",
+    "uvicorn",
+    "daphne",
+    "hypercorn",
+    "granian",
+    "uwsgi",
+    "mod_wsgi",
+    "waitress-serve",
+    "waitress",
+)
 TASK_RUNNERS = ("rq", "dramatiq", "huey_consumer", "arq", "procrastinate", "taskiq")
 MANAGEMENT = ("manage", "django-admin", "django")
 # Management commands that serve until they are stopped; every other one is a piece of work of its own.
@@ -22,7 +32,7 @@ def service() -> str:
 
 
 def is_command() -> bool:
-    """Return True in a management command, which serves no requests and may keep a connection for as long as it runs."""
+    """Return True in a management command: it serves no requests, and may hold a connection for as long as it runs."""
     return service() == COMMAND
 
 

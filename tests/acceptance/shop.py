@@ -107,7 +107,13 @@ class Audit:
         return response
 
 
-urlpatterns = [path("", index), path("login/", sign_in), path("leak/", leak), path("fail/<how>/", fail), path("metrics", metrics)]
+urlpatterns = [
+    path("", index),
+    path("login/", sign_in),
+    path("leak/", leak),
+    path("fail/<how>/", fail),
+    path("metrics", metrics),
+]
 application = get_wsgi_application()
 
 app = Celery("shop", broker=given["broker_url"], backend=given["broker_url"])

@@ -140,7 +140,9 @@ def shop(request: pytest.FixtureRequest, servers: Place, tmp_path_factory: pytes
         }
         environment = {**os.environ, "SHOP": json.dumps(given)}
         environment["PYTHONPATH"] = f"{CHECKOUT}{os.pathsep}{CHECKOUT / 'backend'}"
-        (folder / "manage.py").write_text("import sys\nfrom tests.acceptance.shop import manage\nmanage(*sys.argv[1:])\n")
+        (folder / "manage.py").write_text(
+            "import sys\nfrom tests.acceptance.shop import manage\nmanage(*sys.argv[1:])\n"
+        )
         (port,) = free_ports(1)
         client = Celery("client", broker=broker_url, backend=broker_url, set_as_current=False)
         client.conf.result_key_prefix = "shop"
@@ -165,8 +167,10 @@ def test_x(shop: Shop) -> None:
     superuser_sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{NAME}'")
     n, m = len(shop.log("web")), len(shop.log("worker"))
     print("SECOND", shop.ask())
-    try: shop.run("count").get(timeout=60)
-    except Exception as e: print(repr(e))
+    try:
+        shop.run("count").get(timeout=60)
+    except Exception as e:
+        print(repr(e))
     print("\n".join(shop.log("web")[n:]))
     print("\n".join(shop.log("worker")[m:]))
     assert 0

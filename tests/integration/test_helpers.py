@@ -82,9 +82,9 @@ def test_a_block_is_measured_and_logged_in_a_line(caplog: pytest.LogCaptureFixtu
     assert 50 <= usage.database_ms <= usage.elapsed_ms
     (record,) = caplog.records
     assert record.levelname == "INFO"
-    assert re.fullmatch(
-        r"report: 2 queries in \d+ ms; opened \d connections?; \d+ ms in all", record.getMessage()
-    ), "the standard engine measures neither waiting nor holding"
+    assert re.fullmatch(r"report: 2 queries in \d+ ms; opened \d connections?; \d+ ms in all", record.getMessage()), (
+        "the standard engine measures neither waiting nor holding"
+    )
     assert current_work() is None
 
 

@@ -107,7 +107,7 @@ def alias_of(error: BaseException) -> str:
 
 
 def _alias_among(values: Iterable[object]) -> str:
-    """Return the alias of the connection that a frame works with: Django's own frames have one, and those with a cursor.
+    """Return the alias of the connection, or of the cursor, that a frame works with.
 
     They are looked at by their type: isinstance would evaluate a lazy object, as `request.user` is, which may ask the
     database again.
