@@ -45,6 +45,11 @@ from django.db import connection, connections  # noqa: E402
 from poolhouse.metrics.views import metrics  # noqa: E402
 
 END_OWN_SESSION = "SELECT pg_terminate_backend(pg_backend_pid())"
+# In the midst of its rows.
+COPY = (
+    "COPY (SELECT CASE n WHEN 100000 THEN pg_terminate_backend(pg_backend_pid()) END"
+    " FROM generate_series(1, 200000) AS n) TO STDOUT"
+)
 
 
 def index(request: HttpRequest) -> HttpResponse:
@@ -88,9 +93,9 @@ def _lose_connection(how: str) -> None:
         if how == "statement":
             cursor.execute(END_OWN_SESSION)
         elif given["driver"] == "psycopg2":
-            cursor.copy_expert(f"COPY ({END_OWN_SESSION}) TO STDOUT", io.BytesIO())
+            cursor.copy_expert(COPY, io.BytesIO())
         else:
-            with cursor.copy(f"COPY ({END_OWN_SESSION}) TO STDOUT") as copy:
+            with cursor.copy(COPY) as copy:
                 list(copy)
 
 
@@ -102,13 +107,14 @@ class Audit:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self._get_response(request)
-        if not request.path.startswith("/metrics"):
+        if request.path == "/":
             User.objects.exists()
         return response
 
 
 urlpatterns = [
     path("", index),
+    path("quiet/", index),
     path("login/", sign_in),
     path("leak/", leak),
     path("fail/<how>/", fail),

@@ -168,7 +168,7 @@ def test_threads_that_want_two_connections_cannot_all_wait_for_each_other() -> N
 def test_more_work_than_threads_is_said_to_be_no_matter_of_the_pool() -> None:
     (warning,) = advise_process(demand(100, 0.1), Threads(8)).warnings
     assert warning.startswith("8 threads can use 8 connections, and the load keeps 10 in use")
-    assert not advise_process(demand(100, 0.1)).warnings
+    assert "can use" not in advise_process(demand(100, 0.1)).warnings[0]
 
 
 @given(demands, st.none() | st.builds(Threads, st.integers(1, 64), st.integers(1, 3)))

@@ -145,7 +145,7 @@ def _add_fleet(parser: ArgumentParser) -> None:
         "--threads",
         type=_whole(1),
         metavar="N",
-        help="of each process: more requests it never serves (default: as many connections as were seen in use at once)",
+        help="of each process: more requests it never serves (default: what was seen in use at once)",
     )
     each = "of this pool that a request holds at once, those of threads that it starts included"
     _with_default(fleet, "--connections-per-thread", _whole(1), 1, each)
