@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.apps import AppConfig
 from django.core import checks
@@ -11,18 +10,17 @@ from django.db import connections
 
 from poolhouse.backends import is_lending, is_postgresql, is_queuepool
 from poolhouse.conf import Options, options
-from poolhouse.driver import driver, driver_errors, own_connection_params
+from poolhouse.driver import driver, driver_errors, own_connection_params, postgresql_aliases
 from poolhouse.engines.options import problems
 from poolhouse.process.forks import pools_in_prefork
 from poolhouse.process.pools import LENDING_ENGINE, is_pooled
 from poolhouse.servers import pgbouncer
 from poolhouse.servers.bounded import Cursor, bounded_cursor
+from poolhouse.servers.refusals import POOLER_FULL, state_of, way_past_pgbouncer
 from poolhouse.servers.server import Capacity, ask_as_monitor, capacity
 
 MONITOR_CONNECTIONS = 1
 PLAIN_POOL_OPTIONS = ("POOL_SIZE", "MAX_OVERFLOW", "TIMEOUT", "RECYCLE", "PRE_PING", "ECHO")
-POSTGRESQL_PORT, PGBOUNCER_PORT = 5432, 6432
-THIS_MACHINE = ("", "localhost", "127.0.0.1", "::1")
 
 
 def check_settings(
@@ -36,7 +34,9 @@ def check_settings(
         for question in (_pool_options, _conn_max_age)
         for message in question(alias, database)
     ]
-    found += [_perhaps_cursors(alias) for alias in _with_cursors_in_pgbouncer() if alias not in (databases or ())]
+    unasked = [alias for alias in postgresql_aliases() if alias not in (databases or ())]
+    found += [_perhaps_cursors(alias) for alias in _with_cursors_in_pgbouncer() if alias in unasked]
+    found += [_through_pooler(alias) for alias in _with_monitor_in_pgbouncer() if alias in unasked]
     return [*found, *(pools_in_prefork() if _has_prefork_workers() else [])]
 
 
@@ -48,7 +48,7 @@ def check_servers(
     return [
         message
         for alias in asked
-        for question in (_fleet, _server_side_cursors)
+        for question in (_fleet, _server_side_cursors, _monitor_s_way)
         for message in question(alias, options())
     ]
 
@@ -95,27 +95,9 @@ def _with_cursors_in_pgbouncer() -> list[str]:
         alias
         for alias, database in connections.settings.items()
         if is_postgresql(database["ENGINE"])
-        and _goes_through_pgbouncer(database)
+        and pgbouncer.goes_through(database)
         and not database.get("DISABLE_SERVER_SIDE_CURSORS", False)
     ]
-
-
-def _goes_through_pgbouncer(database: dict[str, Any]) -> bool:
-    if not (url := options().PGBOUNCER_URL):
-        return False
-    pooler = urlsplit(url)
-    return any(
-        (host == pooler.hostname or {host, pooler.hostname} <= set(THIS_MACHINE))
-        and port == str(pooler.port or PGBOUNCER_PORT)
-        for host, port in _addresses(database)
-    )
-
-
-def _addresses(database: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Give the addresses that libpq tries one after the other: hosts, with a port each or one for all."""
-    hosts = str(database.get("HOST") or "").split(",")
-    ports = str(database.get("PORT") or POSTGRESQL_PORT).split(",")
-    return zip(hosts, ports if len(ports) > 1 else ports * len(hosts), strict=False)
 
 
 def _perhaps_cursors(alias: str) -> checks.CheckMessage:
@@ -154,13 +136,45 @@ def _make_known(alias: str, cursor: Cursor) -> None:
             pass
 
 
+# The monitor behind PgBouncer.
+
+
+def _with_monitor_in_pgbouncer() -> list[str]:
+    return [
+        alias
+        for alias in postgresql_aliases()
+        if alias not in options().DIRECT and pgbouncer.goes_through(connections.settings[alias])
+    ]
+
+
+def _monitor_s_way(alias: str, chosen: Options) -> Iterator[checks.CheckMessage]:
+    try:
+        server, _ = ask_as_monitor(alias, capacity)
+        is_through = server.through_pooler
+    except driver_errors(alias) as error:
+        is_through = state_of(error) == POOLER_FULL
+    if is_through or alias in _with_monitor_in_pgbouncer():
+        yield _through_pooler(alias)
+
+
+def _through_pooler(alias: str) -> checks.CheckMessage:
+    return checks.Warning(
+        f"The monitor reaches the server of {alias!r} through PgBouncer: it takes a connection of the application's, "
+        "cannot look when PgBouncer is full, and does not see which connections are PgBouncer's.",
+        hint=f"S{way_past_pgbouncer(alias)[1:]}."
+        if alias not in options().DIRECT
+        else "DIRECT leads to PgBouncer too.",
+        id="poolhouse.W008",
+    )
+
+
 # The fleet.
 
 
 def _fleet(alias: str, chosen: Options) -> Iterator[checks.CheckMessage]:
     """Hold the most connections that the fleet can open against what there is room for."""
     fleet = chosen.FLEET
-    if _goes_through_pgbouncer(connections.settings[alias]):
+    if pgbouncer.goes_through(connections.settings[alias]):
         yield from _pgbouncer_s_pool(alias, chosen)
     if not fleet:
         return
@@ -204,7 +218,7 @@ def _pgbouncer_s_pool(alias: str, chosen: Options) -> Iterator[checks.CheckMessa
 
 def _room(alias: str, chosen: Options) -> tuple[int, str]:
     """Ask how many connections clients may open, and say what that is made of."""
-    if _goes_through_pgbouncer(connections.settings[alias]):
+    if pgbouncer.goes_through(connections.settings[alias]):
         with pgbouncer.console_cursor(alias) as cursor:
             room = int(pgbouncer.setting(cursor, "max_client_conn"))
         return room, f"PgBouncer's max_client_conn {room}"

@@ -14,8 +14,8 @@ from poolhouse.conf_problems import problems
 class Options:
     """What a project may set in POOLHOUSE."""
 
-    SERVICE: str = "django"
-    """What this process is to its operators: web, worker, beat, …"""
+    SERVICE: str = ""
+    """What this process is to its operators: web, worker, beat, …; empty: as `poolhouse.started` finds."""
     REDIS_URL: str = ""
     """Where processes report; empty: they do not, and the status says so."""
     KEY_PREFIX: str = "poolhouse"
@@ -49,7 +49,7 @@ class Options:
     """Of the server's usable connections, how many are open; from here on it is a warning. So with those below."""
     UTILISATION_CRITICAL_PERCENT: float = 95.0
     WAIT_WARNING_MS: float = 250.0
-    """Within which time 95 of 100 callers of late had a connection of their pool."""
+    """p95 of the time that callers waited for a connection in the last 5 minutes; a timeout counts as a wait."""
     WAIT_CRITICAL_MS: float = 1000.0
     PGBOUNCER_WAIT_WARNING_S: float = 1.0
     """How long a client of PgBouncer's has waited for a server connection."""

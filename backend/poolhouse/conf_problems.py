@@ -77,7 +77,7 @@ def _problem_with_text(name: str, value: Any) -> str | None:
     if not isinstance(value, str):
         shown = "" if "PASSWORD" in name else f"={value!r}"
         return f"{name}{shown} must be text, and is {type(value).__name__}"
-    if name == "SERVICE" and not re.fullmatch(r"[A-Za-z0-9_.-]{1,24}", value):
+    if name == "SERVICE" and value and not re.fullmatch(r"[A-Za-z0-9_.-]{1,24}", value):
         return (
             f"SERVICE={value!r} must be 1 to 24 letters, digits, dots, dashes or underscores: "
             "it begins each connection's application_name"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from django.db import connections
 
+from poolhouse import started
 from poolhouse.backends import is_postgresql
 from poolhouse.conf import options
 
@@ -41,7 +42,7 @@ def _shortened(host: str, room: int) -> str:
 def current(service: str | None = None) -> Identity:
     """Identify this process now; after a fork the answer differs, so it is never cached."""
     host = socket.gethostname().encode("ascii", "replace").decode()
-    return Identity(service or options().SERVICE, host, os.getpid())
+    return Identity(service or options().SERVICE or started.service(), host, os.getpid())
 
 
 def label_connections() -> None:

@@ -19,6 +19,9 @@ from poolhouse.tracing.work import Work, current_work, doing
 
 RETRY_AFTER_S = 5
 
+# An attribute of a request, which outlives its work: `Work.failed_aliases`.
+_FAILED_ALIASES = "_poolhouse_failed_aliases"
+
 Handler = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
 
 
@@ -68,7 +71,7 @@ class DatabaseMiddleware:
         """Answer a view's PoolTimeoutError before Django makes an alarm of it."""
         if not isinstance(error, PoolTimeoutError):
             return None
-        log_database_error(error, current_work())
+        _log_failure(error, request)
         return _refusal(request)
 
 
@@ -79,10 +82,21 @@ def _work_of(request: HttpRequest) -> Work:
 
 def _note_error(*, request: HttpRequest | None = None, **_: Any) -> None:
     """Receive Django's `got_request_exception`: an error that nobody handled, of a view or of another middleware."""
-    error, work = sys.exception(), current_work()
-    log_database_error(error, work)
-    if work is not None:
+    error = sys.exception()
+    _log_failure(error, request)
+    if (work := current_work()) is not None:
         work.is_refused = isinstance(error, PoolTimeoutError)
+
+
+def _log_failure(error: BaseException | None, request: HttpRequest | None) -> None:
+    """Log an error once for a request, also where a middleware that is around this one meets it again."""
+    work = current_work()
+    if work is None and request is not None:
+        work = _work_of(request)
+        work.failed_aliases = vars(request).get(_FAILED_ALIASES, ())
+    log_database_error(error, work)
+    if work is not None and request is not None:
+        vars(request)[_FAILED_ALIASES] = work.failed_aliases
 
 
 def _conclude(work: Work, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
@@ -110,7 +124,7 @@ def _add_server_timing(work: Work, response: HttpResponseBase) -> None:
     metrics = [
         *filter(None, [response.headers.get("Server-Timing")]),
         f'db;dur={work.database_s * 1000:.1f};desc="{queries(work.statement_count)}"',
-        f"pool-wait;dur={work.wait_s * 1000:.1f}",
+        *([f"pool-wait;dur={work.wait_s * 1000:.1f}"] if work.has_pool_times else []),
     ]
     response.headers["Server-Timing"] = ", ".join(metrics)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
@@ -116,8 +117,16 @@ def test_the_wheel_holds_the_app_poolhouse_alone(wheel: Path) -> None:
     assert "poolhouse/py.typed" in names
 
 
+def test_each_extra_brings_what_its_name_says(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+    required = [line for line in archive.read(metadata).decode().splitlines() if line.startswith("Requires-Dist: ")]
+    drivers = sorted(re.findall(r"Requires-Dist: (psycopg\w*).*extra == '([\w-]+)'", "\n".join(required)))
+    assert drivers == [("psycopg", "pool-psycopg"), ("psycopg2", "pool-psycopg2")]
+
+
 def test_the_app_and_its_engine_are_a_line_each_in_a_project_of_one_s_own(make_project: Callable[..., Project]) -> None:
-    project = make_project("[pool]")
+    project = make_project("[pool-psycopg2]")
     project.use_database(OURS)
     redis = {"REDIS_URL": read(Queue).url, "KEY_PREFIX": "shop", "PUBLISH_INTERVAL_S": 0.1}
     project.set(f"POOLHOUSE = {redis | {'SERVICE': 'shop', 'REPORT_TTL_S': 5}}")
@@ -166,6 +175,16 @@ def test_without_redis_celery_and_the_engine_it_works_and_says_what_is_missing(
     assert project.manage("check").returncode == 0
     (reason,) = project.status()["verdict"]["reasons"]
     assert reason.startswith("process reports is unreachable: Redis: ")
+
+
+def test_the_driver_is_the_project_s_choice(make_project: Callable[..., Project]) -> None:
+    project = make_project("[pool]", "psycopg[binary]")
+    project.use_database(OURS)
+    with project.using_the_database():
+        pass
+    for module in ("psycopg2", "psycopg_pool"):
+        missing = project.manage("shell", "-c", f"import {module}")
+        assert f"No module named '{module}'" in missing.stderr, "nobody asked for it"
 
 
 def test_an_engine_whose_packages_are_missing_names_them_and_the_status_answers(

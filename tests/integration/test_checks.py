@@ -17,6 +17,8 @@ from pytest_django import Settings
 from config.database import get_fleet
 from config.env import CHECKOUT, Database, Monitor, read
 from poolhouse.checks import check_servers
+from poolhouse.overview.status import take_status
+from poolhouse.servers.refusals import FULL, POOLER_FULL
 from sandbox.servers import Place, Server, pgbouncer
 from tests.conftest import DEADLINE_S
 from tests.integration.test_engine import OURS, PLAIN, MakePool, _database, pool_of
@@ -109,8 +111,10 @@ def through(pooler: Server, pool_of: MakePool, configure: Configure) -> Callable
     """Make an alias that goes through PgBouncer."""
 
     def make(**database: Any) -> str:
-        configure(PGBOUNCER_URL=read(Monitor).model_copy(update={"pgbouncer_host": "127.0.0.1"}).pgbouncer_url)
+        url = read(Monitor).model_copy(update={"pgbouncer_host": "127.0.0.1"}).pgbouncer_url
         alias = pool_of(STANDARD)
+        direct = {name: connections.settings[alias][name] for name in ("HOST", "PORT", "NAME")}
+        configure(PGBOUNCER_URL=url, DIRECT={alias: direct})
         server = {"HOST": "localhost", "PORT": pooler.port, "NAME": "poolhouse_transaction", "POOL_OPTIONS": {}}
         connections.settings[alias] |= server | database
         return alias
@@ -315,3 +319,41 @@ def test_a_worker_that_forks_with_a_pool_says_so_when_it_starts(
 ) -> None:
     log = in_a_project(WORKER.format(pool=pool), **database)
     assert log.count("poolhouse.W006: DATABASES['default'] has a pool that does not survive a fork") == is_told
+
+
+def test_a_monitor_that_goes_through_pgbouncer_is_found_by_asking(
+    through: Callable[..., str], configure: Configure
+) -> None:
+    alias = through(DISABLE_SERVER_SIDE_CURSORS=True)
+    assert "poolhouse.W008" not in said(alias)
+    configure(PGBOUNCER_URL="", DIRECT={})
+    message = said(alias)["poolhouse.W008"]
+    assert f"POOLHOUSE['DIRECT'] = {{'{alias}': " in str(message.hint)
+    (reason,) = [one for one in take_status(alias).verdict[1] if "through PgBouncer" in one]
+    assert reason.startswith(
+        f"the monitor reaches database server ({alias}) through PgBouncer; set POOLHOUSE['DIRECT']"
+    )
+
+
+@pytest.mark.parametrize(("limit", "state"), [("max_client_conn", POOLER_FULL), ("role", FULL)])
+def test_what_is_full_is_not_called_unreachable(
+    through: Callable[..., str],
+    configure: Configure,
+    administer: Callable[[str], None],
+    limit: str,
+    state: str,
+) -> None:
+    alias = through()
+    configure(MONITOR_USER="")
+    if limit == "role":
+        superuser_sql(f"ALTER ROLE {read(Database).db_user} CONNECTION LIMIT 0")
+    else:
+        configure(DIRECT={})
+        administer("SET max_client_conn = 0")
+    try:
+        (found,) = [one for one in take_status(alias).unreachable if one.source.startswith("database server")]
+    finally:
+        superuser_sql(f"ALTER ROLE {read(Database).db_user} CONNECTION LIMIT -1")
+        administer("SET max_client_conn = 1000")
+    assert (found.state, found.level) == (state, "critical"), found.reason
+    assert ("POOLHOUSE['DIRECT']" in found.reason) == (state == POOLER_FULL)

@@ -406,8 +406,8 @@ def test_server_timing_is_told_where_it_is_asked_for(client: Client, limits: Lim
     assert "Server-Timing" not in client.get("/query/3").headers
     limits(SERVER_TIMING=True)
     told = client.get("/query/3").headers["Server-Timing"]
-    assert re.fullmatch(r'db;dur=\d+\.\d;desc="3 queries", pool-wait;dur=0\.0', told)
-    assert 'desc="1 query", ' in client.get("/query/1").headers["Server-Timing"]
+    assert re.fullmatch(r'db;dur=\d+\.\d;desc="3 queries"', told)
+    assert 'desc="1 query"' in client.get("/query/1").headers["Server-Timing"]
     assert "pool-wait;dur=250.0" in client.get("/hold/").headers["Server-Timing"]
 
 
@@ -474,7 +474,7 @@ def test_no_secret_reaches_the_log(client: Client, limits: Limits, formatter: lo
     assert "slow statement: " in log
     assert "costly request POST /leak/" in log
     assert "Traceback" in log, "Django's own line, with the error's words"
-    assert ("database (unknown) failed request POST /leak/" in log) == (how in ("dsn", "argument"))
+    assert ("database default failed request POST /leak/" in log) == (how in ("dsn", "argument"))
     assert ("duplicate key value" in log) == (how in ("row past Django", "copy", "group", "argument"))
     assert "sesame" not in log
     if isinstance(formatter, JsonFormatter):

@@ -164,7 +164,7 @@ def test_without_a_monitor_s_role_a_full_server_is_critical_and_the_reports_are_
     assert (status.server, status.processes) == (None, [web])
     level, (reason,) = status.verdict
     assert level == "critical"
-    assert re.match(r"database server \(default\) is unreachable: .*remaining connection slots are reserved", reason)
+    assert re.match(r"database server \(default\) is full: .*remaining connection slots are reserved", reason)
 
 
 @pytest.mark.usefixtures("web")

@@ -128,7 +128,7 @@ def test_a_retry_is_logged_with_its_reason_and_leaves_nothing_behind(logged: Log
     with doing(Work("request", "GET /")) as request:
         try_again.apply(args=(how,), task_id="6f")
         assert current_work() is request
-    assert logged() == ["database (unknown) failed task try_again[6f]: OperationalError: the server is away"]
+    assert logged() == ["database default failed task try_again[6f]: OperationalError: the server is away"]
 
 
 def test_the_app_starts_where_celery_is_not_installed() -> None:

@@ -1,7 +1,7 @@
 """What a process has done of late: the difference to a sample that is old enough."""
 
 from poolhouse.measures.histogram import Histogram
-from poolhouse.process.activity import RECENT_S, SAMPLE_INTERVAL_S, Activity, Past
+from poolhouse.process.activity import NOW_S, RECENT_S, SAMPLE_INTERVAL_S, Activity, Past
 
 
 def activity(*durations_s: float, errors: int = 0, timeouts: int = 0) -> Activity:
@@ -71,3 +71,15 @@ def test_activities_are_added_up_as_far_as_they_tell() -> None:
 
 def test_a_pool_that_was_made_anew_has_timed_out_as_often_as_it_says() -> None:
     assert activity(timeouts=2).since(activity(timeouts=9)).timeouts == 2
+
+
+def test_timeouts_of_now_are_those_of_the_last_minute() -> None:
+    past = Past()
+    (young,) = past.recent([activity(timeouts=2)], 0.0)
+    assert young.timeouts_now == 2, "all of a young process is of now"
+    past.recent([activity(timeouts=9)], float(SAMPLE_INTERVAL_S))
+    (busy,) = past.recent([activity(timeouts=9)], float(NOW_S))
+    assert (busy.timeouts, busy.timeouts_now) == (9, 7)
+    (quiet,) = past.recent([activity(timeouts=9)], float(NOW_S + SAMPLE_INTERVAL_S))
+    assert (quiet.timeouts, quiet.timeouts_now) == (9, 0)
+    assert Activity.merged("default", [busy, busy]).timeouts_now == 14

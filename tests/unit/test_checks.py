@@ -38,8 +38,10 @@ def say(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture
-def pgbouncer(settings: Settings) -> Any:
-    settings.POOLHOUSE = {**settings.POOLHOUSE, "PGBOUNCER_URL": "postgresql://me@localhost:6000/pgbouncer"}
+def pgbouncer(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Any:
+    url = "postgresql://me@localhost:6000/pgbouncer"
+    settings.POOLHOUSE = {**settings.POOLHOUSE, "PGBOUNCER_URL": url, "DIRECT": {"shop": {"PORT": 5432}}}
+    monkeypatch.setitem(settings.DATABASES, "shop", {})  # DIRECT names it
     options.cache_clear()
     yield
     options.cache_clear()
@@ -104,6 +106,18 @@ def test_cursors_behind_pgbouncer_are_mentioned_until_it_is_asked(say: Any, host
     assert say(**way, DISABLE_SERVER_SIDE_CURSORS=True) == []
     assert say(**{**way, "PORT": 5432}) == []
     assert say(**{**way, "HOST": "elsewhere"}) == []
+
+
+@pytest.mark.usefixtures("pgbouncer")
+def test_a_monitor_behind_pgbouncer_is_told_what_to_set(say: Any, settings: Settings) -> None:
+    way = {"ENGINE": STANDARD, "HOST": "localhost", "PORT": 6000, "DISABLE_SERVER_SIDE_CURSORS": True}
+    assert say(**way) == [], "DIRECT has the server"
+    settings.POOLHOUSE = {**settings.POOLHOUSE, "DIRECT": {}}
+    options.cache_clear()
+    (message,) = say(**way)
+    assert (message.id, message.level) == ("poolhouse.W008", checks.WARNING)
+    assert message.hint.startswith("Set POOLHOUSE['DIRECT'] = {'shop': {'HOST': …, 'PORT': …}}")
+    assert say("shop", **way) == [], "check --database asks the server"
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,15 @@ def test_waits_of_late_are_judged_and_those_of_a_whole_life_are_not(count: int, 
     assert not any("7.0 s" in line for line in told) or wait_s == 7.0, "the tables are of late as well"
 
 
+def test_callers_that_time_out_now_are_critical_and_those_of_a_while_ago_a_warning() -> None:
+    told = "60 callers of web got no connection in time in the last 5 minutes"
+    over = recently(report("web", 1), timeouts=60)
+    assert status(over).verdict == ("warning", [told])
+    now = recently(report("web", 1), timeouts=60, timeouts_now=7)
+    assert status(now, over).verdict[0] == "critical"
+    assert status(now).verdict == ("critical", [f"{told}, 7 of them in the last 60 s"])
+
+
 # What the servers say.
 
 

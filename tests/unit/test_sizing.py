@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from math import exp, inf, log1p, sqrt
 
 import pytest
@@ -167,7 +168,7 @@ def test_threads_that_want_two_connections_cannot_all_wait_for_each_other() -> N
 def test_more_work_than_threads_is_said_to_be_no_matter_of_the_pool() -> None:
     (warning,) = advise_process(demand(100, 0.1), Threads(8)).warnings
     assert warning.startswith("8 threads can use 8 connections, and the load keeps 10 in use")
-    assert not advise_process(demand(100, 0.1)).warnings
+    assert "can use" not in advise_process(demand(100, 0.1)).warnings[0]
 
 
 @given(demands, st.none() | st.builds(Threads, st.integers(1, 64), st.integers(1, 3)))
@@ -358,3 +359,27 @@ def test_what_cannot_be_measured_is_said(
 ) -> None:
     with pytest.raises(NothingMeasuredError, match=problem):
         measure([report(1, 10.0, [])], after, alias=alias, service=service)
+
+
+def with_peak(pid: int, at: float, peak: int) -> ProcessReport:
+    made = report(pid, at, [0.5] * int(at))
+    return replace(made, pools=(replace(made.pools[0], peak=peak),))
+
+
+@pytest.mark.parametrize(("peaks", "bound"), [((4, 3), 4), ((4, 10), None), ((0, 0), None)])
+def test_what_was_seen_at_once_is_a_bound_unless_a_pool_was_used_up(peaks: tuple[int, int], bound: int | None) -> None:
+    before, after = ([with_peak(pid, at, peak) for pid, peak in enumerate(peaks)] for at in (10.0, 20.0))
+    assert measure(before, after, alias="default").peak == bound
+
+
+def test_where_threads_are_not_known_it_is_said_and_what_was_seen_at_once_bounds_the_pool() -> None:
+    busy = Demand(Load(100, Holds(0.035, 4.0)), Target(0.01, 0.95), 1.5)
+    unbounded = advise_process(busy)
+    assert unbounded.size > 4
+    assert "pass --threads" in unbounded.warnings[0]
+    seen = advise_process(busy, Threads(4, are_known=False))
+    assert (seen.size, seen.timeout_s) == (4, 2)
+    assert "the 4 callers seen at once" in seen.settings[0].reason
+    assert "pass --threads" in seen.warnings[0]
+    assert "bounded by the 4 connections that were seen in use at once" in seen.warnings[0]
+    assert not any("--threads" in warning for warning in advise_process(busy, Threads(4)).warnings)

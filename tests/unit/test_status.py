@@ -15,6 +15,7 @@ from poolhouse.display.console import console_for
 from poolhouse.display.looking import exit_status
 from poolhouse.display.render import print_status
 from poolhouse.engines.leaks import Suspect
+from poolhouse.human import duration
 from poolhouse.measures.histogram import Histogram
 from poolhouse.overview.sources import ServerLook
 from poolhouse.overview.status import PGBOUNCER, Status, Unreachable
@@ -292,6 +293,21 @@ def test_who_holds_a_connection_for_too_long_is_a_warning_and_told_in_detail() -
         "taken at /srv/shop/views.py:31 in leak",
         "last statement SELECT ?",
     ]
+
+
+def test_a_percentile_of_those_who_timed_out_is_a_least_wait() -> None:
+    waited = histogram(*[0.001] * 94, *[0.5] * 6)
+    served, refused = (
+        replace(report(service, 1), recent=(Activity("default", wait=waited, timeouts=timeouts),))
+        for service, timeouts in (("quick", 0), ("refused", 6))
+    )
+    text = text_of(replace(status(), processes=[served, refused]))
+    rows = {line.split()[0]: line for line in text.splitlines() if line.startswith(("quick ", "refused "))}
+    p95 = duration(waited.quantile_s(0.95))
+    assert p95 in rows["quick"]
+    assert "≥" not in rows["quick"]
+    assert f"≥ {p95}" in rows["refused"]
+    assert "94" in rows["refused"].split(), "who timed out was given no connection"
 
 
 def test_callers_that_wait_or_waited_in_vain_of_late_are_warnings_by_service() -> None:

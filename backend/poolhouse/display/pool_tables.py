@@ -34,7 +34,7 @@ def service_table(status: Status, *, width: int) -> Table:
     made = table(*names, *(("wait p95#", "hold p95#") if is_wide else ()))
     for group in groups(status):
         recent = group.recent()
-        durations = [duration(_quantile(histogram, 0.95)) for histogram in (recent.wait, recent.hold)]
+        durations = [_wait(recent, 0.95), duration(_quantile(recent.hold, 0.95))]
         made.add_row(*_service_row(status, group), *(durations if is_wide else ()))
     for name, owner in ((f"({PGBOUNCER})", PGBOUNCER), (f"({UNEXPLAINED})", None)):
         if held := status.owned_by(owner):
@@ -112,7 +112,7 @@ def _process_waits(status: Status) -> Table:
 
 def _add_waits(made: Table, name: str, recent: Activity) -> None:
     if recent.wait and recent.wait.count:
-        made.add_row(name, number(recent.wait.count), *_quantiles(recent.wait), *_quantiles(recent.hold))
+        made.add_row(name, number(recent.wait.count - recent.timeouts), *_waits(recent), *_quantiles(recent.hold))
 
 
 def _count_table(status: Status) -> Table:
@@ -164,6 +164,17 @@ def _size(pool: PoolState) -> str:
     if pool.size is None:
         return NOT_GIVEN
     return f"{pool.size}+{'any' if pool.max is None else pool.max - pool.size}"
+
+
+def _waits(recent: Activity) -> list[str]:
+    return [_wait(recent, share) for share in SHARES]
+
+
+def _wait(recent: Activity, share: float) -> str:
+    """Write the wait that a share of the callers did not exceed; with ≥ where it is that of a caller who timed out."""
+    text = duration(_quantile(recent.wait, share))
+    is_timeout = recent.wait and not recent.wait.without_bucket and recent.timeouts > (1 - share) * recent.wait.count
+    return f"≥ {text}" if is_timeout else text
 
 
 def _quantiles(histogram: Histogram | None) -> list[str]:

@@ -82,7 +82,7 @@ class LendingPool(QueuePool):
         try:
             slot = self._take_slot(params, open_, began_at + self._timeout)
         except (_NothingFreeError, TooSlowError) as error:
-            self.meter.count("timeouts")
+            self.meter.timed_out(time.perf_counter() - began_at)
             waited_s = time.perf_counter() - began_at
             if (work := current_work()) is not None:
                 work.wait_s += waited_s

@@ -9,8 +9,9 @@ from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from poolhouse.human import counted
 from poolhouse.process import pools
-from poolhouse.tracing.troubles import is_costly, queries
+from poolhouse.tracing.troubles import is_costly, queries, waited_and_held
 from poolhouse.tracing.work import Work, current_work, doing
 
 if TYPE_CHECKING:  # of an engine that a project need not have installed
@@ -27,12 +28,12 @@ class Usage:
     statements: int = 0
     database_ms: float = 0.0
     """in statements"""
-    wait_ms: float = 0.0
-    """until pools gave connections"""
-    hold_ms: float = 0.0
-    """with a pool's connection; 0 where the engine is not this app's"""
-    connections_opened: int = 0
-    """0 as well where a pool that is not this app's opens them"""
+    wait_ms: float | None = None
+    """until pools gave connections; None: no pool of this app's engine was asked, and others do not measure it"""
+    hold_ms: float | None = None
+    """with a pool's connection; None: as above"""
+    connections_opened: int | None = 0
+    """None: a pool that is not this app's may have opened some"""
     elapsed_ms: float = 0.0
 
 
@@ -55,9 +56,10 @@ def db_connection_monitor(name: str, *, slow_ms: float | None = None) -> Iterato
         finally:
             usage.statements = work.statement_count - before.statement_count
             usage.database_ms = (work.database_s - before.database_s) * 1000
-            usage.wait_ms = (work.wait_s - before.wait_s) * 1000
-            usage.hold_ms = (work.held_s() - held_before_s) * 1000
-            usage.connections_opened = work.opened_count - before.opened_count
+            if work.has_pool_times:
+                usage.wait_ms = (work.wait_s - before.wait_s) * 1000
+                usage.hold_ms = (work.held_s() - held_before_s) * 1000
+            usage.connections_opened = None if work.has_unknown_opens else work.opened_count - before.opened_count
             usage.elapsed_ms = (time.perf_counter() - began_at) * 1000
             _log(usage, slow_ms)
 
@@ -87,25 +89,26 @@ def _leases_of(work: Work | None) -> list["Lease"]:
 
 
 def _log(usage: Usage, slow_ms: float | None) -> None:
-    over = is_costly(usage.statements, usage.database_ms, usage.wait_ms, usage.hold_ms, slow_ms=slow_ms)
+    wait_ms, hold_ms = usage.wait_ms or 0.0, usage.hold_ms or 0.0
+    over = is_costly(usage.statements, usage.database_ms, wait_ms, hold_ms, slow_ms=slow_ms)
     error = sys.exception()
+    measured = {} if usage.wait_ms is None else {"wait_ms": round(wait_ms, 1), "hold_ms": round(hold_ms, 1)}
+    opened = {} if usage.connections_opened is None else {"opened": usage.connections_opened}
     logger.log(
         logging.WARNING if over else logging.INFO,
-        "%s%s: %s in %.0f ms; waited %.0f ms for a connection, held one for %.0f ms, opened %d; %.0f ms in all",
+        "%s%s: %s in %.0f ms%s%s; %.0f ms in all",
         usage.name,
         f", ended by {type(error).__name__}" if error else "",
         queries(usage.statements),
         usage.database_ms,
-        usage.wait_ms,
-        usage.hold_ms,
-        usage.connections_opened,
+        waited_and_held(wait_ms, hold_ms) if measured else "",
+        f"; opened {counted(usage.connections_opened, 'connection')}" if usage.connections_opened is not None else "",
         usage.elapsed_ms,
         extra={
             "block": usage.name,
             "queries": usage.statements,
             "database_ms": round(usage.database_ms, 1),
-            "wait_ms": round(usage.wait_ms, 1),
-            "hold_ms": round(usage.hold_ms, 1),
-            "opened": usage.connections_opened,
+            **measured,
+            **opened,
         },
     )

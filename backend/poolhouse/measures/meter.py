@@ -4,6 +4,7 @@ import logging
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from poolhouse.measures.durations import NOTED_MAX, Durations
@@ -40,22 +41,35 @@ class Meter:
         self._lock = threading.Lock()
         self._events: deque[str] = deque()
         self._counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
-        self._wait, self._hold, self._connect = Durations(), Durations(), Durations()
+        self._lent, self._timed_out, self._hold, self._connect = (Durations() for _ in range(4))
+        self._out: deque[None] = deque()  # as long as connections are checked out: its length is read without a lock
+        self._peak = 0
 
     def count(self, name: str) -> None:
-        """Count an event of COUNTERS; lent and connects are counted by their durations."""
+        """Count an event of COUNTERS; lent, timeouts and connects are counted by their durations."""
         self._events.append(name)
         if len(self._events) > NOTED_MAX:
             self._count_some()
 
     def lent(self, waited_s: float) -> None:
         """Count a connection that was lent, and how long its borrower waited for it."""
-        self._wait.note(waited_s)
+        self._out.append(None)
+        self._peak = max(self._peak, len(self._out))
+        self._lent.note(waited_s)
+        if _listeners:
+            self._tell("wait", waited_s)
+
+    def timed_out(self, waited_s: float) -> None:
+        """Count a caller that got no connection in time. It waited at least this long, so its time counts as a wait."""
+        if self._timed_out.note(waited_s):
+            self._count_some()
         if _listeners:
             self._tell("wait", waited_s)
 
     def returned(self, held_s: float) -> None:
         """Note how long a connection was lent."""
+        with suppress(IndexError):  # a signal came between the checkout and its note
+            self._out.pop()
         if self._hold.note(held_s):
             self._count_some()
         if _listeners:
@@ -68,12 +82,25 @@ class Meter:
             self._tell("connect", took_s)
 
     def read(self) -> dict[str, Any]:
-        """Give the counters and copies of the histograms, all of one moment: `counts`, `wait`, `hold`, `connect`."""
+        """Return the counters and copies of the histograms, all of one moment.
+
+        The keys are `counts`, `wait` (those who timed out included), `hold`, `connect` and `peak`.
+        """
         with self._lock:
             self._count_noted()
-            wait, hold, connect = (Histogram.merged([kind.counted]) for kind in (self._wait, self._hold, self._connect))
-            counts = {**self._counts, "lent": wait.count, "connects": connect.count}
-        return {"counts": counts, "wait": wait, "hold": hold, "connect": connect}
+            lent, timed_out, hold, connect = (Histogram.merged([kind.counted]) for kind in self._durations)
+        numbers = {"lent": lent.count, "timeouts": timed_out.count, "connects": connect.count}
+        return {
+            "counts": {**self._counts, **numbers},
+            "wait": Histogram.merged([lent, timed_out]),
+            "hold": hold,
+            "connect": connect,
+            "peak": self._peak,
+        }
+
+    @property
+    def _durations(self) -> tuple[Durations, ...]:
+        return self._lent, self._timed_out, self._hold, self._connect
 
     def _count_some(self) -> None:
         """Count what was noted, unless somebody is at it; it may be this thread, interrupted by the collector."""
@@ -84,7 +111,7 @@ class Meter:
                 self._lock.release()
 
     def _count_noted(self) -> None:
-        for kind in (self._wait, self._hold, self._connect):
+        for kind in self._durations:
             kind.count()
         for _ in range(len(self._events)):
             self._counts[self._events.popleft()] += 1

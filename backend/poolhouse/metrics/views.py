@@ -32,19 +32,31 @@ recent: Recent[list[Metric]] = Recent(lambda: [*families_of(take_look())])
 os.register_at_fork(after_in_child=recent.forget_parent)
 
 
+class _EveryAlias(set[str]):
+    """The aliases for which ATOMIC_REQUESTS opens no transaction: all, those that are added later included."""
+
+    def __contains__(self, alias: object) -> bool:
+        return True
+
+
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
     """Answer in the format that is asked for: 200 as well when a source is away, with poolhouse_source_up 0.
 
     401 without POOLHOUSE["METRICS_TOKEN"], where that is set.
 
-    Nothing here takes a connection of a pool.
+    Nothing here takes a connection of a pool, whatever the project's ATOMIC_REQUESTS: it answers when a pool is
+    exhausted, and when the server is away.
     """
     if not may_read(request):
         return HttpResponse(REFUSAL, status=401, content_type="text/plain", headers={"WWW-Authenticate": "Bearer"})
     encode, content_type = _encoder(request.headers.get("Accept", ""))
     families = recent.get(options().METRICS_MAX_AGE_S)
     return HttpResponse(encode(_Collected(families)), content_type=content_type)
+
+
+# What `transaction.non_atomic_requests` notes on a view, but that takes one alias at a time, of those that there are.
+metrics._non_atomic_requests = _EveryAlias()  # type: ignore[attr-defined]
 
 
 def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:

@@ -10,9 +10,10 @@ from poolhouse.conf import options
 from poolhouse.human import counted, duration
 from poolhouse.overview.fleet import Group
 from poolhouse.overview.sources import ServerLook
-from poolhouse.process.activity import RECENT_S
+from poolhouse.process.activity import NOW_S, RECENT_S, Activity
 from poolhouse.reports.report import ProcessReport
 from poolhouse.servers.pgbouncer import PgBouncer
+from poolhouse.servers.refusals import way_past_pgbouncer
 from poolhouse.servers.server import HIDDEN, ServerFacts
 
 if TYPE_CHECKING:  # it judges by these
@@ -47,7 +48,7 @@ def level_of(value: float, warning_from: float, critical_from: float = math.inf)
 def findings_of(status: "Status") -> Iterator[Finding]:
     """Tell how things are, as far as they can be other than ok."""
     for one in status.unreachable:
-        yield Finding(one.level, f"{one.source} is unreachable: {one.reason}")
+        yield Finding(one.level, f"{one.source} is {one.state}: {one.reason}")
     if status.knows_processes:
         yield from _missing(status)
         yield from _namesakes(status.processes)
@@ -120,9 +121,7 @@ def _lending(service: Group) -> Iterator[Finding]:
     for alias in sorted({pool.alias for pool in service.pools}):
         recent, whose = service.recent(alias), f"of {service.name}{service.alias_note(alias)}"
         if recent.timeouts:
-            yield Finding(
-                "warning", f"{counted(recent.timeouts, 'caller')} {whose} got no connection in time {OF_LATE}"
-            )
+            yield _timeouts(recent, whose)
         if recent.connect_errors:
             failed = f"{counted(recent.connect_errors, 'connection')} {whose} could not be opened {OF_LATE}"
             is_without = not any(pool.open for pool in service.pools if pool.alias == alias)
@@ -132,6 +131,14 @@ def _lending(service: Group) -> Iterator[Finding]:
             yield Finding(level, f"5 of 100 callers {whose} waited {duration(p95_s)} or longer {OF_LATE}")
 
 
+def _timeouts(recent: Activity, whose: str) -> Finding:
+    """Judge callers that got an error for a connection: users see it now, or saw it a while ago."""
+    they = f"{counted(recent.timeouts, 'caller')} {whose} got no connection in time {OF_LATE}"
+    if not recent.timeouts_now:
+        return Finding("warning", they)
+    return Finding("critical", f"{they}, {recent.timeouts_now:,} of them in the last {NOW_S} s")
+
+
 # What the servers say.
 
 
@@ -139,6 +146,9 @@ def _server(server: ServerLook, *, of_several: bool) -> Iterator[Finding]:
     facts, where = server.facts, f" on {server.name}" if of_several else ""
     warning, critical = options().UTILISATION_WARNING_PERCENT, options().UTILISATION_CRITICAL_PERCENT
     used, usable = facts.used, facts.capacity.usable
+    if facts.capacity.through_pooler:
+        remedy = way_past_pgbouncer(server.name) or "POOLHOUSE['DIRECT'] must lead to the server itself"
+        yield Finding("warning", f"the monitor reaches database server ({server.name}) through PgBouncer; {remedy}")
     level = level_of(100 * used / max(1, usable), warning, critical)
     yield Finding(level, f"{used} of the {usable} usable server connections{where} are open")
     for limit in facts.limits:

@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from django.db import connections
+
 from poolhouse.conf import options
 from poolhouse.driver import driver_errors, postgresql_aliases
 from poolhouse.fork_lock import fork_lock
@@ -12,7 +14,8 @@ from poolhouse.reports.report import ProcessReport
 from poolhouse.reports.store import store
 from poolhouse.servers import pgbouncer, server
 from poolhouse.servers.bounded import Cursor
-from poolhouse.servers.pgbouncer import PgBouncer, console_cursor
+from poolhouse.servers.pgbouncer import PgBouncer, console_cursor, goes_through
+from poolhouse.servers.refusals import POOLER_FULL, UNREACHABLE, state_of, way_past_pgbouncer
 from poolhouse.servers.server import ServerFacts, TimescaleDB, ask_as_monitor
 from poolhouse.servers.targets import Target, targets
 
@@ -28,6 +31,8 @@ class Unreachable:
     reason: str
     level: str = "warning"
     """what its silence means for the verdict"""
+    state: str = UNREACHABLE
+    """what it is"""
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,11 @@ def _ask_server(target: Target, *, detailed: bool) -> tuple[ServerLook | None, l
     try:
         (look, extension_trouble), refusal = ask_as_monitor(target.alias, partial(_look_at, target, detailed=detailed))
     except Exception as error:  # noqa: BLE001 - it refuses the monitor as it refuses everyone: down, full or misspelt
-        return None, [Unreachable(source, _one_line(error), "critical")]
+        state, reason = state_of(error), _one_line(error)
+        is_behind = state == POOLER_FULL or goes_through(connections.settings[target.alias])
+        if is_behind and (remedy := way_past_pgbouncer(target.alias)):
+            reason = f"{reason}; {remedy}"
+        return None, [Unreachable(source, reason, "critical", state)]
     if refusal:
         trouble.append(Unreachable(f"{source} as {options().MONITOR_USER}", refusal))
     if extension_trouble:

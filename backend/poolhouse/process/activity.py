@@ -2,13 +2,15 @@
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from poolhouse.measures.histogram import Histogram
 
 RECENT_S = 300
 """what lies further back tells nothing of the health of now"""
+NOW_S = 60
+"""a caller that timed out within it is a fault of now, and not one that is over"""
 SAMPLE_INTERVAL_S = 10
 
 
@@ -28,9 +30,11 @@ class Activity:
     connect_errors: int = 0
     """connections that could not be opened"""
     wait: Histogram | None = None
-    """from asking for a connection to having it"""
+    """from asking for a connection to having it, or to the timeout"""
     hold: Histogram | None = None
     """from having it to returning it"""
+    timeouts_now: int = 0
+    """of the timeouts, those of the last NOW_S"""
 
     @property
     def error_share(self) -> float | None:
@@ -63,6 +67,7 @@ class Activity:
             sum(part.connect_errors for part in parts),
             merged_if_told(part.wait for part in parts),
             merged_if_told(part.hold for part in parts),
+            sum(part.timeouts_now for part in parts),
         )
 
     def as_figures(self) -> dict[str, Any]:
@@ -71,6 +76,7 @@ class Activity:
             "statements": self.statements.summary(),
             "errors": self.errors,
             "timeouts": self.timeouts,
+            "timeouts_now": self.timeouts_now,
             "connects": self.connects,
             "connect_errors": self.connect_errors,
             "wait": self.wait and self.wait.summary(),
@@ -112,11 +118,14 @@ class Past:
             self._samples.append((now_s, activities))
         while len(self._samples) > 1 and now_s - self._samples[1][0] >= RECENT_S:
             self._samples.popleft()
-        sampled_at, sample = self._samples[0]
-        if now_s - sampled_at < RECENT_S:
-            return tuple(activities)
-        earlier = {activity.alias: activity for activity in sample}
-        return tuple(
+        recent, now = self._since(activities, now_s - RECENT_S), self._since(activities, now_s - NOW_S)
+        return tuple(replace(one, timeouts_now=last.timeouts) for one, last in zip(recent, now, strict=True))
+
+    def _since(self, activities: Sequence[Activity], then_s: float) -> list[Activity]:
+        """Return what was done since the last sample before a time; all of it where there is none."""
+        before = [sample for sampled_at, sample in self._samples if sampled_at <= then_s]
+        earlier = {activity.alias: activity for activity in before[-1]} if before else {}
+        return [
             activity.since(earlier[activity.alias]) if activity.alias in earlier else activity
             for activity in activities
-        )
+        ]

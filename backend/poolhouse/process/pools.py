@@ -63,13 +63,15 @@ class PoolState:
     counts: dict[str, int] = field(default_factory=dict)
     """what has happened since the process began: `poolhouse.measures.meter.COUNTERS`"""
     wait: Histogram | None = None
-    """from asking for a connection to having it"""
+    """from asking for a connection to having it, or to the timeout"""
     hold: Histogram | None = None
     """from having it to returning it"""
     connect: Histogram | None = None
     """opening one"""
     suspects: tuple[Suspect, ...] = ()
     """connections that are held for longer than LEAK_THRESHOLD_S"""
+    peak: int | None = None
+    """connections that were lent at once, at most, since the process began"""
     min: int | None = None
     """connections that the pool keeps open even when nobody asks for one"""
 
@@ -273,13 +275,16 @@ def _note_connection(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
         return
     time_statements(connection)
     vars(connection)[_TAKEN_AT] = time.perf_counter()
+    if (work := current_work()) is not None:
+        if is_pooled(connection.settings_dict):
+            work.has_unknown_opens = True
+        else:
+            work.opened_count += 1
     if is_queuepool(connection.settings_dict["ENGINE"]):  # it knows its own
         return
     with _wrappers_lock:
         _wrappers.add(connection)
         _taken[connection.alias] += 1
-    if not _has_native(connection.settings_dict) and (work := current_work()) is not None:
-        work.opened_count += 1
 
 
 def held_s(wrapper: BaseDatabaseWrapper) -> float | None:

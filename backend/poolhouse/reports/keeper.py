@@ -16,6 +16,7 @@ from poolhouse.measures import statement_meter
 from poolhouse.process import pools
 from poolhouse.reports.publisher import Publisher
 from poolhouse.reports.store import store
+from poolhouse.started import is_command
 
 if TYPE_CHECKING:  # an engine that a project need not have installed
     from poolhouse.engines.postgresql.base import DatabaseWrapper as LendingWrapper
@@ -58,9 +59,13 @@ class Keeper:
                     self._publisher.publish()
 
     def _tend(self) -> None:
-        """Keep warm the pools that are in use, and look for leaks."""
+        """Keep warm the pools that are in use, and look for leaks.
+
+        A command is no request: a migration, or a shell, keeps its connection for as long as it runs.
+        """
         for wrapper in self._try("pools", pools.lending_wrappers) or ():
-            self._try(f"{wrapper.alias}: look_for_leaks", wrapper.look_for_leaks)
+            if not is_command():
+                self._try(f"{wrapper.alias}: look_for_leaks", wrapper.look_for_leaks)
             self._try(f"{wrapper.alias}: keep_warm", partial(_keep_warm, wrapper))
 
     def _try(self, what: str, step: Callable[[], T]) -> T | None:

@@ -15,6 +15,10 @@ class Cursor(Protocol):
     """The part of the DB-API that the questions need; psycopg 2 and 3 both have it."""
 
     @property
+    def connection(self) -> Any:
+        """The driver's connection."""
+
+    @property
     def description(self) -> Sequence[Sequence[Any]] | None:
         """The columns of the answer, each with its name first."""
 

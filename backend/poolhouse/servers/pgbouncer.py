@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from urllib.parse import urlsplit
 
 from poolhouse.conf import options
 from poolhouse.driver import driver
@@ -14,6 +15,8 @@ from poolhouse.servers.server import ServerConnection
 
 # The database that is PgBouncer's own; whoever looks is a client of it, and no part of what there is to see.
 CONSOLE = "pgbouncer"
+POSTGRESQL_PORT, PGBOUNCER_PORT = 5432, 6432
+THIS_MACHINE = ("", "localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
@@ -247,3 +250,22 @@ def _show(cursor: Cursor, what: str) -> list[dict[str, Any]]:
     names = [column[0] for column in cursor.description or ()]
     rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
     return [row for row in rows if row.get("database") != CONSOLE]
+
+
+def goes_through(database: dict[str, Any]) -> bool:
+    """Return True if an alias, by its settings, leads to the PgBouncer of POOLHOUSE["PGBOUNCER_URL"]."""
+    if not (url := options().PGBOUNCER_URL):
+        return False
+    pooler = urlsplit(url)
+    return any(
+        (host == pooler.hostname or {host, pooler.hostname} <= set(THIS_MACHINE))
+        and port == str(pooler.port or PGBOUNCER_PORT)
+        for host, port in _addresses(database)
+    )
+
+
+def _addresses(database: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Return the addresses that libpq tries one after the other: hosts, with a port each or one for all."""
+    hosts = str(database.get("HOST") or "").split(",")
+    ports = str(database.get("PORT") or POSTGRESQL_PORT).split(",")
+    return zip(hosts, ports if len(ports) > 1 else ports * len(hosts), strict=False)

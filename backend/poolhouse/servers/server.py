@@ -35,6 +35,8 @@ class Capacity:
     """kept for roles with pg_use_reserved_connections"""
     started_at: float = 0.0
     """seconds since the epoch; two answers that agree in it are of one server"""
+    through_pooler: bool = False
+    """the way there leads through PgBouncer, or another pooler"""
 
     @property
     def usable(self) -> int:
@@ -253,18 +255,23 @@ def ask(cursor: Cursor, users: Collection[str] = (), databases: Collection[str] 
 
 
 def capacity(cursor: Cursor) -> Capacity:
-    """How many connections may there be, and for whom?"""
+    """How many connections may there be, and for whom?
+
+    A pooler gives its clients a pid that is not the server process's.
+    """
     cursor.execute(
         """
         SELECT current_setting('server_version'),
                current_setting('max_connections')::int,
                current_setting('superuser_reserved_connections')::int,
                coalesce(current_setting('reserved_connections', true)::int, 0),  -- since PostgreSQL 16
-               extract(epoch FROM pg_postmaster_start_time())::float8
+               extract(epoch FROM pg_postmaster_start_time())::float8,
+               pg_backend_pid()
         """
     )
-    (row,) = cursor.fetchall()
-    return Capacity(*row)
+    ((version, most, superuser_reserved, reserved, started_at, pid),) = cursor.fetchall()
+    is_through = pid != cursor.connection.info.backend_pid
+    return Capacity(version, most, superuser_reserved, reserved, started_at, is_through)
 
 
 def limits(cursor: Cursor) -> list[Limit]:

@@ -33,6 +33,8 @@ class Measured:
     hosts: int
     processes: int
     """of the service, on all hosts"""
+    peak: int | None = None
+    """connections that one process had in use at once, at most; None: not known, or all that its pool may open"""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,15 @@ def measure(before: Reports, after: Reports, *, alias: str, service: str | None 
         waits=busiest.waits,
         hosts=len({spell.report.host for spell in together}),
         processes=len(together),
+        peak=_peak([spell.pool for spell in together]),
     )
+
+
+def _peak(pools: Sequence[PoolState]) -> int | None:
+    """Return the highest peak; None where a pool was used up, since more callers may have wanted a connection."""
+    peaks = [pool.peak for pool in pools if pool.peak]
+    is_used_up = any(pool.max is not None and (pool.peak or 0) >= pool.max for pool in pools)
+    return None if is_used_up else max(peaks, default=None)
 
 
 def _spells(before: Reports, after: Reports, alias: str) -> list[_Spell]:

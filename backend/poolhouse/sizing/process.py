@@ -14,6 +14,7 @@ TIMEOUT_MARGIN = 2
 # A pool opens an overflow connection at once, where its caller could wait a moment, and closes it on return: on a pool
 # that is too small, each loan above it is a login. An idle connection costs the server less.
 OVERFLOW = 0
+THREADS_UNKNOWN = "how many threads a process has is not known; pass --threads"
 WHY_NO_OVERFLOW = (
     "an overflow connection is opened for one loan and closed after it: a login each time, where one that is kept "
     "costs next to nothing"
@@ -27,6 +28,8 @@ class Threads:
     count: int
     connections_each: int = 1
     """of this pool that a request holds at the same time: its own, and those of threads that it starts"""
+    are_known: bool = True
+    """False: it is how many connections a process had in use at once, at most, as its report has it"""
 
     @property
     def most(self) -> int:
@@ -146,7 +149,13 @@ def _why_timeout(rare_s: float) -> str:
 
 
 def _warnings(load: Load, threads: Threads | None) -> list[str]:
-    if threads is None or load.in_use < threads.most:
+    if threads is None:
+        return [f"{THREADS_UNKNOWN}: more connections than threads are never used, and POOL_SIZE may be too large"]
+    if not threads.are_known:
+        return [
+            f"{THREADS_UNKNOWN}: POOL_SIZE is bounded by the {threads.count} connections that were seen in use at once"
+        ]
+    if load.in_use < threads.most:
         return []
     return [
         f"{_threads(threads)} can use {counted(threads.most, 'connection')}, and the load keeps {load.in_use:.3g} in "
@@ -155,6 +164,8 @@ def _warnings(load: Load, threads: Threads | None) -> list[str]:
 
 
 def _threads(threads: Threads) -> str:
+    if not threads.are_known:
+        return f"the {counted(threads.count, 'caller')} seen at once"
     each = f" × {counted(threads.connections_each, 'connection')}" if threads.connections_each > 1 else ""
     return counted(threads.count, "thread") + each
 

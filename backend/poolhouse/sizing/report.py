@@ -124,6 +124,7 @@ def _measured(measured: Measured, now: Pool | None) -> dict[str, Any]:
         "hosts": measured.hosts,
         "processes": measured.processes,
         "connections": measured.connections,
+        "peak": measured.peak,
         "wait": measured.waits.summary(),
         "predicted_wait": now and {name: _finite(now.wait_s(share)) for name, share in SHARES.items()},
     }

@@ -1,15 +1,19 @@
 """Requests and tasks that have too much of the database, or none: the lines that an operator looks for."""
 
 import logging
+from collections.abc import Iterable
 from traceback import walk_tb
+from typing import cast
 
 from django.db import InterfaceError, OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
+from django.db.utils import DatabaseErrorWrapper
 
 from poolhouse.conf import options
+from poolhouse.driver import postgresql_aliases
 from poolhouse.errors import PoolTimeoutError
-from poolhouse.tracing.masks import words_of
+from poolhouse.tracing.masks import DRIVERS, words_of
 from poolhouse.tracing.work import Work
 
 logger = logging.getLogger(__name__)
@@ -19,22 +23,26 @@ def log_cost(work: Work) -> None:
     """Log what a request or task has had of the database, if any of it is over its threshold."""
     database_ms, wait_ms, hold_ms = work.database_s * 1000, work.wait_s * 1000, work.held_s() * 1000
     if is_costly(work.statement_count, database_ms, wait_ms, hold_ms):
+        measured = {"wait_ms": round(wait_ms, 1), "hold_ms": round(hold_ms, 1)} if work.has_pool_times else {}
         logger.warning(
-            "costly %s: %s in %.0f ms; waited %.0f ms for a connection, held one for %.0f ms",
+            "costly %s: %s in %.0f ms%s",
             work.label,
             queries(work.statement_count),
             database_ms,
-            wait_ms,
-            hold_ms,
+            waited_and_held(wait_ms, hold_ms) if measured else "",
             extra={
                 "work": str(work),
                 "view": work.view,
                 "queries": work.statement_count,
                 "database_ms": round(database_ms, 1),
-                "wait_ms": round(wait_ms, 1),
-                "hold_ms": round(hold_ms, 1),
+                **measured,
             },
         )
+
+
+def waited_and_held(wait_ms: float, hold_ms: float) -> str:
+    """Write what a pool has measured, to follow what the statements took."""
+    return f"; waited {wait_ms:.0f} ms for a connection, held one for {hold_ms:.0f} ms"
 
 
 def is_costly(
@@ -51,10 +59,17 @@ def is_costly(
 
 
 def log_database_error(error: BaseException | None, work: Work | None) -> None:
-    """Log an error that tells of the database or the way to it, and not of a statement; others are passed over."""
-    if not isinstance(error, OperationalError | InterfaceError):
+    """Log an error that tells of the database or the way to it, and not of a statement; others are passed over.
+
+    Of each alias, a request or a task has one line: what its other layers meet afterwards is the same failure.
+    """
+    if error is None or not _is_failure(error):
         return
     alias, sqlstate = alias_of(error), sqlstate_of(error)
+    if work is not None:
+        if alias in work.failed_aliases:
+            return
+        work.failed_aliases += (alias,)
     logger.error(
         "database %s failed %s: %s: %s",
         alias or "(unknown)",
@@ -70,21 +85,53 @@ def log_database_error(error: BaseException | None, work: Work | None) -> None:
     )
 
 
+def _is_failure(error: BaseException) -> bool:
+    """Return True for Django's errors of this kind, and for the driver's: what Django does not know, it does not wrap.
+
+    COPY is the driver's own, and so is whatever is done with its cursor or connection.
+    """
+    names = {kind.__name__ for kind in type(error).__mro__ if kind.__module__.partition(".")[0] in DRIVERS}
+    return isinstance(error, OperationalError | InterfaceError) or not names.isdisjoint(
+        {"OperationalError", "InterfaceError"}
+    )
+
+
 def alias_of(error: BaseException) -> str:
-    """Give the alias that an error came from; empty if that cannot be told."""
+    """Return the alias that an error came from; empty if that cannot be told."""
     if isinstance(error, PoolTimeoutError):
         return error.alias
-    alias = ""
-    for frame, _ in walk_tb(error.__traceback__):  # Django's own frames know it; the innermost counts
-        match frame.f_locals.get("self"):
-            case BaseDatabaseWrapper(alias=str(found)) | CursorWrapper(db=BaseDatabaseWrapper(alias=str(found))):
-                alias = found
-    return alias
+    found = ""
+    for frame, _ in walk_tb(error.__traceback__):  # the innermost counts
+        found = _alias_among(frame.f_locals.values()) or found
+    return found or _only_alias()
+
+
+def _alias_among(values: Iterable[object]) -> str:
+    """Return the alias of the connection, or of the cursor, that a frame works with.
+
+    They are looked at by their type: isinstance would evaluate a lazy object, as `request.user` is, which may ask the
+    database again.
+    """
+    for value in values:
+        kind = type(value)
+        if issubclass(kind, DatabaseErrorWrapper):
+            value = vars(value)["wrapper"]  # noqa: PLW2901 - what it wraps the errors of
+        elif issubclass(kind, CursorWrapper):
+            value = cast(CursorWrapper, value).db  # noqa: PLW2901
+        if issubclass(type(value), BaseDatabaseWrapper):
+            return cast(BaseDatabaseWrapper, value).alias
+    return ""
+
+
+def _only_alias() -> str:
+    """Return the alias of a project that has one PostgreSQL database."""
+    aliases = postgresql_aliases()
+    return aliases[0] if len(aliases) == 1 else ""
 
 
 def sqlstate_of(error: BaseException) -> str:
-    """Give the server's code for an error; empty if the server was not reached."""
-    cause = error.__cause__
+    """Return the server's code for an error; empty if the server was not reached."""
+    cause = error.__cause__ or error
     return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""
 
 

@@ -28,7 +28,13 @@ class Work:
     held_count: int = 0
     """connections that it has now, of whichever aliases"""
     opened_count: int = 0
-    """connections opened for it; of a pool that is not this app's it is not known"""
+    """connections opened for it, as far as is known"""
+    has_unknown_opens: bool = False
+    """a pool that is not this app's lent to it, and may have opened a connection for it"""
+    checkouts: int = 0
+    """connections that this app's engine has lent to it"""
+    failed_aliases: tuple[str, ...] = ()
+    """whose failures are in the log: each layer of middleware may meet the same one"""
     is_refused: bool = False
     """it failed because a pool had nothing to lend"""
 
@@ -42,6 +48,7 @@ class Work:
         if not self.held_count:
             self.held_since = now_s
         self.held_count += 1
+        self.checkouts += 1
 
     def gave_back(self, now_s: float) -> None:
         """Note that one of its connections was returned."""
@@ -52,6 +59,11 @@ class Work:
     def held_s(self) -> float:
         """Give how long this work has had a connection, until now if it has one."""
         return self.hold_s + (time.perf_counter() - self.held_since if self.held_count else 0.0)
+
+    @property
+    def has_pool_times(self) -> bool:
+        """Whether a pool that measures waiting and holding was asked; else both are unknown, and not 0."""
+        return self.checkouts > 0 or self.wait_s > 0  # who timed out has waited
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"

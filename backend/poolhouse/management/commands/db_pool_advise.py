@@ -74,7 +74,7 @@ class Command(BaseCommand):
         is_given = options["rate"] is not None and given_holds is not None
         measured = None if is_given else self._measure(alias, options)
         load = _load(options["rate"], given_holds, measured)
-        threads = Threads(options["threads"], options["connections_per_thread"]) if options["threads"] else None
+        threads = _threads(options["threads"], options["connections_per_thread"], measured)
         target = Target(options["wait_target_ms"] / 1000, options["percentile"] / 100)
         process = advise_process(Demand(load, target, options["burst"]), threads)
         hosts = options["hosts"] or (measured.hosts if measured else 1)
@@ -141,7 +141,12 @@ def _add_fleet(parser: ArgumentParser) -> None:
     fleet = parser.add_argument_group("the fleet; what is not given is as measured, else 1, workers 0")
     fleet.add_argument("--hosts", type=_whole(1), metavar="N", help="that run the web")
     fleet.add_argument("--processes", type=_whole(1), metavar="N", help="of the web on each host")
-    fleet.add_argument("--threads", type=_whole(1), metavar="N", help="of each process: more requests it never serves")
+    fleet.add_argument(
+        "--threads",
+        type=_whole(1),
+        metavar="N",
+        help="of each process: more requests it never serves (default: what was seen in use at once)",
+    )
     each = "of this pool that a request holds at once, those of threads that it starts included"
     _with_default(fleet, "--connections-per-thread", _whole(1), 1, each)
     _with_default(fleet, "--workers", _whole(0), 0, "Celery workers, in all")
@@ -187,6 +192,13 @@ def _whole(least: int) -> Callable[[str], int]:
         return int(text)
 
     return convert
+
+
+def _threads(count: int | None, connections_each: int, measured: Measured | None) -> Threads | None:
+    """Return what bounds the callers of a process; where no threads are given, what was seen at once."""
+    if count is not None:
+        return Threads(count, connections_each)
+    return Threads(measured.peak, are_known=False) if measured and measured.peak else None
 
 
 def _given_holds(options: dict[str, Any]) -> Holds | None:

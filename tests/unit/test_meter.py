@@ -1,0 +1,36 @@
+"""What a pool counts of itself: callers that were lent a connection, and those that were not."""
+
+import pytest
+
+from poolhouse.measures.histogram import Histogram
+from poolhouse.measures.meter import Meter
+
+
+def test_a_timeout_counts_as_a_wait_of_its_length_and_not_as_a_connection() -> None:
+    meter = Meter("default")
+    for _ in range(2):
+        meter.lent(0.001)
+    for _ in range(60):
+        meter.timed_out(0.5)
+    read = meter.read()
+    wait: Histogram = read["wait"]
+    assert (read["counts"]["lent"], read["counts"]["timeouts"], wait.count) == (2, 60, 62)
+    assert wait.quantile_s(0.95) == pytest.approx(0.5, rel=0.1)
+
+
+def test_the_peak_is_what_was_lent_at_once() -> None:
+    meter = Meter("default")
+    assert meter.read()["peak"] == 0
+    for _ in range(3):
+        meter.lent(0)
+    for _ in range(3):
+        meter.returned(1)
+    meter.lent(0)
+    assert meter.read()["peak"] == 3
+
+
+def test_many_timeouts_do_not_pile_up_uncounted() -> None:
+    meter = Meter("default")
+    for _ in range(10_000):
+        meter.timed_out(0.1)
+    assert meter._timed_out.counted.count > 9_000
