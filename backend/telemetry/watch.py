@@ -10,7 +10,7 @@ from django.db import connection
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from telemetry.management.database_command import one_line
+from poolhouse.display.reasons import one_line
 from telemetry.queries import Progress as JobProgress
 from telemetry.queries import job_progress
 
@@ -37,11 +37,11 @@ def summarise(progress: JobProgress) -> str:
     elapsed_s = progress.elapsed_s or 0.0
     rate = f", {progress.inserted / elapsed_s:,.0f} readings/s" if progress.inserted and elapsed_s else ""
     updated = f"{progress.updated:,} updated, " if progress.updated else ""
-    given_up = progress.failed + progress.cancelled
+    cancelled = f", {progress.cancelled:,} cancelled" if progress.cancelled else ""
     return (
         f"job {progress.job_id} {progress.state} in {elapsed_s:.1f} s: {progress.inserted:,} readings inserted{rate}, "
         f"{updated}{progress.skipped:,} skipped as duplicates; {_rounded(progress.rounded)}{progress.rejected:,} of "
-        f"{progress.rows:,} rows rejected, {given_up} of {progress.batches} batches given up"
+        f"{progress.rows:,} rows rejected, {progress.parked:,} of {progress.batches:,} batches parked{cancelled}"
     )
 
 
@@ -143,7 +143,7 @@ def _rate(begin: tuple[float, int], end: tuple[float, int]) -> float:
 
 def describe(progress: JobProgress, pace: Pace) -> str:
     """Say how far a job is: batches, rates, rejects, and when it will be over."""
-    over = progress.done + progress.failed + progress.cancelled
+    over = progress.done + progress.parked + progress.cancelled
     remaining_s = pace.remaining_s(progress.rows - progress.rows_done)
     eta = f"{remaining_s:,.0f} s left" if remaining_s is not None else "time left unknown"
     return (

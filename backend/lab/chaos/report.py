@@ -74,7 +74,7 @@ def _print_faults(results: dict[str, Result], console: Console) -> None:
 
 
 def _print_waiting(phase: str, result: Result, console: Console) -> None:
-    moments = {"when all had healed": result.waiting, "after a retry of what was given up": result.left}
+    moments = {"when all had healed": result.waiting, "after a retry of what was parked or cancelled": result.left}
     for moment, batches in moments.items():
         if batches:
             made = table(f"batches not done, {phase}, {moment}", "batches#", "rows#")

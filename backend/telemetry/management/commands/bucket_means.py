@@ -10,11 +10,11 @@ from django.db import DataError
 from rich.table import Table
 
 from poolhouse.display.console import console_for, table
-from telemetry.management.database_command import DatabaseCommand
+from poolhouse.display.reasons import ReasonCommand
 from telemetry.queries import BucketMean, bucket_means
 
 
-class Command(DatabaseCommand):
+class Command(ReasonCommand):
     """Average a metric by time and by a label."""
 
     help = "Show the mean of a metric per span of time (by time_bucket), a column for each value of a label."

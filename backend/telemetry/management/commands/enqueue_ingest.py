@@ -9,20 +9,20 @@ from django.core.management.base import CommandError
 from rich.console import Console
 
 from poolhouse.display.console import console_for
+from poolhouse.display.reasons import ReasonCommand
 from telemetry.arguments import argument, ascii_encoding, escape_character, one_character, timezone, whole_number
 from telemetry.formats import BadInput, Columns, StorageUnavailableError, TextFormat, TimeFormat
 from telemetry.formats.times import UNITS_PER_S
 from telemetry.inputs import Inputs, open_input
 from telemetry.intake import BATCH_ROWS_MAX, EMPTY_CELLS, BrokerAwayError, RejectLimit, announce, create_job
-from telemetry.management.database_command import DatabaseCommand
 from telemetry.models import IngestJob
-from telemetry.queries import failed_batches, job_progress
+from telemetry.queries import job_progress, parked_batches
 from telemetry.watch import watch_job
 
 MISUSE = 2
 
 
-class Command(DatabaseCommand):
+class Command(ReasonCommand):
     """Enqueue, and with --wait stay until the last batch is over."""
 
     help = (
@@ -97,7 +97,7 @@ class Command(DatabaseCommand):
         parser.add_argument(
             "--spool", action="store_true", help="copy the files to where workers on other machines see them"
         )
-        parser.add_argument("--wait", action="store_true", help="show progress, and exit 1 if a batch fails")
+        parser.add_argument("--wait", action="store_true", help="show progress, and exit 1 if a batch is parked")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Create the job, then wait for it if asked to."""
@@ -110,19 +110,17 @@ class Command(DatabaseCommand):
             raise CommandError(str(error), returncode=1) from None
         except StorageUnavailableError as error:
             raise CommandError(f"{error}; try again later", returncode=1) from None
-        except OSError as error:
-            raise CommandError(f"the spool cannot be used: {error}", returncode=1) from None
         for warning in job.warnings:
             console.print(f"WARNING: {warning}")
         if progress := job_progress(job.pk):
             console.print(f"job {job.pk}: {progress.batches} batches, {progress.rows:,} rows enqueued")
         if options["wait"] and not self._wait(job.pk, console):
-            self._tell_failure(job.pk)
+            self._raise_parked(job.pk)
 
-    def _tell_failure(self, job_id: int) -> None:
-        failed = failed_batches(job_id)
-        first = failed[0]["error"] if failed else "the job was cancelled"
-        raise CommandError(f"{first}\nmanage.py ingest_status {job_id} lists every batch that failed", returncode=1)
+    def _raise_parked(self, job_id: int) -> None:
+        parked = parked_batches(job_id)
+        first = parked[0]["error"] if parked else "the job was cancelled"
+        raise CommandError(f"{first}\nmanage.py ingest_status {job_id} lists every parked batch", returncode=1)
 
     def _create(self, columns: Columns, options: dict[str, Any], console: Console) -> IngestJob:
         with console.status("cutting into batches"), Inputs() as files:
