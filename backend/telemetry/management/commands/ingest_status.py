@@ -7,10 +7,10 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError
 from rich.console import Console
-from rich.table import Table
 
-from poolhouse.display.console import console_for, table
+from poolhouse.display.console import console_for
 from poolhouse.display.reasons import ReasonCommand
+from poolhouse.display.table import Table
 from telemetry import rejects
 from telemetry.queries import (
     Progress,
@@ -71,7 +71,7 @@ class Command(ReasonCommand):
 
 
 def _job_table(jobs: list[Progress]) -> Table:
-    made = table("job#", "state", "enqueued", "batches#", "rows#", "inserted#", "skipped#", "rejected#")
+    made = Table("job#", "state", "enqueued", "batches#", "rows#", "inserted#", "skipped#", "rejected#")
     for job in jobs:
         made.add_row(
             str(job.job_id),
