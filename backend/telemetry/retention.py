@@ -28,7 +28,11 @@ def removable(older_than: timedelta, *, parked_and_cancelled: bool = False) -> I
     Args:
         older_than: a file of no job is left alone while it is younger: it may belong to an upload that goes on.
         parked_and_cancelled: also inputs of jobs that have ended with such batches, which cannot be retried then.
+
+    Raises:
+        StorageUnavailableError: the spool is not there, or cannot be listed at present.
     """
+    spool.require_present()
     now = timezone.now()
     done_before = now - timedelta(seconds=settings.INGEST_INPUT_GRACE_S)
     for entries in _batched(spool.entries(spool.FILES)):

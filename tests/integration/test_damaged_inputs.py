@@ -87,6 +87,14 @@ def test_an_error_of_the_disk_is_not_taken_for_damage(tmp_path: Path, monkeypatc
     assert batch.state == "done"
 
 
+def refusal_of(path: Path) -> str:
+    try:
+        run("enqueue_ingest", str(path), "--time", "time", "--labels", "device", "--values", "load", "heat")
+    except CommandError as error:
+        return str(error)
+    return ""
+
+
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
 def test_a_damaged_compressed_file_is_refused_or_its_rows_are_loaded_or_rejected(
     tmp_path: Path, compression: str
@@ -97,16 +105,12 @@ def test_a_damaged_compressed_file_is_refused_or_its_rows_are_loaded_or_rejected
     path = tmp_path / ("a.csv.gz" if compression == "gzip" else "a.csv.zst")
     outcomes = set()
     for n in range(60):
-        path.write_bytes(damage.damaged(packed, random.Random(n)))  # noqa: S311
-        before = IngestBatch.objects.count()
-        try:
-            run("enqueue_ingest", str(path), "--time", "time", "--labels", "device", "--values", "load", "heat")
-        except CommandError as error:
+        path.write_bytes(damage.damaged(packed, random.Random(n)))
+        if refusal := refusal_of(path):
             outcomes.add("refused")
-            assert "\n" not in str(error)
-            assert str(path) in str(error)
-            assert IngestBatch.objects.count() == before
-            continue
+            assert "\n" not in refusal
+            assert str(path) in refusal
+            assert not IngestBatch.objects.filter(state="queued").exists()
         for batch in IngestBatch.objects.filter(state="queued"):
             load_batch(batch.pk)
             batch.refresh_from_db()

@@ -1,4 +1,4 @@
-"""Files that are damaged anywhere are refused or read; none ends the process, and none raises an error of another kind."""
+"""Files that are damaged anywhere are refused or read; none ends the process or raises an error of another kind."""
 
 import os
 import subprocess
