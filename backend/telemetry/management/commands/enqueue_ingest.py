@@ -31,73 +31,10 @@ class Command(ReasonCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the arguments."""
-        parser.add_argument("paths", nargs="+", metavar="PATH", help="of files, or their URLs; all of one format")
-        parser.add_argument("--time", required=True, metavar="COLUMN", help="ISO 8601 with a zone")
-        parser.add_argument(
-            "--labels", nargs="*", default=[], metavar="COLUMN", help="they tell one source from another"
-        )
-        parser.add_argument("--values", nargs="+", required=True, metavar="COLUMN", help="each becomes a metric")
-        parser.add_argument(
-            "--empty",
-            nargs="*",
-            default=EMPTY_CELLS,
-            metavar="TEXT",
-            help=f"texts of an empty cell (default: {shlex.join(EMPTY_CELLS)})",
-        )
-        parser.add_argument(
-            "--keep-nan", action="store_true", help="load NaN and infinity as values (default: they are empty cells)"
-        )
-        parser.add_argument(
-            "--batch-rows",
-            type=whole_number(1, BATCH_ROWS_MAX),
-            default=settings.INGEST_BATCH_ROWS,
-            metavar="N",
-            help="input rows in a batch (default: %(default)s)",
-        )
-        written = parser.add_argument_group("how the files are written, where not as usual")
-        written.add_argument(
-            "--timezone",
-            type=argument(timezone),
-            metavar="ZONE",
-            help="of times without a zone, as Europe/Berlin",
-        )
-        written.add_argument(
-            "--time-unit", choices=("iso", *UNITS_PER_S), default="iso", help="times are whole numbers of it since 1970"
-        )
-        written.add_argument(
-            "--delimiter",
-            type=argument(one_character),
-            default=",",
-            metavar="C",
-            help="between cells of a CSV; \\t is a tab",
-        )
-        written.add_argument("--decimal", choices=(".", ","), default=".", help="in the numbers of a CSV")
-        written.add_argument(
-            "--escape",
-            type=argument(escape_character),
-            metavar="C",
-            help="makes the next character of a CSV stand for itself, as \\ before a quote",
-        )
-        written.add_argument(
-            "--encoding", type=argument(ascii_encoding), default="utf-8", metavar="NAME", help="of a CSV, as latin-1"
-        )
-        parser.add_argument(
-            "--on-conflict",
-            choices=IngestJob.OnConflict.values,
-            default=IngestJob.OnConflict.IGNORE.value,
-            help="to readings that are there already; the file's order holds within a batch (default: %(default)s)",
-        )
-        parser.add_argument(
-            "--max-rejects",
-            type=argument(RejectLimit.of),
-            metavar="N|P%",
-            help="park the job when more rows than that, or than that share, cannot be read (default: never)",
-        )
-        parser.add_argument(
-            "--spool", action="store_true", help="copy the files to where workers on other machines see them"
-        )
-        parser.add_argument("--wait", action="store_true", help="show progress, and exit 1 if a batch is parked")
+        """Declare the arguments by theme."""
+        _add_columns(parser)
+        _add_writing(parser)
+        _add_loading(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Create the job, then wait for it if asked to."""
@@ -141,6 +78,85 @@ class Command(ReasonCommand):
             return watch_job(job_id, console)
         except KeyboardInterrupt:
             raise CommandError(f"the job goes on; see manage.py ingest_status {job_id}", returncode=130) from None
+
+
+def _add_columns(parser: ArgumentParser) -> None:
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="of files, or their URLs; all of one format")
+    parser.add_argument("--time", required=True, metavar="COLUMN", help="ISO 8601 with a zone")
+    parser.add_argument(
+        "--labels",
+        nargs="*",
+        default=[],
+        metavar="COLUMN",
+        help="columns that identify a series, for example host and region",
+    )
+    parser.add_argument("--values", nargs="+", required=True, metavar="COLUMN", help="each becomes a metric")
+    parser.add_argument(
+        "--empty",
+        nargs="*",
+        default=EMPTY_CELLS,
+        metavar="TEXT",
+        help=f"texts of an empty cell (default: {shlex.join(EMPTY_CELLS)})",
+    )
+    parser.add_argument(
+        "--keep-nan", action="store_true", help="load NaN and infinity as values (default: they are empty cells)"
+    )
+
+
+def _add_writing(parser: ArgumentParser) -> None:
+    written = parser.add_argument_group("how the files are written, where not as usual")
+    written.add_argument(
+        "--timezone",
+        type=argument(timezone),
+        metavar="ZONE",
+        help="of times without a zone, as Europe/Berlin",
+    )
+    written.add_argument(
+        "--time-unit", choices=("iso", *UNITS_PER_S), default="iso", help="times are whole numbers of it since 1970"
+    )
+    written.add_argument(
+        "--delimiter",
+        type=argument(one_character),
+        default=",",
+        metavar="C",
+        help="between cells of a CSV; \\t is a tab",
+    )
+    written.add_argument("--decimal", choices=(".", ","), default=".", help="in the numbers of a CSV")
+    written.add_argument(
+        "--escape",
+        type=argument(escape_character),
+        metavar="C",
+        help="makes the next character of a CSV stand for itself, as \\ before a quote",
+    )
+    written.add_argument(
+        "--encoding", type=argument(ascii_encoding), default="utf-8", metavar="NAME", help="of a CSV, as latin-1"
+    )
+
+
+def _add_loading(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--batch-rows",
+        type=whole_number(1, BATCH_ROWS_MAX),
+        default=settings.INGEST_BATCH_ROWS,
+        metavar="N",
+        help="input rows in a batch (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--on-conflict",
+        choices=IngestJob.OnConflict.values,
+        default=IngestJob.OnConflict.IGNORE.value,
+        help="to readings that are there already; the file's order holds within a batch (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-rejects",
+        type=argument(RejectLimit.of),
+        metavar="N|P%",
+        help="park the job when more rows than that, or than that share, cannot be read (default: never)",
+    )
+    parser.add_argument(
+        "--spool", action="store_true", help="copy the files to where workers on other machines see them"
+    )
+    parser.add_argument("--wait", action="store_true", help="show progress, and exit 1 if a batch is parked")
 
 
 def _columns(options: dict[str, Any]) -> Columns:
