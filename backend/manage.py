@@ -9,4 +9,7 @@ if __name__ == "__main__":
     start("web" if sys.argv[1:2] == ["runserver"] else "manage")
     from django.core.management import execute_from_command_line
 
-    execute_from_command_line(sys.argv)
+    from poolhouse.display.reasons import exiting_with_reason
+
+    with exiting_with_reason():
+        execute_from_command_line(sys.argv)

@@ -79,7 +79,7 @@ class Quota:
             HTTPStatus.INSUFFICIENT_STORAGE,
             f"the inputs of this token have {self._others_bytes:,} bytes in the spool, its rejects included; allowed "
             f"with this upload: {self._limit_bytes:,} (INGEST_TOKEN_SPOOL_BYTES); try again when its jobs are done. "
-            "Inputs of jobs that have failed or were cancelled stay until retry_ingest or clean_spool --given-up, "
+            "Inputs of parked and cancelled jobs stay until retry_ingest or clean_spool --parked-and-cancelled, "
             "rejects for INGEST_REJECTS_KEEP_S",
             headers={"Retry-After": str(RETRY_AFTER_S)},
             used_bytes=self._others_bytes,

@@ -90,13 +90,13 @@ class Job(Schema):
     url: str
     rejects_url: str
     job_id: int
-    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    state: Literal["queued", "running", "done", "parked", "cancelled"]
     created_at: datetime
     finished_at: datetime | None
     elapsed_s: float | None
     batches: int
     done: int
-    failed: int
+    parked: int
     cancelled: int
     rows: int
     rows_done: int
@@ -108,8 +108,8 @@ class Job(Schema):
     rejected: int
 
 
-class Failure(Schema):
-    """A batch that is parked."""
+class ParkedBatch(Schema):
+    """A batch that is not tried again until `retry_ingest`."""
 
     id: int
     path: str
@@ -139,7 +139,7 @@ class JobDetails(Job):
     """A job, and what went wrong in it."""
 
     warnings: list[str] = Field(description="what the sender should know though the job can be loaded")
-    failures: list[Failure]
+    parked_batches: list[ParkedBatch]
     retries: list[Retry]
     rejects: list[RejectCount]
 

@@ -13,7 +13,7 @@ from lab import chart_connect, connect, connect_held
 from lab.circumstances import circumstances
 from lab.connect import DRIVERS, WAYS, Bench, Client, Driver, Opened
 from lab.connect_relay import relay
-from poolhouse.display.console import table
+from poolhouse.display.table import Table
 from sandbox.isolation import isolated_servers
 from sandbox.servers import pgbouncer
 
@@ -202,7 +202,7 @@ def _own_mib(result: dict[str, Any], state: str) -> float:
 
 def print_comparison(result: dict[str, Any], console: Console) -> None:
     """Print tables of what `compare` gave."""
-    made = table("way", "driver", "connect ms#", "p95#", "rounds#", "first answer#", "p95#", "trips#")
+    made = Table("way", "driver", "connect ms#", "p95#", "rounds#", "first answer#", "p95#", "trips#")
     for way, label in result["ways"].items():
         for driver, name in DRIVERS.items():
             connected, answered = (result["open_ms"][driver][way][what] for what in ("connect", "answer"))
@@ -220,7 +220,7 @@ def print_comparison(result: dict[str, Any], console: Console) -> None:
 
 
 def _print_memory(result: dict[str, Any], console: Console) -> None:
-    made = table("server's process, KiB", "", "resident#", "proportional#", "private#", "anonymous#", "page tables#")
+    made = Table("server's process, KiB", "", "resident#", "proportional#", "private#", "anonymous#", "page tables#")
     for way, states in result["memory_kib"].items():
         for state, label in connect_held.STATE_LABELS.items():
             made.add_row(result["ways"][way], label, *(f"{kib:,.0f}" for kib in states[state].values()))

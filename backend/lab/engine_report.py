@@ -9,7 +9,7 @@ from rich.progress import track
 
 from lab import chart, engine, middleware
 from lab.circumstances import circumstances
-from poolhouse.display.console import table
+from poolhouse.display.table import Table
 from sandbox import debian
 from sandbox.isolation import isolated_servers
 
@@ -52,7 +52,7 @@ def compare(rounds: int, console: Console) -> dict[str, Any]:
 
 def print_comparison(result: dict[str, Any], console: Console) -> None:
     """Print a table of what `compare` gave."""
-    made = table("connections kept by", "requests/s#", "least#", "greatest#", "to ours#", "µs#")
+    made = Table("connections kept by", "requests/s#", "least#", "greatest#", "to ours#", "µs#")
     ours = result["median_requests_per_s"]["poolhouse"]
     for way, label in engine.LABELS.items():
         processor_us = str(result["median_processor_us"][way])

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from lab import chart, ingest
 from lab.circumstances import circumstances
-from poolhouse.display.console import table
+from poolhouse.display.table import Table
 from sandbox.isolation import isolated_servers
 from sandbox.processes import children_of, peak_memory_bytes
 from telemetry.models import IngestBatch
@@ -97,7 +97,7 @@ def _rates_by_part(csv: Path, parts: int) -> list[float]:
 
 def print_comparison(result: dict[str, Any], console: Console) -> None:
     """Print a table of what `compare` gave."""
-    made = table("way", "median rows/s#", "least#", "greatest#", "to psql#")
+    made = Table("way", "median rows/s#", "least#", "greatest#", "to psql#")
     for name, label in LABELS.items():
         rates, middle = result["rows_per_s"][name], result["median_rows_per_s"][name]
         share = middle / result["median_rows_per_s"]["psql"]

@@ -5,7 +5,7 @@ from rich.console import Console
 from lab.comparison import Comparison
 from lab.figures import Column, figures
 from lab.summary import within
-from poolhouse.display.console import table
+from poolhouse.display.table import Table
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
@@ -13,7 +13,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     for verdict in comparison.verdicts:
         console.print(f"\n[bold]{comparison.title(verdict.setting)}[/]")
         told = figures(within(verdict.setting, comparison.rows), brief=True)
-        made = table(*map(_heading, told.columns))
+        made = Table(*map(_heading, told.columns))
         for line in told.lines:
             made.add_row(*line)
         console.print(made)

@@ -20,7 +20,7 @@ from rich.progress import track
 from config.env import CHECKOUT, Queue, read
 from lab.circumstances import circumstances
 from poolhouse import tasks
-from poolhouse.display.console import table
+from poolhouse.display.table import Table
 from poolhouse.measures.histogram import Histogram
 from poolhouse.measures.meter import COUNTERS
 from poolhouse.measures.statement_meter import StatementMeter
@@ -152,7 +152,7 @@ def compare(rounds: int, console: Console) -> dict[str, Any]:
 
 def print_comparison(result: dict[str, Any], console: Console) -> None:
     """Print a table of what `compare` gave."""
-    made = table("what", "least#", "median#", "bound#", "")
+    made = Table("what", "least#", "median#", "bound#", "")
     for what, one in result["figures"].items():
         verdict = "within" if one["least"] <= one["bound"] else "OVER"
         made.add_row(what, f"{one['least']:,}", f"{one['median']:,}", f"{one['bound']:,} {one['unit']}", verdict)

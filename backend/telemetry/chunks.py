@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 from django.conf import settings
-from django.db import connection
+from django.db import ProgrammingError, connection
 
 from telemetry.formats.times import EPOCH
 
@@ -112,7 +112,9 @@ def _ask() -> ChunkFacts:
             WHERE (schema_name, table_name, column_name) = (current_schema(), 'reading', 'time')
             """
         )
-        interval_us, least_us, *lock_settings = cursor.fetchone()
+        if (found := cursor.fetchone()) is None:
+            raise ProgrammingError("the table reading does not exist, or is no hypertable; run manage.py migrate")
+        interval_us, least_us, *lock_settings = found
         return ChunkFacts(interval_us, least_us, LockTable(*lock_settings))
 
 

@@ -157,8 +157,8 @@ def park_job(batch: IngestBatch, rejected: Tally, reason: str) -> None:
     if claim(batch.pk):
         _queued(batch.pk).update(rejected_count=rejected.rows)
         _count_rejects(batch.pk, rejected)
-        _give_up(_queued(batch.pk), reason)
-        _give_up(unclaimed_batches(batch.job_id), reason)
+        _set_parked(_queued(batch.pk), reason)
+        _set_parked(unclaimed_batches(batch.job_id), reason)
         logger.error("job %d parked: %s", batch.job_id, reason)
 
 
@@ -229,9 +229,9 @@ def _from_now(seconds: float) -> Combinable:
 
 
 def park(batch_id: int, reason: str) -> None:
-    """Record why a batch is given up, until somebody asks for another try."""
+    """Park a batch, and record why."""
     logger.error("batch %d parked: %s", batch_id, reason)
-    _give_up(_queued(batch_id), reason)
+    _set_parked(_queued(batch_id), reason)
 
 
 def park_after_deaths(batch_id: int, attempts: int) -> None:
@@ -244,7 +244,7 @@ def park_after_deaths(batch_id: int, attempts: int) -> None:
     )
 
 
-def _give_up(queued: "QuerySet[IngestBatch]", reason: str) -> None:
+def _set_parked(queued: "QuerySet[IngestBatch]", reason: str) -> None:
     queued.update(state=IngestBatch.State.PARKED, error=_one_line(reason), finished_at=timezone.now())
 
 

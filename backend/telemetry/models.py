@@ -94,7 +94,7 @@ class IngestBatch(models.Model):
     """A part of a file, and what became of it."""
 
     class State(models.TextChoices):
-        """A batch is queued until it is loaded, has failed for good, or is not wanted any more."""
+        """A batch is queued until it is loaded, parked or cancelled."""
 
         QUEUED = "queued"
         DONE = "done"

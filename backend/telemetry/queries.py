@@ -28,7 +28,7 @@ class Progress:
     created_at: datetime
     batches: int
     done: int
-    failed: int
+    parked: int
     cancelled: int
     rows: int
     rows_done: int
@@ -42,16 +42,16 @@ class Progress:
 
     @property
     def state(self) -> str:
-        """queued, running, done; or failed if any batch is parked, or else cancelled if any is."""
-        over = self.done + self.failed + self.cancelled
+        """queued, running or done; parked if any batch is, or else cancelled if any is."""
+        over = self.done + self.parked + self.cancelled
         if over < self.batches:
             return "running" if over else "queued"
-        return "failed" if self.failed else "cancelled" if self.cancelled else "done"
+        return "parked" if self.parked else "cancelled" if self.cancelled else "done"
 
     @property
     def is_over(self) -> bool:
-        """Whether every batch is done or has failed."""
-        return self.state in ("done", "failed", "cancelled")
+        """Whether no batch is queued any more."""
+        return self.state in ("done", "parked", "cancelled")
 
     @property
     def elapsed_s(self) -> float | None:
@@ -124,7 +124,7 @@ def job_document(progress: Progress) -> dict[str, Any]:
     return {
         **progress_document(progress),
         "warnings": job_warnings(progress.job_id),
-        "failures": failed_batches(progress.job_id),
+        "parked_batches": parked_batches(progress.job_id),
         "retries": pending_retries(progress.job_id),
         "rejects": reject_counts(progress.job_id),
     }
@@ -164,10 +164,10 @@ def job_warnings(job_id: int) -> list[str]:
     return [warning for warnings in found for warning in warnings]
 
 
-def failed_batches(job_id: int) -> list[dict[str, Any]]:
-    """The batches of a job that have failed, with their errors."""
-    failed = IngestBatch.objects.filter(job_id=job_id, state=IngestBatch.State.PARKED)
-    return [dict(batch) for batch in failed.order_by("pk").values("id", "slice", "error", path=F("file__name"))]
+def parked_batches(job_id: int) -> list[dict[str, Any]]:
+    """Return the parked batches of a job with their errors."""
+    parked = IngestBatch.objects.filter(job_id=job_id, state=IngestBatch.State.PARKED)
+    return [dict(batch) for batch in parked.order_by("pk").values("id", "slice", "error", path=F("file__name"))]
 
 
 def pending_retries(job_id: int) -> list[dict[str, Any]]:
@@ -176,8 +176,8 @@ def pending_retries(job_id: int) -> list[dict[str, Any]]:
     Each has `error`, the number of `batches`, their most `attempts` (interruptions are not counted), since when they
     have been interrupted (`failing_since`, or None) and when their next attempt is due (`next_attempt_at`).
     """
-    failed = IngestBatch.objects.filter(job_id=job_id, state=IngestBatch.State.QUEUED).exclude(error="")
-    reasons = failed.values("error").annotate(
+    retried = IngestBatch.objects.filter(job_id=job_id, state=IngestBatch.State.QUEUED).exclude(error="")
+    reasons = retried.values("error").annotate(
         batches=Count("pk"),
         attempts=Max("attempts"),
         failing_since=Min("failing_since"),

@@ -19,7 +19,7 @@ from telemetry.spool import Entry
 LOOKED_UP_AT_ONCE = 1000
 
 
-def removable(older_than: timedelta, *, given_up: bool = False) -> Iterator[Entry]:
+def removable(older_than: timedelta, *, parked_and_cancelled: bool = False) -> Iterator[Entry]:
     """Find what nobody needs any more in the spool: inputs of finished jobs, old rejects, and files of no job.
 
     An input of a job that is done is kept for INGEST_INPUT_GRACE_S: after a failover to a replica that lags behind, the
@@ -27,13 +27,17 @@ def removable(older_than: timedelta, *, given_up: bool = False) -> Iterator[Entr
 
     Args:
         older_than: a file of no job is left alone while it is younger: it may belong to an upload that goes on.
-        given_up: also inputs of jobs that have ended with batches parked or cancelled, which cannot be retried then.
+        parked_and_cancelled: also inputs of jobs that have ended with such batches, which cannot be retried then.
+
+    Raises:
+        StorageUnavailableError: the spool is not there, or cannot be listed at present.
     """
+    spool.require_present()
     now = timezone.now()
     done_before = now - timedelta(seconds=settings.INGEST_INPUT_GRACE_S)
     for entries in _batched(spool.entries(spool.FILES)):
         # The files are listed before the ledger is asked, so a job that is recorded meanwhile keeps its input.
-        recorded, needed = _recorded_and_needed(entries, done_before, given_up=given_up)
+        recorded, needed = _recorded_and_needed(entries, done_before, parked_and_cancelled=parked_and_cancelled)
         for entry in entries:
             is_old = entry.location in recorded or entry.changed_at < now - older_than
             if is_old and entry.location not in needed:
@@ -55,21 +59,23 @@ def _batched(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
     return iter(lambda: list(islice(entries, LOOKED_UP_AT_ONCE)), [])
 
 
-def clean(older_than: timedelta, *, given_up: bool = False) -> Iterator[Entry]:
+def clean(older_than: timedelta, *, parked_and_cancelled: bool = False) -> Iterator[Entry]:
     """Remove what `removable` finds, and yield each file that is gone.
 
     Raises:
         OSError: the spool cannot be used.
     """
-    for entry in removable(older_than, given_up=given_up):
+    for entry in removable(older_than, parked_and_cancelled=parked_and_cancelled):
         spool.discard(entry.location)
         yield entry
 
 
-def _recorded_and_needed(entries: list[Entry], done_before: datetime, *, given_up: bool) -> tuple[set[str], set[str]]:
+def _recorded_and_needed(
+    entries: list[Entry], done_before: datetime, *, parked_and_cancelled: bool
+) -> tuple[set[str], set[str]]:
     """Return which files are inputs of jobs, and which of those jobs still need theirs."""
     state = IngestBatch.State
-    over = (state.DONE, state.PARKED, state.CANCELLED) if given_up else (state.DONE,)
+    over = (state.DONE, state.PARKED, state.CANCELLED) if parked_and_cancelled else (state.DONE,)
     pending = IngestBatch.objects.filter(~Q(state__in=over) | Q(finished_at__gte=done_before), job=OuterRef("job"))
     files = IngestFile.objects.filter(location__in=[entry.location for entry in entries])
     found = list(files.annotate(is_needed=Exists(pending)).values_list("location", "is_needed"))

@@ -96,6 +96,15 @@ def is_mounted() -> bool:
     return True
 
 
+def require_present() -> None:
+    """Refuse a spool that is not there, before it is taken for an empty one.
+
+    Raises:
+        StorageUnavailableError: its folder lacks the marker, for example because its volume is not mounted.
+    """
+    _require_mounted(filesystem())
+
+
 def was_used() -> bool:
     """Return True if inputs were ever written to the spool's folder; the folder for them stays when they are removed.
 

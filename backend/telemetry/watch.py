@@ -10,7 +10,7 @@ from django.db import connection
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from telemetry.management.database_command import one_line
+from poolhouse.display.reasons import one_line
 from telemetry.queries import Progress as JobProgress
 from telemetry.queries import job_progress
 
@@ -20,6 +20,9 @@ FIRST_LINE_S = 1.0
 STALLED_S = 10.0
 PACE_WINDOW_S = 5.0
 REFUSED_MAX_S = 300.0
+BAR_COLUMNS = 20
+# Of a line with a bar: the bar, the percentage and the gaps between its parts.
+BESIDE_PACE_COLUMNS = BAR_COLUMNS + len("100%") + 3
 
 
 def watch_job(job_id: int, console: Console) -> bool:
@@ -37,11 +40,11 @@ def summarise(progress: JobProgress) -> str:
     elapsed_s = progress.elapsed_s or 0.0
     rate = f", {progress.inserted / elapsed_s:,.0f} readings/s" if progress.inserted and elapsed_s else ""
     updated = f"{progress.updated:,} updated, " if progress.updated else ""
-    given_up = progress.failed + progress.cancelled
+    cancelled = f", {progress.cancelled:,} cancelled" if progress.cancelled else ""
     return (
         f"job {progress.job_id} {progress.state} in {elapsed_s:.1f} s: {progress.inserted:,} readings inserted{rate}, "
         f"{updated}{progress.skipped:,} skipped as duplicates; {_rounded(progress.rounded)}{progress.rejected:,} of "
-        f"{progress.rows:,} rows rejected, {given_up} of {progress.batches} batches given up"
+        f"{progress.rows:,} rows rejected, {progress.parked:,} of {progress.batches:,} batches parked{cancelled}"
     )
 
 
@@ -141,31 +144,37 @@ def _rate(begin: tuple[float, int], end: tuple[float, int]) -> float:
     return (end[1] - begin[1]) / seconds if seconds > 0 else 0.0
 
 
-def describe(progress: JobProgress, pace: Pace) -> str:
-    """Say how far a job is: batches, rates, rejects, and when it will be over."""
-    over = progress.done + progress.failed + progress.cancelled
+def describe(progress: JobProgress, pace: Pace, columns: int | None = None) -> str:
+    """Return how far a job is, the most useful first, and of it what fits into so many columns; None: all of it."""
+    over = progress.done + progress.parked + progress.cancelled
     remaining_s = pace.remaining_s(progress.rows - progress.rows_done)
     eta = f"{remaining_s:,.0f} s left" if remaining_s is not None else "time left unknown"
-    return (
-        f"{over:,} of {progress.batches:,} batches, {pace.rows_per_s_now:,.0f} rows/s now, {pace.rows_per_s:,.0f} "
-        f"overall, {progress.rejected:,} rejected, {eta}"
-    )
+    parts = [
+        f"{over:,} of {progress.batches:,} batches",
+        eta,
+        f"{progress.rejected:,} rejected",
+        f"{pace.rows_per_s_now:,.0f} rows/s now",
+        f"{pace.rows_per_s:,.0f} overall",
+    ]
+    while columns is not None and parts and len(", ".join(parts)) > columns:
+        parts.pop()
+    return ", ".join(parts)
 
 
 def _draw_bar(job_id: int, console: Console) -> JobProgress:
     bar = Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(BAR_COLUMNS),
         TaskProgressColumn(),
         TextColumn("{task.fields[pace]}"),
         console=console,
     )
-    pace = Pace()
+    pace, title = Pace(), f"job {job_id}"
     with bar:
-        task = bar.add_task(f"job {job_id}", total=None, pace="")
+        task = bar.add_task(title, total=None, pace="")
         for progress in _follow(job_id, console):
             pace.note(progress.rows_done, time.monotonic())
-            described = describe(progress, pace)
+            described = describe(progress, pace, console.width - len(title) - BESIDE_PACE_COLUMNS)
             bar.update(task, total=progress.rows, completed=progress.rows_done, pace=described)
     return progress
 

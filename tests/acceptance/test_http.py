@@ -92,7 +92,7 @@ class Client:
 
     def finished(self, job_url: str) -> dict[str, Any]:
         """Wait for the end of a job."""
-        over = ("done", "failed", "cancelled")
+        over = ("done", "parked", "cancelled")
         job: dict[str, Any] = until(lambda: self.ask("GET", job_url).document, lambda job: job["state"] in over)
         return job
 
@@ -212,10 +212,10 @@ def test_rejects_can_be_fetched(client: Client) -> None:
 def test_a_job_with_too_many_rejects_is_parked(client: Client) -> None:
     accepted = client.upload(CSV + b"soon,a,1\n", query={"max_rejects": "0"})
     job = client.finished(accepted.headers["Location"])
-    assert job["state"] == "failed"
-    assert "1 rows cannot be read, allowed: 0" in job["failures"][0]["error"]
+    assert job["state"] == "parked"
+    assert "1 rows cannot be read, allowed: 0" in job["parked_batches"][0]["error"]
     until(lambda: len(client.spooled()) == 1)  # its own stays, since it may be retried
-    client.running.manage("clean_spool", "--older-than", "0", "--given-up")
+    client.running.manage("clean_spool", "--older-than", "0", "--parked-and-cancelled")
     assert client.spooled() == []
 
 

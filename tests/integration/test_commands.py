@@ -96,8 +96,8 @@ def test_wait_tells_of_batches_pace_and_rejects_where_there_is_no_terminal(
     assert watch_job(batch.job_id, Console(file=out, width=200))
     first, second, third, summary = out.getvalue().splitlines()
     assert first == second
-    assert first.endswith("0 of 2 rows, 0 of 1 batches, 0 rows/s now, 0 overall, 0 rejected, time left unknown")
-    assert re.search(r"2 of 2 rows, 1 of 1 batches, [\d,]+ rows/s now, [\d,]+ overall, 1 rejected, 0 s left$", third)
+    assert first.endswith("0 of 2 rows, 0 of 1 batches, time left unknown, 0 rejected, 0 rows/s now, 0 overall")
+    assert re.search(r"2 of 2 rows, 1 of 1 batches, 0 s left, 1 rejected, [\d,]+ rows/s now, [\d,]+ overall$", third)
     assert "done in" in summary
     assert "1 of 2 rows rejected" in summary
 

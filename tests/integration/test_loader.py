@@ -151,7 +151,7 @@ def test_a_file_that_is_gone_fails_the_batch_with_the_reason(batches_of: MakeBat
     assert "no such file or directory" in batch.error
     progress = job_progress(batch.job_id)
     assert progress is not None
-    assert (progress.state, progress.failed) == ("failed", 1)
+    assert (progress.state, progress.parked) == ("parked", 1)
 
 
 def test_a_batch_that_another_worker_is_loading_is_left_alone(batches_of: MakeBatches) -> None:

@@ -144,12 +144,12 @@ def test_a_job_that_was_given_up_can_be_retried_until_its_files_are_cleaned_away
     load(first.pk)
     assert cancel_job(job.pk).queued == 2
     assert list(removable(NOW)) == []
-    assert [entry.location for entry in removable(NOW, given_up=True)] == [job.files.get().location]
+    assert [entry.location for entry in removable(NOW, parked_and_cancelled=True)] == [job.files.get().location]
     retry_job(job.pk)
-    assert list(removable(NOW, given_up=True)) == []
+    assert list(removable(NOW, parked_and_cancelled=True)) == []
     load(rest[0].pk)
     cancel_job(job.pk)
-    assert "1 files, " in run("clean_spool", "--older-than", "0", "--given-up")
+    assert "1 files, " in run("clean_spool", "--older-than", "0", "--parked-and-cancelled")
     assert locations() == set()
     retry_job(job.pk)
     load_batch(rest[1].pk)

@@ -4,13 +4,14 @@ import io
 
 import pytest
 
-from poolhouse.display.console import console_for, table
+from poolhouse.display.console import console_for
+from poolhouse.display.table import Table
 
 
 def printed(*cells: str, encoding: str = "utf-8") -> str:
     out = io.BytesIO()
     console = console_for(io.TextIOWrapper(out, encoding=encoding, write_through=True))
-    made = table("cell")
+    made = Table("cell")
     for cell in cells:
         made.add_row(cell)
     console.print(made)

@@ -11,7 +11,7 @@ import pytest
 from pytest_django.fixtures import Settings
 
 from telemetry.formats import BadInput, Columns, Source
-from telemetry.formats.pages import DELTA_BINARY_PACKED, DELTA_BYTE_ARRAY, PLAIN, Page, pages, rows_within
+from telemetry.formats.pages import DELTA_BINARY_PACKED, DELTA_BYTE_ARRAY, PLAIN, Footer, Page, pages, rows_within
 from telemetry.formats.parquet import FORMAT
 from tests.unit.test_arrow import shared_schema
 
@@ -48,7 +48,7 @@ ROW_GROUP = structs(1, COLUMN_CHUNK, 1) + b"\x16\x00\x16\x00\x00"
         VERSION + structs(3, structs(1, COLUMN_CHUNK, 1_000_000) + b"\x16\x00\x16\x00\x00", 1) + b"\x00",
         VERSION + structs(3, ROW_GROUP, 500_000) + b"\x00",
         VERSION + b"\x19\xfc" + varint(5_000_000) + b"\x48\x00\x00" * 500_000,
-        VERSION + bytes([3 << 4 | 9, 0xF8]) + varint(5_000_000) + b"\x00" * 5_000_000,
+        VERSION + bytes([1 << 4 | 9, 0xF8]) + varint(5_000_000) + b"\x00" * 5_000_000,
     ],
     ids=["column chunks", "row groups", "schema elements", "strings"],
 )
@@ -68,6 +68,7 @@ def test_a_footer_of_many_small_parts_is_refused_before_arrow_makes_large_ones_o
         (VERSION + b"\x19\xfc" + varint(1 << 40), None, "it is cut off"),
         (VERSION + b"\x3c" * 40, None, "nested more than 16 levels deep"),
         (VERSION + b"\x1d", None, "unknown type 13"),
+        (VERSION + bytes([3 << 4 | 9, 0x18]) + b"\x00", None, "a list of structs holds something else"),
         (b"\x16" + b"\xff" * 12, None, "more than 64 bits"),
     ],
 )
@@ -124,10 +125,11 @@ def test_pages_are_found_and_read_whatever_their_encoding(
     )
     metadata = pq.ParquetFile(source.path).metadata
     with source.open() as file:
+        footer = Footer(file)
         for group in range(metadata.num_row_groups):
             for number in range(3):
                 chunk = metadata.row_group(group).column(number)
-                found = list(pages(file, chunk))
+                found = list(pages(file, footer.chunk(group, number), chunk.path_in_schema))
                 assert sum(page.value_count for page in found if page.is_data) == chunk.num_values
                 assert sum(page.unpacked_bytes for page in found) <= chunk.total_uncompressed_size
     rows = [

@@ -187,7 +187,7 @@ class Phase:
             time.sleep(TICK_S)
 
     def _retry(self, waiting: list[Batch]) -> None:
-        """Retry every job that was given up, now that nothing fails; what is good must be loaded."""
+        """Retry every job that was parked or cancelled, now that nothing fails; what is good must be loaded."""
         jobs = sorted({batch.job_id for batch in waiting if batch.state in (PARKED, CANCELLED)})
         for number, job_id in enumerate(jobs):
             self.say(f"retrying {len(jobs)} jobs that were cancelled or parked: {number} asked")

@@ -13,7 +13,7 @@ from lab.chaos.found import CANCELLED, Batch
 from lab.chaos.history import History
 from lab.chaos.phase import Result
 from lab.chaos.spools import LOCATION
-from poolhouse.display.console import table
+from poolhouse.display.table import Table
 
 EXPLAINED = 3
 REASON_LENGTH = 110
@@ -51,7 +51,7 @@ def print_report(results: dict[str, Result], missing: dict[str, str], repeat: st
 
 
 def _print_counts(results: dict[str, Result], console: Console) -> None:
-    made = table("", *(f"{phase}#" for phase in results))
+    made = Table("", *(f"{phase}#" for phase in results))
     for name, label in COUNTS.items():
         made.add_row(label, *(f"{getattr(result.verdict.rows, name):,}" for result in results.values()))
     for outcome in ("acknowledged", "unknown", "refused"):
@@ -66,7 +66,7 @@ def _print_counts(results: dict[str, Result], console: Console) -> None:
 
 def _print_faults(results: dict[str, Result], console: Console) -> None:
     struck = [Counter(fault.kind for fault in result.history.faults) for result in results.values()]
-    made = table("faults", *(f"{phase}#" for phase in results))
+    made = Table("faults", *(f"{phase}#" for phase in results))
     for kind in sorted({kind for counts in struck for kind in counts}):
         made.add_row(kind, *(f"{counts[kind]:,}" for counts in struck))
     console.print()
@@ -74,10 +74,10 @@ def _print_faults(results: dict[str, Result], console: Console) -> None:
 
 
 def _print_waiting(phase: str, result: Result, console: Console) -> None:
-    moments = {"when all had healed": result.waiting, "after a retry of what was given up": result.left}
+    moments = {"when all had healed": result.waiting, "after a retry of what was parked or cancelled": result.left}
     for moment, batches in moments.items():
         if batches:
-            made = table(f"batches not done, {phase}, {moment}", "batches#", "rows#")
+            made = Table(f"batches not done, {phase}, {moment}", "batches#", "rows#")
             for (state, reason), rows in _reasons(batches).items():
                 made.add_row(f"{state}: {reason}"[:REASON_LENGTH], f"{len(rows):,}", f"{sum(rows):,}")
             console.print()
@@ -97,7 +97,7 @@ def _reasons(batches: Iterable[Batch]) -> dict[tuple[str, str], list[int]]:
 def _print_problems(phase: str, result: Result, console: Console) -> None:
     if not result.problems:
         return
-    made = table(f"problems, {phase}", "count#", "the first")
+    made = Table(f"problems, {phase}", "count#", "the first")
     by_rule: dict[str, list[Problem]] = {}
     for problem in result.problems:
         by_rule.setdefault(problem.rule, []).append(problem)

@@ -5,10 +5,10 @@ from math import inf
 
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
-from poolhouse.display.console import section, table
+from poolhouse.display.console import section
+from poolhouse.display.table import Table
 from poolhouse.human import NOT_GIVEN, counted, duration, percent
 from poolhouse.sizing.fleet import Bouncers, FleetAdvice, connections_by_cores
 from poolhouse.sizing.plan import Capacity, Row
@@ -46,7 +46,7 @@ def draw_advice(advice: Advice, capacity: Capacity) -> RenderableType:
 
 
 def _facts(*facts: tuple[str, str]) -> Table:
-    made = table("", "")
+    made = Table("", "")
     made.show_header = False
     for name, value in facts:
         made.add_row(Text(name, style="dim"), Text(value))
@@ -76,14 +76,14 @@ def _load_table(advice: Advice) -> Table:
 
 
 def _setting_table(settings: tuple[Setting, ...], variables: dict[str, str]) -> Table:
-    made = table("setting", "#", "variable", "why")
+    made = Table("setting", "value#", "variable", "why", shed=("variable",))
     for one in settings:
         made.add_row(one.name, str(one.value), Text(variables.get(one.name, NOT_GIVEN), style="dim"), one.reason)
     return made
 
 
 def _wait_table(process: ProcessAdvice) -> Table:
-    made = table("utilisation#", "wait p50#", "p95#", "p99#")
+    made = Table("utilisation#", "wait p50#", "p95#", "p99#")
     waits = [process.wait_s(share) for share in (0.50, 0.95, 0.99)]
     made.add_row(percent(process.pool.utilisation), *(_wait(wait_s) for wait_s in waits))
     return made
@@ -98,7 +98,7 @@ def _wait(wait_s: float) -> str:
 def _fleet_table(advice: Advice) -> Table:
     deployment, process = advice.fleet.deployment, advice.process
     fleet, room = deployment.fleet, deployment.room
-    made = table("who", "how many", "from the start#", "at most#")
+    made = Table("who", "how many", "from the start#", "at most#")
     made.add_row(
         "web",
         f"hosts {fleet.hosts:,} × processes {fleet.processes:,}",
@@ -123,7 +123,17 @@ def _pgbouncer_title(fleet: FleetAdvice) -> str:
 
 
 def _plan(advice: Advice, capacity: Capacity) -> Iterator[RenderableType]:
-    made = table("web processes#", "hosts#", "direct#", "way", "on each host", "central", "on the server#", "room#")
+    made = Table(
+        "web processes#",
+        "hosts#",
+        "direct#",
+        "way",
+        "on each host",
+        "central",
+        "on the server#",
+        "room#",
+        shed=("room", "hosts", "on each host"),
+    )
     for row in advice.rows:
         made.add_row(
             f"{row.web_processes:,}",

@@ -7,8 +7,9 @@ from typing import TextIO, cast
 
 from django.core.management.base import OutputWrapper
 from rich.console import Console, RenderableType
-from rich.table import Table
 from rich.text import Text
+
+from poolhouse.display.table import Table
 
 WIDTH_WITHOUT_TERMINAL = 200
 
@@ -29,15 +30,6 @@ def console_for(out: OutputWrapper | TextIO, *, no_color: bool = False) -> Conso
         no_color=no_color or None,
         width=None if out.isatty() else WIDTH_WITHOUT_TERMINAL,
     )
-
-
-def table(*columns: str) -> Table:
-    """Make a plain table; a column whose name ends in # is a number, set to the right and never broken."""
-    made = Table(box=None, pad_edge=False, header_style="dim")
-    for column in columns:
-        name, is_number = Text(column.removesuffix("#")), column.endswith("#")  # not markup: it may come from data
-        made.add_column(name, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
-    return made
 
 
 def section(title: str, content: Table) -> Iterator[RenderableType]:

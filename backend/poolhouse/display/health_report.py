@@ -3,12 +3,12 @@
 from datetime import UTC, datetime
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from poolhouse.conf import options
-from poolhouse.display.console import section, table
+from poolhouse.display.console import section
 from poolhouse.display.render import draw_level
+from poolhouse.display.table import Table
 from poolhouse.human import NOT_GIVEN, duration, percent
 from poolhouse.overview.health import ConnectionPoolHealth, ConnectionPoolStats
 from poolhouse.process.activity import RECENT_S, Activity
@@ -34,7 +34,7 @@ def draw_health(health: ConnectionPoolHealth) -> RenderableType:
 
 def _figures(stats: ConnectionPoolStats) -> Table:
     oldest = stats.oldest
-    made = table("", "")
+    made = Table("", "")
     made.show_header = False
     for name, value in (
         ("Database", f"{stats.database} (alias {stats.alias})"),
@@ -72,7 +72,9 @@ def _given(count: int | None) -> str:
 
 
 def _query_table(stats: ConnectionPoolStats) -> Table:
-    made = table("", "queries#", "errors#", "error rate#", "average#", "p50#", "p95#", "p99#")
+    made = Table(
+        "", "queries#", "errors#", "error rate#", "average#", "p50#", "p95#", "p99#", shed=("p50", "p99", "error rate")
+    )
     for name, activity in (("overall", stats.total), (f"last {RECENT_S // 60} minutes", stats.recent)):
         made.add_row(name, *_query_row(activity))
     return made
@@ -92,7 +94,7 @@ def _query_row(activity: Activity | None) -> list[str]:
 
 
 def _connection_table(stats: ConnectionPoolStats) -> Table:
-    made = table("pid#", "state", "for#", "age#", "user", "database", "application")
+    made = Table("pid#", "state", "for#", "age#", "user", "database", "application", shed=("database", "user", "age"))
     for one in stats.connections[:SHOWN_MAX_CONNECTIONS]:
         made.add_row(
             str(one.pid),

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from poolhouse.display.console import console_for
 from poolhouse.display.live import repeat, watch
+from poolhouse.display.reasons import one_line, reason_of
 from poolhouse.driver import postgresql_aliases
 from poolhouse.overview.findings import LEVELS
 
@@ -76,7 +77,8 @@ class LookingCommand(BaseCommand, Generic[Seen]):
         try:
             self._look_and_show(options)
         except Exception as error:  # to a health check, Python's own status 1 is a warning
-            raise CommandError(f"{type(error).__name__}: {error} (--traceback tells where)", returncode=2) from error
+            reason = reason_of(error) or f"{type(error).__name__}: {one_line(error)} (--traceback shows where)"
+            raise CommandError(reason, returncode=2) from error
 
     def _look_and_show(self, options: dict[str, Any]) -> None:
         console = console_for(self.stdout, no_color=options["no_color"])

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from rich.console import RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
-from poolhouse.display.console import section, table
+from poolhouse.display.console import section
+from poolhouse.display.table import Table
 from poolhouse.human import NOT_GIVEN, duration, number
 from poolhouse.measures.histogram import Histogram
 from poolhouse.overview.findings import OF_LATE
@@ -24,14 +24,18 @@ SHARES = (0.50, 0.95, 0.99)
 WIDE_COLUMNS = 100
 STATEMENT_MAX_CHARS = 300
 
-WAITS = ("lent#", "wait p50#", "p95#", "p99#", "hold p50#", "p95#", "p99#")
+# What a narrow terminal does without, in this order.
+SERVICE_SHED = ("overflow", "server", "idle", "hold p95", "processes", "wait p95")
+PROCESS_SHED = ("overflow", "seen", "server", "idle", "pool", "size")
+WAITS = ("lent#", "wait p50#", "wait p95#", "wait p99#", "hold p50#", "hold p95#", "hold p99#")
+WAITS_SHED = ("lent", "wait p50", "hold p50", "hold p99", "wait p99", "hold p95")
 
 
 def service_table(status: Status, *, width: int) -> Table:
     """Add up what each service has, and the fleet; durations are of late."""
     names = ["service", "processes#", "in use#", "idle#", "overflow#", "waiting#", "max#", "server#"]
     is_wide = width >= WIDE_COLUMNS
-    made = table(*names, *(("wait p95#", "hold p95#") if is_wide else ()))
+    made = Table(*names, *(("wait p95#", "hold p95#") if is_wide else ()), shed=SERVICE_SHED)
     for group in groups(status):
         recent = group.recent()
         durations = [_wait(recent, 0.95), duration(_quantile(recent.hold, 0.95))]
@@ -79,14 +83,16 @@ def process_sections(status: Status) -> Iterator[RenderableType]:
 
 
 def _service_waits(status: Status) -> Table:
-    made = table("service", *WAITS)
+    made = Table("service", *WAITS, shed=WAITS_SHED)
     for group in groups(status):
         _add_waits(made, group.name, group.recent())
     return made
 
 
 def _process_table(status: Status) -> Table:
-    made = table("process", "pool", "size#", "in use#", "idle#", "overflow#", "waiting#", "server#", "seen#")
+    made = Table(
+        "process", "pool", "size#", "in use#", "idle#", "overflow#", "waiting#", "server#", "seen#", shed=PROCESS_SHED
+    )
     for process, pool in _pools(status):
         made.add_row(
             process.name,
@@ -103,7 +109,7 @@ def _process_table(status: Status) -> Table:
 
 
 def _process_waits(status: Status) -> Table:
-    made = table("process", *WAITS)
+    made = Table("process", *WAITS, shed=WAITS_SHED)
     for process, pool in _pools(status):
         recent = Activity.merged(pool.alias, (one for one in process.recent if one.alias == pool.alias))
         _add_waits(made, _name(status, process, pool), recent)
@@ -118,7 +124,7 @@ def _add_waits(made: Table, name: str, recent: Activity) -> None:
 def _count_table(status: Status) -> Table:
     names = ("lent", "timeouts", "connects", "connect_errors", "invalidated", "recycled", "resets")
     titles = [f"{name}#" for name in ("lent", "timeouts", "connects", "failed", "invalidated", "recycled", "resets")]
-    made = table("process", *titles)
+    made = Table("process", *titles, shed=("resets", "recycled", "invalidated", "connects"))
     for process, pool in _pools(status):
         if pool.counts:
             made.add_row(_name(status, process, pool), *(number(pool.counts.get(name)) for name in names))
@@ -130,7 +136,7 @@ def _suspects(status: Status) -> Iterator[RenderableType]:
     if suspects:
         yield Text("\nHeld for too long", style="bold")
     for process, one in suspects:
-        lines = table("", "")
+        lines = Table("", "")
         lines.show_header = False
         lines.add_row("holder", one.holder)
         lines.add_row("taken at", one.taken_at or UNKNOWN)

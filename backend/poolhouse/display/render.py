@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
-from poolhouse.display.console import section, table
+from poolhouse.display.console import section
 from poolhouse.display.pool_tables import UNEXPLAINED, UNKNOWN, WIDE_COLUMNS, process_sections, service_table
+from poolhouse.display.table import Table
 from poolhouse.display.trend import Trend
 from poolhouse.human import duration
 from poolhouse.overview.findings import OF_LATE
@@ -125,14 +125,25 @@ def _draw_pgbouncer(pgbouncer: PgBouncer) -> Iterator[RenderableType]:
 
 
 def _group_table(server: ServerFacts) -> Table:
-    made = table("application", "user", "client", "state", "connections#")
+    made = Table("application", "user", "client", "state", "connections#", shed=("user", "client", "state"))
     for group, count in sorted(server.groups.items()):
         made.add_row(group.application or NO_NAME, group.user, group.client, group.state, str(count))
     return made
 
 
 def _connection_table(status: Status, connections: list[ServerConnection]) -> Table:
-    made = table("pid#", "owner", "user", "client", "state", "for#", "age#", "transaction#", "waits for")
+    made = Table(
+        "pid#",
+        "owner",
+        "user",
+        "client",
+        "state",
+        "for#",
+        "age#",
+        "transaction#",
+        "waits for",
+        shed=("user", "client", "age", "waits for", "transaction"),
+    )
     for one in connections:
         made.add_row(
             str(one.pid),
@@ -159,7 +170,9 @@ def _owner(status: Status, connection: ServerConnection) -> str:
 def _block_table(status: Status, server: ServerFacts) -> Table:
     owners = {one.pid: _owner(status, one) for one in server.connections}
     states = {one.pid: one.state for one in server.connections}
-    made = table("pid#", "owner", "waits for", "since#", "blocked by pid#", "owner", "which is")
+    made = Table(
+        "pid#", "owner", "waits for", "since#", "blocked by pid#", "owner", "which is", shed=("which is", "since")
+    )
     for block in server.blocks:
         made.add_row(
             str(block.pid),
@@ -174,8 +187,17 @@ def _block_table(status: Status, server: ServerFacts) -> Table:
 
 
 def _pgbouncer_pool_table(pgbouncer: PgBouncer) -> Table:
-    made = table(
-        "database", "user", "mode", "clients#", "waiting#", "longest wait#", "servers active#", "idle#", "login#"
+    made = Table(
+        "database",
+        "user",
+        "mode",
+        "clients#",
+        "waiting#",
+        "longest wait#",
+        "servers active#",
+        "idle#",
+        "login#",
+        shed=("mode", "login", "user", "idle"),
     )
     for pool in pgbouncer.pools:
         made.add_row(
@@ -194,7 +216,7 @@ def _pgbouncer_pool_table(pgbouncer: PgBouncer) -> Table:
 
 def _pgbouncer_traffic_table(pgbouncer: PgBouncer) -> Table:
     columns = ("transactions/s#", "queries/s#", "mean transaction#", "mean query#", "mean wait#", "transactions#")
-    made = table("database", *columns)
+    made = Table("database", *columns)
     for one in pgbouncer.stats:
         made.add_row(
             one.database,
@@ -212,14 +234,14 @@ def _pgbouncer_client_table(pgbouncer: PgBouncer) -> Table:
     waits: dict[tuple[str, str], list[float]] = defaultdict(list)
     for client in pgbouncer.clients:
         waits[client.application, client.state].append(client.wait_s)
-    made = table("application", "state", "clients#", "longest wait#")
+    made = Table("application", "state", "clients#", "longest wait#")
     for (application, state), waited in sorted(waits.items()):
         made.add_row(application or NO_NAME, state, str(len(waited)), duration(max(waited)))
     return made
 
 
 def _hypertable_table(extension: TimescaleDB) -> Table:
-    made = table("hypertable", "chunks#", "size#")
+    made = Table("hypertable", "chunks#", "size#")
     for one in extension.hypertables:
         made.add_row(one.name, f"{one.chunk_count:,}", f"{one.size_bytes / 2**20:,.1f} MiB")
     return made

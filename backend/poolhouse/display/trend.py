@@ -4,11 +4,10 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from rich.table import Table
 from rich.text import Text
 
-from poolhouse.display.console import table
 from poolhouse.display.pool_tables import groups
+from poolhouse.display.table import Table
 from poolhouse.human import NOT_GIVEN
 from poolhouse.overview.status import Status
 from poolhouse.reports.report import ProcessReport
@@ -55,7 +54,7 @@ class Trend:
     def table(self, width: int) -> Table:
         """Draw a line for each service, for a console of so many columns."""
         columns = max(CURVE_MIN_COLUMNS, min(LOOKS_MAX, (width - BESIDE_CURVES_COLUMNS) // 3))
-        made = table("service", "in use#", "", "waiting#", "", "lent/s#", "")
+        made = Table("service", "in use#", "#", "waiting#", "#", "lent/s#", "#")
         for name, curves in self._curves.items():
             made.add_row(
                 name,

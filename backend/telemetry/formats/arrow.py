@@ -67,6 +67,7 @@ class ArrowFormat:
         with source.naming_damage(f"rows from {place['first_row'] + 1}"), source.open() as file:
             offset, length = place["schema"]
             schema = _schema(file, _schema_message(messages(file, offset, offset + length)))
+            check_schema(source, schema, columns)
             options = ipc.IpcReadOptions(included_fields=[schema.names.index(name) for name in columns.all])
             parts = _Parts(file, _parts(file, place, _Bounds(file, schema, columns)))
             batches = ipc.open_stream(pa.PythonFile(parts, mode="r"), options=options)

@@ -7,20 +7,22 @@ import base64
 import binascii
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from telemetry.formats.memory import message_max_bytes, metadata_max_bytes, page_max_bytes
 from telemetry.formats.messages import messages, require_modest_schema
-from telemetry.formats.thrift import LIST, Reader, TruncatedError
+from telemetry.formats.thrift import I64, LIST, STRUCT, Reader, TruncatedError
 
 MAGIC = b"PAR1"
 FOOTER_END_BYTES = 8
 ARROW_SCHEMA = b"ARROW:schema"
-# The numbers of fields in the footer, and in a page's header.
-KEY_VALUES = 5
+# The numbers of fields in the footer, in its row groups, their column chunks and those' metadata, in a page's header.
+ROW_GROUPS, KEY_VALUES = 4, 5
+COLUMNS, METADATA = 1, 3
+VALUE_COUNT, DATA_OFFSET, DICTIONARY_OFFSET = 5, 9, 11
 UNPACKED_SIZE, PACKED_SIZE, DATA_HEADER, DICTIONARY_HEADER, DATA_HEADER_V2 = 2, 3, 5, 7, 8
 ENCODING_FIELD = {DATA_HEADER: 2, DICTIONARY_HEADER: 2, DATA_HEADER_V2: 4}
 # Encodings: a page of a few bytes may hold any number of values of DELTA_*, and each may be as long as the page.
@@ -29,20 +31,77 @@ DELTA = (DELTA_BINARY_PACKED, DELTA_LENGTH_BYTE_ARRAY, DELTA_BYTE_ARRAY)
 HEADER_BYTES, HEADER_MAX_BYTES = 1 << 10, 1 << 20
 
 
-def require_modest_footer(file: pa.NativeFile) -> None:
-    """Refuse a footer of which Arrow would make too much.
+class Chunk(NamedTuple):
+    """A column chunk, as the footer describes it."""
+
+    value_count: int
+    data_offset: int
+    dictionary_offset: int
+
+    @property
+    def begin(self) -> int:
+        """The offset of its first page."""
+        return self.dictionary_offset if 0 < self.dictionary_offset < self.data_offset else self.data_offset
+
+
+class Footer:
+    """The column chunks of a file, which are looked up here since pyarrow ends the process at one that is damaged.
 
     Raises:
-        pyarrow.ArrowInvalid: it would take too much memory, or is damaged.
+        pyarrow.ArrowInvalid: Arrow would need too much memory for the footer, or it is damaged.
     """
-    reader = Reader(_footer(file), message_max_bytes() // 2)
+
+    def __init__(self, file: pa.NativeFile) -> None:
+        self._row_groups: list[list[Chunk]] = []
+        reader = Reader(_footer(file), message_max_bytes() // 2)
+        for number, kind in reader.fields():
+            if (number, kind) == (KEY_VALUES, LIST):
+                _require_modest_key_values(reader)
+            elif (number, kind) == (ROW_GROUPS, LIST):
+                self._row_groups = [_row_group(reader) for _ in reader.large_structs()]
+            else:
+                reader.skip(kind)
+
+    def chunk(self, row_group: int, column: int) -> Chunk:
+        """Return a column chunk.
+
+        Raises:
+            pyarrow.ArrowInvalid: the footer has none there.
+        """
+        try:
+            return self._row_groups[row_group][column]
+        except IndexError:
+            raise pa.ArrowInvalid(f"row group {row_group} lacks a column or does not exist") from None
+
+
+def _row_group(reader: Reader) -> list[Chunk]:
+    chunks: list[Chunk] = []
     for number, kind in reader.fields():
-        if number == KEY_VALUES and kind == LIST:
-            for key, value in _pairs(reader):
-                if key == ARROW_SCHEMA:
-                    _require_modest_arrow_schema(value)
+        if (number, kind) == (COLUMNS, LIST):
+            chunks = [_chunk(reader) for _ in reader.large_structs()]
         else:
-            reader.skip(kind)
+            reader.skip(kind, 1)
+    return chunks
+
+
+def _chunk(reader: Reader) -> Chunk:
+    numbers = {VALUE_COUNT: 0, DATA_OFFSET: 0, DICTIONARY_OFFSET: 0}
+    for number, kind in reader.fields():
+        if (number, kind) != (METADATA, STRUCT):
+            reader.skip(kind, 2)
+            continue
+        for inner, inner_kind in reader.fields():
+            if inner in numbers and inner_kind == I64:  # one of another type is passed over, as Arrow does
+                numbers[inner] = reader.integer()
+            else:
+                reader.skip(inner_kind, 3)
+    return Chunk(numbers[VALUE_COUNT], numbers[DATA_OFFSET], numbers[DICTIONARY_OFFSET])
+
+
+def _require_modest_key_values(reader: Reader) -> None:
+    for key, value in _pairs(reader):
+        if key == ARROW_SCHEMA:
+            _require_modest_arrow_schema(value)
 
 
 def _footer(file: pa.NativeFile) -> bytes:
@@ -92,21 +151,18 @@ class Page:
         return self.packed_bytes + max(self.unpacked_bytes, decoded_bytes)
 
 
-def pages(file: pa.NativeFile, chunk: pq.ColumnChunkMetaData) -> Iterator[Page]:
-    """Return the pages of a column chunk.
+def pages(file: pa.NativeFile, chunk: Chunk, name: str) -> Iterator[Page]:
+    """Return the pages of a chunk of the column of that name.
 
     Raises:
         pyarrow.ArrowInvalid: one takes too much memory, or its header is damaged.
     """
-    at = chunk.data_page_offset
-    if chunk.has_dictionary_page and 0 < (chunk.dictionary_page_offset or 0) < at:
-        at = chunk.dictionary_page_offset
-    left = chunk.num_values
+    at, left = chunk.begin, chunk.value_count
     while left > 0:
         page, header_bytes = _page(file, at)
         if page.memory_bytes > page_max_bytes():
             raise pa.ArrowInvalid(
-                f"a page of column {chunk.path_in_schema!r} takes {page.memory_bytes:,} bytes of memory, allowed: "
+                f"a page of column {name!r} takes {page.memory_bytes:,} bytes of memory, allowed: "
                 f"{page_max_bytes():,} (a quarter of INGEST_WORKER_MEMORY_BYTES); write it with smaller pages"
             )
         yield page

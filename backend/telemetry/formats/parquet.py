@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 
 from telemetry.formats.base import Columns, Parsed, Slice
 from telemetry.formats.memory import SAMPLE_MAX_BYTES, page_max_bytes, piece_rows
-from telemetry.formats.pages import DELTA, Page, pages, require_modest_footer, rows_within
+from telemetry.formats.pages import DELTA, Footer, Page, pages, rows_within
 from telemetry.formats.source import BadInput, Source
 from telemetry.formats.typed import check_schema, parse_batches
 
@@ -32,15 +33,16 @@ class ParquetFormat:
     def check(self, source: Source, columns: Columns) -> None:
         """Read the schema."""
         source.stamp()
-        with _open(source) as file:
-            if file.metadata.num_rows == 0:
+        with _open(source) as opened:
+            if opened.metadata.num_rows == 0:
                 raise BadInput(source, "the file has no rows")
-            check_schema(source, file.schema_arrow, columns)
+            check_schema(source, opened.schema, columns)
 
     def cut(self, source: Source, batch_rows: int, columns: Columns) -> Iterator[Slice]:
         """Gather neighbouring row groups; divide one that is larger than a batch, however large its writer made it."""
-        with _open(source) as file:
-            counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        with _open(source) as opened:
+            metadata = opened.metadata
+            counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         if min(counts, default=0) < 0:
             raise BadInput(source, "this is not a Parquet file: a row group has a negative number of rows")
         if not any(counts):  # whatever the footer has for the whole file
@@ -68,7 +70,8 @@ class ParquetFormat:
         row_groups = place["row_groups"] if "row_groups" in place else list(range(*place["groups"]))
         where = f"row groups {row_groups[0]} to {row_groups[-1]}"
         with _open(source) as opened, source.open() as file, source.naming_damage(where):
-            plan = _plan(file, opened.metadata, row_groups, columns)
+            check_schema(source, opened.schema, columns)
+            plan = _plan(file, opened, row_groups, columns)
             rows = _Rows(plan.open(file, opened.metadata), row_groups, place["skip"], place["rows"])
             # Columns that cannot be decoded side by side with the others are decoded before them.
             aside = [pa.Table.from_batches(rows.of(names, plan.rows)) for names in plan.aside]
@@ -80,9 +83,8 @@ class ParquetFormat:
         Of a slice far within a row group, these are rows before it, for which less is decoded.
         """
         with _open(source) as opened, source.open() as file, source.naming_damage("a sample"):
-            times = _column_numbers(opened.metadata)[columns.time]
             row_groups = range(*part.place["groups"])
-            of_column = _pages(file, opened.metadata, list(row_groups), times)
+            of_column = _pages(file, opened, list(row_groups), columns.time)
             if _decoding_bytes(of_column) > SAMPLE_MAX_BYTES:
                 return
         skip, rows = part.place["skip"] % SKIP_ROWS_MAX, min(part.row_count, row_limit)
@@ -92,14 +94,37 @@ class ParquetFormat:
 FORMAT = ParquetFormat()
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """A file that is open, and what its footer says."""
+
+    schema: pa.Schema
+    metadata: pq.FileMetaData
+    footer: Footer
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {self.metadata.schema.column(number).path: number for number in range(self.metadata.num_columns)}
+
+    def column_number(self, name: str) -> int:
+        """Return the number of a column.
+
+        Raises:
+            pyarrow.ArrowInvalid: there is none: the schema that Arrow has put beside Parquet's own may name others.
+        """
+        if name not in self._numbers:
+            raise pa.ArrowInvalid(f"Parquet's own schema has no column {name!r}")
+        return self._numbers[name]
+
+
 @contextmanager
-def _open(source: Source) -> Iterator[pq.ParquetFile]:
+def _open(source: Source) -> Iterator[_Opened]:
     with source.open() as file:
         with source.naming_damage("this is not a Parquet file"):
-            require_modest_footer(file)
+            footer = Footer(file)
             opened = pq.ParquetFile(file)
         with opened:
-            yield opened
+            yield _Opened(opened.schema_arrow, opened.metadata, footer)
 
 
 def _slice(row_count: int, groups: tuple[int, int], first_row: int, skip: int = 0) -> Slice:
@@ -133,19 +158,17 @@ class _Plan:
         )
 
 
-def _plan(file: pa.NativeFile, metadata: pq.FileMetaData, row_groups: list[int], columns: Columns) -> _Plan:
+def _plan(file: pa.NativeFile, opened: _Opened, row_groups: list[int], columns: Columns) -> _Plan:
     """Look at the pages that will be read.
 
     Raises:
         pyarrow.ArrowInvalid: a page takes too much memory, or its header is damaged.
     """
-    numbers = _column_numbers(metadata)
     plan = _Plan(piece_rows(len(columns.all)))
     group_bytes = 0
     for name in columns.all:
-        number = numbers[name]
-        of_column = _pages(file, metadata, row_groups, number)
-        if metadata.schema.column(number).physical_type == "BYTE_ARRAY":
+        of_column = _pages(file, opened, row_groups, name)
+        if opened.metadata.schema.column(opened.column_number(name)).physical_type == "BYTE_ARRAY":
             plan.rows = rows_within(of_column, plan.rows, page_max_bytes())
         # As a dictionary, labels take no more room than in the file, however often one stands there.
         if name in columns.labels and all(page.encoding not in DELTA for page in of_column):
@@ -159,15 +182,11 @@ def _plan(file: pa.NativeFile, metadata: pq.FileMetaData, row_groups: list[int],
     return plan
 
 
-def _column_numbers(metadata: pq.FileMetaData) -> dict[str, int]:
-    return {metadata.schema.column(number).path: number for number in range(metadata.num_columns)}
-
-
-def _pages(file: pa.NativeFile, metadata: pq.FileMetaData, row_groups: list[int], number: int) -> list[Page]:
-    every = (page for group in row_groups for page in pages(file, metadata.row_group(group).column(number)))
+def _pages(file: pa.NativeFile, opened: _Opened, row_groups: list[int], name: str) -> list[Page]:
+    chunks = (opened.footer.chunk(row_group, opened.column_number(name)) for row_group in row_groups)
+    every = (page for chunk in chunks for page in pages(file, chunk, name))
     of_column = list(islice(every, PAGES_MAX + 1))
     if len(of_column) > PAGES_MAX:
-        name = metadata.schema.column(number).path
         raise pa.ArrowInvalid(f"column {name!r} has more than {PAGES_MAX:,} pages here; write it with larger ones")
     return of_column
 

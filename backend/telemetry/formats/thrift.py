@@ -55,6 +55,14 @@ class Reader:
         for _ in range(self._varint() if count == 15 else count):
             yield header & 0xF
 
+    def large_structs(self) -> Iterator[None]:
+        """Go to each element of a list of row groups or column chunks, whose fields are to be read next."""
+        for kind in self.elements():
+            if kind != STRUCT:
+                raise pa.ArrowInvalid("a list of structs holds something else")
+            self._weigh(LARGE_STRUCT_BYTES)
+            yield
+
     def skip(self, kind: int, levels: int = 0) -> None:
         """Pass over a value, and count what is made of it."""
         if levels > LEVELS:

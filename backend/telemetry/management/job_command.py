@@ -6,11 +6,11 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from telemetry.management.database_command import DatabaseCommand
+from poolhouse.display.reasons import ReasonCommand
 from telemetry.queries import job_progress
 
 
-class JobCommand(DatabaseCommand, ABC):
+class JobCommand(ReasonCommand, ABC):
     """A command whose argument is a job that exists."""
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from api.tokens import TokenExistsError, create_token
-from telemetry.management.database_command import DatabaseCommand
+from poolhouse.display.reasons import ReasonCommand
 
 
-class Command(DatabaseCommand):
+class Command(ReasonCommand):
     """A door to `api.tokens.create_token`."""
 
     help = "Make a bearer token for the HTTP API and print it, this once: only its hash is kept."

@@ -6,10 +6,10 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from api.tokens import revoke_token
-from telemetry.management.database_command import DatabaseCommand
+from poolhouse.display.reasons import ReasonCommand
 
 
-class Command(DatabaseCommand):
+class Command(ReasonCommand):
     """A door to `api.tokens.revoke_token`."""
 
     help = "Let the bearer token of that name be valid no more."

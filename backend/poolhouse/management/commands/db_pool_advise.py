@@ -8,13 +8,14 @@ from math import inf, nan
 from typing import Any
 
 import redis
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from poolhouse.backends import is_postgresql
 from poolhouse.conf import options as poolhouse_options
 from poolhouse.display.advice import draw_advice, progress_on
 from poolhouse.display.console import console_for
+from poolhouse.display.reasons import ReasonCommand, one_line
 from poolhouse.driver import driver_errors
 from poolhouse.reports.report import ProcessReport
 from poolhouse.reports.store import ReportStore, store
@@ -31,7 +32,7 @@ IN_USE_MOST = 1_000
 GIVE_INSTEAD = "or give --rate (connections asked for per second, of one process) and --hold-ms (the mean)"
 
 
-class Command(BaseCommand):
+class Command(ReasonCommand):
     """Advises."""
 
     help = (
@@ -248,8 +249,9 @@ def _room(alias: str, max_connections: int | None, reserved: int) -> Room:
         try:
             found, _ = ask_as_monitor(alias, capacity)
         except driver_errors(alias) as error:
-            reason = " ".join(str(error).split())
-            raise CommandError(f"the server does not answer: {reason}: start it, or give --max-connections") from None
+            raise CommandError(
+                f"the server does not answer: {one_line(error)}: start it, or give --max-connections"
+            ) from None
         return Room(found.max_connections, found.superuser_reserved + found.reserved)
     if reserved >= max_connections:
         raise CommandError(

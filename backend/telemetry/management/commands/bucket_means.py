@@ -7,14 +7,14 @@ from typing import Any
 
 from django.core.management.base import CommandError
 from django.db import DataError
-from rich.table import Table
 
-from poolhouse.display.console import console_for, table
-from telemetry.management.database_command import DatabaseCommand
+from poolhouse.display.console import console_for
+from poolhouse.display.reasons import ReasonCommand
+from poolhouse.display.table import Table
 from telemetry.queries import BucketMean, bucket_means
 
 
-class Command(DatabaseCommand):
+class Command(ReasonCommand):
     """Average a metric by time and by a label."""
 
     help = "Show the mean of a metric per span of time (by time_bucket), a column for each value of a label."
@@ -45,7 +45,7 @@ class Command(DatabaseCommand):
 def _table(means: list[BucketMean]) -> Table:
     labels = sorted({mean.label for mean in means})
     cells = {(mean.bucket, mean.label): f"{mean.mean:.1f}" for mean in means}
-    made = table("from", *(f"{label}#" for label in labels))
+    made = Table("from", *(f"{label}#" for label in labels))
     for bucket in sorted({mean.bucket for mean in means}):
         begin = f"{bucket:%Y-%m-%d %H:%M}".removesuffix(" 00:00")
         made.add_row(begin, *(cells.get((bucket, label), "–") for label in labels))

@@ -4,16 +4,14 @@ from argparse import ArgumentParser
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import CommandError
-
+from poolhouse.display.reasons import ReasonCommand
 from telemetry.arguments import whole_number
-from telemetry.management.database_command import DatabaseCommand
 from telemetry.retention import clean, removable
 
 HOURS_MAX = 24 * 366
 
 
-class Command(DatabaseCommand):
+class Command(ReasonCommand):
     """A door to `telemetry.retention.clean`; beat has it done as well."""
 
     help = (
@@ -31,21 +29,20 @@ class Command(DatabaseCommand):
             help="leave younger files that belong to no job alone: an upload may be going on (default: 24)",
         )
         parser.add_argument(
-            "--given-up",
+            "--parked-and-cancelled",
             action="store_true",
-            help="also inputs of jobs that have failed or were cancelled, which cannot be retried after that",
+            help="also inputs of jobs with parked or cancelled batches, which cannot be retried after that",
         )
         parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Remove, and say what."""
         files = size_bytes = 0
-        try:
-            remove = removable if options["dry_run"] else clean
-            for entry in remove(timedelta(hours=options["older_than"]), given_up=options["given_up"]):
-                files, size_bytes = files + 1, size_bytes + entry.size_bytes
-                self.stdout.write(f"{entry.location} {entry.size_bytes:,} bytes")
-        except OSError as error:
-            raise CommandError(f"the spool cannot be used: {error}", returncode=1) from None
+        remove = removable if options["dry_run"] else clean
+        for entry in remove(
+            timedelta(hours=options["older_than"]), parked_and_cancelled=options["parked_and_cancelled"]
+        ):
+            files, size_bytes = files + 1, size_bytes + entry.size_bytes
+            self.stdout.write(f"{entry.location} {entry.size_bytes:,} bytes")
         done = "would be removed" if options["dry_run"] else "removed"
         self.stdout.write(f"{files} files, {size_bytes:,} bytes {done}")

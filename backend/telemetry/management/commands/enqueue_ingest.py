@@ -9,20 +9,20 @@ from django.core.management.base import CommandError
 from rich.console import Console
 
 from poolhouse.display.console import console_for
+from poolhouse.display.reasons import ReasonCommand
 from telemetry.arguments import argument, ascii_encoding, escape_character, one_character, timezone, whole_number
 from telemetry.formats import BadInput, Columns, StorageUnavailableError, TextFormat, TimeFormat
 from telemetry.formats.times import UNITS_PER_S
 from telemetry.inputs import Inputs, open_input
 from telemetry.intake import BATCH_ROWS_MAX, EMPTY_CELLS, BrokerAwayError, RejectLimit, announce, create_job
-from telemetry.management.database_command import DatabaseCommand
 from telemetry.models import IngestJob
-from telemetry.queries import failed_batches, job_progress
+from telemetry.queries import job_progress, parked_batches
 from telemetry.watch import watch_job
 
 MISUSE = 2
 
 
-class Command(DatabaseCommand):
+class Command(ReasonCommand):
     """Enqueue, and with --wait stay until the last batch is over."""
 
     help = (
@@ -31,73 +31,10 @@ class Command(DatabaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the arguments."""
-        parser.add_argument("paths", nargs="+", metavar="PATH", help="of files, or their URLs; all of one format")
-        parser.add_argument("--time", required=True, metavar="COLUMN", help="ISO 8601 with a zone")
-        parser.add_argument(
-            "--labels", nargs="*", default=[], metavar="COLUMN", help="they tell one source from another"
-        )
-        parser.add_argument("--values", nargs="+", required=True, metavar="COLUMN", help="each becomes a metric")
-        parser.add_argument(
-            "--empty",
-            nargs="*",
-            default=EMPTY_CELLS,
-            metavar="TEXT",
-            help=f"texts of an empty cell (default: {shlex.join(EMPTY_CELLS)})",
-        )
-        parser.add_argument(
-            "--keep-nan", action="store_true", help="load NaN and infinity as values (default: they are empty cells)"
-        )
-        parser.add_argument(
-            "--batch-rows",
-            type=whole_number(1, BATCH_ROWS_MAX),
-            default=settings.INGEST_BATCH_ROWS,
-            metavar="N",
-            help="input rows in a batch (default: %(default)s)",
-        )
-        written = parser.add_argument_group("how the files are written, where not as usual")
-        written.add_argument(
-            "--timezone",
-            type=argument(timezone),
-            metavar="ZONE",
-            help="of times without a zone, as Europe/Berlin",
-        )
-        written.add_argument(
-            "--time-unit", choices=("iso", *UNITS_PER_S), default="iso", help="times are whole numbers of it since 1970"
-        )
-        written.add_argument(
-            "--delimiter",
-            type=argument(one_character),
-            default=",",
-            metavar="C",
-            help="between cells of a CSV; \\t is a tab",
-        )
-        written.add_argument("--decimal", choices=(".", ","), default=".", help="in the numbers of a CSV")
-        written.add_argument(
-            "--escape",
-            type=argument(escape_character),
-            metavar="C",
-            help="makes the next character of a CSV stand for itself, as \\ before a quote",
-        )
-        written.add_argument(
-            "--encoding", type=argument(ascii_encoding), default="utf-8", metavar="NAME", help="of a CSV, as latin-1"
-        )
-        parser.add_argument(
-            "--on-conflict",
-            choices=IngestJob.OnConflict.values,
-            default=IngestJob.OnConflict.IGNORE.value,
-            help="to readings that are there already; the file's order holds within a batch (default: %(default)s)",
-        )
-        parser.add_argument(
-            "--max-rejects",
-            type=argument(RejectLimit.of),
-            metavar="N|P%",
-            help="park the job when more rows than that, or than that share, cannot be read (default: never)",
-        )
-        parser.add_argument(
-            "--spool", action="store_true", help="copy the files to where workers on other machines see them"
-        )
-        parser.add_argument("--wait", action="store_true", help="show progress, and exit 1 if a batch fails")
+        """Declare the arguments by theme."""
+        _add_columns(parser)
+        _add_writing(parser)
+        _add_loading(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Create the job, then wait for it if asked to."""
@@ -110,19 +47,17 @@ class Command(DatabaseCommand):
             raise CommandError(str(error), returncode=1) from None
         except StorageUnavailableError as error:
             raise CommandError(f"{error}; try again later", returncode=1) from None
-        except OSError as error:
-            raise CommandError(f"the spool cannot be used: {error}", returncode=1) from None
         for warning in job.warnings:
             console.print(f"WARNING: {warning}")
         if progress := job_progress(job.pk):
             console.print(f"job {job.pk}: {progress.batches} batches, {progress.rows:,} rows enqueued")
         if options["wait"] and not self._wait(job.pk, console):
-            self._tell_failure(job.pk)
+            self._raise_parked(job.pk)
 
-    def _tell_failure(self, job_id: int) -> None:
-        failed = failed_batches(job_id)
-        first = failed[0]["error"] if failed else "the job was cancelled"
-        raise CommandError(f"{first}\nmanage.py ingest_status {job_id} lists every batch that failed", returncode=1)
+    def _raise_parked(self, job_id: int) -> None:
+        parked = parked_batches(job_id)
+        first = parked[0]["error"] if parked else "the job was cancelled"
+        raise CommandError(f"{first}\nmanage.py ingest_status {job_id} lists every parked batch", returncode=1)
 
     def _create(self, columns: Columns, options: dict[str, Any], console: Console) -> IngestJob:
         with console.status("cutting into batches"), Inputs() as files:
@@ -143,6 +78,85 @@ class Command(DatabaseCommand):
             return watch_job(job_id, console)
         except KeyboardInterrupt:
             raise CommandError(f"the job goes on; see manage.py ingest_status {job_id}", returncode=130) from None
+
+
+def _add_columns(parser: ArgumentParser) -> None:
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="of files, or their URLs; all of one format")
+    parser.add_argument("--time", required=True, metavar="COLUMN", help="ISO 8601 with a zone")
+    parser.add_argument(
+        "--labels",
+        nargs="*",
+        default=[],
+        metavar="COLUMN",
+        help="columns that identify a series, for example host and region",
+    )
+    parser.add_argument("--values", nargs="+", required=True, metavar="COLUMN", help="each becomes a metric")
+    parser.add_argument(
+        "--empty",
+        nargs="*",
+        default=EMPTY_CELLS,
+        metavar="TEXT",
+        help=f"texts of an empty cell (default: {shlex.join(EMPTY_CELLS)})",
+    )
+    parser.add_argument(
+        "--keep-nan", action="store_true", help="load NaN and infinity as values (default: they are empty cells)"
+    )
+
+
+def _add_writing(parser: ArgumentParser) -> None:
+    written = parser.add_argument_group("how the files are written, where not as usual")
+    written.add_argument(
+        "--timezone",
+        type=argument(timezone),
+        metavar="ZONE",
+        help="of times without a zone, as Europe/Berlin",
+    )
+    written.add_argument(
+        "--time-unit", choices=("iso", *UNITS_PER_S), default="iso", help="times are whole numbers of it since 1970"
+    )
+    written.add_argument(
+        "--delimiter",
+        type=argument(one_character),
+        default=",",
+        metavar="C",
+        help="between cells of a CSV; \\t is a tab",
+    )
+    written.add_argument("--decimal", choices=(".", ","), default=".", help="in the numbers of a CSV")
+    written.add_argument(
+        "--escape",
+        type=argument(escape_character),
+        metavar="C",
+        help="makes the next character of a CSV stand for itself, as \\ before a quote",
+    )
+    written.add_argument(
+        "--encoding", type=argument(ascii_encoding), default="utf-8", metavar="NAME", help="of a CSV, as latin-1"
+    )
+
+
+def _add_loading(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--batch-rows",
+        type=whole_number(1, BATCH_ROWS_MAX),
+        default=settings.INGEST_BATCH_ROWS,
+        metavar="N",
+        help="input rows in a batch (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--on-conflict",
+        choices=IngestJob.OnConflict.values,
+        default=IngestJob.OnConflict.IGNORE.value,
+        help="to readings that are there already; the file's order holds within a batch (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-rejects",
+        type=argument(RejectLimit.of),
+        metavar="N|P%",
+        help="park the job when more rows than that, or than that share, cannot be read (default: never)",
+    )
+    parser.add_argument(
+        "--spool", action="store_true", help="copy the files to where workers on other machines see them"
+    )
+    parser.add_argument("--wait", action="store_true", help="show progress, and exit 1 if a batch is parked")
 
 
 def _columns(options: dict[str, Any]) -> Columns:

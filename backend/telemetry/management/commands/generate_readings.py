@@ -13,20 +13,20 @@ from rich.console import Console
 from rich.progress import track
 
 from poolhouse.display.console import console_for
+from poolhouse.display.reasons import ReasonCommand
 from telemetry import formats, spool
 from telemetry.arguments import argument, whole_number
 from telemetry.formats import Columns
 from telemetry.generate import Fleet, interval_us_of, write, write_parquet
 from telemetry.inputs import InputFile, Inputs
 from telemetry.intake import BrokerAwayError, announce, create_job
-from telemetry.management.database_command import DatabaseCommand
 from telemetry.watch import watch_job
 
 DEVICES_MAX = 1_000_000
 COLUMNS = Columns("time", ("device",), ("value",))
 
 
-class Command(DatabaseCommand):
+class Command(ReasonCommand):
     """Write a file, or load what it would hold."""
 
     help = "Generate device metrics (time, device, value): a daily wave, each device's own level, and noise."
@@ -77,7 +77,7 @@ class Command(DatabaseCommand):
                 _show(write(fleet, options["out"]), fleet, str(options["out"]), console)
         except BrokerAwayError as error:
             raise CommandError(str(error), returncode=1) from None
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             raise CommandError(f"{options['out'] or 'the spool'}: {error}", returncode=2) from None
 
     def _enqueue(self, fleet: Fleet, console: Console, *, wait: bool) -> None:
@@ -92,7 +92,7 @@ class Command(DatabaseCommand):
             console.print(f"WARNING: {warning}")
         console.print(f"job {job.pk}: {fleet.row_count:,} rows enqueued")
         if wait and not watch_job(job.pk, console):
-            raise CommandError(f"manage.py ingest_status {job.pk} lists what failed", returncode=1)
+            raise CommandError(f"manage.py ingest_status {job.pk} lists the parked batches", returncode=1)
 
 
 def _within_room(blocks: Iterator[int]) -> Iterator[int]:

@@ -7,18 +7,18 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError
 from rich.console import Console
-from rich.table import Table
 
-from poolhouse.display.console import console_for, table
+from poolhouse.display.console import console_for
+from poolhouse.display.reasons import ReasonCommand
+from poolhouse.display.table import Table
 from telemetry import rejects
-from telemetry.management.database_command import DatabaseCommand
 from telemetry.queries import (
     Progress,
     all_progress,
-    failed_batches,
     job_document,
     job_progress,
     job_warnings,
+    parked_batches,
     pending_retries,
     progress_document,
     reject_counts,
@@ -26,10 +26,10 @@ from telemetry.queries import (
 from telemetry.watch import summarise
 
 
-class Command(DatabaseCommand):
+class Command(ReasonCommand):
     """All jobs in a table, or one job with what went wrong in it."""
 
-    help = "Show the ingest jobs, or one of them with its failures and rejected rows."
+    help = "Show the ingest jobs, or one of them with its parked batches and rejected rows."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the arguments."""
@@ -71,13 +71,13 @@ class Command(DatabaseCommand):
 
 
 def _job_table(jobs: list[Progress]) -> Table:
-    made = table("job#", "state", "enqueued", "batches#", "rows#", "inserted#", "skipped#", "rejected#")
+    made = Table("job#", "state", "enqueued", "batches#", "rows#", "inserted#", "skipped#", "rejected#")
     for job in jobs:
         made.add_row(
             str(job.job_id),
             job.state,
             f"{job.created_at:%Y-%m-%d %H:%M:%S}",
-            f"{job.done + job.failed}/{job.batches}",
+            f"{job.done + job.parked}/{job.batches}",
             *(f"{count:,}" for count in (job.rows, job.inserted, job.skipped, job.rejected)),
         )
     return made
@@ -87,8 +87,8 @@ def _print_job(progress: Progress, console: Console) -> None:
     console.print(summarise(progress) if progress.is_over else _job_table([progress]))
     for warning in job_warnings(progress.job_id):
         console.print(f"WARNING: {warning}")
-    for failure in failed_batches(progress.job_id):
-        console.print(f"batch {failure['id']} failed: {failure['error']}")
+    for parked in parked_batches(progress.job_id):
+        console.print(f"batch {parked['id']} parked: {parked['error']}")
     for retry in pending_retries(progress.job_id):
         console.print(_retry_line(retry))
     counts = reject_counts(progress.job_id)

@@ -3,13 +3,13 @@
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
 
+from poolhouse.display.reasons import ReasonCommand
 from telemetry import spool
-from telemetry.formats import SPOOL_MARKER, StorageUnavailableError
+from telemetry.formats import SPOOL_MARKER
 
 
-class Command(BaseCommand):
+class Command(ReasonCommand):
     """A door to `telemetry.spool.prepare`; migrate does it for a spool that is new."""
 
     help = (
@@ -19,8 +19,5 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Make it."""
-        try:
-            spool.prepare()
-        except StorageUnavailableError as error:
-            raise CommandError(str(error), returncode=1) from None
+        spool.prepare()
         self.stdout.write(f"{settings.INGEST_SPOOL} is ready")

@@ -1,0 +1,90 @@
+"""What a command says when a server, a file or a disk fails it: one line and an exit status, no traceback."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from django.core.management.base import BaseCommand, CommandError
+from django.db import Error as DatabaseError
+from django.db import InterfaceError, OperationalError
+
+# Of a table, a column or a schema that does not exist, https://www.postgresql.org/docs/17/errcodes-appendix.html
+NOT_MIGRATED_SQLSTATES = ("42P01", "42703", "3F000")
+
+
+class ReasonCommand(BaseCommand):
+    """A command that says in one line, with exit status 1, what failed outside of it; --traceback shows where."""
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        """Run the command.
+
+        Raises:
+            CommandError: a server, a file or a disk failed it.
+        """
+        try:
+            return super().execute(*args, **options)
+        except Exception as error:
+            if (reason := reason_of(error)) is None:
+                raise
+            raise CommandError(reason, returncode=1) from error
+
+
+@contextmanager
+def exiting_with_reason() -> Iterator[None]:
+    """Do the same for commands that are not ours, such as Django's: print the reason and end the process.
+
+    Raises:
+        SystemExit: a server, a file or a disk failed the block.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = reason_of(error)
+        if reason is None or "--traceback" in sys.argv:
+            raise
+        sys.stderr.write(f"CommandError: {reason}\n")
+        raise SystemExit(1) from None
+
+
+def reason_of(error: Exception) -> str | None:
+    """Return on one line what failed outside of this program; None for any other error."""
+    match error:
+        case OperationalError() | InterfaceError():
+            return f"the database cannot be used: {one_line(error)}"
+        case DatabaseError() if _sqlstate(error) in NOT_MIGRATED_SQLSTATES:
+            return f"the database is not migrated: {one_line(error)}; run manage.py migrate"
+        case DatabaseError():
+            return f"the database reports an error: {one_line(error)}"
+        case redis.RedisError():
+            return f"Redis cannot be used: {one_line(error)}"
+        case OSError():
+            return _of_file(error)
+    return f"the broker cannot be reached: {one_line(error)}" if _is_of_broker(error) else None
+
+
+def one_line(error: Exception) -> str:
+    """Return the text of an error on one line; the server's hint says what to do, and its context does not help."""
+    diagnosis = getattr(error.__cause__, "diag", None)
+    primary, hint = getattr(diagnosis, "message_primary", None), getattr(diagnosis, "message_hint", None)
+    text = f"{primary} ({hint})" if primary and hint else primary or str(error) or type(error).__name__
+    return " ".join(text.split())
+
+
+def _sqlstate(error: DatabaseError) -> str | None:
+    cause = error.__cause__
+    state: str | None = getattr(cause, "pgcode", None) or getattr(cause, "sqlstate", None)  # psycopg2, psycopg
+    return state
+
+
+def _of_file(error: OSError) -> str:
+    if error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return one_line(error)
+
+
+def _is_of_broker(error: Exception) -> bool:
+    """Return True for Celery's error; a project without Celery never imports where it is defined."""
+    kombu = sys.modules.get("kombu.exceptions")
+    return kombu is not None and isinstance(error, kombu.OperationalError)
