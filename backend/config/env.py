@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     PostgresDsn,
     RedisDsn,
@@ -63,6 +64,20 @@ def _require_known(strategy: str) -> str:
     return strategy
 
 
+def _split_at_commas(value: Any) -> Any:
+    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+
+Words = Annotated[list[str], NoDecode, BeforeValidator(_split_at_commas)]
+
+
+def _require_origins(origins: list[str]) -> list[str]:
+    for origin in origins:
+        if not re.fullmatch(r"https?://(\*\.)?[\w.-]+(:\d+)?", origin):
+            raise ValueError(f"expected a scheme and a host, as in https://poolhouse.example, got {origin!r}")
+    return origins
+
+
 class BadEnvironment(Exception):
     """The environment cannot be used; the text names each variable, its value and what is allowed."""
 
@@ -106,7 +121,7 @@ class Deployment(Section):
         "development", description="development takes the _DEV variant of a pool variable where one is set"
     )
     debug: bool = Field(False, description="Django's debug pages and query log")
-    allowed_hosts: Annotated[list[str], NoDecode] = Field(
+    allowed_hosts: Words = Field(
         ["localhost", "127.0.0.1"], description="host names the web answers to, separated by commas"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -143,10 +158,31 @@ class Deployment(Section):
             )
         return self
 
-    @field_validator("allowed_hosts", mode="before")
-    @classmethod
-    def _split_at_commas(cls, value: Any) -> Any:
-        return [host.strip() for host in value.split(",") if host.strip()] if isinstance(value, str) else value
+
+class Https(Section):
+    """TLS, which a proxy in front of the web terminates."""
+
+    read_by = "config/settings.py"
+
+    require_https: bool | None = Field(
+        None,
+        description="redirect http to https, except /healthz, /readyz and /metrics, and send cookies over https alone; "
+        "empty: in production",
+    )
+    secure_proxy_ssl_header: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9-]*$",
+        description="header that the proxy sets to https, as X-Forwarded-Proto, whatever the client has sent; empty: "
+        "no header is trusted, unless the proxy connects from 127.0.0.1",
+    )
+    csrf_trusted_origins: Annotated[Words, AfterValidator(_require_origins)] = Field(
+        [],
+        description="origins whose forms are accepted, as https://poolhouse.example, separated by commas; only where "
+        "the proxy does not pass on the Host",
+    )
+    secure_hsts_seconds: WholeSeconds = Field(
+        3600, description="how long a browser that was here with https comes back with https alone; 0: it may use http"
+    )
 
 
 class Database(Section):
@@ -410,7 +446,7 @@ class Servers(Section):
 
 S = TypeVar("S", bound="Section")
 
-SECTIONS: tuple[type[Section], ...] = (Deployment, Database, Queue, Ingest, Web, Monitor, Pooler, Servers)
+SECTIONS: tuple[type[Section], ...] = (Deployment, Https, Database, Queue, Ingest, Web, Monitor, Pooler, Servers)
 
 
 def read(section: type[S]) -> S:

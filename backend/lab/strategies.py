@@ -55,6 +55,7 @@ def variables(stand: Stand, plan: Plan) -> dict[str, str]:
     return {
         "DB_POOL_STRATEGY": stand.strategy,
         "DJANGO_ENV": "production",
+        "REQUIRE_HTTPS": "false",
         "DB_MAX_CONNS": str(each),
         "DB_MAX_OVERFLOW": "0",
         "DB_MIN_CONNS": "1",
