@@ -75,7 +75,12 @@ def job_progress(job_id: int) -> Progress | None:
     return next(iter(_progress("id = %(id)s", {"id": job_id, "limit": 1})), None)
 
 
-def _progress(condition: str, parameters: dict[str, int | None]) -> list[Progress]:
+def jobs_progress(job_ids: list[int]) -> list[Progress]:
+    """Return the progress of these jobs, the newest first."""
+    return _progress("id = ANY(%(ids)s)", {"ids": job_ids, "limit": None}) if job_ids else []
+
+
+def _progress(condition: str, parameters: dict[str, Any]) -> list[Progress]:
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
@@ -102,7 +107,7 @@ def _progress(condition: str, parameters: dict[str, int | None]) -> list[Progres
             LEFT JOIN ingest_batch batch ON batch.job_id = job.id
             GROUP BY job.id, job.created_at
             ORDER BY job.id DESC
-            """,  # noqa: S608 - the condition is one of the two above
+            """,  # noqa: S608 - the condition is one of those above
             parameters,
         )
         return [Progress(*row) for row in cursor.fetchall()]
@@ -158,10 +163,10 @@ def job_warnings(job_id: int) -> list[str]:
     return [warning for warnings in found for warning in warnings]
 
 
-def failed_batches(job_id: int) -> list[dict[str, Any]]:
-    """The batches of a job that have failed, with their errors."""
+def failed_batches(job_id: int, *, limit: int | None = None) -> list[dict[str, Any]]:
+    """Return the batches of a job that have failed, with their errors; the first `limit` of them."""
     failed = IngestBatch.objects.filter(job_id=job_id, state=IngestBatch.State.PARKED)
-    return [dict(batch) for batch in failed.order_by("pk").values("id", "slice", "error", path=F("file__name"))]
+    return [dict(batch) for batch in failed.order_by("pk").values("id", "slice", "error", path=F("file__name"))[:limit]]
 
 
 def pending_retries(job_id: int) -> list[dict[str, Any]]:
