@@ -299,6 +299,8 @@ def pgbouncer(
             "DB_PASS": database.db_pass.get_secret_value(),
             "DB_MONITOR_USER": monitor.db_monitor_user,
             "DB_MONITOR_PASS": monitor.db_monitor_pass.get_secret_value(),
+            "DB_SSLMODE": database.db_sslmode or "",
+            "DB_SSLROOTCERT": database.db_sslrootcert,
             "DB_STATEMENT_TIMEOUT": str(database.db_statement_timeout),
             "PGBOUNCER_LISTEN": HOST,
             "PGBOUNCER_PORT": str(monitor.pgbouncer_port),

@@ -78,6 +78,9 @@ def _require_origins(origins: list[str]) -> list[str]:
     return origins
 
 
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+
+
 class BadEnvironment(Exception):
     """The environment cannot be used; the text names each variable, its value and what is allowed."""
 
@@ -198,6 +201,14 @@ class Database(Section):
     db_name: str = "poolhouse"
     db_user: str = "poolhouse"
     db_pass: Password = Field(SecretStr(""), description="made by scripts/env")
+    db_sslmode: SslMode | None = Field(
+        None,
+        description="how connections to the server use TLS, as libpq's sslmode, PgBouncer's own included: disable, "
+        "allow, prefer, require, verify-ca, verify-full; empty: prefer, unless DATABASE_URL says otherwise",
+    )
+    db_sslrootcert: str = Field(
+        "", description="file of the certificate authority that signed the server's certificate, for verify-*"
+    )
     db_pool_strategy: Annotated[str, AfterValidator(_require_known)] = Field(
         "queuepool",
         description="how the web keeps connections: queuepool, dj_db_conn_pool, native (Django's pool, on psycopg 3), "
@@ -229,6 +240,18 @@ class Database(Section):
         if self.database_url is None and not self.db_pass.get_secret_value():
             raise ValueError(_missing("DB_PASS"))
         return self
+
+    @model_validator(mode="after")
+    def _require_an_authority(self) -> Self:
+        if (self.db_sslmode or "").startswith("verify-") and not self.db_sslrootcert:
+            raise ValueError(f"DB_SSLMODE={self.db_sslmode}: set DB_SSLROOTCERT to the authority's certificate file")
+        return self
+
+    @property
+    def tls(self) -> dict[str, str]:
+        """Return what libpq is told of TLS."""
+        told = {"sslmode": self.db_sslmode or "", "sslrootcert": self.db_sslrootcert}
+        return {name: value for name, value in told.items() if value}
 
 
 class Queue(Section):
@@ -391,6 +414,11 @@ class Monitor(Section):
         description="where PgBouncer answers; empty: 127.0.0.1, and the status asks it if the strategy goes through it",
     )
     pgbouncer_port: Port = 16432
+    pgbouncer_sslmode: SslMode | None = Field(
+        None,
+        description="how connections to PgBouncer use TLS, as DB_SSLMODE, with DB_SSLROOTCERT; empty: prefer, unless "
+        "PGBOUNCER_URL says otherwise",
+    )
 
     @property
     def pgbouncer_url(self) -> str:
