@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Below the ports that Linux gives to clients, so that no connection takes one before its server is started.
 PORTS = range(10_000, 32_768)
 _reservations: list[socket.socket] = []
+_spools: list[str] = []
 
 
 def free_ports(count: int) -> list[int]:
@@ -70,9 +71,21 @@ def isolate(service: str) -> None:
         "SERVICE_NAME": service,
         "POOLHOUSE_PUBLISH_INTERVAL_S": "3600",
         "POOLHOUSE_REPORT_TTL_S": "7200",
-        "INGEST_SPOOL": tempfile.mkdtemp(prefix="poolhouse-spool-"),
+        "INGEST_SPOOL": _make_spool(),
     }
-    atexit.register(shutil.rmtree, os.environ["INGEST_SPOOL"], ignore_errors=True)
+
+
+def _make_spool() -> str:
+    folder = tempfile.mkdtemp(prefix="poolhouse-spool-")
+    _spools.append(folder)
+    atexit.register(remove_spool)
+    return folder
+
+
+def remove_spool() -> None:
+    """Remove the spool that `isolate` made, and no other, whatever the environment says now."""
+    while _spools:
+        shutil.rmtree(_spools.pop(), ignore_errors=True)
 
 
 @contextmanager

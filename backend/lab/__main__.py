@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.isolation import isolate
+from sandbox.processes import end_in_good_order
 
+end_in_good_order()
 isolate("bench")
 
 from config.start import start  # noqa: E402 - it reads the environment
@@ -39,7 +41,7 @@ def ingest(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 def ingest_parts(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Measure rows/s in each of ten equal parts of one large file."""
-    result = ingest_report.measure_parts(arguments.rows, parts=10)
+    result = ingest_report.measure_parts(arguments.rows, 10, console)
     ingest_report.print_parts(result, console)
     return result
 
