@@ -272,6 +272,12 @@ def selects(policy: Document, app: str) -> bool:
     return not selector or selector.get("matchLabels") == {"app": app} or app in listed
 
 
+def names_of(peer: Document) -> list[str]:
+    """What a peer of a policy is called here."""
+    listed = [value for one in peer.get("podSelector", {}).get("matchExpressions", []) for value in one["values"]]
+    return listed or [name_of(peer)]
+
+
 def name_of(peer: Document) -> str:
     if "ipBlock" in peer:
         return "store"
@@ -283,7 +289,13 @@ def name_of(peer: Document) -> str:
 def allowed(app: str, direction: str, peers: str) -> set[tuple[str, object]]:
     """Who a pod may connect to, or be connected to by, and at which port."""
     rules = [rule for policy in POLICIES if selects(policy, app) for rule in policy.get(direction, [])]
-    return {(name_of(peer), port["port"]) for rule in rules for peer in rule[peers] for port in rule["ports"]}
+    return {
+        (name, port["port"])
+        for rule in rules
+        for peer in rule[peers]
+        for name in names_of(peer)
+        for port in rule["ports"]
+    }
 
 
 def test_nobody_may_connect_to_anybody_unless_it_is_listed() -> None:
@@ -296,6 +308,12 @@ def test_a_pod_connects_to_what_it_needs_and_is_connected_to_by_its_clients(name
     assert allowed(app, "egress", "to") - {("kube-system", 53)} == MAY_REACH[app]
     assert ("kube-system", 53) in allowed(app, "egress", "to"), "it finds the others by name"
     assert allowed(app, "ingress", "from") == MAY_BE_REACHED.get(app, set())
+
+
+@pytest.mark.parametrize("server", [DATABASE, BROKER])
+def test_a_server_in_the_cluster_is_connected_to_by_those_that_may(server: tuple[str, int]) -> None:
+    clients = {app for app, reaches in MAY_REACH.items() if server in reaches}
+    assert allowed(server[0], "ingress", "from") == {(app, server[1]) for app in clients}
 
 
 def test_the_ports_of_the_network_are_those_of_the_servers() -> None:
