@@ -6,6 +6,7 @@ import os
 import random
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import psycopg2
 
+from sandbox.processes import marked_processes, stop_process
+
 if TYPE_CHECKING:
     from config.env import Database
     from sandbox.servers import Place
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
 
 # Below the ports that Linux gives to clients, so that no connection takes one before its server is started.
 PORTS = range(10_000, 32_768)
+# What this process starts carries this variable: one whose start a signal interrupted is still found.
+MARK = "POOLHOUSE_ISOLATED"
+STOP_TIMEOUT_S = 10
+
 _reservations: list[socket.socket] = []
 _spools: list[str] = []
 
@@ -72,7 +79,14 @@ def isolate(service: str) -> None:
         "POOLHOUSE_PUBLISH_INTERVAL_S": "3600",
         "POOLHOUSE_REPORT_TTL_S": "7200",
         "INGEST_SPOOL": _make_spool(),
+        MARK: secrets.token_hex(8),
     }
+
+
+def stop_left_behind() -> None:
+    """End what this process has started since `isolate`, and what that has started."""
+    for pid in marked_processes(f"{MARK}={os.environ[MARK]}"):
+        stop_process(pid, signal.SIGTERM, STOP_TIMEOUT_S)
 
 
 def _make_spool() -> str:
