@@ -6,6 +6,7 @@ import sys
 from config.env import BadEnvironment
 from sandbox import demo, services
 from sandbox.errors import SandboxError
+from sandbox.processes import end_in_good_order
 from sandbox.stack import stack_of_environment
 from sandbox.steps import say, step
 
@@ -75,6 +76,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    end_in_good_order()
     try:
         sys.exit(main())
     except SandboxError as error:
@@ -82,5 +84,3 @@ if __name__ == "__main__":
     except BadEnvironment as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)

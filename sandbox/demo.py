@@ -1,5 +1,6 @@
 """The main job, once, for real: servers, services, a year of weather into the hypertable, and what the pools did."""
 
+import json
 import shlex
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -55,11 +56,18 @@ def _main_job(stack: Stack) -> None:
     ingest = ["enqueue_ingest", str(weather_csv()), "--time", "time_hour", "--labels", "origin"]
     ingest += ["--values", *MEASURES, "--batch-rows", str(BATCH_ROWS), "--wait"]
     _show(stack, *ingest)
+    _explain_repetition(stack)
     with step(f"{CONCURRENT_REQUESTS * 5} requests to the web, {CONCURRENT_REQUESTS} at once"):
         _visit(stack)
         stack.await_fresh_reports()
     _show(stack, "db_pool_status", "--detailed")
     _show(stack, "bucket_means", "temp", "--by", "origin", "--width", "1 month")
+
+
+def _explain_repetition(stack: Stack) -> None:
+    (job,) = json.loads(stack.output_of("ingest_status", "--json", "--limit", "1"))
+    if not job["inserted"] and job["skipped"]:
+        say(f"0 readings inserted, {job['skipped']:,} were there already: the demo loads the same file each time.")
 
 
 def _show(stack: Stack, *command: str) -> None:

@@ -6,6 +6,7 @@ import os
 import random
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import psycopg2
 
+from sandbox.processes import marked_processes, stop_process
+
 if TYPE_CHECKING:
     from config.env import Database
     from sandbox.servers import Place
@@ -22,6 +25,11 @@ if TYPE_CHECKING:
 
 # Below the ports that Linux gives to clients, so that no connection takes one before its server is started.
 PORTS = range(10_000, 32_768)
+# What this process starts carries this variable: one whose start a signal interrupted is still found.
+MARK = "POOLHOUSE_ISOLATED"
+STOP_TIMEOUT_S = 10
+
+_spools: list[str] = []
 
 
 def free_ports(count: int) -> list[int]:
@@ -70,9 +78,28 @@ def isolate(service: str) -> None:
         "SERVICE_NAME": service,
         "POOLHOUSE_PUBLISH_INTERVAL_S": "3600",
         "POOLHOUSE_REPORT_TTL_S": "7200",
-        "INGEST_SPOOL": tempfile.mkdtemp(prefix="poolhouse-spool-"),
+        "INGEST_SPOOL": _make_spool(),
+        MARK: secrets.token_hex(8),
     }
-    atexit.register(shutil.rmtree, os.environ["INGEST_SPOOL"], ignore_errors=True)
+
+
+def stop_left_behind() -> None:
+    """End what this process has started since `isolate`, and what that has started."""
+    for pid in marked_processes(f"{MARK}={os.environ[MARK]}"):
+        stop_process(pid, signal.SIGTERM, STOP_TIMEOUT_S)
+
+
+def _make_spool() -> str:
+    folder = tempfile.mkdtemp(prefix="poolhouse-spool-")
+    _spools.append(folder)
+    atexit.register(remove_spool)
+    return folder
+
+
+def remove_spool() -> None:
+    """Remove the spool that `isolate` made, and no other, whatever the environment says now."""
+    while _spools:
+        shutil.rmtree(_spools.pop(), ignore_errors=True)
 
 
 @contextmanager

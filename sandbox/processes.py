@@ -5,6 +5,25 @@ import select
 import signal
 import socket
 from pathlib import Path
+from types import FrameType
+
+
+def end_in_good_order() -> None:
+    """Let SIGTERM, Ctrl-C and the end of the terminal end this process as SystemExit does: what it started is stopped.
+
+    A second signal does not disturb that.
+    """
+
+    def end(number: int, _: FrameType | None) -> None:
+        for each in heeded:
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    heeded = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
+        heeded.append(signal.SIGHUP)
+    for each in heeded:
+        signal.signal(each, end)
 
 
 def stop_process(pid: int, stop_signal: signal.Signals, timeout_s: float) -> None:

@@ -159,19 +159,37 @@ class _Cluster:
     def _ready(self) -> Path:
         return self.folder / "poolhouse-ready"
 
+    @property
+    def _unfinished(self) -> Path:
+        """Beside the folder, which initdb wants empty: there while a first start has not been completed."""
+        return self.place.data / "timescale.unfinished"
+
     def make(self) -> None:
-        """Run initdb, unless a cluster is there."""
+        """Run initdb, unless a cluster is there.
+
+        Raises:
+            SandboxError: what is in the folder was not left by a first start that was cut short.
+        """
         (self.place.data / "run").mkdir(parents=True, exist_ok=True)
         if self._ready.exists():
             return
-        if self.folder.exists():  # a first start that was cut short: nothing was ever kept in it
-            self.place.run(["/bin/rm", "-r", "/data/timescale"])
+        if self.folder.exists() and any(self.folder.iterdir()):
+            self._remove_unfinished()
+        self._unfinished.touch()
         authentication = ["--auth-local=scram-sha-256", "--auth-host=scram-sha-256", "--pwfile=/dev/stdin"]
         self.place.run(
             [f"{POSTGRES_BIN}/initdb", "-D", "/data/timescale", "-U", "postgres", "-E", "UTF8", *authentication],
             env={"LC_ALL": "C.UTF-8"},
             stdin=f"{self.password}\n",
         )
+
+    def _remove_unfinished(self) -> None:
+        if not self._unfinished.exists():
+            raise SandboxError(
+                f"{self.folder} has files, and neither {self._ready.name} in it nor {self._unfinished.name} beside it "
+                "says that the sandbox made them. Move the folder away, or set SANDBOX_DIR in .env to another one"
+            )
+        self.place.run(["/bin/rm", "-r", "/data/timescale"])
 
     def make_database(self) -> None:
         """Make the application's role and database, unless they are there; the server runs."""
@@ -191,6 +209,8 @@ class _Cluster:
             "DB_MONITOR_PASS": self.monitor.db_monitor_pass.get_secret_value(),
         }
         self.place.run(["/bin/sh", "/etc/timescale/init.sh"], env={**superuser, **application})
+        # In this order: without either file nothing is removed.
+        self._unfinished.unlink(missing_ok=True)
         self._ready.touch()
 
     def answers(self) -> bool:
@@ -299,6 +319,8 @@ def pgbouncer(
             "DB_PASS": database.db_pass.get_secret_value(),
             "DB_MONITOR_USER": monitor.db_monitor_user,
             "DB_MONITOR_PASS": monitor.db_monitor_pass.get_secret_value(),
+            "DB_SSLMODE": database.db_sslmode or "",
+            "DB_SSLROOTCERT": database.db_sslrootcert,
             "DB_STATEMENT_TIMEOUT": str(database.db_statement_timeout),
             "PGBOUNCER_LISTEN": HOST,
             "PGBOUNCER_PORT": str(monitor.pgbouncer_port),

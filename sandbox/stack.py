@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.request import urlopen
@@ -62,9 +62,23 @@ class Stack:
             SandboxError: it failed.
 
         """
+        self._manage(arguments, output=None)
+
+    def output_of(self, *arguments: str) -> str:
+        """Run a management command to its end, and return what it prints.
+
+        Raises:
+            SandboxError: it failed.
+
+        """
+        return self._manage(arguments, output=subprocess.PIPE)
+
+    def _manage(self, arguments: Sequence[str], output: int | None) -> str:
         command = [sys.executable, str(CHECKOUT / "backend" / "manage.py"), *arguments]
-        if (status := subprocess.run(command, env=self.environment).returncode) != 0:
-            raise SandboxError(f"manage.py {' '.join(arguments)} exited with status {status}")
+        answer = subprocess.run(command, env=self.environment, stdout=output, text=True)
+        if answer.returncode != 0:
+            raise SandboxError(f"manage.py {' '.join(arguments)} exited with status {answer.returncode}")
+        return answer.stdout or ""
 
     def run(self, servers: list[Server]) -> int:
         """Run in the foreground until a process ends or a signal comes; give the exit status.

@@ -8,7 +8,8 @@ import yaml
 from config.env import CHECKOUT
 
 DEPLOY = CHECKOUT / "deploy"
-KUBERNETES = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+KUSTOMIZATION = DEPLOY / "kubernetes/kustomization.yaml"
+KUBERNETES = sorted(set((DEPLOY / "kubernetes").glob("*.yaml")) - {KUSTOMIZATION})
 
 Document = dict[str, Any]
 

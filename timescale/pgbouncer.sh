@@ -2,7 +2,7 @@
 # Starts PgBouncer in front of DB_HOST:DB_PORT for the application's role; the monitor's may look at its figures. The
 # database has three names, DB_NAME with _session, _transaction and _statement: one for each pool mode. Reads DB_NAME,
 # DB_USER, DB_PASS, DB_MONITOR_USER and DB_MONITOR_PASS (passwords from /run/secrets where they are mounted),
-# DB_STATEMENT_TIMEOUT, PGBOUNCER_LISTEN, PGBOUNCER_PORT and the sizes; writes into PGBOUNCER_DIR. Nobody may PAUSE, KILL
+# DB_STATEMENT_TIMEOUT, DB_SSLMODE and DB_SSLROOTCERT (TLS to the server; empty: prefer), PGBOUNCER_LISTEN, PGBOUNCER_PORT and the sizes; writes into PGBOUNCER_DIR. Nobody may PAUSE, KILL
 # or SHUTDOWN it but who is named in PGBOUNCER_ADMIN_USERS, which the lab and tests set.
 set -eu
 umask 077
@@ -10,6 +10,7 @@ if [ -r /run/secrets/DB_PASS ]; then DB_PASS=$(cat /run/secrets/DB_PASS); fi
 if [ -r /run/secrets/DB_MONITOR_PASS ]; then DB_MONITOR_PASS=$(cat /run/secrets/DB_MONITOR_PASS); fi
 dir=${PGBOUNCER_DIR:-/tmp}
 server="host=$DB_HOST port=$DB_PORT dbname=$DB_NAME"
+export PGSSLMODE="${DB_SSLMODE:-prefer}" PGSSLROOTCERT="${DB_SSLROOTCERT:-}"
 
 # What a client asks for when it connects does not get through, and what is SET on a server connection does not outlive
 # DISCARD ALL: so the timeout is the role's own, in this database. Who connects directly brings one along.
@@ -30,6 +31,8 @@ unix_socket_dir =
 auth_file = $dir/users.txt
 admin_users = ${PGBOUNCER_ADMIN_USERS:-}
 stats_users = $DB_MONITOR_USER
+server_tls_sslmode = $PGSSLMODE
+server_tls_ca_file = $PGSSLROOTCERT
 pidfile = $dir/pgbouncer.pid
 default_pool_size = $PGBOUNCER_POOL_SIZE
 reserve_pool_size = $PGBOUNCER_RESERVE_POOL_SIZE

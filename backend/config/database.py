@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote, urlencode
 
 from pydantic import PostgresDsn
 
@@ -74,7 +74,8 @@ def get_console_url() -> str:
     monitor = read(Monitor)
     if STRATEGIES[get_strategy()].pool_mode is not None and read(Pooler).pgbouncer_url is None:
         monitor = _with_host(monitor)
-    return monitor.pgbouncer_url
+    url, tls = monitor.pgbouncer_url, _tls_to_pgbouncer(read(Database), monitor)
+    return f"{url}?{urlencode(tls)}" if url and tls else url
 
 
 def go_directly() -> None:
@@ -243,6 +244,7 @@ def numbers_of(database: Database, *, development: bool) -> Numbers:
 def direct_config(strategy: Strategy, database: Database, *, development: bool) -> dict[str, Any]:
     """Make the entry of a strategy that goes to the server itself."""
     server = _direct_server(database)
+    server["OPTIONS"] = {**database.tls, **server["OPTIONS"]}
     timeout = f"-c statement_timeout={database.db_statement_timeout}"
     server["OPTIONS"]["options"] = f"{timeout} {server['OPTIONS'].get('options', '')}".strip()
     return _config(strategy, server, database, development=development)
@@ -258,7 +260,12 @@ def pgbouncer_config(
         address = {"HOST": _with_host(monitor).pgbouncer_host, "PORT": monitor.pgbouncer_port}
         server = _direct_server(database) | address
         server["NAME"] = f"{server['NAME']}_{strategy.pool_mode}"
+    server["OPTIONS"] = {**_tls_to_pgbouncer(database, monitor), **server["OPTIONS"]}
     return _config(strategy, server, database, development=development)
+
+
+def _tls_to_pgbouncer(database: Database, monitor: Monitor) -> dict[str, str]:
+    return database.model_copy(update={"db_sslmode": monitor.pgbouncer_sslmode}).tls
 
 
 def _with_host(monitor: Monitor) -> Monitor:

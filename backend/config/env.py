@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     PostgresDsn,
     RedisDsn,
@@ -63,6 +64,23 @@ def _require_known(strategy: str) -> str:
     return strategy
 
 
+def _split_at_commas(value: Any) -> Any:
+    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+
+Words = Annotated[list[str], NoDecode, BeforeValidator(_split_at_commas)]
+
+
+def _require_origins(origins: list[str]) -> list[str]:
+    for origin in origins:
+        if not re.fullmatch(r"https?://(\*\.)?[\w.-]+(:\d+)?", origin):
+            raise ValueError(f"expected a scheme and a host, as in https://poolhouse.example, got {origin!r}")
+    return origins
+
+
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+
+
 class BadEnvironment(Exception):
     """The environment cannot be used; the text names each variable, its value and what is allowed."""
 
@@ -106,7 +124,7 @@ class Deployment(Section):
         "development", description="development takes the _DEV variant of a pool variable where one is set"
     )
     debug: bool = Field(False, description="Django's debug pages and query log")
-    allowed_hosts: Annotated[list[str], NoDecode] = Field(
+    allowed_hosts: Words = Field(
         ["localhost", "127.0.0.1"], description="host names the web answers to, separated by commas"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -143,10 +161,31 @@ class Deployment(Section):
             )
         return self
 
-    @field_validator("allowed_hosts", mode="before")
-    @classmethod
-    def _split_at_commas(cls, value: Any) -> Any:
-        return [host.strip() for host in value.split(",") if host.strip()] if isinstance(value, str) else value
+
+class Https(Section):
+    """TLS, which a proxy in front of the web terminates."""
+
+    read_by = "config/settings.py"
+
+    require_https: bool | None = Field(
+        None,
+        description="redirect http to https, except /healthz, /readyz and /metrics, and send cookies over https alone; "
+        "empty: in production",
+    )
+    secure_proxy_ssl_header: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9-]*$",
+        description="header that the proxy sets to https, as X-Forwarded-Proto, whatever the client has sent; empty: "
+        "no header is trusted, unless the proxy connects from 127.0.0.1",
+    )
+    csrf_trusted_origins: Annotated[Words, AfterValidator(_require_origins)] = Field(
+        [],
+        description="origins whose forms are accepted, as https://poolhouse.example, separated by commas; only where "
+        "the proxy does not pass on the Host",
+    )
+    secure_hsts_seconds: WholeSeconds = Field(
+        3600, description="how long a browser that was here with https comes back with https alone; 0: it may use http"
+    )
 
 
 class Database(Section):
@@ -162,6 +201,14 @@ class Database(Section):
     db_name: str = "poolhouse"
     db_user: str = "poolhouse"
     db_pass: Password = Field(SecretStr(""), description="made by scripts/env")
+    db_sslmode: SslMode | None = Field(
+        None,
+        description="how connections to the server use TLS, as libpq's sslmode, PgBouncer's own included: disable, "
+        "allow, prefer, require, verify-ca, verify-full; empty: prefer, unless DATABASE_URL says otherwise",
+    )
+    db_sslrootcert: str = Field(
+        "", description="file of the certificate authority that signed the server's certificate, for verify-*"
+    )
     db_pool_strategy: Annotated[str, AfterValidator(_require_known)] = Field(
         "queuepool",
         description="how the web keeps connections: queuepool, dj_db_conn_pool, native (Django's pool, on psycopg 3), "
@@ -193,6 +240,18 @@ class Database(Section):
         if self.database_url is None and not self.db_pass.get_secret_value():
             raise ValueError(_missing("DB_PASS"))
         return self
+
+    @model_validator(mode="after")
+    def _require_an_authority(self) -> Self:
+        if (self.db_sslmode or "").startswith("verify-") and not self.db_sslrootcert:
+            raise ValueError(f"DB_SSLMODE={self.db_sslmode}: set DB_SSLROOTCERT to the authority's certificate file")
+        return self
+
+    @property
+    def tls(self) -> dict[str, str]:
+        """Return what libpq is told of TLS."""
+        told = {"sslmode": self.db_sslmode or "", "sslrootcert": self.db_sslrootcert}
+        return {name: value for name, value in told.items() if value}
 
 
 class Queue(Section):
@@ -363,6 +422,11 @@ class Monitor(Section):
         description="where PgBouncer answers; empty: 127.0.0.1, and the status asks it if the strategy goes through it",
     )
     pgbouncer_port: Port = 16432
+    pgbouncer_sslmode: SslMode | None = Field(
+        None,
+        description="how connections to PgBouncer use TLS, as DB_SSLMODE, with DB_SSLROOTCERT; empty: prefer, unless "
+        "PGBOUNCER_URL says otherwise",
+    )
 
     @property
     def pgbouncer_url(self) -> str:
@@ -418,7 +482,7 @@ class Servers(Section):
 
 S = TypeVar("S", bound="Section")
 
-SECTIONS: tuple[type[Section], ...] = (Deployment, Database, Queue, Ingest, Web, Monitor, Pooler, Servers)
+SECTIONS: tuple[type[Section], ...] = (Deployment, Https, Database, Queue, Ingest, Web, Monitor, Pooler, Servers)
 
 
 def read(section: type[S]) -> S:

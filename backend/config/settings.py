@@ -11,18 +11,40 @@ from config.database import (
     get_pgbouncer_connections,
     should_use_pgbouncer,
 )
-from config.env import Database, Deployment, Ingest, Monitor, Queue, Web, read
+from config.env import Database, Deployment, Https, Ingest, Monitor, Queue, Web, read
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 deployment = read(Deployment)
 ingest = read(Ingest)
 monitor = read(Monitor)
+https = read(Https)
 
 SECRET_KEY = deployment.secret_key.get_secret_value()
 DEBUG = deployment.debug
 ALLOWED_HOSTS = deployment.allowed_hosts
 DEFAULT_EXCEPTION_REPORTER_FILTER = "config.debug_page.PasswordFilter"
+
+REQUIRE_HTTPS = deployment.django_env == "production" if https.require_https is None else https.require_https
+CSRF_TRUSTED_ORIGINS = https.csrf_trusted_origins
+if https.secure_proxy_ssl_header:
+    SECURE_PROXY_SSL_HEADER = (f"HTTP_{https.secure_proxy_ssl_header.upper().replace('-', '_')}", "https")
+SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = REQUIRE_HTTPS
+# Probes and Prometheus reach the web directly, past the proxy.
+SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]
+SECURE_HSTS_SECONDS = https.secure_hsts_seconds if REQUIRE_HTTPS else 0
+# includeSubDomains and preload bind hosts that are not ours: the domain's owner sets them, in the proxy.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{validator}"}
+    for validator in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
 
 INSTALLED_APPS = [
     "django.contrib.admin",

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sandbox.isolation import isolate
+from sandbox.isolation import isolate, stop_left_behind
+from sandbox.processes import end_in_good_order
 
+end_in_good_order()
 isolate("bench")
 
 from config.start import start  # noqa: E402 - it reads the environment
@@ -39,7 +41,7 @@ def ingest(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 def ingest_parts(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Measure rows/s in each of ten equal parts of one large file."""
-    result = ingest_report.measure_parts(arguments.rows, parts=10)
+    result = ingest_report.measure_parts(arguments.rows, 10, console)
     ingest_report.print_parts(result, console)
     return result
 
@@ -110,7 +112,10 @@ def main() -> int:
     for each in (compared, grown, histories, engines, connects, watches, strategies):
         each.add_argument("--json", type=Path, metavar="FILE", help="write machine, versions and every round")
     arguments = parser.parse_args()
-    result = arguments.measure(arguments, Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH))
+    try:
+        result = arguments.measure(arguments, Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH))
+    finally:
+        stop_left_behind()
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
     return 1 if result.get("failed") else 0

@@ -118,7 +118,10 @@ def client() -> Iterator[Client]:
     ours, theirs = socket.socketpair()
     with theirs:
         line = theirs.fileno()
-        process = subprocess.Popen(command, cwd=CHECKOUT / "backend", env={}, stdin=line, stdout=line)
+        # Ctrl-C is ours to heed: it ends when the line to it does.
+        process = subprocess.Popen(
+            command, cwd=CHECKOUT / "backend", env={}, stdin=line, stdout=line, start_new_session=True
+        )
     with process, ours:
         try:
             yield Client(ours)

@@ -67,4 +67,7 @@ def _say(document: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.stdin)
+    try:
+        serve(sys.stdin)
+    except ConnectionError:
+        os._exit(1)  # who asked has ended, and there is nobody to tell

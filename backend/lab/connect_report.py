@@ -6,13 +6,13 @@ from statistics import linear_regression, median, quantiles
 from typing import Any
 
 from rich.console import Console
-from rich.progress import track
 
 from config.env import Database, Monitor, read
 from lab import chart_connect, connect, connect_held
 from lab.circumstances import circumstances
 from lab.connect import DRIVERS, WAYS, Bench, Client, Driver, Opened
 from lab.connect_relay import relay
+from lab.progress import Progress
 from poolhouse.display.table import Table
 from sandbox.isolation import isolated_servers
 from sandbox.servers import pgbouncer
@@ -30,7 +30,8 @@ Pair = tuple[Driver, str]
 
 def compare(rounds: int, console: Console) -> dict[str, Any]:
     """Open connections in each way, in another order each round; then with a network between, then many at once."""
-    with isolated_servers() as place:
+    with Progress(console) as progress, isolated_servers() as place:
+        progress("preparing a server that offers every way to connect")
         database = read(Database)
         pooler = pgbouncer(place, database, read(Monitor), admin=database.db_user)  # who empties its pools
         pooler.start()
@@ -40,8 +41,8 @@ def compare(rounds: int, console: Console) -> dict[str, Any]:
             # While it is young: later it has room from clients that are gone.
             pooler_client_kib = connect_held.pooler_client_kib(bench)
             with connect.client() as client:
-                opened = _open_in_turn(bench, client, rounds, console)
-                network = _stretch(bench, client, _some(rounds), console)
+                opened = _open_in_turn(bench, client, rounds, progress)
+                network = _stretch(bench, client, _some(rounds), progress)
                 libpq = client.libpq
             result = {
                 "question": "what a connection costs: milliseconds to open it, round trips, memory while it is held",
@@ -54,7 +55,7 @@ def compare(rounds: int, console: Console) -> dict[str, Any]:
                 "network": _by_driver(network),
                 "memory_kib": {way: _backend_memory_kib(bench, way, _some(rounds)) for way in HELD_WAYS},
                 "pooler_client_kib": round(pooler_client_kib, 1),
-                "idle": _idle(bench, _some(rounds), console),
+                "idle": _idle(bench, _some(rounds), progress),
             }
         finally:
             pooler.stop()
@@ -66,14 +67,14 @@ def _some(rounds: int) -> int:
     return max(1, min(5, rounds // 4))
 
 
-def _open_in_turn(bench: Bench, client: Client, rounds: int, console: Console) -> dict[Pair, list[list[Opened]]]:
+def _open_in_turn(bench: Bench, client: Client, rounds: int, progress: Progress) -> dict[Pair, list[list[Opened]]]:
     """Open connections in each way, after some to warm what is cold; give them by round."""
     chance = random.Random(1)  # noqa: S311 - an order, the same each time
     pairs: list[Pair] = list(product(DRIVERS, WAYS))
     opened: dict[Pair, list[list[Opened]]] = {pair: [] for pair in pairs}
     for pair in pairs:
         _open(bench, client, pair)
-    for _ in track(range(rounds), "rounds", console=console, transient=True):
+    for _ in progress.each(range(rounds), "round"):
         for spans in opened.values():
             spans.append([])
         for pair in chance.sample(pairs * CONNECTS, len(pairs) * CONNECTS):
@@ -103,11 +104,11 @@ def _figures(rounds: list[list[Opened]]) -> dict[str, Any]:
     return figures
 
 
-def _stretch(bench: Bench, client: Client, passes: int, console: Console) -> dict[Pair, dict[str, Any]]:
+def _stretch(bench: Bench, client: Client, passes: int, progress: Progress) -> dict[Pair, dict[str, Any]]:
     """Put a network of growing length between, and fit a line: a base, and so many round trips."""
     ways = [way for way, each in WAYS.items() if each.to != "socket" and not each.is_cold]
     stretched = {}
-    for way in track(ways, "network", console=console, transient=True):
+    for way in progress.each(ways, "network: way"):
         port = (bench.pooler if WAYS[way].to == "pgbouncer" else bench.server).port
         with relay(port) as network:
             for driver in DRIVERS:
@@ -142,12 +143,9 @@ def _backend_memory_kib(bench: Bench, way: str, times: int) -> dict[str, dict[st
     }
 
 
-def _idle(bench: Bench, rounds: int, console: Console) -> dict[str, Any]:
+def _idle(bench: Bench, rounds: int, progress: Progress) -> dict[str, Any]:
     """Give how long an update takes beside idle connections, and what each of those needs."""
-    taken = [
-        connect_held.idle_round(bench)
-        for _ in track(range(rounds), "idle connections", console=console, transient=True)
-    ]
+    taken = [connect_held.idle_round(bench) for _ in progress.each(range(rounds), "idle connections: round")]
     return {
         "update_us": {str(count): [round(spans_us[count], 1) for spans_us, _ in taken] for count in connect_held.IDLE},
         "server_kib_each": round(median(kib for _, kib in taken), 1),

@@ -5,10 +5,10 @@ from statistics import median
 from typing import Any
 
 from rich.console import Console
-from rich.progress import track
 
 from lab import chart, engine, middleware
 from lab.circumstances import circumstances
+from lab.progress import Progress
 from poolhouse.display.table import Table
 from sandbox import debian
 from sandbox.isolation import isolated_servers
@@ -22,14 +22,15 @@ def compare(rounds: int, console: Console) -> dict[str, Any]:
     chance = random.Random(1)  # noqa: S311 - an order, the same each time
     debian.ensure_tools()
     debian.make(debian.cached_load_generator())
-    with isolated_servers() as place:
+    with Progress(console) as progress, isolated_servers() as place:
         engine.make_room(place)
         turns: dict[str, list[engine.Turn]] = {way: [] for way in engine.WAYS}
-        for _ in track(range(STARTS), "starts", console=console, transient=True):
+        for start in range(1, STARTS + 1):
+            progress(f"start {start} of {STARTS}: {len(engine.WAYS)} webs")
             with engine.webs(place.data) as webs:
                 for way, web in webs.items():
                     engine.take_turn(way, web)  # warm
-                for _ in range(-(-rounds // STARTS)):
+                for _ in progress.each(range(-(-rounds // STARTS)), f"start {start} of {STARTS}: round"):
                     for way in chance.sample(list(turns), len(turns)):
                         turns[way].append(engine.take_turn(way, webs[way]))
         rates = {way: median(turn.requests_per_s for turn in taken) for way, taken in turns.items()}

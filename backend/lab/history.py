@@ -22,6 +22,7 @@ from rich.console import Console
 from config.env import Database, read
 from lab import ingest
 from lab.circumstances import circumstances
+from lab.progress import Progress
 from sandbox.isolation import connect, isolated_servers
 from telemetry.formats import Columns
 from telemetry.inputs import Inputs, open_input
@@ -33,7 +34,6 @@ FIRST_DAY = date(1874, 1, 1)
 DAYS_PER_YEAR = 365.2425
 ASK_INTERVAL_S = 0.05
 POLL_INTERVAL_S = 0.2
-LINE_INTERVAL_S = 15.0
 COLUMNS = Columns("time", ("station",), ("tmax",))
 
 
@@ -47,7 +47,8 @@ class Answers:
 
 def measure(stations: int, years: int, console: Console) -> dict[str, Any]:
     """Load the history of so many stations over so many years; return counts."""
-    with isolated_servers() as place:
+    with Progress(console) as progress, isolated_servers() as place:
+        progress("writing the history and starting the worker")
         call_command("migrate", verbosity=0)
         csv = write_csv(place.data, stations, years)
         with ingest.worker(place.data / "log" / "worker.log"), asking() as answers:
@@ -56,7 +57,7 @@ def measure(stations: int, years: int, console: Console) -> dict[str, Any]:
             announce(job.pk)
             for warning in job.warnings:
                 console.print(f"WARNING: {warning}")
-            _follow(job, console)
+            _follow(job, progress)
             elapsed_s = time.perf_counter() - begun
         return {"stations": stations, "years": years, **_result(job, answers, elapsed_s)}
 
@@ -99,12 +100,9 @@ def asking() -> Iterator[Answers]:
         thread.join()
 
 
-def _follow(job: IngestJob, console: Console) -> None:
-    printed = time.monotonic()
-    while (progress := job_progress(job.pk)) is not None and not progress.is_over:
-        if time.monotonic() - printed > LINE_INTERVAL_S:
-            printed = time.monotonic()
-            console.print(f"{progress.inserted:,} of {progress.rows:,} readings, {progress.done} batches done")
+def _follow(job: IngestJob, progress: Progress) -> None:
+    while (seen := job_progress(job.pk)) is not None and not seen.is_over:
+        progress(f"{seen.inserted:,} of {seen.rows:,} readings, {seen.done} batches done")
         time.sleep(POLL_INTERVAL_S)
 
 

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -98,9 +98,12 @@ class Ways:
 
     def psql(self) -> int:
         """COPY the halves as CSV, one psql each, at once."""
-        started = [self._start_psql(half) for half in self.material.halves]
-        if sum(process.wait() for process in started):  # wait for each, whatever the others did
-            raise RuntimeError("psql failed")
+        with ExitStack() as ended:
+            started = [ended.enter_context(self._start_psql(half)) for half in self.material.halves]
+            for process in started:
+                ended.callback(process.terminate)
+            if sum(process.wait() for process in started):  # wait for each, whatever the others did
+                raise RuntimeError("psql failed")
         return self.material.row_count
 
     def _start_psql(self, half: Path) -> "subprocess.Popen[bytes]":
@@ -110,7 +113,7 @@ class Ways:
         server = ["-h", HOST, "-p", str(database.db_port), "-U", database.db_user, "-d", database.db_name]
         command = [f"{POSTGRES_BIN}/psql", "-q", "-v", "ON_ERROR_STOP=1", *server, "-c", copy]
         environment = {**os.environ, "PGPASSWORD": database.db_pass.get_secret_value()}  # noqa: TID251 - handed on
-        return subprocess.Popen(self.place.command(command), env=environment)
+        return subprocess.Popen(self.place.command(command), env=environment, start_new_session=True)
 
     def poolhouse(self) -> int:
         """Enqueue the CSV, and wait for the last commit."""
@@ -205,6 +208,7 @@ def worker(log: Path) -> Iterator[int]:
             env={**os.environ, "SERVICE_NAME": "worker"},  # noqa: TID251 - handed on
             stdout=output,
             stderr=output,
+            start_new_session=True,  # Ctrl-C is ours to heed
         )
     try:
         yield process.pid

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from lab import chart, ingest
 from lab.circumstances import circumstances
+from lab.progress import Progress
 from poolhouse.display.table import Table
 from sandbox.isolation import isolated_servers
 from sandbox.processes import children_of, peak_memory_bytes
@@ -26,7 +27,8 @@ LABELS = {
 
 def compare(rows: int, rounds: int, console: Console) -> dict[str, Any]:
     """Measure the five ways in turn, round by round; give every round, medians and ratios of rows/s."""
-    with isolated_servers() as place:
+    with Progress(console) as progress, isolated_servers() as place:
+        progress(f"preparing {rows:,} rows in the form that each way takes")
         call_command("migrate", verbosity=0)
         ways = ingest.Ways(place, ingest.prepare(place.data, rows))
         measured: dict[str, list[float]] = {name: [] for name in LABELS}
@@ -34,6 +36,7 @@ def compare(rows: int, rounds: int, console: Console) -> dict[str, Any]:
             ingest.load(_first_rows(ways.material.csv))  # the worker is up, and knows its series
             for number in range(1, rounds + 1):
                 for name, rates in measured.items():
+                    progress(f"round {number} of {rounds}: {LABELS[name]}")
                     ingest.empty_table()
                     begun = time.perf_counter()
                     count = getattr(ways, name)()
@@ -64,14 +67,16 @@ def _first_rows(csv: Path) -> Path:
     return path
 
 
-def measure_parts(rows: int, parts: int) -> dict[str, Any]:
+def measure_parts(rows: int, parts: int, console: Console) -> dict[str, Any]:
     """Load one large file, and give rows/s in each of its equal parts, by the times at which batches were finished."""
-    with isolated_servers() as place:
+    with Progress(console) as progress, isolated_servers() as place:
+        progress(f"writing {rows:,} rows")
         call_command("migrate", verbosity=0)
         csv = ingest.write_csv(place.data, rows)
         with ingest.worker(place.data / "log" / "worker.log") as worker_pid:
             ingest.load(_first_rows(csv))
             ingest.empty_table()
+            progress(f"loading {rows:,} rows")
             ingest.load(csv)
             peaks = [peak_memory_bytes(pid) for pid in children_of(worker_pid)]
         rates = _rates_by_part(csv, parts)

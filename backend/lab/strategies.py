@@ -7,13 +7,13 @@ from typing import Any
 
 from django.db import connection
 from rich.console import Console
-from rich.progress import Progress
 
 from config.env import Database, Monitor, Pooler, Servers, read
 from config.strategies import STRATEGIES
 from lab.generator import PATIENCE_S, WARM_UP_MOST_S, WARM_UP_S, Closed, Constant, Load
 from lab.matrix import Cell, Journal, Plan, Stand, Turn
 from lab.observation import Site, observe
+from lab.progress import Progress
 from lab.waits import console
 from lab.watch import Watcher
 from lab.web import MODELS, running
@@ -55,6 +55,7 @@ def variables(stand: Stand, plan: Plan) -> dict[str, str]:
     return {
         "DB_POOL_STRATEGY": stand.strategy,
         "DJANGO_ENV": "production",
+        "REQUIRE_HTTPS": "false",
         "DB_MAX_CONNS": str(each),
         "DB_MAX_OVERFLOW": "0",
         "DB_MIN_CONNS": "1",
@@ -71,17 +72,18 @@ def measure(plan: Plan, journal: Journal, place: Place, screen: Console) -> None
     cells = journal.missing(plan.cells())
     with (
         Watcher.connected(read(Database), read(Monitor)) as watcher,
-        Progress(console=screen, transient=True) as progress,
+        Progress(screen) as progress,
     ):
-        task = progress.add_task("", total=len(cells))
-
+        done = 0
         for stand, of_stand in groupby(cells, key=lambda cell: cell.stand):
-            progress.update(task, description=f"{stand.strategy} · {stand.model} · {stand.workload}")
+            label = f"{stand.strategy} · {stand.model} · {stand.workload}"
+            progress(f"{label}, {done} of {len(cells)} turns are done")
             with standing(stand, plan, place, watcher) as site:
                 for cell in of_stand:
                     seen = observe(site, cell.workload, _load(plan, cell), plan.turn_s)
                     journal.add(Turn(cell, seen.as_document()))
-                    progress.advance(task)
+                    done += 1
+                    progress(f"{label}, {done} of {len(cells)} turns are done")
 
 
 def _load(plan: Plan, cell: Cell) -> Load:

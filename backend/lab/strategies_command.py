@@ -1,6 +1,7 @@
 """The options of `scripts/bench strategies`, which is `manage.py lab_compare`."""
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from lab.strategies_console import print_comparison
 from lab.strategies_report import write_report
 from lab.web import MODELS
 from lab.workloads import WORKLOADS
+from sandbox.isolation import MARK
 
 JOURNALS = CHECKOUT / "var/lab"
 
@@ -131,7 +133,10 @@ def _go_on_in_background(console: Console) -> None:
     JOURNALS.mkdir(parents=True, exist_ok=True)
     log = JOURNALS / "strategies.log"
     command = [sys.executable, "-m", "lab", *(word for word in sys.argv[1:] if word != "--background")]
+    unmarked = {name: value for name, value in os.environ.items() if name != MARK}  # noqa: TID251 - it outlives us
     with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=CHECKOUT, stdout=output, stderr=output, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=CHECKOUT, env=unmarked, stdout=output, stderr=output, start_new_session=True
+        )
     console.print(f"process {process.pid} goes on, and writes to {log}. Interrupted, it can be started again.")
     sys.exit(0)

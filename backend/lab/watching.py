@@ -15,10 +15,10 @@ from typing import Any
 
 from celery import Celery
 from rich.console import Console
-from rich.progress import track
 
 from config.env import CHECKOUT, Queue, read
 from lab.circumstances import circumstances
+from lab.progress import Progress
 from poolhouse import tasks
 from poolhouse.display.table import Table
 from poolhouse.measures.histogram import Histogram
@@ -133,11 +133,12 @@ def answer_s(command: tuple[str, ...]) -> float:
 
 def compare(rounds: int, console: Console) -> dict[str, Any]:
     """Measure each figure so many times."""
-    with isolated_servers():
+    with Progress(console) as progress, isolated_servers():
+        progress("publishing the reports of a large fleet")
         store = ReportStore(read(Queue).url, prefix="watching", ttl_s=3600, timeout_s=60)
         publish_fleet(store)
         measured = {}
-        for figure in track(figures(store), "figures", console=console, transient=True):
+        for figure in progress.each(figures(store), "figure"):
             figure.measure()  # warm
             taken = [figure.measure() for _ in range(rounds)]
             measured[figure.what] = {

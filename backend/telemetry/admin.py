@@ -1,10 +1,23 @@
-"""Django's admin for series, jobs and batches, to read: the ledger must say what the loader did, and nothing else."""
+"""Django's admin, to read: the ledger must say what the loader did, and nothing else.
 
+A page asks a fixed number of questions, however many rows there are: what may be many has a page of its own.
+"""
+
+from functools import cached_property
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
+from django.core.paginator import Paginator
+from django.db.models import Count, Exists, OuterRef, QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 
+from telemetry.job_states import JOB_STATES, jobs_in_state
 from telemetry.models import IngestBatch, IngestFile, IngestJob, Series
+from telemetry.queries import progress_of
 
 COUNTS = (
     "row_count",
@@ -15,10 +28,28 @@ COUNTS = (
     "rounded_count",
     "empty_count",
 )
+ROWS_MAX = 10_000
+"""that a list counts and has pages for; a search or filter finds the others"""
+PAGE_ROWS = 50
 
 
-class ReadOnly:
+class BoundedPaginator(Paginator):
+    """Pages of the first rows alone: counting all of a large table takes a connection for as long as that lasts."""
+
+    @cached_property
+    def count(self) -> int:
+        """ROWS_MAX at most."""
+        rows: Any = self.object_list
+        return int(rows[:ROWS_MAX].count())
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):
     """Neither add, change nor delete, whatever the user may."""
+
+    paginator = BoundedPaginator
+    show_full_result_count = False
+    list_per_page = PAGE_ROWS
+    list_max_show_all = PAGE_ROWS
 
     def has_add_permission(self, *_: Any) -> bool:
         """Refuse."""
@@ -34,46 +65,120 @@ class ReadOnly:
 
 
 @admin.register(Series)
-class SeriesAdmin(ReadOnly, admin.ModelAdmin):
-    """Series by metric."""
+class SeriesAdmin(ReadOnlyAdmin):
+    """Series, found by metric."""
 
     list_display = ("id", "metric", "labels")
-    list_filter = ("metric",)
-    search_fields = ("metric",)
-    show_full_result_count = False
+    search_fields = ("metric__startswith",)
+    search_help_text = "the beginning of a metric's name"
+    ordering = ("-id",)
 
 
-class BatchInline(ReadOnly, admin.TabularInline):
-    """A job's batches, to read."""
+class JobList(ChangeList):
+    """A page of jobs, with the progress of all of them from one query."""
 
-    model = IngestBatch
-    fields = ("file", "state", "attempts", *COUNTS, "error")
-    extra = 0
-    show_change_link = True
+    def get_results(self, request: HttpRequest) -> None:
+        """Read the page."""
+        super().get_results(request)
+        progress = {each.job_id: each for each in progress_of([job.pk for job in self.result_list])}
+        for job in self.result_list:
+            job.progress = progress.get(job.pk)
 
 
-class FileInline(ReadOnly, admin.TabularInline):
-    """A job's files, to read."""
+class StateFilter(admin.SimpleListFilter):
+    """Jobs by the state that their batches give them."""
 
-    model = IngestFile
-    fields = ("name", "location", "size_bytes")
-    extra = 0
+    title, parameter_name = "state", "state"
+
+    def lookups(self, *_: Any) -> list[tuple[str, str]]:
+        """Offer every state."""
+        return [(state, state) for state in JOB_STATES]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[IngestJob]) -> QuerySet[IngestJob]:
+        """Leave the jobs in the chosen state."""
+        state = self.value()
+        return jobs_in_state(state, queryset) if state in JOB_STATES else queryset
 
 
 @admin.register(IngestJob)
-class IngestJobAdmin(ReadOnly, admin.ModelAdmin):
+class IngestJobAdmin(ReadOnlyAdmin):
     """Jobs, newest first."""
 
-    list_display = ("id", "created_at", "format", "time_column", "label_columns", "value_columns")
+    list_display = ("id", "created_at", "state", "batches_over", "format", "time_column", "value_columns")
+    list_filter = (StateFilter, "created_at", "on_conflict")
+    search_fields = ("id",)
+    search_help_text = "a job's number, or a part of a file's name"
     ordering = ("-id",)
-    inlines = (FileInline, BatchInline)
+    readonly_fields = ("batches", "files")
+
+    def get_changelist(self, *_: Any, **__: Any) -> type[ChangeList]:
+        """Read progress with the page."""
+        return JobList
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[IngestJob], search_term: str
+    ) -> tuple[QuerySet[IngestJob], bool]:
+        """Find a job by its number, or jobs by their files."""
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        if term.isdecimal():
+            return queryset.filter(pk=int(term)), False
+        return queryset.filter(Exists(IngestFile.objects.filter(job=OuterRef("pk"), name__contains=term))), False
+
+    def state(self, job: Any) -> str:
+        """Return the job's state."""
+        return job.progress.state if job.progress else ""
+
+    @admin.display(description="batches")
+    def batches_over(self, job: Any) -> str:
+        """Return how many of its batches are not queued any more."""
+        if job.progress is None:
+            return ""
+        return f"{job.progress.done + job.progress.parked + job.progress.cancelled:,} of {job.progress.batches:,}"
+
+    def batches(self, job: IngestJob) -> SafeString:
+        """Link to the job's batches, by state."""
+        states = job.batches.order_by("state").values_list("state").annotate(Count("pk"))
+        page = reverse("admin:telemetry_ingestbatch_changelist")
+        links = ((page, job.pk, state, count, state) for state, count in states)
+        return format_html_join(", ", '<a href="{}?job__id__exact={}&state__exact={}">{} {}</a>', links)
+
+    def files(self, job: IngestJob) -> SafeString:
+        """Link to the job's files."""
+        page = reverse("admin:telemetry_ingestfile_changelist")
+        return format_html('<a href="{}?job__id__exact={}">{}</a>', page, job.pk, job.files.count())
+
+
+@admin.register(IngestFile)
+class IngestFileAdmin(ReadOnlyAdmin):
+    """Files, each with its job."""
+
+    list_display = ("id", "job", "name", "location", "size_bytes")
+    list_select_related = ("job",)
+    search_fields = ("name__startswith",)
+    search_help_text = "the beginning of a file's name"
+    ordering = ("-id",)
 
 
 @admin.register(IngestBatch)
-class IngestBatchAdmin(ReadOnly, admin.ModelAdmin):
+class IngestBatchAdmin(ReadOnlyAdmin):
     """Batches by state."""
 
-    list_display = ("id", "job", "file", "state", "attempts", *COUNTS)
+    list_display = ("id", "job", "file", "state", "attempts", *COUNTS, "error")
     list_filter = ("state",)
+    search_fields = ("id",)
+    search_help_text = "the number of a job, or of a batch"
     ordering = ("-id",)
     list_select_related = ("job", "file")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[IngestBatch], search_term: str
+    ) -> tuple[QuerySet[IngestBatch], bool]:
+        """Find the batches of a job, or one by its number."""
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        if not term.isdecimal():
+            return queryset.none(), False
+        return queryset.filter(job_id=int(term)) | queryset.filter(pk=int(term)), False

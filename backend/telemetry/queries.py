@@ -77,8 +77,8 @@ def job_progress(job_id: int) -> Progress | None:
 
 
 def progress_of(job_ids: Sequence[int]) -> list[Progress]:
-    """These jobs, the newest first."""
-    return _progress("id = ANY(%(ids)s)", {"ids": list(job_ids), "limit": None})
+    """Return the progress of these jobs, the newest first."""
+    return _progress("id = ANY(%(ids)s)", {"ids": list(job_ids), "limit": None}) if job_ids else []
 
 
 def _progress(condition: str, parameters: dict[str, Any]) -> list[Progress]:
@@ -108,7 +108,7 @@ def _progress(condition: str, parameters: dict[str, Any]) -> list[Progress]:
             LEFT JOIN ingest_batch batch ON batch.job_id = job.id
             GROUP BY job.id, job.created_at
             ORDER BY job.id DESC
-            """,  # noqa: S608 - the condition is one of the three above
+            """,  # noqa: S608 - the condition is one of those above
             parameters,
         )
         return [Progress(*row) for row in cursor.fetchall()]
@@ -164,10 +164,10 @@ def job_warnings(job_id: int) -> list[str]:
     return [warning for warnings in found for warning in warnings]
 
 
-def parked_batches(job_id: int) -> list[dict[str, Any]]:
-    """Return the parked batches of a job with their errors."""
+def parked_batches(job_id: int, *, limit: int | None = None) -> list[dict[str, Any]]:
+    """Return the parked batches of a job with their errors; the first `limit` of them."""
     parked = IngestBatch.objects.filter(job_id=job_id, state=IngestBatch.State.PARKED)
-    return [dict(batch) for batch in parked.order_by("pk").values("id", "slice", "error", path=F("file__name"))]
+    return [dict(batch) for batch in parked.order_by("pk").values("id", "slice", "error", path=F("file__name"))[:limit]]
 
 
 def pending_retries(job_id: int) -> list[dict[str, Any]]:

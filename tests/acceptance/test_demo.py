@@ -15,6 +15,8 @@ from sandbox.processes import is_listening
 from sandbox.stack import Stack
 from tests.conftest import DEADLINE_S
 
+AGAIN = "were there already"
+
 
 @pytest.fixture(scope="module")
 def elsewhere(make_stack: Callable[..., Stack], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
@@ -43,10 +45,17 @@ def test_the_demo_does_the_main_job_and_stops_what_it_started(elsewhere: dict[st
     answer = sandbox(elsewhere, "demo")
     assert answer.returncode == 0, answer.stderr
     assert "211,061 readings inserted" in answer.stdout
+    assert AGAIN not in answer.stdout
     assert "queuepool" in answer.stdout, "the status was taken while the web was alive"
     assert "2013-07-01  80.7  78.7  80.8" in answer.stdout
     assert not is_listening(int(elsewhere["WEB_PORT"]))
     assert list(Path(elsewhere["XDG_CACHE_HOME"]).iterdir()) == [], "servers that run need nothing installed"
+
+
+def test_the_demo_says_when_it_has_been_there_before(elsewhere: dict[str, str]) -> None:
+    if AGAIN not in (first := sandbox(elsewhere, "demo").stdout):
+        first = sandbox(elsewhere, "demo").stdout
+    assert f"0 readings inserted, 211,061 {AGAIN}: the demo loads the same file each time." in first.splitlines()
 
 
 def test_a_stack_that_was_kept_is_refused_a_second_start_and_stopped_by_down(elsewhere: dict[str, str]) -> None:

@@ -39,6 +39,15 @@ def test_an_installation_that_fails_is_reported_and_tried_again(copy: Path) -> N
         assert not list((copy / ".venv").glob("installed-*"))
 
 
+def test_an_environment_that_it_did_not_make_is_not_cleared(copy: Path) -> None:
+    (copy / ".venv").mkdir()
+    (copy / ".venv/mine").touch()
+    answer = run(copy, "scripts/setup")
+    assert answer.returncode == 1
+    assert ".venv was not made by scripts/setup: move it away" in answer.stderr
+    assert (copy / ".venv/mine").exists()
+
+
 def test_env_fills_in_every_secret_once_in_its_place_and_keeps_what_is_there(copy: Path) -> None:
     assert run(copy, "scripts/env").returncode == 0
     made = (copy / ".env").read_text()

@@ -2,14 +2,16 @@
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import psycopg2
 import pytest
 
-from config.env import Database, Monitor, Queue, read
+from config.env import CHECKOUT, Database, Monitor, Queue, Servers, read
 from sandbox.errors import SandboxError
-from sandbox.servers import Place, broker, pgbouncer
+from sandbox.servers import Place, Server, broker, pgbouncer, timescale
 from sandbox.services import own_servers
 from tests.plugin import free_ports
 
@@ -112,3 +114,47 @@ def has_ended(pid: int) -> bool:
         return not Path(f"/proc/{pid}/cmdline").read_bytes()
     except FileNotFoundError:
         return True
+
+
+# The database server's data.
+
+
+def cluster_of(place: Place) -> Server:
+    (port,) = free_ports(1)
+    database = read(Database).model_copy(update={"db_port": port})
+    return timescale(place, database, read(Monitor), read(Servers))
+
+
+def test_data_that_the_sandbox_did_not_make_is_not_removed(place: Place) -> None:
+    (place.data / "timescale").mkdir()
+    (place.data / "timescale/PG_VERSION").write_text("17\n")
+    with pytest.raises(SandboxError, match=r"timescale has files.* Move the folder away, or set SANDBOX_DIR"):
+        cluster_of(place).start()
+    assert (place.data / "timescale/PG_VERSION").read_text() == "17\n"
+
+
+def test_a_first_start_that_was_cut_short_is_begun_again(place: Place) -> None:
+    (place.data / "timescale").mkdir()
+    (place.data / "timescale/half").touch()
+    (place.data / "timescale.unfinished").touch()
+    server = cluster_of(place)
+    server.start()
+    server.stop()
+    assert not (place.data / "timescale/half").exists()
+    assert not (place.data / "timescale.unfinished").exists()
+    (place.data / "timescale/poolhouse-ready").unlink()
+    with pytest.raises(SandboxError, match="has files"):
+        cluster_of(place).start()
+    assert (place.data / "timescale/PG_VERSION").exists()
+
+
+def test_the_spool_of_an_experiment_is_the_one_that_is_removed(tmp_path: Path) -> None:
+    program = (
+        "import os; from sandbox.isolation import isolate, remove_spool; isolate('x'); "
+        "own = os.environ['INGEST_SPOOL']; "
+        f"os.environ['INGEST_SPOOL'] = {str(tmp_path)!r}; remove_spool(); print(os.path.exists(own))"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'backend'}"}
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout == "False\n"
+    assert tmp_path.exists()

@@ -373,3 +373,37 @@ def test_a_process_that_cannot_be_says_why_before_it_starts_anything() -> None:
     assert (answer.returncode, answer.stdout) == (2, "")
     assert "nobody has tried that pool in front of PgBouncer" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+# TLS to the server and to PgBouncer.
+
+
+@pytest.mark.parametrize("strategy", ["queuepool", "native", "persistent"])
+def test_connections_to_the_server_have_its_tls(strategy: str) -> None:
+    made = settings_of(strategy=strategy, db_sslmode="verify-full", db_sslrootcert="/etc/ca.crt")["OPTIONS"]
+    assert (made["sslmode"], made["sslrootcert"]) == ("verify-full", "/etc/ca.crt")
+    assert not {"sslmode", "sslrootcert"} & set(settings_of(strategy=strategy)["OPTIONS"])
+
+
+def test_a_url_s_own_tls_comes_first() -> None:
+    url = f"{ELSEWHERE}?sslmode=require"
+    assert settings_of(database_url=url, db_sslmode="disable")["OPTIONS"]["sslmode"] == "require"
+    assert settings_of(database_url=ELSEWHERE, db_sslmode="disable")["OPTIONS"]["sslmode"] == "disable"
+
+
+def test_connections_to_pgbouncer_have_its_tls_and_not_the_server_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    strategy, ca = "pgbouncer-transaction", "/etc/ca.crt"
+    made = through(strategy, db_sslmode="verify-full", db_sslrootcert=ca)["OPTIONS"]
+    assert (made.get("sslmode"), made["sslrootcert"]) == (None, ca)
+    variables = {"DB_SSLROOTCERT": ca, "PGBOUNCER_SSLMODE": "verify-full", "PGBOUNCER_HOST": "pooler"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("CELERY_WORKER_RUNNING")
+    monkeypatch.setenv("DB_POOL_STRATEGY", strategy)
+    assert get_pgbouncer_config()["OPTIONS"]["sslmode"] == "verify-full"
+    assert get_console_url().endswith("/pgbouncer?sslmode=verify-full&sslrootcert=%2Fetc%2Fca.crt")
+
+
+def test_a_certificate_is_verified_against_an_authority_that_is_named() -> None:
+    with pytest.raises(ValueError, match="DB_SSLMODE=verify-full: set DB_SSLROOTCERT to the authority's certificate"):
+        database_with(db_sslmode="verify-full")

@@ -11,13 +11,14 @@ from gunicorn.config import Config  # type: ignore[import-untyped]
 from pydantic import SecretStr
 
 from config.database import get_database_config, get_fleet, get_pgbouncer_config, get_strategy, should_use_pgbouncer
-from config.env import CHECKOUT, SECTIONS, Database, Ingest, Web, read
+from config.env import CHECKOUT, SECTIONS, Database, Https, Ingest, Web, read
 from config.strategies import STRATEGIES
 from tests.manifests import (
     CLOUD_RUN,
     DEPLOY,
     DOCUMENTS,
     INI_TEXTS,
+    KUSTOMIZATION,
     Document,
     container_of,
     containers_of,
@@ -190,6 +191,141 @@ def test_secrets_come_from_secrets(name: str) -> None:
     (mounted,) = [one for one in container["volumeMounts"] if one["mountPath"] == "/run/secrets"]
     (volume,) = [one for one in pod_of(document)["volumes"] if one["name"] == mounted["name"]]
     assert volume["secret"]["secretName"] == "poolhouse"
+
+
+# What each container reads: the web signs sessions, and asks as the monitor; config.env requires the first of all.
+OF_WORKERS = {"SECRET_KEY", "DB_PASS", "REDIS_PASSWORD"}
+READS = {
+    "web": MADE_BY_HAND,
+    "worker": OF_WORKERS,
+    "beat": OF_WORKERS,
+    "migrate": OF_WORKERS,
+    "statement-timeout": {"DB_PASS"},
+    "pgbouncer": {"users.txt"},
+}
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_container_mounts_the_secrets_that_it_reads_and_no_others(name: str) -> None:
+    volumes = {volume["name"]: volume for volume in pod_of(WORKLOADS[name])["volumes"]}
+    for container in containers_of(WORKLOADS[name]):
+        mounted = [volumes[mount["name"]] for mount in container["volumeMounts"]]
+        secrets = [volume["secret"] for volume in mounted if "secret" in volume]
+        keys = {item["key"] for secret in secrets for item in secret.get("items", [{"key": "users.txt"}])}
+        assert keys == READS[container["name"]], container["name"]
+        assert all("items" in secret for secret in secrets if secret["secretName"] == "poolhouse")
+
+
+def test_compose_gives_each_service_the_secrets_that_it_reads_and_no_others() -> None:
+    compose = yaml.safe_load((CHECKOUT / "docker-compose.dev.yml").read_text())
+    (script,) = compose["services"]["secrets"]["command"]
+    given = {line.split()[1]: set(line.split()[2:]) for line in script.splitlines() if line.startswith("give ")}
+    folders = dict(volume.split(":")[:2] for volume in compose["services"]["secrets"]["volumes"])
+    reads = {
+        "timescale": {"DB_PASS", "DB_MONITOR_PASS"},
+        "redis": {"REDIS_PASSWORD"},
+        "pgbouncer": {"DB_PASS", "DB_MONITOR_PASS"},
+        "migrate": OF_WORKERS,
+        "backend": MADE_BY_HAND,
+        "worker": OF_WORKERS,
+        "beat": OF_WORKERS,
+        "prometheus": set(),
+    }
+    for name, service in compose["services"].items():
+        if name != "secrets":
+            volumes = [volume.split(":")[0] for volume in service["volumes"] if ":/run/secrets" in volume]
+            assert {secret for volume in volumes for secret in given[folders[volume].split("/")[-1]]} == reads[name]
+            superuser = any(volume.startswith("superuser:") for volume in service["volumes"])
+            assert superuser == (name == "timescale")
+            if "env_file" in service:
+                assert {*MADE_BY_HAND, "POSTGRES_PASSWORD"} <= {
+                    key for key, value in service["environment"].items() if value == ""
+                }, "what .env has would be handed on"
+
+
+def test_an_image_can_be_named_by_its_digest_in_one_place() -> None:
+    images = yaml.safe_load(KUSTOMIZATION.read_text())["images"]
+    used = {container["image"].partition(":")[0] for one in WORKLOADS.values() for container in containers_of(one)}
+    assert {image["name"] for image in images} == used
+
+
+# The network.
+
+POLICIES = [one["spec"] for one in DOCUMENTS.values() if one["kind"] == "NetworkPolicy"]
+DATABASE, BROKER, POOLER, STORE = ("timescale", 5432), ("redis", 6379), ("poolhouse-pgbouncer", 6432), ("store", 443)
+MAY_REACH = {
+    "poolhouse-web": {DATABASE, BROKER, POOLER, STORE},
+    "poolhouse-worker": {DATABASE, BROKER, STORE},
+    "poolhouse-beat": {DATABASE, BROKER},
+    "poolhouse-migrate": {DATABASE, BROKER, STORE},
+    "poolhouse-pgbouncer": {DATABASE},
+}
+MAY_BE_REACHED = {
+    "poolhouse-web": {("ingress-nginx", "http"), ("monitoring", "http")},
+    "poolhouse-pgbouncer": {("poolhouse-web", "pgbouncer")},
+}
+
+
+def selects(policy: Document, app: str) -> bool:
+    selector = policy["podSelector"]
+    listed = [value for one in selector.get("matchExpressions", []) for value in one["values"]]
+    return not selector or selector.get("matchLabels") == {"app": app} or app in listed
+
+
+def names_of(peer: Document) -> list[str]:
+    """What a peer of a policy is called here."""
+    listed = [value for one in peer.get("podSelector", {}).get("matchExpressions", []) for value in one["values"]]
+    return listed or [name_of(peer)]
+
+
+def name_of(peer: Document) -> str:
+    if "ipBlock" in peer:
+        return "store"
+    if "namespaceSelector" in peer:
+        return str(peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"])
+    return str(peer["podSelector"]["matchLabels"]["app"])
+
+
+def allowed(app: str, direction: str, peers: str) -> set[tuple[str, object]]:
+    """Who a pod may connect to, or be connected to by, and at which port."""
+    rules = [rule for policy in POLICIES if selects(policy, app) for rule in policy.get(direction, [])]
+    return {
+        (name, port["port"])
+        for rule in rules
+        for peer in rule[peers]
+        for name in names_of(peer)
+        for port in rule["ports"]
+    }
+
+
+def test_nobody_may_connect_to_anybody_unless_it_is_listed() -> None:
+    assert {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]} in POLICIES
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_pod_connects_to_what_it_needs_and_is_connected_to_by_its_clients(name: str) -> None:
+    app = WORKLOADS[name]["spec"]["template"]["metadata"]["labels"]["app"]
+    assert allowed(app, "egress", "to") - {("kube-system", 53)} == MAY_REACH[app]
+    assert ("kube-system", 53) in allowed(app, "egress", "to"), "it finds the others by name"
+    assert allowed(app, "ingress", "from") == MAY_BE_REACHED.get(app, set())
+
+
+@pytest.mark.parametrize("server", [DATABASE, BROKER])
+def test_a_server_in_the_cluster_is_connected_to_by_those_that_may(server: tuple[str, int]) -> None:
+    clients = {app for app, reaches in MAY_REACH.items() if server in reaches}
+    assert allowed(server[0], "ingress", "from") == {(app, server[1]) for app in clients}
+
+
+def test_the_ports_of_the_network_are_those_of_the_servers() -> None:
+    told = find("ConfigMap", "poolhouse")["data"]
+    assert (told["DB_HOST"], int(told["DB_PORT"])) == DATABASE
+    assert (told["REDIS_HOST"], int(told["REDIS_PORT"])) == BROKER
+
+
+@pytest.mark.parametrize("document", [WEB, CLOUD_RUN], ids=["kubernetes", "cloudrun"])
+def test_the_web_trusts_the_scheme_that_the_proxy_before_it_names(document: Document, deployed: Deploy) -> None:
+    deployed(container_of(document, "web"))
+    assert read(Https).secure_proxy_ssl_header == "X-Forwarded-Proto", "with https required, it would redirect for ever"
 
 
 def test_no_password_stands_in_the_files() -> None:

@@ -13,6 +13,7 @@ from config.env import (
     BadEnvironment,
     Database,
     Deployment,
+    Https,
     Ingest,
     Monitor,
     Pooler,
@@ -79,6 +80,9 @@ def test_env_example_names_each_section_s_reader(section: type[Section]) -> None
         (Web, "WEB_THREADS", "1.5", "integer"),
         (Database, "DB_POOL_STRATEGY", "poolhouse", "one of none, persistent, queuepool, dj_db_conn_pool, native, pgb"),
         (Pooler, "USE_PGBOUNCER", "perhaps", "boolean"),
+        (Https, "CSRF_TRUSTED_ORIGINS", "poolhouse.example", "expected a scheme and a host"),
+        (Https, "SECURE_PROXY_SSL_HEADER", "X-Forwarded-Proto: https", "pattern"),
+        (Database, "DB_SSLMODE", "always", "'verify-ca' or 'verify-full'"),
         (Pooler, "PGBOUNCER_POOL_SIZE", "0", "greater than or equal to 1"),
     ],
 )

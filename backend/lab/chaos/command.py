@@ -4,29 +4,26 @@ import argparse
 import secrets
 import shlex
 import shutil
-import signal
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
 
-from config.env import Ingest, read
 from lab.chaos import mounts, spools
 from lab.chaos.faults import KINDS
 from lab.chaos.phase import Phase, Plan, Result
 from lab.chaos.report import document, print_report
 from lab.chaos.spools import Spool
 from lab.chaos.system import running
+from lab.progress import Progress
 from sandbox import debian
+from sandbox.isolation import remove_spool
 
 SECONDS = 600
 SEED_MAX = 1_000_000
-LINE_INTERVAL_S, TERMINAL_INTERVAL_S = 15.0, 2.0
 FOLDER, STORE = "folder", "object store"
 SPOOLS = {"folder": (FOLDER,), "store": (STORE,), "both": (FOLDER, STORE)}
 
@@ -74,10 +71,9 @@ def chaos(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     debian.ensure_tools()
     debian.make(debian.cached_root())
     results = {}
-    with _ended_by_signals():
-        for phase in phases:
-            plan = Plan(seed, arguments.seconds / len(phases), arguments.only)
-            results[phase] = _run(phase, plan, arguments, console)
+    for phase in phases:
+        plan = Plan(seed, arguments.seconds / len(phases), arguments.only)
+        results[phase] = _run(phase, plan, arguments, console)
     print_report(results, missing, repeat, console)
     return {
         "question": "whether anything acknowledged is lost or doubled, whatever fails meanwhile",
@@ -93,7 +89,7 @@ def _enter_own_mounts() -> dict[str, str]:
     """Begin again where a disk can be mounted; return only if that cannot be had: what is missing, and why."""
     obstacle = mounts.obstacle()
     if not obstacle:
-        shutil.rmtree(read(Ingest).ingest_spool)  # which this process would have done at its end
+        remove_spool()  # as this process would have done at its end
         mounts.enter()
     return {"spool disk full": obstacle}
 
@@ -111,13 +107,13 @@ def _phases(spool: str, missing: dict[str, str]) -> list[str]:
 
 def _run(phase: str, plan: Plan, arguments: argparse.Namespace, console: Console) -> Result:
     folder = Path(tempfile.mkdtemp(prefix="poolhouse-chaos-"))
-    progress = Progress(phase, console)
-    progress("starting servers and services")
+    on_own_disk = arguments.own_mounts
     try:
-        with _spool(phase, folder, on_own_disk=arguments.own_mounts) as spool, running(folder, spool.url) as system:
-            return Phase(plan, system, spool, progress).run()
+        with Progress(console, f"{phase}: ") as progress, _spool(phase, folder, on_own_disk=on_own_disk) as spool:
+            progress("starting servers and services")
+            with running(folder, spool.url) as system:
+                return Phase(plan, system, spool, progress).run()
     finally:
-        progress.end()
         if arguments.logs and (folder / "log").exists():
             shutil.copytree(folder / "log", arguments.logs / phase.replace(" ", "-"), dirs_exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
@@ -128,48 +124,3 @@ def _spool(phase: str, folder: Path, *, on_own_disk: bool) -> Iterator[Spool]:
     where = spools.in_folder(folder, on_own_disk=on_own_disk) if phase == FOLDER else spools.in_object_store(folder)
     with where as spool:
         yield spool
-
-
-class Progress:
-    """Says how far a phase is: in place on a terminal, elsewhere a line now and then."""
-
-    def __init__(self, phase: str, console: Console) -> None:
-        self._phase, self._console = phase, console
-        self._status = console.status("") if console.is_terminal else None
-        self._interval_s = TERMINAL_INTERVAL_S if self._status else LINE_INTERVAL_S
-        self._said_s = float("-inf")
-        if self._status:
-            self._status.start()
-
-    def __call__(self, text: str) -> None:
-        """Take note, and say it if the last time was a while ago."""
-        if time.monotonic() - self._said_s < self._interval_s:
-            return
-        self._said_s = time.monotonic()
-        line = f"{self._phase}: {text}"
-        if self._status:
-            self._status.update(line)
-        else:
-            self._console.print(line, soft_wrap=True)
-
-    def end(self) -> None:
-        """Leave the terminal as it was."""
-        if self._status:
-            self._status.stop()
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGINT end a block in good order; a second one does not disturb the cleaning up."""
-
-    def end(number: int, _: FrameType | None) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_IGN)
-        raise SystemExit(128 + number)
-
-    before = {each: signal.signal(each, end) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)

@@ -1,53 +1,71 @@
 """`manage.py ingest_status`: how far jobs are."""
 
 import json
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Iterator
+from itertools import islice
+from textwrap import indent
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandError
+from django.db.models import QuerySet
 from rich.console import Console
 
 from poolhouse.display.console import console_for
 from poolhouse.display.reasons import ReasonCommand
 from poolhouse.display.table import Table
 from telemetry import rejects
+from telemetry.job_states import JOB_STATES, count_jobs_by_state, jobs_in_state
+from telemetry.models import IngestJob
 from telemetry.queries import (
     Progress,
-    all_progress,
     job_document,
     job_progress,
     job_warnings,
     parked_batches,
     pending_retries,
     progress_document,
+    progress_of,
     reject_counts,
 )
 from telemetry.watch import summarise
 
+JOBS_SHOWN = 20
+PROBLEMS_SHOWN = 20
+PAGE_JOBS = 500
+"""whose batches one query reads"""
+
 
 class Command(ReasonCommand):
-    """All jobs in a table, or one job with what went wrong in it."""
+    """The newest jobs in a table, or one job with what went wrong in it."""
 
-    help = "Show the ingest jobs, or one of them with its parked batches and rejected rows."
+    help = "Show the newest ingest jobs, or one of them with its parked batches and rejected rows."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the arguments."""
         parser.add_argument("job", nargs="?", type=int, metavar="JOB")
         parser.add_argument("--rejects", action="store_true", help="list the job's rows that could not be read")
-        parser.add_argument("--json", action="store_true", help="as JSON; the rejects as an object a line")
+        parser.add_argument("--state", choices=JOB_STATES, help="only jobs in this state")
+        parser.add_argument(
+            "--limit", type=_positive, metavar="N", help=f"at most N jobs (default: {JOBS_SHOWN}, with --json all)"
+        )
+        parser.add_argument("--before", type=_positive, metavar="JOB", help="only jobs with a smaller number than this")
+        parser.add_argument(
+            "--json", action="store_true", help="as JSON, every parked batch included; the rejects as an object a line"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print one job or all."""
         console = console_for(self.stdout, no_color=options["no_color"])
-        if options["job"] is None and options["rejects"]:
-            raise CommandError("--rejects needs the number of a job", returncode=2)
+        self._require_what_goes_together(options)
         if options["job"] is None:
-            jobs = all_progress()
+            every = IngestJob.objects.all()
+            jobs = _jobs(jobs_in_state(options["state"], every) if options["state"] else every, options["before"])
             if options["json"]:
-                self._print_json([progress_document(job) for job in jobs])
+                self._stream_json(islice(jobs, options["limit"]))
             else:
-                console.print(_job_table(jobs) if jobs else "No job has been enqueued.")
+                self._print_jobs(jobs, options, console)
             return
         job_id: int = options["job"]
         if (progress := job_progress(job_id)) is None:
@@ -59,6 +77,36 @@ class Command(ReasonCommand):
         else:
             _print_job(progress, console)
 
+    def _require_what_goes_together(self, options: dict[str, Any]) -> None:
+        if options["job"] is None:
+            if options["rejects"]:
+                raise CommandError("--rejects needs the number of a job", returncode=2)
+        elif given := [f"--{name}" for name in ("state", "limit", "before") if options[name] is not None]:
+            raise CommandError(f"{', '.join(given)} cannot be combined with the number of a job", returncode=2)
+
+    def _stream_json(self, jobs: Iterator[Progress]) -> None:
+        """Print an array, a page of jobs at a time, since there may be more than memory should hold."""
+        separator = "["
+        for job in jobs:
+            document = json.dumps(progress_document(job), indent=2, default=str)
+            self.stdout.write(f"{separator}\n{indent(document, '  ')}", ending="")
+            separator = ","
+        self.stdout.write("[]" if separator == "[" else "\n]")
+
+    def _print_jobs(self, jobs: Iterator[Progress], options: dict[str, Any], console: Console) -> None:
+        if not (counts := count_jobs_by_state()):
+            console.print("No job has been enqueued.")
+            return
+        console.print(", ".join(f"{count:,} {state}" for state, count in counts.items()))
+        shown = list(islice(jobs, options["limit"] or JOBS_SHOWN))
+        if not shown:
+            console.print("No job is in this selection.")
+            return
+        console.print(_job_table(shown))
+        if next(jobs, None) is not None:
+            state = f" --state {options['state']}" if options["state"] else ""
+            console.print(f"older jobs: manage.py ingest_status{state} --before {shown[-1].job_id}", soft_wrap=True)
+
     def _list_rejects(self, job_id: int, *, as_json: bool) -> None:
         try:
             for reject in rejects.read(job_id):
@@ -68,6 +116,23 @@ class Command(ReasonCommand):
 
     def _print_json(self, data: object) -> None:
         self.stdout.write(json.dumps(data, indent=2, default=str))
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 2**63:
+        raise ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _jobs(jobs: QuerySet[IngestJob], before: int | None) -> Iterator[Progress]:
+    """Read jobs, the newest first, a page at a time."""
+    while True:
+        page = jobs if before is None else jobs.filter(pk__lt=before)
+        numbers = list(page.order_by("-pk").values_list("pk", flat=True)[:PAGE_JOBS])
+        yield from progress_of(numbers)
+        if len(numbers) < PAGE_JOBS:
+            return
+        before = numbers[-1]
 
 
 def _job_table(jobs: list[Progress]) -> Table:
@@ -87,16 +152,24 @@ def _print_job(progress: Progress, console: Console) -> None:
     console.print(summarise(progress) if progress.is_over else _job_table([progress]))
     for warning in job_warnings(progress.job_id):
         console.print(f"WARNING: {warning}")
-    for parked in parked_batches(progress.job_id):
+    for parked in parked_batches(progress.job_id, limit=PROBLEMS_SHOWN):
         console.print(f"batch {parked['id']} parked: {parked['error']}")
+    _print_rest(progress.parked, "parked batches", progress.job_id, console)
     for retry in pending_retries(progress.job_id):
         console.print(_retry_line(retry))
     counts = reject_counts(progress.job_id)
-    for count in counts:
+    for count in counts[:PROBLEMS_SHOWN]:
         column = f" in column {count['column']!r}" if count["column"] else ""
         console.print(f"{count['rows']:,} rejected: {count['reason']}{column}")
+    _print_rest(len(counts), "reasons of rejected rows", progress.job_id, console)
     if counts:
         console.print(f"manage.py ingest_status {progress.job_id} --rejects lists them; with --json also as they stand")
+
+
+def _print_rest(count: int, what: str, job_id: int, console: Console) -> None:
+    if count > PROBLEMS_SHOWN:
+        rest = f"{count - PROBLEMS_SHOWN:,} more {what}: manage.py ingest_status {job_id} --json lists all {count:,}"
+        console.print(rest, soft_wrap=True)
 
 
 def _retry_line(retry: dict[str, Any]) -> str:
