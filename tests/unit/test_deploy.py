@@ -30,7 +30,7 @@ from tests.manifests import (
 OLDEST, NEWEST = "1.31", "1.37"
 FIELDS = {name.upper(): field for section in SECTIONS for name, field in section.model_fields.items()}
 SECRETS = {name for name, field in FIELDS.items() if field.annotation is SecretStr or name.endswith("_URL")}
-MADE_BY_HAND = {"SECRET_KEY", "DB_PASS", "DB_MONITOR_PASS", "REDIS_PASSWORD"}
+MADE_BY_HAND = {"SECRET_KEY", "DB_PASS", "DB_MONITOR_PASS", "METRICS_TOKEN", "REDIS_PASSWORD"}
 
 WORKLOADS = {name: one for name, one in DOCUMENTS.items() if one["kind"] in ("Deployment", "Job")}
 OF_THE_PROJECT = {
@@ -229,7 +229,7 @@ def test_compose_gives_each_service_the_secrets_that_it_reads_and_no_others() ->
         "backend": MADE_BY_HAND,
         "worker": OF_WORKERS,
         "beat": OF_WORKERS,
-        "prometheus": set(),
+        "prometheus": {"METRICS_TOKEN"},
     }
     for name, service in compose["services"].items():
         if name != "secrets":
