@@ -1,4 +1,4 @@
-"""What is asked of the time series and of their ledger; nothing here writes."""
+"""What is asked of the ledger of jobs; nothing here writes, or needs to know the formats of files."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +9,6 @@ from typing import Any
 from django.db import connection
 from django.db.models import Count, F, Max, Min, Sum
 
-from telemetry.chunks import query_spans
 from telemetry.models import IngestBatch, IngestJob, IngestRejectCount
 
 RETRIES_MAX = 20
@@ -190,41 +189,3 @@ def reject_counts(job_id: int) -> list[dict[str, Any]]:
     """How many rows of a job could not be read, by reason and column, the most frequent first."""
     counts = IngestRejectCount.objects.filter(batch__job_id=job_id).values("reason", column=F("column_name"))
     return [dict(count) for count in counts.annotate(rows=Sum("row_count")).order_by("-rows", "reason", "column")]
-
-
-@dataclass(frozen=True)
-class BucketMean:
-    """The mean of a metric over a span of time, for one value of a label."""
-
-    bucket: datetime
-    label: str
-    mean: float
-    readings: int
-
-
-def bucket_means(metric: str, label: str, width: str) -> list[BucketMean]:
-    """Average a metric by time and by label; a span of chunks at a time, since each takes locks of the whole server.
-
-    Args:
-        metric: the metric's name.
-        label: the label whose values are told apart.
-        width: the span of a bucket, as PostgreSQL reads an interval: '1 month', '15 minutes'.
-
-    """
-    sums: dict[tuple[datetime, str], tuple[float, int]] = {}
-    with connection.cursor() as cursor:
-        for begin, end in query_spans():
-            cursor.execute(
-                f"""
-                SELECT time_bucket(%(width)s::interval, time), labels ->> %(label)s, sum(value), count(*)
-                FROM reading JOIN series ON series.id = series_id
-                WHERE metric = %(metric)s AND labels ? %(label)s
-                {"AND time >= %(begin)s" if begin else ""} {"AND time < %(end)s" if end else ""}
-                GROUP BY 1, 2
-                """,  # noqa: S608 - the conditions are the two above, constants so that other chunks are not locked
-                {"width": width, "label": label, "metric": metric, "begin": begin, "end": end},
-            )
-            for bucket, name, total, count in cursor.fetchall():
-                before, seen = sums.get((bucket, name), (0.0, 0))
-                sums[bucket, name] = (before + total, seen + count)
-    return [BucketMean(*key, total / count, count) for key, (total, count) in sorted(sums.items())]

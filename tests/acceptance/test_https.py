@@ -114,7 +114,7 @@ def test_in_production_the_login_is_over_https_alone(make_stack: MakeStack, tmp_
 
 
 def assert_plain_http_is_for_probes(port: int) -> None:
-    for path, expected in {"/healthz": 200, "/metrics": 200, LOGIN: 301}.items():
+    for path, expected in {"/healthz": 200, "/metrics": 401, LOGIN: 301}.items():
         with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)) as plain:
             plain.request("GET", path, headers={"Host": NAME})
             answer = plain.getresponse()

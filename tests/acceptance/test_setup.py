@@ -51,9 +51,9 @@ def test_an_environment_that_it_did_not_make_is_not_cleared(copy: Path) -> None:
 def test_env_fills_in_every_secret_once_in_its_place_and_keeps_what_is_there(copy: Path) -> None:
     assert run(copy, "scripts/env").returncode == 0
     made = (copy / ".env").read_text()
-    blank = re.sub(r"(?m)^((?:\w*PASS\w*|SECRET_KEY)=)[0-9a-f]{64}$", r"\1", made)
+    blank = re.sub(r"(?m)^((?:\w*PASS\w*|SECRET_KEY|METRICS_TOKEN)=)[0-9a-f]{64}$", r"\1", made)
     assert blank == (copy / ".env.example").read_text()
-    assert len(set(re.findall(r"[0-9a-f]{64}", made))) == 5
+    assert len(set(re.findall(r"[0-9a-f]{64}", made))) == 6
     assert (copy / ".env").stat().st_mode & 0o077 == 0
     run(copy, "scripts/env")
     assert (copy / ".env").read_text() == made
@@ -61,4 +61,4 @@ def test_env_fills_in_every_secret_once_in_its_place_and_keeps_what_is_there(cop
     run(copy, "scripts/env")
     kept = (copy / ".env").read_text()
     assert kept.startswith("DB_PASS=mine\nWEB_PORT=9000\n")
-    assert kept.count("=") == 6
+    assert kept.count("=") == 7

@@ -169,7 +169,7 @@ def test_probes_are_answered_while_every_thread_is_busy(client: Client) -> None:
 
     def waiting() -> int:
         with observer.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'ingest_job'::regclass")
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'api_tokenjob'::regclass")
             (count,) = cursor.fetchone()
             return int(count)
 
@@ -179,7 +179,7 @@ def test_probes_are_answered_while_every_thread_is_busy(client: Client) -> None:
     try:
         with ThreadPoolExecutor(3 * THREADS) as askers:
             with locker, locker.cursor() as cursor:
-                cursor.execute("LOCK TABLE ingest_job IN ACCESS EXCLUSIVE MODE")
+                cursor.execute("LOCK TABLE api_tokenjob IN ACCESS EXCLUSIVE MODE")
                 asked = [askers.submit(ask, number) for number in range(3 * THREADS)]
                 until(waiting, lambda count: count == THREADS)
                 assert_probes_answer(client)

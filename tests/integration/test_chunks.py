@@ -21,6 +21,7 @@ from pytest_django import Settings
 from config.env import Database, read
 from sandbox.isolation import connect
 from telemetry import rejects
+from telemetry.buckets import bucket_means
 from telemetry.cancellation import cancel_job
 from telemetry.chunks import LockTable, chunk_budget, chunk_edges, chunk_facts, forget_chunk_facts, query_spans
 from telemetry.formats import Columns, Parsed, csv
@@ -28,7 +29,7 @@ from telemetry.inputs import Inputs, open_input
 from telemetry.intake import RejectLimit, create_job, retry_job
 from telemetry.ledger import loading_lock_key
 from telemetry.models import IngestBatch, IngestJob, Reading
-from telemetry.queries import bucket_means, job_document, job_progress, reject_counts
+from telemetry.queries import job_document, job_progress, reject_counts
 from tests.integration.conftest import await_that, due_again, run
 from worker import loader, progress, tasks
 from worker.loader import load

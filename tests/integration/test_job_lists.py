@@ -196,7 +196,7 @@ def test_a_job_with_thousands_of_failures_is_shown_in_a_few_lines() -> None:
     lines = run("ingest_status", str(job.pk)).splitlines()
     assert len(lines) < ingest_status.PROBLEMS_SHOWN + 10
     assert f"2,580 more parked batches: manage.py ingest_status {job.pk} --json lists all 2,600" in lines
-    assert len(json.loads(run("ingest_status", str(job.pk), "--json"))["failures"]) == 2600
+    assert len(json.loads(run("ingest_status", str(job.pk), "--json"))["parked_batches"]) == 2600
 
 
 @pytest.mark.parametrize("option", [("--state", "done"), ("--limit", "1"), ("--before", "1")])

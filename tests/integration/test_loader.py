@@ -12,6 +12,7 @@ from django.db import OperationalError, connection, connections, transaction
 from django.test import Client
 from pytest_django.fixtures import Settings
 
+from api.models import ApiToken, TokenJob
 from api.tokens import create_token
 from telemetry import rejects, spool
 from telemetry.formats import Columns
@@ -113,9 +114,9 @@ def test_a_batch_of_nothing_but_rubbish_lists_a_bounded_part_of_it(
     assert f"{400 - len(listed)} more rows of a batch were rejected" in run(
         "ingest_status", str(batch.job_id), "--rejects"
     )
-    answer = client.get(
-        f"/api/jobs/{batch.job_id}/rejects/", headers={"Authorization": f"Bearer {create_token('tests')}"}
-    )
+    token = create_token("tests")
+    TokenJob.objects.create(job=batch.job, token=ApiToken.objects.get(name="tests"))
+    answer = client.get(f"/api/jobs/{batch.job_id}/rejects/", headers={"Authorization": f"Bearer {token}"})
     assert [json.loads(line) for line in b"".join(answer).splitlines()] == [*listed, others]
 
 

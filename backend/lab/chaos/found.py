@@ -4,6 +4,7 @@ import http.client
 import json
 import urllib.request
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
@@ -12,6 +13,8 @@ from lab.chaos.system import System
 
 QUEUED, DONE, PARKED, CANCELLED = "queued", "done", "parked", "cancelled"
 HTTP_TIMEOUT_S = 60
+COMMAND_PREFIX = "cli-"
+"""of the names of uploads by command"""
 
 BATCHES_SQL = """
     SELECT batch.id, batch.job_id, file.name, file.location, state, row_count,
@@ -87,9 +90,12 @@ def look(system: System, token: str, spooled: frozenset[str]) -> Found:
     readings, altered = _readings(system)
     rejects: dict[int, list[Reject]] = {}
     unreadable: dict[int, str] = {}
-    for job_id in sorted({batch.job_id for batch in batches if batch.rejected}):
+    for job_id, upload in sorted({batch.job_id: batch.upload for batch in batches if batch.rejected}.items()):
         try:
-            rejects[job_id] = _rejects(f"{system.address}/api/jobs/{job_id}/rejects/", token)
+            if upload.startswith(COMMAND_PREFIX):  # a job of the command line is not visible over HTTP
+                rejects[job_id] = _rejects_by_command(system, job_id)
+            else:
+                rejects[job_id] = _rejects_over_http(f"{system.address}/api/jobs/{job_id}/rejects/", token)
         except (OSError, http.client.HTTPException, ValueError) as error:
             unreadable[job_id] = f"{type(error).__name__}: {error}"
     return Found(batches, readings, altered, rejects, unreadable, spooled)
@@ -108,7 +114,19 @@ def _readings(system: System) -> tuple[dict[str, frozenset[int]], dict[str, list
     return {device: frozenset(found) for device, found in numbers.items()}, dict(altered)
 
 
-def _rejects(address: str, token: str) -> list[Reject]:
+def _rejects_by_command(system: System, job_id: int) -> list[Reject]:
+    printed = system.manage("ingest_status", str(job_id), "--rejects", "--json")
+    if printed.status:
+        raise ValueError(printed.text)
+    return _rejects_in(printed.text.splitlines())
+
+
+def _rejects_over_http(address: str, token: str) -> list[Reject]:
     request = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"})  # noqa: S310 - our own address
     with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_S) as answer:  # noqa: S310 - our own address
-        return [Reject(line["line"], line["raw"]) for line in map(json.loads, answer) if "line" in line]
+        return _rejects_in(answer)
+
+
+def _rejects_in(lines: Iterable[str | bytes]) -> list[Reject]:
+    """Read the rejected rows, and pass over the count of those that are not listed."""
+    return [Reject(line["line"], line["raw"]) for line in map(json.loads, lines) if "line" in line]

@@ -9,7 +9,7 @@ from config.env import Ingest, read
 from lab.chaos import faults as kinds
 from lab.chaos.checker import Problem, Verdict, check, check_waiting
 from lab.chaos.clients import Client, CommandClient, Deadline, HttpClient, Operator
-from lab.chaos.found import CANCELLED, DONE, PARKED, QUEUED, Batch, batches_of, look
+from lab.chaos.found import CANCELLED, COMMAND_PREFIX, DONE, PARKED, QUEUED, Batch, batches_of, look
 from lab.chaos.history import Fault as Struck
 from lab.chaos.history import History, Outcome
 from lab.chaos.plan import Strike, command_uploads, http_uploads, orders, strikes
@@ -115,7 +115,9 @@ class Phase:
             client.token = token
             clients.append(client)
         for number in range(COMMAND_CLIENTS):
-            clients.append(CommandClient(self.system, command_uploads(self.plan.seed, f"cli-{number}"), *given))
+            clients.append(
+                CommandClient(self.system, command_uploads(self.plan.seed, f"{COMMAND_PREFIX}{number}"), *given)
+            )
         return clients
 
     def _strike(self) -> None:

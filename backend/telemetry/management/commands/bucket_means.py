@@ -11,7 +11,7 @@ from django.db import DataError
 from poolhouse.display.console import console_for
 from poolhouse.display.reasons import ReasonCommand
 from poolhouse.display.table import Table
-from telemetry.queries import BucketMean, bucket_means
+from telemetry.buckets import BucketMean, bucket_means
 
 
 class Command(ReasonCommand):
