@@ -29,12 +29,13 @@ class Terminal:
     def __init__(self, columns: int, *arguments: str) -> None:
         self._output = b""
         database = settings.DATABASES["default"]["NAME"]
-        variables = {"TERM": "xterm", "DB_NAME": database, "INGEST_SPOOL": settings.INGEST_SPOOL}
+        variables = {**os.environ, "TERM": "xterm", "DB_NAME": database, "INGEST_SPOOL": settings.INGEST_SPOOL}
+        variables.pop("COLUMNS", None)  # of the terminal from which the tests were started
         self._pid, self._master = pty.fork()
         if self._pid == 0:
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
             command = [sys.executable, str(CHECKOUT / "backend/manage.py"), *arguments]
-            os.execve(sys.executable, command, {**os.environ, **variables})
+            os.execve(sys.executable, command, variables)
 
     def shows(self, text: str) -> bool:
         """Read what there is, and return True if a text has been shown."""
