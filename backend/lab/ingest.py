@@ -9,6 +9,7 @@ django     `bulk_create` of a tenth of the rows
 
 import io
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -36,6 +37,7 @@ CONNECTIONS = 2
 MINUTE_US = 60_000_000
 DJANGO_SHARE = 10
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
+WORKER_STOP_TIMEOUT_S = 10
 # Looking costs the processors that do the work; this counts for up to as long against Poolhouse.
 POLL_INTERVAL_S = 0.02
 READINGS = pa.schema([SCHEMA.field("time"), ("series_id", pa.int32()), ("value", pa.float64())])
@@ -213,8 +215,17 @@ def worker(log: Path) -> Iterator[int]:
     try:
         yield process.pid
     finally:
-        process.terminate()
-        process.wait(timeout=60)
+        _end(process)
+
+
+def _end(worker: "subprocess.Popen[bytes]") -> None:
+    """End a worker and its children; a batch that it is loading is not waited for."""
+    worker.terminate()
+    try:
+        worker.wait(WORKER_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait()
 
 
 def empty_table() -> None:

@@ -20,11 +20,13 @@ from tests.conftest import DEADLINE_S, await_that
 
 MARK = "BENCH_TEST"
 START_S, END_S = 300, 120
+JOURNAL = "turns.jsonl"
+"""in the test's own folder, since another comparison may be under way"""
 
 # A bench, and a word of the command line of what it starts last: then it is ended.
 BENCHES = {
     "engine": (("engine",), "gunicorn"),
-    "strategies": (("strategies", "--quick"), "gunicorn"),
+    "strategies": (("strategies", "--quick", "--journal", JOURNAL), "gunicorn"),
     "ingest": (("ingest", "--rows", "1000000", "--rounds", "50"), "celery"),
     "history": (("history", "--stations", "2"), "celery"),
     "connect": (("connect",), "lab.connect_client"),
@@ -66,7 +68,7 @@ def test_a_bench_that_is_ended_takes_along_what_it_started(tmp_path: Path, name:
     folder.mkdir()
     with printed.open("w") as output:
         bench = subprocess.Popen(
-            [sys.executable, "-m", "lab", *arguments],
+            [sys.executable, "-m", "lab", *(str(tmp_path / JOURNAL) if one == JOURNAL else one for one in arguments)],
             cwd=CHECKOUT,
             env={**os.environ, "TMPDIR": str(folder), MARK: str(folder)},
             stdout=output,
