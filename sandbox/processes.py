@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import socket
+import subprocess
 from pathlib import Path
 from types import FrameType
 
@@ -24,6 +25,15 @@ def end_in_good_order() -> None:
         heeded.append(signal.SIGHUP)
     for each in heeded:
         signal.signal(each, end)
+
+
+def wait_or_kill_group(process: "subprocess.Popen[bytes]", timeout_s: float) -> None:
+    """Wait for a process that was signalled, and that leads a group; after the timeout, kill the group."""
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def stop_process(pid: int, stop_signal: signal.Signals, timeout_s: float) -> None:

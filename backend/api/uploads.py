@@ -76,10 +76,9 @@ def _charset_of(header: Message) -> str | None:
     charset = header.get_param("charset")
     if charset is None:
         return None
+    name = charset if isinstance(charset, str) else charset[-1]  # in RFC 2231's notation it has three parts
     try:
-        return arguments.ascii_encoding(
-            charset if isinstance(charset, str) else charset[-1]
-        )  # RFC 2231 has three parts
+        return arguments.ascii_encoding(name)
     except ValueError as error:
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the charset of Content-Type: {error}") from None
 

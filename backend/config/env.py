@@ -249,9 +249,9 @@ class Database(Section):
 
     @property
     def tls(self) -> dict[str, str]:
-        """Return what libpq is told of TLS."""
-        told = {"sslmode": self.db_sslmode or "", "sslrootcert": self.db_sslrootcert}
-        return {name: value for name, value in told.items() if value}
+        """Return libpq's parameters for TLS, those that are set."""
+        parameters = {"sslmode": self.db_sslmode or "", "sslrootcert": self.db_sslrootcert}
+        return {name: value for name, value in parameters.items() if value}
 
 
 class Queue(Section):

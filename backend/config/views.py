@@ -1,4 +1,4 @@
-"""What the web says of itself: to everybody whether it works, to who has METRICS_TOKEN the details."""
+"""The status pages of the web. Everybody sees whether it works; a request with METRICS_TOKEN gets the details."""
 
 import os
 from collections.abc import Mapping

@@ -9,7 +9,6 @@ django     `bulk_create` of a tenth of the rows
 
 import io
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ import pyarrow.csv as pa_csv
 
 from config.env import CHECKOUT, Database, read
 from sandbox.isolation import connect, superuser_sql
+from sandbox.processes import wait_or_kill_group
 from sandbox.servers import HOST, POSTGRES_BIN, Place
 from telemetry.generate import SCHEMA, Fleet, write
 
@@ -215,17 +215,8 @@ def worker(log: Path) -> Iterator[int]:
     try:
         yield process.pid
     finally:
-        _end(process)
-
-
-def _end(worker: "subprocess.Popen[bytes]") -> None:
-    """End a worker and its children; a batch that it is loading is not waited for."""
-    worker.terminate()
-    try:
-        worker.wait(WORKER_STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(worker.pid, signal.SIGKILL)
-        worker.wait()
+        process.terminate()
+        wait_or_kill_group(process, WORKER_STOP_TIMEOUT_S)  # a batch that it is loading is not waited for
 
 
 def empty_table() -> None:

@@ -14,6 +14,7 @@ from urllib.request import urlopen
 
 from config.env import CHECKOUT
 from sandbox.isolation import free_ports
+from sandbox.processes import wait_or_kill_group
 
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 10
@@ -110,7 +111,7 @@ def running(model: Model, variables: Mapping[str, str], log: Path) -> Iterator[W
         for process in processes:
             process.send_signal(signal.SIGINT)  # which gunicorn and uvicorn take for: end now, and not within a second
         for process in processes:
-            _wait_for_end(process)
+            wait_or_kill_group(process, STOP_TIMEOUT_S)  # a request that hangs is the experiment's to wait for
 
 
 def _serve(model: Model, port: int, variables: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
@@ -128,14 +129,6 @@ def _serve(model: Model, port: int, variables: Mapping[str, str], log: Path) -> 
         return subprocess.Popen(
             command, cwd=CHECKOUT / "backend", env=environment, stdout=output, stderr=output, start_new_session=True
         )
-
-
-def _wait_for_end(process: "subprocess.Popen[bytes]") -> None:
-    try:
-        process.wait(STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:  # a request that hangs is the experiment's, not the web's, to wait for
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def _wait_until_all_answer(port: int, processes: int, process: "subprocess.Popen[bytes]", log: Path) -> None:

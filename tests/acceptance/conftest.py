@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,16 @@ class Running:
 def reader() -> dict[str, str]:
     """The headers of who may read `/metrics` and the details of `/` and `/readyz`."""
     return {"Authorization": f"Bearer {read(Monitor).metrics_token.get_secret_value()}"}
+
+
+@contextmanager
+def started(stack: Stack) -> Iterator[Running]:
+    """Run a stack for the length of a block; it is ready."""
+    manager = stack.start()
+    try:
+        yield Running(stack, manager)
+    finally:
+        stack.stop(manager)
 
 
 def prepared_spool(folder: Path) -> None:
@@ -114,9 +125,5 @@ def make_stack(template_database: str, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def running(make_stack: Callable[..., Stack]) -> Iterator[Running]:
     """A stack with the default settings, ready."""
-    stack = make_stack()
-    manager = stack.start()
-    try:
-        yield Running(stack, manager)
-    finally:
-        stack.stop(manager)
+    with started(make_stack()) as running:
+        yield running

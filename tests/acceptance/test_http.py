@@ -23,7 +23,7 @@ from config.env import Database, read
 from sandbox.isolation import connect
 from sandbox.processes import peak_memory_bytes
 from sandbox.stack import Stack
-from tests.acceptance.conftest import Running
+from tests.acceptance.conftest import Running, started
 from tests.conftest import DEADLINE_S
 
 MAX_BYTES = 200_000_000
@@ -136,12 +136,8 @@ def client(make_stack: Callable[..., Stack]) -> Iterator[Client]:
         INGEST_BATCH_ROWS="400",
         INGEST_MAX_UNFINISHED_BATCHES="20",
     )
-    manager = stack.start()
-    try:
-        running = Running(stack, manager)
+    with started(stack) as running:
         yield Client(running, running.manage("create_token", "tests").stdout.strip())
-    finally:
-        stack.stop(manager)
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import pytest
 
 from config.env import Database, Deployment, Queue, read
 from sandbox.stack import Stack
-from tests.acceptance.conftest import Running
+from tests.acceptance.conftest import Running, started
 from tests.conftest import DEADLINE_S, await_that
 
 
@@ -19,11 +19,8 @@ from tests.conftest import DEADLINE_S, await_that
 def running(make_stack: Callable[..., Stack]) -> Iterator[Running]:
     """A stack that logs every statement as slow, as JSON."""
     stack = make_stack(LOG_FORMAT="json", DB_SLOW_QUERY_MS="0")
-    manager = stack.start()
-    try:
-        yield Running(stack, manager)
-    finally:
-        stack.stop(manager)
+    with started(stack) as running:
+        yield running
 
 
 def documents(stack: Stack) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import pytest
 
 from config.env import Database, read
 from sandbox.stack import Stack
-from tests.acceptance.conftest import Running
+from tests.acceptance.conftest import Running, started
 from tests.conftest import await_that
 from tests.relay import Relay, relay
 
@@ -28,11 +28,8 @@ def cut() -> Iterator[Relay]:
 @pytest.fixture(scope="module")
 def behind_relay(make_stack: Callable[..., Stack], cut: Relay) -> Iterator[Running]:
     stack = make_stack(DB_PORT=str(cut.port))
-    manager = stack.start()
-    try:
-        yield Running(stack, manager)
-    finally:
-        stack.stop(manager)
+    with started(stack) as running:
+        yield running
 
 
 def upload(running: Running, token: str, key: str) -> tuple[int, http.client.HTTPMessage, dict[str, object]]:

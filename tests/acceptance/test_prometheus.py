@@ -21,7 +21,7 @@ from sandbox import debian
 from sandbox.isolation import connect
 from sandbox.servers import Place, Server
 from sandbox.stack import Stack
-from tests.acceptance.conftest import Running, reader
+from tests.acceptance.conftest import Running, reader, started
 from tests.acceptance.test_exhaustion import visit_session
 from tests.conftest import DEADLINE_S, await_that
 from tests.plugin import free_ports
@@ -78,11 +78,8 @@ def running(make_stack: Callable[..., Stack]) -> Iterator[Running]:
     """A stack whose web has three processes of two connections each."""
     pool = {"DB_MAX_CONNS_DEV": str(POOL_SIZE), "DB_MAX_OVERFLOW_DEV": "0", "DB_POOL_TIMEOUT": "300"}
     stack = make_stack(**pool, WEB_PROCESSES=str(WEB_PROCESSES), DB_STATEMENT_TIMEOUT="0")
-    manager = stack.start()
-    try:
-        yield Running(stack, manager)
-    finally:
-        stack.stop(manager)
+    with started(stack) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

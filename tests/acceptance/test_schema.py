@@ -11,7 +11,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 
 from sandbox.stack import Stack
-from tests.acceptance.conftest import Running
+from tests.acceptance.conftest import Running, started
 from tests.conftest import DEADLINE_S
 
 OPERATIONS = ["POST /api/ingest/", "GET /api/jobs/", "GET /api/jobs/{job_id}/", "GET /api/jobs/{job_id}/rejects/"]
@@ -43,12 +43,8 @@ class Described:
 @pytest.fixture(scope="module")
 def described(make_stack: Callable[..., Stack]) -> Iterator[Described]:
     stack = make_stack()
-    manager = stack.start()
-    try:
-        running = Running(stack, manager)
+    with started(stack) as running:
         yield Described(running, running.manage("create_token", "schema").stdout.strip())
-    finally:
-        stack.stop(manager)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -15,7 +15,7 @@ import pytest
 from config.env import Database, read
 from sandbox.isolation import connect
 from sandbox.stack import Stack
-from tests.acceptance.conftest import Running, reader
+from tests.acceptance.conftest import reader, started
 from tests.acceptance.test_http import CSV, Answer, Client, answer_of, answer_on, assert_problem, until
 
 PROBES = ("/healthz", "/readyz", "/metrics")
@@ -36,12 +36,8 @@ def client(make_stack: Callable[..., Stack]) -> Iterator[Client]:
         INGEST_CLEAN_INTERVAL_S="1",
         INGEST_UPLOAD_IDLE_S="3",
     )
-    manager = stack.start()
-    try:
-        running = Running(stack, manager)
+    with started(stack) as running:
         yield Client(running, running.manage("create_token", "tests").stdout.strip())
-    finally:
-        stack.stop(manager)
 
 
 def assert_probes_answer(client: Client) -> None:

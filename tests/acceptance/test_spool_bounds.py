@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sandbox.stack import Stack
-from tests.acceptance.conftest import Running
+from tests.acceptance.conftest import started
 from tests.acceptance.test_http import CSV, Client, assert_problem, until
 
 QUOTA_BYTES = 200_000_000
@@ -21,12 +21,8 @@ def client(make_stack: Callable[..., Stack]) -> Iterator[Client]:
         INGEST_CLEAN_INTERVAL_S="1",
         INGEST_CLEAN_AGE_S="3600",
     )
-    manager = stack.start()
-    try:
-        running = Running(stack, manager)
+    with started(stack) as running:
         yield Client(running, running.manage("create_token", "tests").stdout.strip())
-    finally:
-        stack.stop(manager)
 
 
 def test_an_upload_that_passes_its_quota_on_the_way_is_refused_and_leaves_nothing(client: Client) -> None:

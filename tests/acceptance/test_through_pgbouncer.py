@@ -11,7 +11,7 @@ import pytest
 from config.env import Database, Monitor, read
 from sandbox.servers import Place, pgbouncer
 from sandbox.stack import Stack
-from tests.acceptance.conftest import Running, reader
+from tests.acceptance.conftest import Running, reader, started
 
 
 @pytest.fixture(scope="module", params=["pgbouncer-transaction+queuepool", "pgbouncer-transaction+native"])
@@ -21,11 +21,8 @@ def behind(request: Any, make_stack: Callable[..., Stack], servers: Place) -> It
     named = read(Database).model_copy(update={"db_name": stack.variables["DB_NAME"]})
     pooler = pgbouncer(servers, named, read(Monitor))
     pooler.start()
-    manager = stack.start()
-    try:
-        yield Running(stack, manager)
-    finally:
-        stack.stop(manager)
+    with started(stack) as running:
+        yield running
         pooler.stop()
 
 

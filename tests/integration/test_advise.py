@@ -243,7 +243,7 @@ def test_the_load_that_is_measured_is_the_one_that_was_played(reporting: None, p
 def test_a_load_that_is_given_is_advised_on_in_words() -> None:
     text = run("db_pool_advise", *GIVEN, "--hosts", "4", "--processes", "4", "--threads", "8", "--workers", "2")
     lines = [line.split() for line in text.splitlines()]
-    assert ["POOL_SIZE", "5", "DB_MAX_CONNS", "60", "lent/s"] in [line[:5] for line in lines]
+    assert ["POOL_SIZE", "5", "DB_MAX_CONNS", "60", "checkouts/s"] in [line[:5] for line in lines]
     assert ["MIN_SIZE", "4", "DB_MIN_CONNS"] in [line[:3] for line in lines]
     assert ["MAX_OVERFLOW", "0", "DB_MAX_OVERFLOW"] in [line[:3] for line in lines]
     assert ["room", "max_connections", "100", "−", "3", "reserved", "97"] in lines

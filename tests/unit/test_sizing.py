@@ -135,8 +135,8 @@ def test_each_number_has_its_reason_with_figures() -> None:
     size, least, overflow, timeout = advised.settings
     assert (size.value, least.value, overflow.value, timeout.value) == (5, 4, 0, 2)
     assert size.reason == (  # Erlang's C is 0.0907, and ln(0.0907 / 0.05) * 25 ms / (5 - 2.25) is 5.4 ms
-        "60 lent/s × 25 ms keep 1.5 in use (Little's law), 2.25 in a burst of 1.5 × the load; then, with 5, 95 % of "
-        "the callers wait 5.4 ms or less, with 4 it is 22 ms"
+        "60 checkouts/s × 25 ms keep 1.5 in use (Little's law), 2.25 in a burst of 1.5 × the load; then, with 5, 95 % "
+        "of the callers wait 5.4 ms or less, with 4 it is 22 ms"
     )
     assert least.reason.startswith("open from the start: the usual load keeps the target with them; the others open")
     assert overflow.reason.startswith("an overflow connection is opened for one loan and closed after it")
@@ -147,7 +147,7 @@ def test_without_bursts_the_pool_is_that_of_the_usual_load() -> None:
     advised = advise_process(Demand(Load(60, Holds(0.025)), TARGET, burst=1))
     assert (advised.size, advised.least) == (4, 4)
     assert advised.settings[0].reason == (  # Erlang's C is 0.0746, and ln(0.0746 / 0.05) * 25 ms / (4 - 1.5) is 4.0 ms
-        "60 lent/s × 25 ms keep 1.5 in use (Little's law); with 4, 95 % of the callers wait 4.0 ms or less, "
+        "60 checkouts/s × 25 ms keep 1.5 in use (Little's law); with 4, 95 % of the callers wait 4.0 ms or less, "
         "with 3 it is 26 ms"
     )
     assert advised.settings[1].reason == "open from the start: the usual load needs all of them"

@@ -27,8 +27,8 @@ STATEMENT_MAX_CHARS = 300
 # What a narrow terminal does without, in this order.
 SERVICE_SHED = ("overflow", "server", "idle", "hold p95", "processes", "wait p95")
 PROCESS_SHED = ("overflow", "seen", "server", "idle", "pool", "size")
-WAITS = ("lent#", "wait p50#", "wait p95#", "wait p99#", "hold p50#", "hold p95#", "hold p99#")
-WAITS_SHED = ("lent", "wait p50", "hold p50", "hold p99", "wait p99", "hold p95")
+WAITS = ("checkouts#", "wait p50#", "wait p95#", "wait p99#", "hold p50#", "hold p95#", "hold p99#")
+WAITS_SHED = ("checkouts", "wait p50", "hold p50", "hold p99", "wait p99", "hold p95")
 
 
 def service_table(status: Status, *, width: int) -> Table:

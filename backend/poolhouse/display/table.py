@@ -71,7 +71,7 @@ class Table:
         return left_out
 
     def _widths(self, shown: list[int], width: int) -> list[int]:
-        """Give each column its longest word, and what is left to those that could use it, a character at a time."""
+        """Return a width for each column: at least its longest word; the rest goes to the narrowest columns first."""
         widths, wanted = [self._least(n) for n in shown], [self._most(n) for n in shown]
         if sum(wanted) + _gaps(shown) <= width:
             return wanted

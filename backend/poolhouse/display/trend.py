@@ -54,7 +54,7 @@ class Trend:
     def table(self, width: int) -> Table:
         """Draw a line for each service, for a console of so many columns."""
         columns = max(CURVE_MIN_COLUMNS, min(LOOKS_MAX, (width - BESIDE_CURVES_COLUMNS) // 3))
-        made = Table("service", "in use#", "#", "waiting#", "#", "lent/s#", "#")
+        made = Table("service", "in use#", "#", "waiting#", "#", "checkouts/s#", "#")
         for name, curves in self._curves.items():
             made.add_row(
                 name,

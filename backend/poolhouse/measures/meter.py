@@ -41,12 +41,12 @@ class Meter:
         self._lock = threading.Lock()
         self._events: deque[str] = deque()
         self._counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
-        self._lent, self._timed_out, self._hold, self._connect = (Durations() for _ in range(4))
+        self._checkout, self._timed_out, self._hold, self._connect = (Durations() for _ in range(4))
         self._out: deque[None] = deque()  # as long as connections are checked out: its length is read without a lock
         self._peak = 0
 
     def count(self, name: str) -> None:
-        """Count an event of COUNTERS; lent, timeouts and connects are counted by their durations."""
+        """Count an event of COUNTERS; checkouts, timeouts and connects are counted with their durations."""
         self._events.append(name)
         if len(self._events) > NOTED_MAX:
             self._count_some()
@@ -55,7 +55,7 @@ class Meter:
         """Count a connection that was lent, and how long its borrower waited for it."""
         self._out.append(None)
         self._peak = max(self._peak, len(self._out))
-        self._lent.note(waited_s)
+        self._checkout.note(waited_s)
         if _listeners:
             self._tell("wait", waited_s)
 
@@ -84,15 +84,15 @@ class Meter:
     def read(self) -> dict[str, Any]:
         """Return the counters and copies of the histograms, all of one moment.
 
-        The keys are `counts`, `wait` (those who timed out included), `hold`, `connect` and `peak`.
+        The keys are `counts`, `wait` (that of callers that timed out included), `hold`, `connect` and `peak`.
         """
         with self._lock:
             self._count_noted()
-            lent, timed_out, hold, connect = (Histogram.merged([kind.counted]) for kind in self._durations)
-        numbers = {"lent": lent.count, "timeouts": timed_out.count, "connects": connect.count}
+            checkout, timed_out, hold, connect = (Histogram.merged([kind.counted]) for kind in self._durations)
+        numbers = {"lent": checkout.count, "timeouts": timed_out.count, "connects": connect.count}
         return {
             "counts": {**self._counts, **numbers},
-            "wait": Histogram.merged([lent, timed_out]),
+            "wait": Histogram.merged([checkout, timed_out]),
             "hold": hold,
             "connect": connect,
             "peak": self._peak,
@@ -100,7 +100,7 @@ class Meter:
 
     @property
     def _durations(self) -> tuple[Durations, ...]:
-        return self._lent, self._timed_out, self._hold, self._connect
+        return self._checkout, self._timed_out, self._hold, self._connect
 
     def _count_some(self) -> None:
         """Count what was noted, unless somebody is at it; it may be this thread, interrupted by the collector."""

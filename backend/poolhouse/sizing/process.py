@@ -171,4 +171,4 @@ def _threads(threads: Threads) -> str:
 
 
 def _rate(load: Load) -> str:
-    return f"{load.rate_per_s:,.4g} lent/s"
+    return f"{load.rate_per_s:,.4g} checkouts/s"
