@@ -309,7 +309,8 @@ def pgbouncer(
         argv=["/bin/sh", "/etc/timescale/pgbouncer.sh"],
         pid_file="pgbouncer/pgbouncer.pid",
         answers=lambda: is_listening(monitor.pgbouncer_port),
-        prepare=lambda: (place.data / "pgbouncer").mkdir(parents=True, exist_ok=True),
+        prepare=lambda: _prepare_pgbouncer(place.data / "pgbouncer"),
+        stop_signal=signal.SIGQUIT,  # at once: clients are disconnected, not waited for
         env={
             "PATH": "/usr/sbin:/usr/bin:/bin",
             "DB_HOST": HOST,
@@ -332,3 +333,13 @@ def pgbouncer(
             "PGBOUNCER_QUERY_WAIT_TIMEOUT_S": str(sizes.pgbouncer_query_wait_timeout_s),
         },
     )
+
+
+def _prepare_pgbouncer(folder: Path) -> None:
+    """Make the folder, and remove the pid file of a PgBouncer that was killed.
+
+    PgBouncer refuses to start while a process has that number, as one that was killed does until its parent has waited
+    for it, or another program after a restart of the machine.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pgbouncer.pid").unlink(missing_ok=True)

@@ -34,6 +34,11 @@ BENCHES = {
 }
 
 
+def heed_hangups() -> None:
+    """Let the end of the terminal be heeded; nohup has it ignored, and that is inherited."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def commands_of(pids: list[int]) -> list[str]:
     found = []
     for pid in pids:
@@ -74,6 +79,7 @@ def test_a_bench_that_is_ended_takes_along_what_it_started(tmp_path: Path, name:
             stdout=output,
             stderr=output,
             start_new_session=True,
+            preexec_fn=heed_hangups,  # noqa: PLW1509 - no thread of the tests' runs here
         )
     try:
         await_that(lambda: bench.poll() is not None or starts_in(bench.pid, starts), starts, START_S)

@@ -207,6 +207,20 @@ def test_another_console_is_told_and_not_thrown(configure: Configure) -> None:
     assert "unrecognized configuration parameter" in source.reason
 
 
+def test_it_does_not_wait_for_its_clients_when_it_is_stopped(pooler: Server) -> None:
+    with holding(pooler.port):
+        pooler.stop()
+    assert not (pooler.place.data / pooler.pid_file).exists(), "it was not killed"
+    pooler.start()
+
+
+def test_it_starts_beside_the_pid_file_of_one_that_was_killed(pooler: Server) -> None:
+    pooler.stop()
+    (pooler.place.data / pooler.pid_file).write_text("1\n")  # a process that is there
+    pooler.start()
+    assert pooler.pid not in (None, 1)
+
+
 def test_a_pgbouncer_that_is_frozen_is_given_up_in_time(configure: Configure, pooler: Server) -> None:
     configure(MONITOR_TIMEOUT_S=10)
     assert pooler.pid
