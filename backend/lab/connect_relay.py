@@ -86,7 +86,7 @@ class Relay:
 def relay(target_port: int) -> Iterator[Relay]:
     """Run a relay to a port for the length of a block."""
     made = Relay(target_port)
-    thread = Thread(target=made.run, name="relay")
+    thread = Thread(target=made.run, name="relay", daemon=True)
     thread.start()
     try:
         yield made

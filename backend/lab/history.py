@@ -91,7 +91,7 @@ def asking() -> Iterator[Answers]:
                 answers.waits_ms.append((time.perf_counter() - begun) * 1e3)
         client.close()
 
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=ask, daemon=True)  # a signal may come before the block has begun
     thread.start()
     try:
         yield answers

@@ -1,5 +1,8 @@
 """CSV: where it is cut, what is read, and how a row with a fault is told from the others."""
 
+import os
+import signal
+import threading
 import tracemalloc
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,6 +13,7 @@ import pytest
 
 from telemetry.formats import BadInput, Columns, Parsed, Source, TextFormat, TimeFormat, borders, recognise
 from telemetry.formats.csv import FORMAT
+from tests.conftest import DEADLINE_S
 
 COLUMNS = Columns(time="time", labels=("device",), values=("load", "heat"), null_values=("", "NA"))
 HEADER = b"time,device,load,heat\n"
@@ -459,3 +463,29 @@ def test_the_ending_tells_the_format(name: str, format_: str, compression: str) 
 def test_an_ending_that_is_no_format_s_is_refused(name: str) -> None:
     with pytest.raises(BadInput, match=r"no known format; allowed: \.csv, \.ndjson.*with \.gz or \.zst"):
         recognise(name)
+
+
+def test_a_signal_reaches_its_handler_whenever_it_comes_while_a_file_is_read(file: Path) -> None:
+    # Numbers are no times of the first kind that is tried, so each piece is read with an error first.
+    file.write_bytes(HEADER + b"1714521600.5,a,1.5,20\n" * 2000)
+    heard, is_over, lost = threading.Event(), threading.Event(), []
+
+    def send() -> None:
+        for number in range(100):
+            heard.clear()
+            os.kill(os.getpid(), signal.SIGTERM)
+            if not heard.wait(DEADLINE_S):
+                lost.append(number)
+                break
+        is_over.set()
+
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.set())
+    sender = threading.Thread(target=send)
+    try:
+        sender.start()
+        while not is_over.is_set():
+            read_all(file, 1000)
+        sender.join()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert lost == []

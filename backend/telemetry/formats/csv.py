@@ -16,6 +16,10 @@ from telemetry.formats.quoting import BLANKS, CR, QUOTE, Dialect
 from telemetry.formats.rows import Gathered
 from telemetry.formats.source import BadInput, Source
 
+# Arrow would take SIGINT and SIGTERM while it reads, and lose one that comes as the reading fails. They are this
+# process's to handle, and it handles them between two pieces.
+pa.enable_signal_handlers(False)
+
 BOM = b"\xef\xbb\xbf"
 SAMPLE_BYTES = 256 << 10
 HEADER_BYTES = 1 << 10  # where most headers end
