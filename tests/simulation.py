@@ -1,25 +1,26 @@
 """A pool of connections as SimPy plays it: the oracle of the formulas in `poolhouse.sizing`."""
 
-import random
 from collections.abc import Callable, Generator, Iterable
 from heapq import heapreplace
 from math import log, sqrt
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import simpy
 
-Draw = Callable[[random.Random], float]
-"""draws a hold time; they are 1 in the mean"""
+Draw = Callable[[np.random.Generator, int], npt.NDArray[np.float64]]
+"""draws so many hold times; they are 1 in the mean"""
 
 
-def exponential(chance: random.Random) -> float:
-    """Draw a hold of the squared coefficient of variation 1."""
-    return chance.expovariate(1)
+def exponential(chance: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
+    """Draw holds of the squared coefficient of variation 1."""
+    return chance.exponential(1, count)
 
 
-def log_normal(chance: random.Random) -> float:
-    """Draw a hold of the squared coefficient of variation 4: many short ones, and a long tail."""
-    return chance.lognormvariate(-log(5) / 2, sqrt(log(5)))
+def log_normal(chance: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
+    """Draw holds of the squared coefficient of variation 4: many short ones, and a long tail."""
+    return chance.lognormal(-log(5) / 2, sqrt(log(5)), count)
 
 
 def waits_s(connections: int, callers: Iterable[tuple[float, float]]) -> list[float]:

@@ -3,7 +3,6 @@
 import itertools
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +12,11 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from config.env import CHECKOUT, Monitor, Queue, read
+from config.env import Monitor, Queue, read
 from sandbox.servers import Place
 from sandbox.stack import Stack
 from telemetry.formats import SPOOL_MARKER
+from tests import forked
 from tests.conftest import DEADLINE_S
 from tests.plugin import free_ports, superuser_sql
 
@@ -69,8 +69,7 @@ def prepared_spool(folder: Path) -> None:
 
 def manage(stack: Stack, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
     """Run a management command as a process of its own; its output is kept apart."""
-    command = [sys.executable, str(CHECKOUT / "backend/manage.py"), *arguments]
-    answer = subprocess.run(command, env=stack.environment, capture_output=True, text=True, timeout=5 * DEADLINE_S)
+    answer = forked.manage(*arguments, env=stack.environment)
     if check:
         assert answer.returncode == 0, answer.stderr
     return answer

@@ -21,6 +21,7 @@ from config.env import CHECKOUT, Database, Monitor, Queue, Servers, read
 from sandbox.isolation import connect, free_ports
 from sandbox.servers import Place, Server, broker, timescale
 from telemetry.generate import Fleet, write
+from tests import forked
 from tests.conftest import DEADLINE_S, await_that
 
 ROWS = 400_000
@@ -87,8 +88,7 @@ class System:
 
     def manage(self, *arguments: str) -> str:
         """Run a management command, which must succeed."""
-        command = [sys.executable, str(CHECKOUT / "backend/manage.py"), *arguments]
-        answer = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=5 * DEADLINE_S)
+        answer = forked.manage(*arguments, env=self.environment)
         assert answer.returncode == 0, answer.stderr
         return answer.stdout
 

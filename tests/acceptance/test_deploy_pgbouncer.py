@@ -6,7 +6,6 @@ Only addresses and folders are the tests' own, and in Cloud Run's the TLS that t
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -17,11 +16,12 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from config.env import CHECKOUT, Database, Monitor, read
+from config.env import Database, Monitor, read
 from sandbox.debian import RootFolder
 from sandbox.isolation import connect
 from sandbox.processes import is_listening
 from sandbox.servers import HOST, Place, Server
+from tests import forked
 from tests.conftest import DEADLINE_S, await_that
 from tests.manifests import INI_TEXTS, container_of, find, parse, pod_of
 from tests.plugin import free_ports, superuser_sql
@@ -154,9 +154,8 @@ def test_the_statement_timeout_holds_behind_it(pooler: Deployed) -> None:
 
 
 def test_a_migration_s_statements_take_their_time_all_the_same(database: Database) -> None:
-    command = [sys.executable, str(CHECKOUT / "backend/manage.py"), "shell", "--verbosity", "0", "--command", ASK]
     environment = {**os.environ, "DB_NAME": database.db_name}
-    answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE_S)
+    answer = forked.manage("shell", "--verbosity", "0", "--command", ASK, env=environment)
     assert answer.stdout == "0\n", answer.stderr
 
 

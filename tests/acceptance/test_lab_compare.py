@@ -18,9 +18,6 @@ from lab.generator import KEPT_SHARE, Closed, loading
 from sandbox import debian
 from tests.conftest import DEADLINE_S, await_that
 
-# So that a busy machine serves some requests within each turn.
-TURN_S = "1.5"
-
 
 def heed_interrupts() -> None:
     """A shell lets what it starts in the background ignore them, and that is inherited."""
@@ -38,7 +35,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     debian.ensure_tools()
     debian.make(debian.cached_load_generator())  # which is fetched once, and takes what the network takes
     made = subprocess.run(
-        command("--quick", "--turn-s", TURN_S, "--json", str(folder / "result.json"), "--report", str(folder)),
+        command("--quick", "--json", str(folder / "result.json"), "--report", str(folder)),
         capture_output=True,
         text=True,
     )

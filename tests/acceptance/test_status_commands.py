@@ -19,6 +19,7 @@ from urllib.request import urlopen
 import pytest
 
 from config.env import CHECKOUT
+from tests import forked
 from tests.acceptance.conftest import Running
 from tests.conftest import DEADLINE_S
 
@@ -205,9 +206,7 @@ def test_a_health_check_fails_on_what_it_is_to_fail_on(
 
 
 def manage_with(running: Running, variables: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(CHECKOUT / "backend/manage.py"), *arguments]
-    environment = {**running.stack.environment, **variables}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=5 * DEADLINE_S)
+    return forked.manage(*arguments, env={**running.stack.environment, **variables})
 
 
 def test_the_monitor_counts_what_the_web_asks(running: Running) -> None:

@@ -1,7 +1,6 @@
 """`db_pool_advise` on a pool at work: what it measures, and whether callers wait as long as it says."""
 
 import json
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from itertools import pairwise
 from statistics import mean
 from typing import Any
 
+import numpy as np
 import pytest
 from django.core.management import CommandError
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -147,13 +147,11 @@ def publishing() -> Iterator[None]:
 
 def draw(utilisation: float, hold: Draw, span_s: float, seed: int) -> list[tuple[float, float]]:
     """When callers come, and how long they sleep with their connection."""
-    chance = random.Random(seed)
+    chance = np.random.default_rng(seed)
     rate_per_s = CONNECTIONS * utilisation / HOLD_S
-    callers, at = [], chance.expovariate(rate_per_s)
-    while at < span_s:
-        callers.append((at, HOLD_S * hold(chance)))
-        at += chance.expovariate(rate_per_s)
-    return callers
+    count = chance.poisson(rate_per_s * span_s)
+    times = np.sort(chance.uniform(0, span_s, count))
+    return list(zip(times.tolist(), (HOLD_S * hold(chance, count)).tolist(), strict=True))
 
 
 def play(alias: str, callers: list[tuple[float, float]], after_s: float = 0.5) -> list[Seen]:

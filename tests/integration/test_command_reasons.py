@@ -3,7 +3,6 @@
 import io
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from poolhouse.display.reasons import ReasonCommand
 from telemetry.formats import SPOOL_MARKER
 from telemetry.models import IngestBatch
 from telemetry.watch import watch_job
+from tests import forked
 from tests.plugin import superuser_sql
 from worker.loader import load
 
@@ -72,18 +72,8 @@ def manage(tmp_path: Path, *words: str, **variables: str) -> subprocess.Complete
     left.touch()
     (tmp_path / "spool" / SPOOL_MARKER).touch()
     spool = {"INGEST_SPOOL": str(tmp_path / "spool"), "DJANGO_SUPERUSER_PASSWORD": "a"}
-    return subprocess.run(
-        [
-            sys.executable,
-            str(CHECKOUT / "backend/manage.py"),
-            *(w.format(csv=tmp_path / "readings.csv") for w in words),
-        ],
-        env={**os.environ, **spool, **variables},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    arguments = [word.format(csv=tmp_path / "readings.csv") for word in words]
+    return forked.manage(*arguments, env={**os.environ, **spool, **variables})
 
 
 def assert_reason(answer: subprocess.CompletedProcess[str], reason: str) -> None:

@@ -6,8 +6,6 @@ Each is tried in a process of its own, on a real PgBouncer where it goes through
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -18,6 +16,7 @@ from config.env import CHECKOUT, Database, Monitor, read
 from config.strategies import STRATEGIES, as_table
 from sandbox.isolation import connect
 from sandbox.servers import Place, Server, pgbouncer
+from tests import forked
 from tests.integration.session_probes import PROBES, ROWS, STATEMENT_TIMEOUT_S
 from tests.plugin import superuser_sql
 
@@ -66,8 +65,7 @@ def outcomes(pooler: Server) -> Outcomes:
             "CELERY_WORKER_RUNNING": "",
             "SERVICE_NAME": "",
         }
-        command = [sys.executable, "-m", "tests.integration.session_probes"]
-        answer = subprocess.run(command, env=environment, cwd=CHECKOUT, capture_output=True, text=True, timeout=600)
+        answer = forked.run(["-m", "tests.integration.session_probes"], env=environment, cwd=CHECKOUT)
         assert answer.returncode == 0, answer.stderr
         found: dict[str, str] = json.loads(answer.stdout)
         return found
@@ -124,8 +122,7 @@ def state_with(strategy: str) -> dict[str, Any]:
         "DB_MIN_CONNS": "1",
         "CELERY_WORKER_RUNNING": "",
     }
-    command = [sys.executable, "-c", SCRIPT]
-    answer = subprocess.run(command, cwd=CHECKOUT / "backend", env=environment, capture_output=True, text=True)
+    answer = forked.run(["-c", SCRIPT], cwd=CHECKOUT / "backend", env=environment)
     assert answer.returncode == 0, answer.stderr
     state: dict[str, Any] = json.loads(answer.stdout)
     return state

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,10 +10,11 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from config.env import CHECKOUT, Database, Monitor, read
+from config.env import Database, Monitor, read
 from lab.connect import OPENSSL
 from sandbox.servers import Place, pgbouncer
-from tests.conftest import DEADLINE_S, await_that
+from tests import forked
+from tests.conftest import await_that
 from tests.plugin import superuser_sql
 
 IS_ENCRYPTED = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
@@ -62,9 +62,7 @@ def _takes_tls() -> bool:
 
 def ask(**variables: str) -> "subprocess.CompletedProcess[str]":
     """Run a command that prints whether its connection is encrypted."""
-    command = [sys.executable, str(CHECKOUT / "backend/manage.py"), "shell", "--no-imports", "--command", ASKS]
-    environment = {**os.environ, **variables}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=5 * DEADLINE_S)
+    return forked.manage("shell", "--no-imports", "--command", ASKS, env={**os.environ, **variables})
 
 
 @pytest.mark.parametrize("strategy", ["persistent", "native"])

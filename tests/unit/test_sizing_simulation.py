@@ -1,9 +1,10 @@
 """The formulas beside a simulation of the same queue, which assumes nothing but the queue."""
 
-import random
 from collections.abc import Iterator
 from math import sqrt
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from poolhouse.sizing.queue import Holds, Load, pool_of
@@ -14,23 +15,24 @@ CALLERS = {0.5: 50_000, 0.6: 50_000, 0.7: 60_000, 0.8: 100_000}
 MANY_CALLERS = 600_000
 
 
-def equal(_: random.Random) -> float:
-    return 1.0
+def equal(_: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
+    return np.ones(count)
 
 
-def erlang(chance: random.Random) -> float:
-    return chance.gammavariate(2, 0.5)
+def erlang(chance: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
+    return chance.gamma(2, 0.5, count)
 
 
-def mixed(chance: random.Random) -> float:
+def mixed(chance: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
     """One of two exponential distributions, of equal weight in the mean: short holds, and rare long ones."""
     share = (1 + sqrt(3 / 5)) / 2
-    return chance.expovariate(2 * share if chance.random() < share else 2 * (1 - share))
+    rates = np.where(chance.random(count) < share, 2 * share, 2 * (1 - share))
+    return chance.exponential(1 / rates)
 
 
 def callers(rate_per_s: float, hold: Draw, count: int, seed: int = 1) -> Iterator[tuple[float, float]]:
-    chance = random.Random(seed)
-    return ((chance.expovariate(rate_per_s), hold(chance)) for _ in range(count))
+    chance = np.random.default_rng(seed)
+    return zip(chance.exponential(1 / rate_per_s, count).tolist(), hold(chance, count).tolist(), strict=True)
 
 
 @pytest.mark.parametrize(("hold", "cv2"), [(equal, 0), (erlang, 0.5), (exponential, 1), (log_normal, 4), (mixed, 4)])
