@@ -18,10 +18,10 @@ from typing import Any
 
 from config.env import CHECKOUT
 
-# Libraries alone: what is the project's own reads the environment, which each program has its own of.
+# Libraries alone, and none that decides on the driver: the project reads the environment, and each program has its own.
 PRELOADED = (
     "celery.app.amqp celery.app.task celery.result django.core.management django.core.serializers.json "
-    "django.db.backends.postgresql.base django.db.models django.http django.template.loader django.test.signals "
+    "django.db.models django.http django.template.loader django.test.signals "
     "django.urls django.views.generic http.client numpy psycopg2.extras pyarrow.compute pyarrow.csv pyarrow.fs "
     "pyarrow.json pyarrow.parquet pydantic_settings redis rich.live rich.progress rich.table "
     "sqlalchemy.dialects.postgresql"

@@ -39,7 +39,7 @@ def assert_nothing_is_left(folder: Path) -> None:
 def test_nothing_acknowledged_is_lost_or_doubled_whatever_fails(tmp_path: Path, spool: str) -> None:
     folder, written = tmp_path / "tmp", tmp_path / "chaos.json"
     folder.mkdir()
-    bench = start(folder, "--spool", spool, "--seconds", "12", "--json", str(written))
+    bench = start(folder, "--spool", spool, "--seconds", "8", "--json", str(written))
     printed, _ = bench.communicate(timeout=DEADLINE_S)
     assert bench.returncode == 0, printed
     assert "seed 1; the same again: scripts/bench chaos" in printed
