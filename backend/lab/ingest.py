@@ -70,9 +70,10 @@ def prepare(folder: Path, rows: int) -> Material:
     """Write the CSV, and what the ways beside ours are given ready-made."""
     batches = list(_batches_with_ids(fleet_of(rows)))
     halves = [folder / f"half-{number}.csv" for number in range(CONNECTIONS)]
-    share = -(-len(batches) // CONNECTIONS)
+    table = pa.Table.from_batches(batches)
+    share = -(-table.num_rows // CONNECTIONS)
     for number, half in enumerate(halves):
-        part = pa.Table.from_batches(batches[number * share : (number + 1) * share])
+        part = table.slice(number * share, share)
         pa_csv.write_csv(part, half, pa_csv.WriteOptions(include_header=False))
     return Material(
         write_csv(folder, rows), halves, [_encode_sorted(batch) for batch in batches], fleet_of(rows).row_count
