@@ -4,8 +4,9 @@ import sys
 
 from config.env import Queue, read
 from config.start import start
+from poolhouse import started
 
-start("worker")
+start("beat" if started.service() == "beat" else "worker")
 
 from django.conf import settings  # noqa: E402
 

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -12,6 +12,8 @@ from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, ValidationError
 
+from poolhouse.tracing.troubles import log_database_error
+from poolhouse.tracing.work import current_work
 from telemetry.formats import BadInput, StorageUnavailableError
 
 logger = logging.getLogger(__name__)
@@ -50,7 +52,8 @@ class Problem(Exception):
         headers = {**self.headers}
         if request.method == "POST":  # else the server would read the rest of a body that nobody wants
             headers["Connection"] = "close"
-        body = json.dumps(document, indent=2, ensure_ascii=False)
+        body = json.dumps(document, indent=2, ensure_ascii=False).encode()
+        headers["Content-Length"] = str(len(body))
         return HttpResponse(body, status=self.status, content_type=CONTENT_TYPE, headers=headers)
 
 
@@ -74,15 +77,20 @@ def _of_authentication(_: Exception) -> Problem:
 
 def _of_validation(error: ValidationError) -> Problem:
     faults = [
-        {"parameter": str(fault["loc"][-1]), "problem": str(fault["msg"]).removeprefix("Value error, ")}
+        {"parameter": _parameter(fault["loc"]), "problem": str(fault["msg"]).removeprefix("Value error, ")}
         for fault in error.errors
     ]
     detail = "; ".join(f"{fault['parameter']}: {fault['problem']}" for fault in faults)
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=faults)
 
 
+def _parameter(place: Sequence[str | int]) -> str:
+    """Return the name of a parameter; of a list's item, the place ends in its index."""
+    return next((name for name in reversed(place) if isinstance(name, str)), "request")
+
+
 def _of_database(error: Exception) -> Problem:
-    logger.warning("the database cannot be used: %s", error)
+    log_database_error(error, current_work())
     return Problem(
         HTTPStatus.SERVICE_UNAVAILABLE,
         f"the database cannot be used now ({type(error).__name__}); try again",

@@ -12,6 +12,8 @@ from telemetry.formats import Columns, TextFormat, TimeFormat
 from telemetry.intake import BATCH_ROWS_MAX, EMPTY_CELLS, RejectLimit
 from telemetry.models import IngestJob
 
+PARKED_BATCHES_MAX = 100
+
 Limit = Annotated[
     RejectLimit, BeforeValidator(RejectLimit.of), WithJsonSchema({"type": "string", "examples": ["100", "2.5%"]})
 ]
@@ -139,7 +141,9 @@ class JobDetails(Job):
     """A job, and what went wrong in it."""
 
     warnings: list[str] = Field(description="what the sender should know though the job can be loaded")
-    parked_batches: list[ParkedBatch]
+    parked_batches: list[ParkedBatch] = Field(
+        description=f"the first {PARKED_BATCHES_MAX}; `parked` counts all of them"
+    )
     retries: list[Retry]
     rejects: list[RejectCount]
 

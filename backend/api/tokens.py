@@ -20,8 +20,11 @@ def create_token(name: str) -> str:
     """Make a token; it is shown this once.
 
     Raises:
+        ValueError: the name is empty, or has a character that cannot be printed, as a line break.
         TokenExistsError: there is a valid one of that name.
     """
+    if not name.strip() or not name.isprintable():
+        raise ValueError(f"expected a name of printable characters, got {name!r}")
     token = PREFIX + secrets.token_urlsafe(32)
     try:
         with transaction.atomic():

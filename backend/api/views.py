@@ -19,7 +19,7 @@ from api import keys, openapi
 from api.models import ApiToken
 from api.problems import Problem, answer_with_problems
 from api.quota import Quota, Replay, turns
-from api.schemas import JobDetails, Jobs, PageOfJobs, Parameters
+from api.schemas import PARKED_BATCHES_MAX, JobDetails, Jobs, PageOfJobs, Parameters
 from api.tokens import find_token, is_job_of, newest_jobs
 from api.uploads import declared, receive
 from poolhouse import __version__
@@ -152,7 +152,7 @@ def _require_known(request: HttpRequest, parameters: type[Schema]) -> None:
     """
     if unknown := [name for name in request.GET if name not in parameters.model_fields]:
         allowed = ", ".join(parameters.model_fields)
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{unknown[0]!r} is no parameter; allowed: {allowed}")
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"unknown parameter {unknown[0]!r}; allowed: {allowed}")
 
 
 def _columns(parameters: Parameters, charset: str | None) -> Columns:
@@ -199,7 +199,7 @@ def _details(job_id: int) -> dict[str, Any]:
     progress = queries.job_progress(job_id)
     if progress is None:
         raise _no_job(job_id)
-    return {**_links(progress), **queries.job_document(progress)}
+    return {**_links(progress), **queries.job_document(progress, parked_limit=PARKED_BATCHES_MAX)}
 
 
 def _no_job(job_id: int) -> Http404:

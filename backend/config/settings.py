@@ -71,6 +71,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "config.unavailable.UnavailableMiddleware",
 ]
 
 TEMPLATES = [
@@ -105,7 +106,7 @@ BROKER_URL = read(Queue).url
 WORKER_PROCESSES = read(Queue).worker_processes
 
 POOLHOUSE = {
-    "SERVICE": deployment.service_name or ("worker" if deployment.celery_worker_running else "manage"),
+    "SERVICE": deployment.service_name,  # empty: by how the process was started
     "REDIS_URL": BROKER_URL,
     "PUBLISH_INTERVAL_S": deployment.poolhouse_publish_interval_s,
     "REPORT_TTL_S": deployment.poolhouse_report_ttl_s,

@@ -1,10 +1,12 @@
 """The status pages of the web. Everybody sees whether it works; a request with METRICS_TOKEN gets the details."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from django.db import Error, connection
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_safe
 
 from poolhouse import __version__
 from poolhouse.helpers import check_connection_health
@@ -16,7 +18,15 @@ from poolhouse.process.pools import pool_states
 PROBE_TIMEOUT_S = 2
 PROBE_MAX_AGE_S = 2
 
+View = Callable[[HttpRequest], HttpResponse]
 
+
+def page(view: View) -> View:
+    """Answer GET and HEAD alone: another method gets 405, and not the page about CSRF."""
+    return csrf_exempt(require_safe(view))
+
+
+@page
 def index(request: HttpRequest) -> JsonResponse:
     """Return which service this is, and which connection served this request."""
     public = {"service": current().service}
@@ -48,11 +58,13 @@ def index(request: HttpRequest) -> JsonResponse:
     )
 
 
+@page
 def healthz(request: HttpRequest) -> JsonResponse:
     """Return that this process answers; it asks no server."""
     return _document({"status": "ok"})
 
 
+@page
 def readyz(request: HttpRequest) -> JsonResponse:
     """Return whether a request that needs the database can be served now; 503 if not.
 

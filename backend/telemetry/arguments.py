@@ -27,7 +27,7 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
 
     def convert(text: str) -> int:
         if not text.isdecimal() or not least <= int(text) <= most:
-            raise ArgumentTypeError(f"{text!r} is no whole number from {least:,} to {most:,}")
+            raise ArgumentTypeError(f"expected a whole number from {least:,} to {most:,}, got {text!r}")
         return int(text)
 
     return convert
@@ -42,7 +42,7 @@ def timezone(text: str) -> str:
     try:
         return ZoneInfo(text).key
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"{text!r} is no time zone; allowed: a name such as Europe/Berlin or UTC") from None
+        raise ValueError(f"expected a time zone such as Europe/Berlin or UTC, got {text!r}") from None
 
 
 def one_character(text: str) -> str:
@@ -53,7 +53,7 @@ def one_character(text: str) -> str:
     """
     character = "\t" if text == "\\t" else text
     if len(character) != 1 or not character.isascii() or character in '"\r\n\0':
-        raise ValueError(f"{text!r} is no delimiter; allowed: one character, such as ; or \\t")
+        raise ValueError(f"expected one character as the delimiter, such as ; or \\t, got {text!r}")
     return character
 
 

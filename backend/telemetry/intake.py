@@ -28,7 +28,10 @@ class BrokerAwayError(Exception):
     """A job is recorded, but the broker cannot be reached; beat announces the job when the broker is back."""
 
     def __init__(self, job_id: int, reason: BrokerError) -> None:
-        super().__init__(f"the broker cannot be reached: {reason}. Job {job_id} is recorded; beat enqueues it later")
+        text = (
+            f"the broker cannot be reached: {str(reason).rstrip('.')}. Job {job_id} is recorded; beat enqueues it later"
+        )
+        super().__init__(text)
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class RejectLimit:
             return cls(count=int(text))
         if (match := re.fullmatch(r"(\d+(?:\.\d+)?)%", text)) and float(match[1]) <= 100:
             return cls(percent=float(match[1]))
-        raise ValueError(f"{text!r} is no limit; allowed: a number of rows, as 100, or a share of them, as 2.5%")
+        raise ValueError(f"expected a number of rows, such as 100, or a share of them, such as 2.5%; got {text!r}")
 
     def rows(self, row_count: int) -> int:
         """Say how many that is of a job's rows."""

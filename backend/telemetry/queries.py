@@ -118,12 +118,12 @@ def progress_document(progress: Progress) -> dict[str, Any]:
     return {"state": progress.state, **asdict(progress), "elapsed_s": progress.elapsed_s}
 
 
-def job_document(progress: Progress) -> dict[str, Any]:
-    """Return a job's progress and what went wrong in it, for machines."""
+def job_document(progress: Progress, *, parked_limit: int | None = None) -> dict[str, Any]:
+    """Return a job's progress and what went wrong in it, for machines; the first `parked_limit` parked batches."""
     return {
         **progress_document(progress),
         "warnings": job_warnings(progress.job_id),
-        "parked_batches": parked_batches(progress.job_id),
+        "parked_batches": parked_batches(progress.job_id, limit=parked_limit),
         "retries": pending_retries(progress.job_id),
         "rejects": reject_counts(progress.job_id),
     }

@@ -59,9 +59,12 @@ class Kind:
         return self.is_ours or "pool" in self.database.get("OPTIONS", {})
 
 
+KEPT = {"ENGINE": STANDARD, "CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
 KINDS = {
-    "psycopg2-standard": Kind("psycopg2", {"ENGINE": STANDARD, "CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}),
+    "psycopg2-standard": Kind("psycopg2", KEPT),
+    "psycopg2-standard-pgbouncer": Kind("psycopg2", KEPT, is_behind_pgbouncer=True),
     "psycopg-native": Kind("psycopg", NATIVE),
+    "psycopg-native-pgbouncer": Kind("psycopg", NATIVE, is_behind_pgbouncer=True),
     "psycopg2-poolhouse": Kind("psycopg2", POOLED),
     "psycopg-poolhouse-pgbouncer": Kind("psycopg", POOLED, is_behind_pgbouncer=True),
 }

@@ -319,7 +319,7 @@ def test_without_the_server_it_says_what_to_give(monkeypatch: pytest.MonkeyPatch
     [
         (("--rate", "0"), "'0' is no number from 0.001 to 1,000,000"),
         (("--rate", "nan"), "'nan' is no number"),
-        (("--hosts", "0"), "'0' is no whole number from 1 to 1,000,000"),
+        (("--hosts", "0"), "expected a whole number from 1 to 1,000,000, got '0'"),
         (("--percentile", "100"), "'100' is no number from 50 to 99.99"),
         (("--hold-cv2", "1"), "give --hold-ms too"),
         (("--rate", "1", "--hold-ms", "10", "--hold-p95-ms", "5"), "allowed: from 10 to 38.68 ms; or give --hold-cv2"),

@@ -208,3 +208,55 @@ def test_escapes_and_nan_are_read_as_the_parameters_say(client: Client, sent: li
     refused = client.post("/api/ingest/?time=time&values=load&escape=ab", b"time,load\n", content_type="text/csv")
     assert refused.status_code == 422
     assert "escape: expected one punctuation mark" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/api/ingest/"), ("POST", "/api/ingest"), ("DELETE", "/api/jobs/")]
+)
+def test_plain_http_is_refused_where_https_is_required(settings: Settings, method: str, path: str) -> None:
+    settings.SECURE_SSL_REDIRECT = True
+    refused = Client().generic(method, path, secure=False)
+    assert (refused.status_code, refused["Content-Type"]) == (403, "application/problem+json")
+    assert "over https only" in refused.json()["detail"]
+    assert "Location" not in refused
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/api/none/", 404), ("DELETE", "/api/jobs/", 405), ("POST", "/api/jobs", 404)],
+)
+def test_problems_have_the_headers_that_other_answers_have(
+    settings: Settings, method: str, path: str, status: int
+) -> None:
+    settings.SECURE_HSTS_SECONDS = 60
+    refused = Client().generic(method, path, secure=True)
+    assert (refused.status_code, refused["Content-Type"]) == (status, "application/problem+json")
+    assert refused["Strict-Transport-Security"] == "max-age=60"
+    assert refused["X-Content-Type-Options"] == "nosniff"
+    assert int(refused["Content-Length"]) == len(refused.content)
+
+
+def test_a_host_name_that_is_not_allowed_is_named(settings: Settings) -> None:
+    settings.ALLOWED_HOSTS = ["localhost"]
+    refused = Client().get("/api/jobs/", headers={"Host": "elsewhere.example"})
+    assert refused.status_code == 400
+    assert "this server has no host name 'elsewhere.example'" in refused.json()["detail"]
+
+
+def test_a_fault_in_a_list_is_named_by_its_parameter() -> None:
+    token = create_token("lists")
+    query = "time=time&values=a%00b&name=a.csv"
+    refused = Client(headers={"Authorization": f"Bearer {token}"}).post(f"/api/ingest/?{query}", b"a", "text/csv")
+    assert refused.status_code == 422
+    assert [fault["parameter"] for fault in refused.json()["errors"]] == ["values"]
+
+
+def test_a_document_of_a_job_lists_a_bounded_number_of_parked_batches(client: Client, sent: list[int]) -> None:
+    job = upload(client).json()
+    batch = IngestBatch.objects.filter(job_id=job["job_id"]).first()
+    assert batch is not None
+    for number in range(150):
+        batch.pk, batch.slice, batch.state = None, 100 + number, IngestBatch.State.PARKED
+        batch.save()
+    document = client.get(job["url"]).json()
+    assert (len(document["parked_batches"]), document["parked"]) == (100, 150)

@@ -147,3 +147,27 @@ def test_watching_goes_on_when_the_server_ends_the_session(batches_of: Callable[
     assert watch_job(batch.job_id, Console(file=out, width=200))
     assert out.getvalue().count("Cannot query the database: ") == 1
     assert f"job {batch.job_id} done" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("create_token", "\udcff"), "name"),
+        (("revoke_token", "\udcff"), "name"),
+        (("bucket_means", "load", "--by", "\udcff"), "by"),
+        (("enqueue_ingest", "{csv}", "--time", "time", "--values", "load", "--empty", "\udcff"), "empty"),
+        (("enqueue_ingest", "\udcff.csv", "--time", "time", "--values", "load"), "paths"),
+    ],
+)
+def test_an_argument_that_is_not_utf8_is_refused(tmp_path: Path, words: tuple[str, ...], name: str) -> None:
+    answer = manage(tmp_path, *words)
+    assert answer.returncode == 2
+    assert answer.stderr.splitlines()[-1].startswith(f"CommandError: {name}: expected text in UTF-8, got '\\udcff")
+    assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb"])
+def test_a_token_has_a_name_that_can_be_printed(tmp_path: Path, name: str) -> None:
+    answer = manage(tmp_path, "create_token", name)
+    assert answer.returncode == 2
+    assert answer.stderr == f"CommandError: expected a name of printable characters, got {name!r}\n"

@@ -53,7 +53,7 @@ def test_one_bad_file_among_several_records_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rows", ["0", "-1", "many", "10000001"])
 def test_a_batch_has_at_least_a_row(rows: str) -> None:
-    with pytest.raises(CommandError, match="no whole number from 1 to 10,000,000"):
+    with pytest.raises(CommandError, match="expected a whole number from 1 to 10,000,000"):
         run("enqueue_ingest", "x.csv", *COLUMNS, "--batch-rows", rows)
 
 

@@ -96,3 +96,22 @@ def test_a_debug_page_shows_no_password(settings: Settings) -> None:
         page = technical_500_response(RequestFactory().get("/"), *sys.exc_info())
     assert "redis://:***@host:1/0" in page.content.decode()
     assert password not in page.content.decode()
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics"])
+def test_a_page_that_is_only_read_says_so(path: str) -> None:
+    refused = Client(enforce_csrf_checks=True).post(path)
+    assert (refused.status_code, refused["Allow"]) == (405, "GET, HEAD")
+
+
+def test_the_admin_says_that_the_database_is_away_and_logs_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = Client(raise_request_exception=False)
+    client.cookies["sessionid"] = "a" * 32
+    connections.close_all()
+    monkeypatch.setitem(connections.settings["default"], "PORT", "1")
+    answer = client.get("/admin/")
+    assert (answer.status_code, answer["Retry-After"]) == (503, "5")
+    assert [record.exc_info for record in caplog.records if record.exc_info] == []
+    assert [record.name for record in caplog.records].count("poolhouse.tracing.troubles") == 1

@@ -130,6 +130,15 @@ def test_a_source_that_is_away_is_a_warning_that_names_it() -> None:
     assert (level, reasons) == ("warning", ["process reports is unreachable: Redis: refused"])
 
 
+def test_without_the_reports_nothing_is_said_of_processes_and_holders() -> None:
+    away = replace(status(unreachable=[Unreachable("process reports", "Redis: refused")]), processes=[])
+    document = away.as_document()
+    assert (document["fleet"], document["servers"][0]["unexplained"]) == (None, None)
+    text = text_of(away)
+    assert "The reports of the processes cannot be read" in text
+    assert "unexplained" not in text
+
+
 def test_what_the_monitor_may_not_see_is_counted_and_said() -> None:
     hidden = replace(connection("web@box:1", 105, HIDDEN), age_s=None, state_age_s=None, client="", client_port=None)
     taken = status(*CONNECTIONS, hidden)

@@ -19,6 +19,7 @@ from poolhouse.reports.report import ProcessReport
 
 UNKNOWN = "?"
 UNEXPLAINED = "unexplained"
+UNKNOWN_HOLDER = "not known"
 SHARES = (0.50, 0.95, 0.99)
 # What a table by service must have to show durations as well.
 WIDE_COLUMNS = 100
@@ -40,10 +41,15 @@ def service_table(status: Status, *, width: int) -> Table:
         recent = group.recent()
         durations = [_wait(recent, 0.95), duration(_quantile(recent.hold, 0.95))]
         made.add_row(*_service_row(status, group), *(durations if is_wide else ()))
-    for name, owner in ((f"({PGBOUNCER})", PGBOUNCER), (f"({UNEXPLAINED})", None)):
+    for name, owner in ((f"({PGBOUNCER})", PGBOUNCER), (f"({unowned(status)})", None)):
         if held := status.owned_by(owner):
             made.add_row(name, *[""] * 6, str(len(held)))
     return made
+
+
+def unowned(status: Status) -> str:
+    """Return what a connection is called that no process and no PgBouncer is known to hold."""
+    return UNEXPLAINED if status.knows_processes else UNKNOWN_HOLDER
 
 
 def groups(status: Status) -> list[Group]:

@@ -1,7 +1,7 @@
 """What a command says when a server, a file or a disk fails it: one line and an exit status, no traceback."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,14 +21,23 @@ class ReasonCommand(BaseCommand):
         """Run the command.
 
         Raises:
-            CommandError: a server, a file or a disk failed it.
+            CommandError: an argument is not UTF-8; a server, a file or a disk failed it.
         """
+        _require_utf8(options)
         try:
             return super().execute(*args, **options)
         except Exception as error:
             if (reason := reason_of(error)) is None:
                 raise
             raise CommandError(reason, returncode=1) from error
+
+
+def _require_utf8(options: Mapping[str, Any]) -> None:
+    """Refuse what neither a database nor a terminal can take: Python keeps such bytes as lone surrogates."""
+    for name, value in options.items():
+        for text in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(text, str) and not text.isascii() and any("\ud800" <= one <= "\udfff" for one in text):
+                raise CommandError(f"{name}: expected text in UTF-8, got {text!a}", returncode=2)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from poolhouse.display.console import section
-from poolhouse.display.pool_tables import UNEXPLAINED, UNKNOWN, WIDE_COLUMNS, process_sections, service_table
+from poolhouse.display.pool_tables import UNKNOWN, WIDE_COLUMNS, process_sections, service_table, unowned
 from poolhouse.display.table import Table
 from poolhouse.display.trend import Trend
 from poolhouse.human import duration
@@ -52,7 +52,9 @@ def draw_watched(status: Status, trend: Trend, *, detailed: bool, width: int) ->
 
 
 def _draw_services(status: Status, width: int) -> Iterator[RenderableType]:
-    if not status.processes:
+    if not status.knows_processes:
+        yield Text("\nThe reports of the processes cannot be read, so the holders of connections are not known.")
+    elif not status.processes:
         yield Text("\nNo process reports its pools.")
     title = f"Services, p95 {OF_LATE}" if width >= WIDE_COLUMNS else "Services"
     yield from section(title, service_table(status, width=width))
@@ -164,7 +166,7 @@ def _owner(status: Status, connection: ServerConnection) -> str:
     owner = status.owner_of(connection)
     if owner is not None and owner in (connection.application, either(connection.application)):
         return owner
-    return f"{owner or UNEXPLAINED} {connection.application or NO_NAME}"
+    return f"{owner or unowned(status)} {connection.application or NO_NAME}"
 
 
 def _block_table(status: Status, server: ServerFacts) -> Table:

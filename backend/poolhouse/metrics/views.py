@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from django.http import HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
@@ -39,6 +40,7 @@ class _EveryAlias(set[str]):
         return True
 
 
+@csrf_exempt  # so that a POST is answered with 405, and not with the page about CSRF
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
     """Answer in the format that is asked for: 200 as well when a source is away, with poolhouse_source_up 0.
@@ -49,7 +51,9 @@ def metrics(request: HttpRequest) -> HttpResponse:
     exhausted, and when the server is away.
     """
     if not may_read(request):
-        return HttpResponse(REFUSAL, status=401, content_type="text/plain", headers={"WWW-Authenticate": "Bearer"})
+        return HttpResponse(
+            REFUSAL, status=401, content_type="text/plain; charset=utf-8", headers={"WWW-Authenticate": "Bearer"}
+        )
     encode, content_type = _encoder(request.headers.get("Accept", ""))
     families = recent.get(options().METRICS_MAX_AGE_S)
     return HttpResponse(encode(_Collected(families)), content_type=content_type)

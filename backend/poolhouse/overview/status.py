@@ -141,7 +141,7 @@ class Status:
                 for process in self.processes
             ],
             "services": [{"service": service.name, **service.as_document()} for service in self.services],
-            "fleet": self.fleet.as_document(),
+            "fleet": self.fleet.as_document() if self.knows_processes else None,
             "silent_s": self.silent_s,
             "of_other_versions": self.of_other_versions,
             "servers": [self._server_document(server) for server in self.servers],
@@ -167,7 +167,7 @@ class Status:
             "connection_groups": [
                 {**group._asdict(), "connections": count} for group, count in sorted(facts.groups.items())
             ],
-            "unexplained": [connection.pid for connection in self.owned_by(None, server.name)],
+            "unexplained": [one.pid for one in self.owned_by(None, server.name)] if self.knows_processes else None,
             "blocks": [asdict(block) for block in facts.blocks],
             "idle_in_transaction": [connection.pid for connection in facts.idle_in_transaction],
             "longest_transaction": facts.longest_transaction and facts.longest_transaction.pid,

@@ -145,7 +145,7 @@ def _why_least(least: int, size: int) -> str:
 
 def _why_timeout(rare_s: float) -> str:
     waits = f"1 of {1 / RARE:,.0f} callers waits over {duration(rare_s)}" if rare_s else "nobody waits"
-    return f"seconds; even in a burst {waits}, so who waits this long meets a fault, and is better told so"
+    return f"seconds; even in a burst {waits}, so a caller that waits this long meets a fault, and an error is better"
 
 
 def _warnings(load: Load, threads: Threads | None) -> list[str]:

@@ -22,5 +22,5 @@ class Command(ReasonCommand):
         """Make it."""
         try:
             self.stdout.write(create_token(options["name"]))
-        except TokenExistsError as error:
+        except (TokenExistsError, ValueError) as error:
             raise CommandError(str(error), returncode=2) from None

@@ -189,7 +189,7 @@ def _number(least: float, most: float) -> Callable[[str], float]:
 def _whole(least: int) -> Callable[[str], int]:
     def convert(text: str) -> int:
         if not text.isdecimal() or not least <= int(text) <= 1_000_000:
-            raise ArgumentTypeError(f"{text!r} is no whole number from {least} to 1,000,000")
+            raise ArgumentTypeError(f"expected a whole number from {least} to 1,000,000, got {text!r}")
         return int(text)
 
     return convert

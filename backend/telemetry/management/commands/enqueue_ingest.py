@@ -55,7 +55,7 @@ class Command(ReasonCommand):
             self._raise_parked(job.pk)
 
     def _raise_parked(self, job_id: int) -> None:
-        parked = parked_batches(job_id)
+        parked = parked_batches(job_id, limit=1)
         first = parked[0]["error"] if parked else "the job was cancelled"
         raise CommandError(f"{first}\nmanage.py ingest_status {job_id} lists every parked batch", returncode=1)
 

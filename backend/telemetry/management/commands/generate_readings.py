@@ -62,7 +62,7 @@ class Command(ReasonCommand):
         target = parser.add_mutually_exclusive_group(required=True)
         target.add_argument("--out", type=Path, metavar="FILE", help=".csv or .parquet")
         target.add_argument("--enqueue", action="store_true", help="put it into the spool, and load it")
-        parser.add_argument("--wait", action="store_true", help="for it: show progress, exit 1 if a batch fails")
+        parser.add_argument("--wait", action="store_true", help="for it: show progress, exit 1 if a batch is parked")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Generate, and say how fast."""

@@ -142,7 +142,7 @@ def _job_table(jobs: list[Progress]) -> Table:
             str(job.job_id),
             job.state,
             f"{job.created_at:%Y-%m-%d %H:%M:%S}",
-            f"{job.done + job.parked}/{job.batches}",
+            f"{job.done + job.parked + job.cancelled}/{job.batches}",
             *(f"{count:,}" for count in (job.rows, job.inserted, job.skipped, job.rejected)),
         )
     return made

@@ -29,7 +29,8 @@ class Command(JobCommand):
         """Queue them, and return how many there were."""
         count = retry_job(job_id, options["max_rejects"])
         try:
-            announce(job_id)
+            if count:
+                announce(job_id)
         except BrokerAwayError as error:
             raise CommandError(f"{count} batches are queued again, but {error}", returncode=1) from None
         return f"{count} batches enqueued again"
