@@ -6,6 +6,8 @@ Each is tried in a process of its own, on a real PgBouncer where it goes through
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -65,7 +67,9 @@ def outcomes(pooler: Server) -> Outcomes:
             "CELERY_WORKER_RUNNING": "",
             "SERVICE_NAME": "",
         }
-        answer = forked.run(["-m", "tests.integration.session_probes"], env=environment, cwd=CHECKOUT)
+        # Not forked: the names of Django's cursors have the number of a thread, which forked processes have in common.
+        command = [sys.executable, "-m", "tests.integration.session_probes"]
+        answer = subprocess.run(command, env=environment, cwd=CHECKOUT, capture_output=True, text=True, timeout=600)
         assert answer.returncode == 0, answer.stderr
         found: dict[str, str] = json.loads(answer.stdout)
         return found
