@@ -1,0 +1,184 @@
+"""A checkout or a return that is broken off at any moment: no connection too many, none lost, none lent twice."""
+
+import dis
+import gc
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
+from traceback import walk_stack
+from types import CodeType, FrameType
+from typing import Any
+
+import pytest
+from billiard.exceptions import SoftTimeLimitExceeded
+from billiard.pool import soft_timeout_sighandler
+from django.db import DatabaseError, OperationalError, connections
+
+from poolhouse.engines import alive, connecting, lending, permits, slot
+from poolhouse.engines import pool as pool_module
+from poolhouse.engines.pool import LendingPool
+from tests.conftest import DEADLINE_S, await_that
+from tests.integration.test_engine import OURS, MakePool, _database, ask, borrowed, pid_of, pool, pool_of
+from tests.integration.test_engine_stress import backends_of
+
+__all__ = ["_database", "pool_of"]
+
+SIZE, OVERFLOW = 1, 1
+MODULES = {module.__file__ for module in (alive, connecting, lending, permits, pool_module, slot)}
+# Of the standard library what starts a thread and waits until it runs; the rest of it holds locks of the process'.
+STARTING = {threading.Thread.start.__code__, threading.Event.wait.__code__}
+# A signal that comes while the collector runs, or an object's end, is raised there, and Python can only report it.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+Scenario = Callable[[str], None]
+
+
+class Interruption(BaseException):
+    """As of a signal's handler, or gevent's timeout."""
+
+
+class Interrupts:
+    """Raises before a certain instruction of the traced modules; counts the instructions."""
+
+    def __init__(self, at: int | None) -> None:
+        self.at, self.count, self.place = at, 0, ""
+        self.is_checkout = False
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> Callable[..., Any] | None:
+        """Trace a call, and then each instruction of it."""
+        if frame.f_code.co_filename not in MODULES and frame.f_code not in STARTING:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event == "opcode" and frame.f_lasti not in _unbroken(frame.f_code):
+            self.count += 1
+            if self.count == self.at:
+                self.place = f"{frame.f_code.co_qualname}, line {frame.f_lineno}"
+                self.is_checkout = any(one.f_code is LendingPool.connect.__code__ for one, _ in walk_stack(frame))
+                raise Interruption
+        return self
+
+
+@cache
+def _unbroken(code: CodeType) -> frozenset[int]:
+    """Return the instructions between the last one of a `with` block and its lock's release.
+
+    Python looks for signals after calls, when a function begins and when a loop goes back, so there it does not.
+    """
+    instructions = list(dis.get_instructions(code))
+    names = [(one.opname, one.argrepr) for one in instructions]
+    leaving = [("LOAD_CONST", "None")] * 3
+    begins = [at for at in range(len(names)) if names[at : at + 3] == leaving]
+    return frozenset(
+        instructions[at].offset for begin in begins for at in range(begin, min(begin + 5, len(instructions)))
+    )
+
+
+def interrupted(scenario: Scenario, alias: str, at: int | None) -> Interrupts:
+    """Run a scenario with an interruption before an instruction; afterwards the pool is sound.
+
+    Of a checkout this holds even while somebody keeps the error.
+    """
+    interrupts = Interrupts(at)
+    before = sys.gettrace()
+    try:
+        sys.settrace(interrupts)
+        scenario(alias)
+    except Interruption:
+        sys.settrace(before)
+        if interrupts.is_checkout:
+            assert_sound(alias, interrupts.place)
+    finally:
+        sys.settrace(before)
+    assert_sound(alias, interrupts.place)
+    return interrupts
+
+
+def assert_sound(alias: str, where: str) -> None:
+    """Expect that as many as are allowed can be held at once, that they work, and that nothing else is counted."""
+    made = pool(alias)
+    with ExitStack() as held:
+        wrappers = [held.enter_context(borrowed(alias)) for _ in range(SIZE + OVERFLOW)]
+        assert len({ask(one, "SELECT pg_backend_pid()") for one in wrappers}) == SIZE + OVERFLOW, where
+        assert made.open == made.checkedout() == len(made.leases()) == SIZE + OVERFLOW, where
+    assert (made.checkedout(), made.waiting, made.leases()) == (0, 0, []), where
+    assert made.open == made.checkedin() <= SIZE, where
+
+
+def use(alias: str) -> None:
+    with borrowed(alias) as wrapper:
+        ask(wrapper, "SELECT 1")
+
+
+def open_and_use(alias: str) -> None:
+    pool(alias).dispose()
+    use(alias)
+
+
+def use_beside_another(alias: str) -> None:
+    """The second is closed when it is returned."""
+    with borrowed(alias), borrowed(alias):
+        pass
+
+
+def leave_a_transaction_and_state(alias: str) -> None:
+    with borrowed(alias) as wrapper:
+        ask(wrapper, "SELECT set_config('work_mem', '7MB', false)")
+        wrapper.set_autocommit(False)
+        ask(wrapper, "SELECT 1")
+
+
+def fail_to_connect(alias: str) -> None:
+    options = connections.settings[alias]["OPTIONS"]
+    connections.settings[alias]["OPTIONS"] = {**options, "sslmode": "verify-full"}
+    pool(alias).dispose()
+    try:
+        with suppress(OperationalError), borrowed(alias):
+            pass
+    finally:
+        connections.settings[alias]["OPTIONS"] = options
+
+
+def wait(alias: str) -> None:
+    """Wait for what another thread returns once this one waits, or is done."""
+    is_done = threading.Event()
+
+    def hold_until_waited_for() -> None:
+        with ExitStack() as held:
+            for _ in range(SIZE + OVERFLOW):
+                held.enter_context(borrowed(alias))
+            are_held.set()
+            await_that(lambda: pool(alias).waiting or is_done.is_set())
+
+    are_held = threading.Event()
+    holder = threading.Thread(target=hold_until_waited_for)
+    holder.start()
+    try:
+        assert are_held.wait(DEADLINE_S)
+        use(alias)
+    finally:
+        is_done.set()
+        holder.join()
+
+
+SCENARIOS: dict[Scenario, dict[str, Any]] = {
+    use: {},
+    open_and_use: {},
+    use_beside_another: {},
+    leave_a_transaction_and_state: {},
+    fail_to_connect: {},
+    wait: {},
+}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.__name__)
+def test_an_interruption_before_any_instruction_leaves_the_pool_sound(scenario: Scenario, pool_of: MakePool) -> None:
+    alias = pool_of(OURS, POOL_SIZE=SIZE, MAX_OVERFLOW=OVERFLOW, TIMEOUT=DEADLINE_S, **SCENARIOS[scenario])
+    pid_of(alias)
+    count = interrupted(scenario, alias, None).count
+    print("COUNT", scenario.__name__, count)
+    for at in range(1, count + 1):
+        interrupted(scenario, alias, at)
+    await_that(lambda: backends_of(alias) == pool(alias).open)
