@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from django.db import InterfaceError
 
 from poolhouse.engines import session
+from poolhouse.engines.state import leaves_state
+from poolhouse.tracing.sql import READ_MAX_CHARS
 
 if TYPE_CHECKING:
     from poolhouse.engines.lending import Lease
@@ -45,8 +47,8 @@ def _note(cursor: Any, query: Any) -> None:
     if lease.is_over:
         raise InterfaceError("cursor already closed: its connection was given back to the pool")
     text = query if isinstance(query, str) else session.text_of(query, cursor)
-    lease.last_statement = text
-    if session.leaves_state(text):
+    lease.last_statement = text[:READ_MAX_CHARS]
+    if not lease.leaves_state and leaves_state(text):
         lease.leaves_state = True
 
 
