@@ -1,11 +1,14 @@
 """A checkout or a return that is broken off at any moment: no connection too many, none lost, none lent twice."""
 
 import dis
-import gc
+import json
+import random
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from itertools import pairwise
@@ -16,8 +19,9 @@ from typing import Any
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 from billiard.pool import soft_timeout_sighandler
-from django.db import DatabaseError, OperationalError, connections
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, OperationalError, connections
 
+from config.env import CHECKOUT
 from poolhouse.engines import alive, connecting, lending, permits, slot
 from poolhouse.engines import pool as pool_module
 from poolhouse.engines.pool import LendingPool
@@ -27,7 +31,7 @@ from tests.integration.test_engine_stress import backends_of
 
 __all__ = ["_database", "pool_of"]
 
-SIZE, OVERFLOW = 1, 1
+SIZE, OVERFLOW, ROUNDS = 1, 1, 200
 MODULES = {module.__file__ for module in (alive, connecting, lending, permits, pool_module, slot)}
 # Of the standard library what starts a thread and waits until it runs; the rest of it holds locks of the process'.
 STARTING = {threading.Thread.start.__code__, threading.Event.wait.__code__}
@@ -69,7 +73,7 @@ def _is_checkout(frame: FrameType) -> bool:
 
 @cache
 def _moments(code: CodeType) -> frozenset[int]:
-    """Return the instructions before which Python may raise what a signal's handler raises, and those that begin a line.
+    """Return the instructions before which Python may raise what a signal's handler does, and those that begin a line.
 
     It looks for signals after a call, when a function begins, and when a loop goes back; not where a `with` block ends,
     before its lock is released.
@@ -174,22 +178,107 @@ def wait(alias: str) -> None:
         holder.join()
 
 
-SCENARIOS: dict[Scenario, dict[str, Any]] = {
-    use: {},
-    open_and_use: {},
-    use_beside_another: {},
-    leave_a_transaction_and_state: {},
-    fail_to_connect: {},
-    wait: {},
-}
+SCENARIOS = [use, open_and_use, use_beside_another, leave_a_transaction_and_state, fail_to_connect, wait]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.__name__)
 def test_an_interruption_before_any_instruction_leaves_the_pool_sound(scenario: Scenario, pool_of: MakePool) -> None:
-    alias = pool_of(OURS, POOL_SIZE=SIZE, MAX_OVERFLOW=OVERFLOW, TIMEOUT=DEADLINE_S, **SCENARIOS[scenario])
+    alias = pool_of(OURS, POOL_SIZE=SIZE, MAX_OVERFLOW=OVERFLOW, TIMEOUT=DEADLINE_S)
     pid_of(alias)
     count = len(interrupted(scenario, alias, None).moments)
-    print("COUNT", scenario.__name__, count)
     for at in range(1, count + 1):
         interrupted(scenario, alias, at)
     await_that(lambda: backends_of(alias) == pool(alias).open)
+
+
+def raise_interruption(*_: Any) -> None:
+    raise Interruption
+
+
+class Alarm:
+    """Interrupts this thread after a time, and perhaps again and again."""
+
+    def __init__(self, raise_: Callable[..., None]) -> None:
+        self._raise = raise_
+        self._is_set = False
+        self.count = 0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Handle the signal."""
+        if self._is_set:
+            self.count += 1
+            self._raise(number, frame)
+
+    def set(self, after_s: float, interval_s: float) -> None:
+        self._is_set = True
+        signal.setitimer(signal.ITIMER_REAL, after_s, interval_s)
+
+    def clear(self) -> None:
+        while self._is_set:
+            with suppress(Interruption, SoftTimeLimitExceeded):  # it comes in this moment
+                self._is_set = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@contextmanager
+def alarm(raise_: Callable[..., None]) -> Iterator[Alarm]:
+    made = Alarm(raise_)
+    before = signal.signal(signal.SIGALRM, made)
+    try:
+        yield made
+    finally:
+        made.clear()
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def others_at_work(alias: str) -> Iterator[None]:
+    """Have two threads check connections out and in for the length of a block."""
+    is_over = threading.Event()
+
+    def work() -> None:
+        while not is_over.is_set():
+            use(alias)
+
+    with ThreadPoolExecutor(2) as threads:
+        working = [threads.submit(work) for _ in range(2)]
+        try:
+            yield
+        finally:
+            is_over.set()
+        for one in working:
+            one.result()
+
+
+# RuntimeError: CPython's own Condition, by which a thread is started, may be broken off with its lock released already.
+BROKEN_OFF = (Interruption, SoftTimeLimitExceeded, DatabaseError, RuntimeError)
+
+
+@pytest.mark.parametrize("interval_s", [0, 0.0005], ids=["once", "again"])
+@pytest.mark.parametrize("raise_", [raise_interruption, soft_timeout_sighandler])
+def test_signals_at_any_moment_leave_the_pool_sound(
+    raise_: Callable[..., None], interval_s: float, pool_of: MakePool
+) -> None:
+    alias = pool_of(OURS, POOL_SIZE=SIZE, MAX_OVERFLOW=OVERFLOW, TIMEOUT=DEADLINE_S, RECYCLE=0)
+    chance = random.Random(1)
+    pid_of(alias)
+    made = pool(alias)
+    with others_at_work(alias), alarm(raise_) as at_any_moment:
+        for _ in range(ROUNDS):
+            wrapper = connections.create_connection(alias)
+            try:
+                at_any_moment.set(chance.uniform(0.0001, 0.03), interval_s)
+                ask(wrapper, "SELECT 1")
+                wrapper.close()
+            except BROKEN_OFF:
+                pass
+            finally:
+                at_any_moment.clear()
+            with suppress(DatabaseError):
+                wrapper.close()
+            assert 0 <= made.checkedout() <= SIZE + OVERFLOW
+            assert made.open <= SIZE + OVERFLOW
+    assert at_any_moment.count > 0
+    made.settings = made.settings._replace(RECYCLE=-1) if hasattr(made.settings, "_replace") else made.settings
+    assert_sound(alias, "after all")
+    await_that(lambda: backends_of(alias) == made.open)

@@ -13,7 +13,7 @@ from django.db import DEFAULT_DB_ALIAS, InterfaceError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import RequestFactory
 
-from poolhouse.engines.session import leaves_state
+from poolhouse.engines.state import leaves_state
 from poolhouse.helpers import get_connection_info
 from poolhouse.tracing.work import Work, doing
 from tests.integration.test_engine import (

@@ -28,8 +28,8 @@ class _State(Enum):
 class Attempt(Generic[T]):
     """One call, on a thread of its own, so that its caller can stop waiting for it.
 
-    What is opened is either the caller's or goes to `late`, whatever is raised, and wherever: the thread has it, or this
-    object, and the lock guards the moment between.
+    What is opened is either the caller's or goes to `late`, whatever is raised, and wherever: a lock guards the moment
+    when it goes from the thread to the caller.
     """
 
     def __init__(self, connect: Callable[[], T], late: Callable[[T | None], None]) -> None:

@@ -54,8 +54,9 @@ class _NothingFreeError(Exception):
 class LendingPool(QueuePool):
     """SQLAlchemy's pool of one alias, with permits that are served in the order in which they were asked for.
 
-    Whoever refers to a connection has it, and the connection refers to its permit. An exception may be raised between any
-    two lines, so nothing is counted by hand: what nobody refers to any more is closed by the next caller (`_forgotten`).
+    Whoever refers to a connection has it, and the connection refers to its permit. An exception may be raised between
+    any two lines, so nothing is counted by hand: what nobody refers to any more, the next caller takes back or closes
+    (`_forgotten`).
     """
 
     def __init__(self, alias: str, settings: PoolOptions, dialect: Dialect) -> None:
@@ -269,7 +270,8 @@ class LendingPool(QueuePool):
     def _open(self, permit: Permit, params: Params, open_: Open, deadline: float) -> Slot:
         """Open a connection; if that fails, its permit is released, once the attempt has ended."""
         make, late = partial(self._make_slot, permit, params, open_), partial(self._receive_late, permit)
-        return Attempt(make, late).opened_within(deadline - time.perf_counter())
+        attempt: Attempt[Slot] = Attempt(make, late)
+        return attempt.opened_within(deadline - time.perf_counter())
 
     def _make_slot(self, permit: Permit, params: Params, open_: Open) -> Slot:
         generation, begun_at = self._generation, time.perf_counter()

@@ -3,10 +3,10 @@
 PostgreSQL's own list of what DISCARD ALL does away with tells what can be left:
 https://www.postgresql.org/docs/17/sql-discard.html
 
-Most statements leave nothing, and long ones are long for their literals. So a text is read as PostgreSQL reads it, without
-its literals and comments, but not far: a long literal is passed at the speed of memchr, and of very many the rest is not
-read. Such a text is searched for the words that a statement must have to leave something, wherever they are: one that has
-them in a literal costs a reset, which is less than to read it.
+Most statements leave nothing, and long ones are long for their literals. So a text is read as PostgreSQL reads it,
+without its literals and comments, but not far: a long literal is passed at the speed of memchr, and of very many the
+rest is not read. Such a text is searched for the words that a statement must have to leave something, wherever they
+are: one that has them in a literal costs a reset, which is less than to read it.
 """
 
 import re
@@ -27,7 +27,6 @@ _CHANGES_ROWS = re.compile(r"\s*+ (?: INSERT | UPDATE | DELETE | MERGE | COPY ) 
 _IS_QUIET = re.compile(
     r"\s*+ (?: SELECT | WITH | VALUES | TABLE | BEGIN | COMMIT | ROLLBACK | SAVEPOINT | RELEASE ) \b", _FLAGS
 )
-_INTO_TEMP = r"INTO \s++ (?: (?: LOCAL | GLOBAL ) \s++ )? TEMP (?: ORARY )? \b"
 _BLANK_OR_COMMENT = r"(?: \s | -- | /\* )"
 
 # Each begins with a character that has no case, and is rare: the search goes from one to the next.
@@ -48,14 +47,14 @@ _HINTS = {
 _INTO_TEMP_HINT = re.compile(rf"into {_BLANK_OR_COMMENT} (?: [^;]{{0,200}}? ) temp (?: orary )? \b", _FLAGS)
 
 _LEAVES_STATE = re.compile(
-    rf"""
+    r"""
       (?: ^ | ; ) \s*+
       (?: SET \b (?! \s*+ (?: LOCAL | TRANSACTION | CONSTRAINTS ) \b )
         | LISTEN \b | PREPARE \b (?! \s*+ TRANSACTION \b ) | LOAD \b | DO \b | CALL \b )
     | \b CREATE \s++ (?: OR \s++ REPLACE \s++ )? (?: (?: LOCAL | GLOBAL ) \s++ )? TEMP (?: ORARY )? \b
     | \b pg_ (?: try_ )? advisory_lock
     | \b pg_temp (?: _\d++ )? "? \s*+ \.
-    | \b {_INTO_TEMP} \s*+ (?! VALUES \b | DEFAULT \b ) [\w"]
+    | \b INTO \s++ (?: (?: LOCAL | GLOBAL ) \s++ )? TEMP (?: ORARY )? \b \s*+ (?! VALUES \b | DEFAULT \b ) [\w"]
     """,
     _FLAGS,
 )
@@ -118,7 +117,7 @@ def _code_leaves_state(code: str) -> bool:
 
 
 def _is_local(code: str, begin: int) -> bool:
-    """Return True if the arguments that begin here are those of a set_config(…, …, true): until the transaction ends."""
+    """Return True if the arguments that begin here are of a set_config(…, …, true), which ends with the transaction."""
     depth, borders = 0, [begin]
     for found in _DELIMITER.finditer(code, begin, begin + ARGUMENTS_MAX_CHARS):
         if found[0] in "([":
