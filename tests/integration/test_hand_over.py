@@ -1,15 +1,14 @@
 """A checkout or a return that is broken off at any moment: no connection too many, none lost, none lent twice."""
 
 import dis
-import json
 import random
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from traceback import walk_stack
@@ -19,9 +18,8 @@ from typing import Any
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 from billiard.pool import soft_timeout_sighandler
-from django.db import DEFAULT_DB_ALIAS, DatabaseError, OperationalError, connections
+from django.db import DatabaseError, OperationalError, connections
 
-from config.env import CHECKOUT
 from poolhouse.engines import alive, connecting, lending, permits, slot
 from poolhouse.engines import pool as pool_module
 from poolhouse.engines.pool import LendingPool
@@ -188,7 +186,7 @@ def test_an_interruption_before_any_instruction_leaves_the_pool_sound(scenario: 
     count = len(interrupted(scenario, alias, None).moments)
     for at in range(1, count + 1):
         interrupted(scenario, alias, at)
-    await_that(lambda: backends_of(alias) == pool(alias).open)
+    assert backends_of(alias) == pool(alias).open
 
 
 def raise_interruption(*_: Any) -> None:
@@ -279,6 +277,6 @@ def test_signals_at_any_moment_leave_the_pool_sound(
             assert 0 <= made.checkedout() <= SIZE + OVERFLOW
             assert made.open <= SIZE + OVERFLOW
     assert at_any_moment.count > 0
-    made.settings = made.settings._replace(RECYCLE=-1) if hasattr(made.settings, "_replace") else made.settings
+    made.settings = replace(made.settings, RECYCLE=-1)
     assert_sound(alias, "after all")
-    await_that(lambda: backends_of(alias) == made.open)
+    assert backends_of(alias) == made.open

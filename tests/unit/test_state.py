@@ -54,7 +54,7 @@ def comment_length(text: str) -> int:
 def literal_length(text: str, *, is_escaped: bool) -> int:
     at = 1
     while at < len(text):
-        if text[at] == "\\" and is_escaped or text[at : at + 2] == "''":
+        if (text[at] == "\\" and is_escaped) or text[at : at + 2] == "''":
             at += 2
         elif text[at] == "'":
             return at + 1

@@ -11,7 +11,7 @@ class Alive(Generic[T]):
     """A set that keeps nothing alive.
 
     An object leaves it with its last reference, in one call of the interpreter's own (`set.discard`): there is no
-    Python code in between, as there is in WeakSet, that a signal, a greenlet's timeout or the collector could break off.
+    Python code in between, as there is in WeakSet, that a signal, a greenlet's timeout or the collector could stop.
     """
 
     __slots__ = ("_refs",)

@@ -138,7 +138,7 @@ class LentConnection:
             try:
                 self._lender.take_back(self)  # which closes cursors that need it
             except BaseException as error:
-                traceback.clear_frames(error.__traceback__)  # they have the connection, and somebody may keep the error
+                forget_locals(error)
                 raise
             finally:
                 self.raw = None
@@ -148,6 +148,14 @@ class LentConnection:
         if self.raw is None:
             raise InterfaceError("connection already closed")
         return self.raw
+
+
+def forget_locals(error: BaseException) -> None:
+    """Clear the frames that an error has passed: whoever keeps it would keep the permit or the connection in them."""
+    passed: BaseException | None = error
+    while passed is not None:
+        traceback.clear_frames(passed.__traceback__)
+        passed = passed.__context__
 
 
 def frames_here() -> Frames:

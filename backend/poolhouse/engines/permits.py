@@ -4,9 +4,9 @@ A permit is taken for a connection before it is opened, and the connection refer
 or being opened. What is returned goes to the caller that has waited longest, straight into its hand: a newcomer cannot
 take it away.
 
-A permit can be neither lost nor returned twice: it is free once it was released, which may be said more than once, or
-once nobody refers to it any more. So an exception may be raised between any two lines, as by the handler of a signal, by
-a greenlet's timeout, or by Celery's soft time limit: what the exception passes on its way loses its references.
+A permit can be neither lost nor returned twice: it is free once it was released, which may be said more than once,
+or once nobody refers to it any more. So an exception may be raised between any two lines, as by a signal's handler, a
+greenlet's timeout or Celery's soft time limit: what the exception passes on its way loses its references.
 
 The lock guards two queues and a set: nothing is opened, closed, logged or asked under it. It is reentrant, since the
 handler of a signal may have this very thread return a connection in the midst of a call. For the same reason a call

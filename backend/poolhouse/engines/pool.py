@@ -5,7 +5,6 @@ import logging
 import os
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,7 +20,7 @@ from poolhouse.conf import options
 from poolhouse.engines import leaks, session, sockets
 from poolhouse.engines.alive import Alive
 from poolhouse.engines.connecting import Attempt, TooSlowError
-from poolhouse.engines.lending import Lease, LentConnection, frames_here
+from poolhouse.engines.lending import Lease, LentConnection, forget_locals, frames_here
 from poolhouse.engines.options import PoolOptions
 from poolhouse.engines.permits import Permit, Permits, Waiter
 from poolhouse.engines.slot import Slot, identity_of
@@ -88,8 +87,7 @@ class LendingPool(QueuePool):
         try:
             return self._lend(params, open_)
         except BaseException as error:
-            # For as long as somebody keeps the error, it would keep a permit or a connection that is in these.
-            traceback.clear_frames(error.__traceback__)
+            forget_locals(error)
             raise
 
     def _lend(self, params: Params, open_: Open) -> LentConnection:

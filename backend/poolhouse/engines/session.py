@@ -5,6 +5,7 @@ from typing import Any
 # libpq's, which both drivers hand on: https://www.postgresql.org/docs/17/libpq-status.html
 IDLE, ACTIVE = 0, 1
 
+
 def text_of(sql: Any, cursor: Any) -> str:
     """Give the text of whatever a driver takes for a statement: a string, bytes, or one that is composed of parts."""
     if isinstance(sql, str):
