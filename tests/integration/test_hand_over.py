@@ -96,28 +96,32 @@ def interrupted(scenario: Scenario, alias: str, at: int | None) -> Interrupts:
     interrupts = Interrupts(at)
     before = sys.gettrace()
     try:
-        sys.settrace(interrupts)
-        scenario(alias)
-    except Interruption:
-        sys.settrace(before)
-        if interrupts.is_checkout:
-            assert_sound(alias, interrupts.place)
-    finally:
-        sys.settrace(before)
-    if not interrupts.is_checkout:
-        assert_sound(alias, interrupts.place)
+        try:
+            sys.settrace(interrupts)
+            scenario(alias)
+        except Interruption:
+            sys.settrace(before)
+            if interrupts.is_checkout:
+                assert_sound(alias)
+        finally:
+            sys.settrace(before)
+        if not interrupts.is_checkout:
+            assert_sound(alias)
+    except Exception as error:
+        error.add_note(f"after an interruption in {interrupts.place}")
+        raise
     return interrupts
 
 
-def assert_sound(alias: str, where: str) -> None:
+def assert_sound(alias: str) -> None:
     """Expect that as many as are allowed can be held at once, that they work, and that nothing else is counted."""
     made = pool(alias)
     with ExitStack() as held:
         wrappers = [held.enter_context(borrowed(alias)) for _ in range(SIZE + OVERFLOW)]
-        assert len({ask(one, "SELECT pg_backend_pid()") for one in wrappers}) == SIZE + OVERFLOW, where
-        assert made.open == made.checkedout() == len(made.leases()) == SIZE + OVERFLOW, where
-    assert (made.checkedout(), made.waiting, made.leases()) == (0, 0, []), where
-    assert made.open == made.checkedin() <= SIZE, where
+        assert len({ask(one, "SELECT pg_backend_pid()") for one in wrappers}) == SIZE + OVERFLOW
+        assert made.open == made.checkedout() == len(made.leases()) == SIZE + OVERFLOW
+    assert (made.checkedout(), made.waiting, made.leases()) == (0, 0, [])
+    assert made.open == made.checkedin() <= SIZE
 
 
 def use(alias: str) -> None:
@@ -278,5 +282,5 @@ def test_signals_at_any_moment_leave_the_pool_sound(
             assert made.open <= SIZE + OVERFLOW
     assert at_any_moment.count > 0
     made.settings = replace(made.settings, RECYCLE=-1)
-    assert_sound(alias, "after all")
+    assert_sound(alias)
     assert backends_of(alias) == made.open
