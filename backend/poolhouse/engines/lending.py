@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from types import CodeType, FrameType
 from typing import Any, Protocol
 
@@ -150,11 +151,18 @@ class LentConnection:
         return self.raw
 
 
+# Of other code's frames, a project's error page may want the locals, and a generator must not be closed.
+_FORGETFUL = ("poolhouse.engines.", "sqlalchemy.pool.")
+
+
 def forget_locals(error: BaseException) -> None:
-    """Clear the frames that an error has passed: whoever keeps it would keep the permit or the connection in them."""
+    """Clear the engine's own frames that an error has passed: whoever keeps it would keep the permit in them."""
     passed: BaseException | None = error
     while passed is not None:
-        traceback.clear_frames(passed.__traceback__)
+        for frame, _ in traceback.walk_tb(passed.__traceback__):
+            if frame.f_globals.get("__name__", "").startswith(_FORGETFUL):
+                with suppress(RuntimeError):  # it is running
+                    frame.clear()
         passed = passed.__context__
 
 
