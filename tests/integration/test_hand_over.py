@@ -19,6 +19,7 @@ import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 from billiard.pool import soft_timeout_sighandler
 from django.db import DatabaseError, OperationalError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from poolhouse.engines import alive, connecting, lending, permits, slot
 from poolhouse.engines import pool as pool_module
@@ -116,12 +117,21 @@ def interrupted(scenario: Scenario, alias: str, at: int | None) -> Interrupts:
 def assert_sound(alias: str) -> None:
     """Expect that as many as are allowed can be held at once, that they work, and that nothing else is counted."""
     made = pool(alias)
+    assert_no_lock_is_held(alias)
     with ExitStack() as held:
         wrappers = [held.enter_context(borrowed(alias)) for _ in range(SIZE + OVERFLOW)]
         assert len({ask(one, "SELECT pg_backend_pid()") for one in wrappers}) == SIZE + OVERFLOW
         assert made.open == made.checkedout() == len(made.leases()) == SIZE + OVERFLOW
     assert (made.checkedout(), made.waiting, made.leases()) == (0, 0, [])
     assert made.open == made.checkedin() <= SIZE
+
+
+def assert_no_lock_is_held(alias: str) -> None:
+    """Expect that another thread can use the pool: its lock is reentrant, so this one would not notice."""
+    other = threading.Thread(target=use, args=(alias,), daemon=True)
+    other.start()
+    other.join(DEADLINE_S)
+    assert not other.is_alive(), "the interrupted thread holds a lock of the pool"
 
 
 def use(alias: str) -> None:
@@ -197,29 +207,23 @@ def raise_interruption(*_: Any) -> None:
     raise Interruption
 
 
+def ask_and_close(wrapper: BaseDatabaseWrapper) -> None:
+    ask(wrapper, "SELECT 1")
+    wrapper.close()
+
+
 class Alarm:
-    """Interrupts this thread after a time, and perhaps again and again."""
+    """Interrupts `ask_and_close` after a time, and perhaps again and again, and nothing else."""
 
     def __init__(self, raise_: Callable[..., None]) -> None:
         self._raise = raise_
-        self._is_set = False
         self.count = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Handle the signal."""
-        if self._is_set:
+        if any(one.f_code is ask_and_close.__code__ for one, _ in walk_stack(frame)):
             self.count += 1
             self._raise(number, frame)
-
-    def set(self, after_s: float, interval_s: float) -> None:
-        self._is_set = True
-        signal.setitimer(signal.ITIMER_REAL, after_s, interval_s)
-
-    def clear(self) -> None:
-        while self._is_set:
-            with suppress(Interruption, SoftTimeLimitExceeded):  # it comes in this moment
-                self._is_set = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @contextmanager
@@ -229,7 +233,7 @@ def alarm(raise_: Callable[..., None]) -> Iterator[Alarm]:
     try:
         yield made
     finally:
-        made.clear()
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 
@@ -269,13 +273,11 @@ def test_signals_at_any_moment_leave_the_pool_sound(
         for _ in range(ROUNDS):
             wrapper = connections.create_connection(alias)
             try:
-                at_any_moment.set(chance.uniform(0.0001, 0.03), interval_s)
-                ask(wrapper, "SELECT 1")
-                wrapper.close()
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0001, 0.03), interval_s)
+                ask_and_close(wrapper)
             except BROKEN_OFF:
                 pass
-            finally:
-                at_any_moment.clear()
+            signal.setitimer(signal.ITIMER_REAL, 0)
             with suppress(DatabaseError):
                 wrapper.close()
             assert 0 <= made.checkedout() <= SIZE + OVERFLOW

@@ -15,8 +15,7 @@ makes its change in one step, and then serves those who wait; if it is broken of
 
 import threading
 from collections import deque
-from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import ref
 
 from poolhouse.engines.alive import Alive
@@ -115,12 +114,8 @@ class Permits(Generic[T]):
     def leave(self, waiter: Waiter[T]) -> T | Permit | None:
         """Let a caller wait no longer; return what it was served, perhaps in this moment."""
         with self._lock:
-            self._forget(ref(waiter))
+            _remove(self._waiters, ref(waiter))
             return waiter.gift
-
-    def _forget(self, waiter: "ref[Waiter[T]]") -> None:
-        with suppress(ValueError):  # it is there no longer
-            self._waiters.remove(waiter)
 
     def serve(self) -> None:
         """Hand what is free to those that wait, in their order."""
@@ -132,7 +127,7 @@ class Permits(Generic[T]):
                     if (gift := self._take()) is None:
                         return
                     waiter.serve(gift)
-                self._forget(first)
+                _remove(self._waiters, first)
 
     def exchange(self, permit: Permit) -> T | Permit:
         """Release a permit for an idle connection, which has one itself; if none is idle, return the permit."""
@@ -169,8 +164,13 @@ class Permits(Generic[T]):
     def withdraw(self, connection: T) -> bool:
         """Take one idle connection, if it still is idle."""
         with self._lock:
-            try:
-                self._idle.remove(connection)
-            except ValueError:
-                return False
-            return True
+            return _remove(self._idle, connection)
+
+
+def _remove(queue: deque[Any], one: object) -> bool:
+    """Remove an object from a queue; return False if it is not there, perhaps because another call was faster."""
+    try:
+        queue.remove(one)
+    except ValueError:
+        return False
+    return True
