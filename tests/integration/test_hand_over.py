@@ -203,6 +203,34 @@ def test_an_interruption_before_any_instruction_leaves_the_pool_sound(scenario: 
     assert backends_of(alias) == pool(alias).open
 
 
+def test_what_could_not_be_opened_is_released_by_the_thread_that_tried() -> None:
+    released: list[tuple[None, str]] = []
+
+    def connect() -> None:
+        raise OperationalError("refused")
+
+    attempt = connecting.Attempt(connect, lambda opened: released.append((opened, threading.current_thread().name)))
+    with pytest.raises(OperationalError, match="refused"):
+        attempt.opened_within(DEADLINE_S)
+    assert released[0] == (None, connecting.THREAD_NAME), "an interrupted caller may never release it"
+
+
+def test_a_soft_time_limit_that_comes_while_a_connection_is_closed_reaches_the_task(
+    pool_of: MakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def close(connection: Any) -> None:
+        connection.close()
+        raise SoftTimeLimitExceeded
+
+    alias = pool_of(OURS, POOL_SIZE=SIZE, MAX_OVERFLOW=OVERFLOW)
+    pid_of(alias)
+    monkeypatch.setattr(pool(alias)._dialect, "do_close", close)
+    with pytest.raises(SoftTimeLimitExceeded):
+        pool(alias).dispose()
+    monkeypatch.undo()
+    assert_sound(alias)
+
+
 def raise_interruption(*_: Any) -> None:
     raise Interruption
 
@@ -263,8 +291,9 @@ BROKEN_OFF = (Interruption, SoftTimeLimitExceeded, DatabaseError, RuntimeError)
 @pytest.mark.parametrize("interval_s", [0, 0.0005], ids=["once", "again"])
 @pytest.mark.parametrize("raise_", [raise_interruption, soft_timeout_sighandler])
 def test_signals_at_any_moment_leave_the_pool_sound(
-    raise_: Callable[..., None], interval_s: float, pool_of: MakePool
+    raise_: Callable[..., None], interval_s: float, pool_of: MakePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # pytest's own would be interrupted as well
     alias = pool_of(OURS, POOL_SIZE=SIZE, MAX_OVERFLOW=OVERFLOW, TIMEOUT=DEADLINE_S, RECYCLE=0)
     chance = random.Random(1)
     pid_of(alias)

@@ -28,8 +28,10 @@ class _State(Enum):
 class Attempt(Generic[T]):
     """One call, on a thread of its own, so that its caller can stop waiting for it.
 
-    What is opened is either the caller's or goes to `late`, whatever is raised, and wherever: a lock guards the moment
-    when it goes from the thread to the caller.
+    What is opened goes either to the caller or to `late`, whatever exception is raised, and wherever: a lock guards the
+    moment when it goes from the thread to the caller. If nothing is opened, the thread calls `late` before its caller
+    learns of the error: an exception may stop the caller before it does anything about it, and whoever keeps the
+    error keeps the thread's frames.
     """
 
     def __init__(self, connect: Callable[[], T], late: Callable[[T | None], None]) -> None:
@@ -37,8 +39,8 @@ class Attempt(Generic[T]):
 
         Args:
             connect: opens a connection, and returns it; called on the other thread.
-            late: is called with what was opened if the caller does not get it, or with None if nothing was opened; on
-                the other thread if that is under way, else on the caller's.
+            late: called with what was opened if the caller does not get it, or with None, once or twice, if nothing was
+                opened; on the caller's thread if the other one has not begun or has ended.
         """
         self._connect, self._late = connect, late
         self._lock = threading.Lock()
@@ -101,6 +103,7 @@ class Attempt(Generic[T]):
                 self._opened = native.call(self._connect)
         except BaseException as error:  # noqa: BLE001 - it is raised in the thread that asked
             self._error = error
+            self._late(None)
         with self._lock:
             self._state = _State.ENDED
             is_abandoned = self._is_abandoned

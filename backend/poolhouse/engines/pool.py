@@ -288,6 +288,17 @@ class LendingPool(QueuePool):
         """Open a connection for SQLAlchemy's record, which asks for it without a word."""
         return self._connecting.connect()
 
+    def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
+        """Close the driver's connection, for SQLAlchemy's record; `terminate` makes no difference to these drivers.
+
+        SQLAlchemy's own method logs every Exception and goes on: a task would outlive its soft time limit, and the log
+        record would keep the frames that were interrupted, with the permit in them.
+        """
+        try:
+            self._dialect.do_close(connection)
+        except (connection.Error, OSError) as error:
+            logger.warning("%s: cannot close a connection: %s", self.alias, error)
+
     def _receive_late(self, permit: Permit, slot: Slot | None) -> None:
         """Keep what was opened for a caller that has gone."""
         self._return(slot or permit)
