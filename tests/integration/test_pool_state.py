@@ -5,6 +5,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from importlib import import_module
+from io import StringIO
 from typing import Any
 
 import pytest
@@ -81,6 +82,21 @@ def by_parts(wrapper: BaseDatabaseWrapper) -> None:
         cursor.execute(sql.SQL("SET {} = '7MB'").format(sql.Identifier("work_mem")))
 
 
+def by_copy(wrapper: BaseDatabaseWrapper) -> None:
+    sql = "COPY (SELECT set_config('work_mem', '7MB', false)) TO STDOUT"
+    with wrapper.cursor() as cursor:
+        if driver() == "psycopg2":
+            cursor.copy_expert(sql, StringIO())  # type: ignore[attr-defined]  # the driver's
+        else:
+            with cursor.copy(sql) as copy:
+                assert list(copy)
+
+
+def by_driver(wrapper: BaseDatabaseWrapper) -> None:
+    with wrapper.connection.driver_connection.cursor() as cursor:
+        cursor.execute("SET work_mem = '7MB'")
+
+
 HAS_WORK_MEM = "SELECT current_setting('work_mem') = '7MB'"
 HAS_LOCK = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 42)"
 HAS_TABLE = "SELECT to_regclass('pg_temp.left_behind') IS NOT NULL"
@@ -96,6 +112,8 @@ IN_TRANSACTION = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
         (by_many, HAS_WORK_MEM),
         (by_bytes, HAS_WORK_MEM),
         (by_parts, HAS_WORK_MEM),
+        (by_copy, HAS_WORK_MEM),
+        (by_driver, HAS_WORK_MEM),
         (lambda wrapper: run(wrapper, "SET/**/work_mem = '7MB'"), HAS_WORK_MEM),
         (lambda wrapper: run(wrapper, "/* a /* b */ c */ SET work_mem = '7MB'"), HAS_WORK_MEM),
         (lambda wrapper: run(wrapper, "CREATE TABLE pg_temp.left_behind (id int)"), HAS_TABLE),
@@ -215,6 +233,35 @@ def test_a_cursor_that_was_kept_does_not_run_in_the_next_borrower_s_transaction(
             refusal = str(error)
         assert refusal.startswith("cursor already closed")
         assert ask(wrapper, "SELECT 1") == 1
+
+
+def test_a_cursor_that_was_kept_copies_nothing(pool_of: MakePool) -> None:
+    alias = pool_of(OURS, POOL_SIZE=1)
+    with borrowed(alias) as wrapper:
+        kept = wrapper.cursor().cursor  # the driver's
+    sql, refusal = "COPY (SELECT 1) TO STDOUT", "cursor already closed"
+    if driver() == "psycopg2":
+        with pytest.raises(InterfaceError, match=refusal):
+            kept.copy_expert(sql, StringIO())
+        with pytest.raises(InterfaceError, match=refusal):
+            kept.copy_to(StringIO(), "pg_class")
+        with pytest.raises(InterfaceError, match=refusal):
+            kept.copy_from(StringIO(), "pg_class")
+    else:
+        with pytest.raises(InterfaceError, match=refusal), kept.copy(sql):
+            pass
+
+
+def test_an_ordinary_copy_costs_no_reset(pool_of: MakePool) -> None:
+    alias = pool_of(OURS, POOL_SIZE=1)
+    with borrowed(alias) as wrapper, wrapper.cursor() as cursor:
+        sql = "COPY (SELECT 'SET work_mem') TO STDOUT"
+        if driver() == "psycopg2":
+            cursor.copy_expert(sql, StringIO())  # type: ignore[attr-defined]  # the driver's
+        else:
+            with cursor.copy(sql) as copy:
+                assert list(copy)
+    assert pool(alias).meter.read()["counts"]["resets"] == 0
 
 
 def test_a_server_side_cursor_ends_with_its_lease(pool_of: MakePool) -> None:

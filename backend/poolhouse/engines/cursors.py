@@ -1,5 +1,7 @@
 """Cursors that know for whom they are: what they run is noted with the lease, and they end with it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,28 @@ class LentCursor:
         """Run a statement whose rows come one by one; psycopg 3 alone has it."""
         _note(self, query)
         return super().stream(query, *args, **kwargs)  # type: ignore[misc]
+
+    @contextmanager
+    def copy(self, statement: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Run a COPY for the length of a block; psycopg 3 alone has it."""
+        _note(self, statement)
+        with super().copy(statement, *args, **kwargs) as copy:  # type: ignore[misc]
+            yield copy
+
+    def copy_expert(self, sql: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run a COPY; psycopg2 alone has it, and the two that follow."""
+        _note(self, sql)
+        return super().copy_expert(sql, *args, **kwargs)  # type: ignore[misc]
+
+    def copy_from(self, file: Any, table: str, *args: Any, **kwargs: Any) -> Any:
+        """Load a table from a file."""
+        _note(self, f"COPY {table} FROM STDIN")
+        return super().copy_from(file, table, *args, **kwargs)  # type: ignore[misc]
+
+    def copy_to(self, file: Any, table: str, *args: Any, **kwargs: Any) -> Any:
+        """Write a table to a file."""
+        _note(self, f"COPY {table} TO STDOUT")
+        return super().copy_to(file, table, *args, **kwargs)  # type: ignore[misc]
 
 
 def _note(cursor: Any, query: Any) -> None:

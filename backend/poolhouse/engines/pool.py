@@ -413,7 +413,9 @@ class LendingPool(QueuePool):
         )
 
     def _resets(self, lease: Lease) -> bool:
-        return self.settings.RESET == "always" or (self.settings.RESET == "seen" and lease.leaves_state)
+        if self.settings.RESET == "seen":  # what went past the lent connection has not been seen
+            return lease.leaves_state or lease.is_touched
+        return self.settings.RESET == "always"
 
     def _timeout_error(self, waited_s: float, reason: str) -> PoolTimeoutError:
         held = max(self.leases(), key=Lease.held_s, default=None)
