@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
-from traceback import walk_stack
+from traceback import walk_stack, walk_tb
 from types import CodeType, FrameType
 from typing import Any
 
@@ -229,6 +229,22 @@ def test_a_soft_time_limit_that_comes_while_a_connection_is_closed_reaches_the_t
         pool(alias).dispose()
     monkeypatch.undo()
     assert_sound(alias)
+
+
+def test_an_error_keeps_the_locals_of_the_project_and_none_of_the_engine(pool_of: MakePool) -> None:
+    alias = pool_of(OURS)
+    pid_of(alias)
+    pool(alias).dispose()
+
+    def open_(params: dict[str, Any]) -> None:
+        wanted_by_an_error_page = params
+        raise OperationalError("refused", wanted_by_an_error_page)
+
+    with pytest.raises(OperationalError) as raised:
+        pool(alias).connect({"dbname": "a"}, open_)
+    locals_of = {frame.f_code.co_name: frame.f_locals for frame, _ in walk_tb(raised.tb)}
+    assert locals_of["open_"]["wanted_by_an_error_page"] == {"dbname": "a"}
+    assert [locals_of[name] for name in ("_lend", "_take_slot", "_open", "opened_within", "_make_slot")] == [{}] * 5
 
 
 def raise_interruption(*_: Any) -> None:

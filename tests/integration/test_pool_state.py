@@ -339,6 +339,14 @@ def test_what_was_closed_in_an_atomic_block_is_not_open(pool_of: MakePool) -> No
         assert not get_connection_info(alias).is_open
 
 
+def test_looking_at_a_connection_costs_no_reset(pool_of: MakePool) -> None:
+    alias = pool_of(OURS, POOL_SIZE=1)
+    ask(connections[alias], "SELECT 1")
+    assert get_connection_info(alias).is_open
+    connections[alias].close()
+    assert pool(alias).meter.read()["counts"]["resets"] == 0
+
+
 def test_a_request_does_not_outlive_itself(pool_of: MakePool) -> None:
     class Served(Work):
         __slots__ = ("__weakref__", "request")
