@@ -63,7 +63,7 @@ def print_comparison(result: dict[str, Any], console: Console) -> None:
     console.print(made)
     console.print("requests/s: medians; µs: of a processor, in the web's processes, for each request")
     console.print(f"the middleware adds {result['middleware_us']} µs to a request with one query")
-    long = table("INSERT of", "Django's own, ms#", "poolhouse's, ms#", "ratio#")
+    long = Table("INSERT of", "Django's own, ms#", "poolhouse's, ms#", "ratio#")
     for statement, took in result["long_statements"].items():
         long.add_row(statement, f"{took['standard_ms']:.2f}", f"{took['poolhouse_ms']:.2f}", f"{took['ratio']:.3f}")
     console.print(long)

@@ -25,19 +25,19 @@ def statements(size_bytes: int) -> dict[str, str]:
     }
 
 
-def compare() -> dict[str, dict[str, float]]:
+def compare(rounds: int = ROUNDS) -> dict[str, dict[str, float]]:
     """Return the medians of each statement in milliseconds on each engine, and their ratio."""
     with _wrappers() as wrappers:
         return {
-            f"{kind}, {size_bytes >> 10} KiB": _compared(wrappers, sql)
+            f"{kind}, {size_bytes >> 10} KiB": _compared(wrappers, sql, rounds)
             for size_bytes in SIZES_BYTES
             for kind, sql in statements(size_bytes).items()
         }
 
 
-def _compared(wrappers: dict[str, BaseDatabaseWrapper], sql: str) -> dict[str, float]:
+def _compared(wrappers: dict[str, BaseDatabaseWrapper], sql: str, rounds: int) -> dict[str, float]:
     took_s: dict[str, list[float]] = {name: [] for name in wrappers}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, wrapper in wrappers.items():
             with wrapper.cursor() as cursor:
                 cursor.execute("TRUNCATE lab_long_statements")
@@ -61,6 +61,7 @@ def _wrappers() -> Iterator[dict[str, BaseDatabaseWrapper]]:
     finally:
         for wrapper in wrappers.values():
             wrapper.close()
+            wrapper.close_pool()
 
 
 def _wrapper(name: str, engine: str) -> BaseDatabaseWrapper:

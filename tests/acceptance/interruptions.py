@@ -56,7 +56,7 @@ def all_checked_out() -> Iterator[list[Any]]:
 def is_within_bounds() -> bool:
     """Return True if the pool counts no more connections than may be open, and none below zero."""
     made = pool()
-    return 0 <= made.checkedout() <= size() and made.open <= size()
+    return bool(0 <= made.checkedout() <= size() and made.open <= size())
 
 
 def place_of(error: BaseException) -> str:

@@ -62,7 +62,7 @@ def work(servers: Place, tmp_path: Path) -> Work:
     return started
 
 
-def send(client: Celery, task: str, *arguments: Any, **options: Any) -> AsyncResult:
+def send(client: Celery, task: str, *arguments: Any, **options: Any) -> AsyncResult[Any]:
     return client.send_task(f"tests.acceptance.prefork.{task}", arguments, queue="prefork", **options)
 
 

@@ -86,7 +86,7 @@ def by_copy(wrapper: BaseDatabaseWrapper) -> None:
     sql = "COPY (SELECT set_config('work_mem', '7MB', false)) TO STDOUT"
     with wrapper.cursor() as cursor:
         if driver() == "psycopg2":
-            cursor.copy_expert(sql, StringIO())  # type: ignore[attr-defined]  # the driver's
+            cursor.copy_expert(sql, StringIO())
         else:
             with cursor.copy(sql) as copy:
                 assert list(copy)
@@ -116,6 +116,14 @@ IN_TRANSACTION = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
         (by_driver, HAS_WORK_MEM),
         (lambda wrapper: run(wrapper, "SET/**/work_mem = '7MB'"), HAS_WORK_MEM),
         (lambda wrapper: run(wrapper, "/* a /* b */ c */ SET work_mem = '7MB'"), HAS_WORK_MEM),
+        (
+            lambda wrapper: run(wrapper, "SET local.left_behind = '1'"),
+            "SELECT coalesce(current_setting('local.left_behind', true), '') = '1'",
+        ),
+        (
+            lambda wrapper: run(wrapper, "PREPARE transaction AS SELECT 1"),
+            "SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE name = 'transaction')",
+        ),
         (lambda wrapper: run(wrapper, "CREATE TABLE pg_temp.left_behind (id int)"), HAS_TABLE),
         (
             lambda wrapper: run(wrapper, "DECLARE left_behind CURSOR WITH HOLD FOR SELECT 1"),
@@ -257,7 +265,7 @@ def test_an_ordinary_copy_costs_no_reset(pool_of: MakePool) -> None:
     with borrowed(alias) as wrapper, wrapper.cursor() as cursor:
         sql = "COPY (SELECT 'SET work_mem') TO STDOUT"
         if driver() == "psycopg2":
-            cursor.copy_expert(sql, StringIO())  # type: ignore[attr-defined]  # the driver's
+            cursor.copy_expert(sql, StringIO())
         else:
             with cursor.copy(sql) as copy:
                 assert list(copy)

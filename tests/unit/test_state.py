@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from poolhouse.engines import state
 from poolhouse.engines.state import leaves_state
 
-LOCAL = ("SET LOCAL", "SET TRANSACTION", "SET CONSTRAINTS", "PREPARE TRANSACTION")
+LOCAL = r"SET (LOCAL|TRANSACTION|CONSTRAINTS) (?!\.)|PREPARE TRANSACTION ?E?'"
 LEAVING = ("SET", "LISTEN", "PREPARE", "LOAD", "DO", "CALL")
 
 
@@ -67,7 +67,7 @@ def leaves_by_reference(sql: str) -> bool:  # noqa: PLR0911 - a reason each
     code = code_of(sql)
     for one in code.split(";"):
         words = " ".join(one.upper().split())
-        if re.match(rf"({'|'.join(LEAVING)})\b", words) and not re.match(rf"({'|'.join(LOCAL)})\b", words):
+        if re.match(rf"({'|'.join(LEAVING)})\b", words) and not re.match(LOCAL, words):
             return True
         if re.match(r"CREATE (OR REPLACE )?((LOCAL|GLOBAL) )?TEMP(ORARY)?\b", words):
             return True
@@ -109,7 +109,7 @@ def test_a_text_is_read_as_by_the_slow_reference(sql: str) -> None:
 
 def may_be_cautious(sql: str) -> bool:
     """Return True for what PostgreSQL reads in another way under other settings, or would refuse."""
-    return bool(re.search(r"\\'|set_config|\bCREATE\b|DECLARE|INTO TEMP", sql, re.IGNORECASE))
+    return bool(re.search(r"\\'|set_config|é\w|\bCREATE\b|DECLARE|INTO TEMP", sql, re.IGNORECASE))
 
 
 @given(st.lists(PIECES, max_size=8).map("".join), st.sampled_from(["'{}'", "{}", "1, {}", "'a', {}", "{};"]))
@@ -144,6 +144,12 @@ def leaves_by_reference_of_long(sql: str) -> bool:
         ("SELECT 'set_config(', '; SET a = 1', '/*', pg_advisory_xact_lock(1)", False),
         ("SET LOCAL a = 1; SELECT 1", False),
         ("SET/**/LOCAL a = 1", False),
+        ("SET local.a = 1", True),
+        ("SET LOCAL .a = 1", True),
+        ("SET localé.a = 1", True),
+        ("SET transaction.a = 1", True),
+        ("PREPARE transaction AS SELECT 1", True),
+        ("PREPARE TRANSACTION E'a'", False),
         ("BEGIN; SET a = 1", True),
         ("BEGIN;/* why */ SET a = 1", True),
         ("EXPLAIN ANALYZE CREATE TEMP TABLE a AS SELECT 1", True),

@@ -46,11 +46,12 @@ _HINTS = {
 }
 _INTO_TEMP_HINT = re.compile(rf"into {_BLANK_OR_COMMENT} (?: [^;]{{0,200}}? ) temp (?: orary )? \b", _FLAGS)
 
+# A keyword may be a name as well: SET local.a = 1 sets local.a for the session, PREPARE transaction AS … prepares it.
 _LEAVES_STATE = re.compile(
     r"""
       (?: ^ | ; ) \s*+
-      (?: SET \b (?! \s*+ (?: LOCAL | TRANSACTION | CONSTRAINTS ) \b )
-        | LISTEN \b | PREPARE \b (?! \s*+ TRANSACTION \b ) | LOAD \b | DO \b | CALL \b )
+      (?: SET \b (?! \s*+ (?: LOCAL | TRANSACTION | CONSTRAINTS ) \s++ (?! \. ) )
+        | LISTEN \b | PREPARE \b (?! \s*+ TRANSACTION \s*+ E?' ) | LOAD \b | DO \b | CALL \b )
     | \b CREATE \s++ (?: OR \s++ REPLACE \s++ )? (?: (?: LOCAL | GLOBAL ) \s++ )? TEMP (?: ORARY )? \b
     | \b pg_ (?: try_ )? advisory_lock
     | \b pg_temp (?: _\d++ )? "? \s*+ \.
