@@ -61,7 +61,7 @@ def _wrappers() -> Iterator[dict[str, BaseDatabaseWrapper]]:
     finally:
         for wrapper in wrappers.values():
             wrapper.close()
-            wrapper.close_pool()
+            wrapper.close_pool()  # type: ignore[attr-defined]  # PostgreSQL's has it
 
 
 def _wrapper(name: str, engine: str) -> BaseDatabaseWrapper:
