@@ -22,7 +22,7 @@ from tests.acceptance.test_wheel import database_settings
 
 TASKS = 60
 SIZE, INTERRUPTIONS = 2, 15
-SOFT_LIMIT_S = 0.3
+SOFT_LIMIT_MIN_S, SOFT_LIMIT_S = 0.02, 0.3
 PATIENCE_S = 120
 
 
@@ -76,7 +76,7 @@ def test_every_task_is_done_while_the_worker_forks_and_reports(work: Work) -> No
 def test_checkouts_that_a_soft_time_limit_breaks_off_keep_no_permit(work: Work) -> None:
     engine = {
         "ENGINE": "poolhouse.engines.postgresql",
-        "POOL_OPTIONS": {"POOL_SIZE": SIZE, "MAX_OVERFLOW": 0, "TIMEOUT": PATIENCE_S},
+        "POOL_OPTIONS": {"POOL_SIZE": SIZE, "MAX_OVERFLOW": 0, "TIMEOUT": interruptions.PATIENCE_S},
         "OPTIONS": {"application_name": "interrupted"},
     }
     with work(engine, "--concurrency", "1") as client:
@@ -91,9 +91,9 @@ def interrupted(client: Celery, place: str, *, is_waiting: bool) -> list[dict[st
     """Have tasks interrupted until some were in a certain function of the engine; return what they told."""
     chance, limit_s, answers = random.Random(1), SOFT_LIMIT_S, list[dict[str, Any]]()
     while sum(answer["place"] == place for answer in answers) < INTERRUPTIONS:
-        options = {"kwargs": {"is_waiting": is_waiting}, "soft_time_limit": chance.uniform(0, limit_s)}
+        options = {"kwargs": {"is_waiting": is_waiting}, "soft_time_limit": chance.uniform(SOFT_LIMIT_MIN_S, limit_s)}
         answer = send(client, "use_until_interrupted", **options).get(timeout=PATIENCE_S, propagate=False)
-        if isinstance(answer, dict):  # else the limit came before the task's first line
+        if isinstance(answer, dict):  # else the limit came outside the task's own lines
             answers.append(answer)
         limit_s *= 1.02  # a busy machine takes longer to get there
     return answers
