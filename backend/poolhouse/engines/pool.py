@@ -380,6 +380,7 @@ class LendingPool(QueuePool):
         """Close a connection that may not be, without a word to the server, which could block."""
         sockets.sever(slot.connection)
         slot.record.invalidate()
+        slot.connection.close()  # the record has it no longer if an earlier close was interrupted
         slot.is_closed = True
         self._slots.discard(slot)
 
