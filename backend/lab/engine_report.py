@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lab import chart, engine, middleware
+from lab import chart, engine, long_statements, middleware
 from lab.circumstances import circumstances
 from lab.progress import Progress
 from poolhouse.display.table import Table
@@ -48,6 +48,7 @@ def compare(rounds: int, console: Console) -> dict[str, Any]:
             "ratio_to_native": round(rates["poolhouse"] / rates["native"], 3),
             "ratio_of_leak_detection_on_to_off": round(rates["leaks"] / rates["poolhouse"], 3),
             "middleware_us": round(middleware.cost_us(), 1),
+            "long_statements": long_statements.compare(),
         }
 
 
@@ -62,6 +63,10 @@ def print_comparison(result: dict[str, Any], console: Console) -> None:
     console.print(made)
     console.print("requests/s: medians; µs: of a processor, in the web's processes, for each request")
     console.print(f"the middleware adds {result['middleware_us']} µs to a request with one query")
+    long = Table("INSERT of", "Django's own, ms#", "poolhouse's, ms#", "ratio#")
+    for statement, took in result["long_statements"].items():
+        long.add_row(statement, f"{took['standard_ms']:.2f}", f"{took['poolhouse_ms']:.2f}", f"{took['ratio']:.3f}")
+    console.print(long)
 
 
 def draw(result: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A project of three pages on the pooled engine, for gunicorn's gevent workers."""
+"""A project of a few pages on the pooled engine, for gunicorn's gevent workers."""
 
 import sys
 from typing import Any

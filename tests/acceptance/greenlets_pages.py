@@ -8,6 +8,8 @@ from django.db import OperationalError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 
+from tests.acceptance.greenlets_interrupts import interrupt
+
 
 def alive(request: HttpRequest) -> HttpResponse:
     """Answer without the database."""
@@ -25,4 +27,8 @@ def sleep(request: HttpRequest, milliseconds: int) -> HttpResponse:
         return HttpResponse(str(error), status=503)
 
 
-urlpatterns = [path("alive", alive), path("sleep/<int:milliseconds>", sleep)]
+urlpatterns = [
+    path("alive", alive),
+    path("sleep/<int:milliseconds>", sleep),
+    path("interrupt/<int:times>", interrupt),
+]

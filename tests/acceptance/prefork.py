@@ -1,10 +1,14 @@
-"""A Celery application with Django's native pool, as a project has it that adds this app: for `test_prefork.py`."""
+"""A Celery application, as a project has it that adds this app: for `test_prefork.py`."""
 
 import json
 import os
 import sys
+import time
+from contextlib import ExitStack
+from typing import Any
 
 from celery import Celery
+from celery.exceptions import SoftTimeLimitExceeded
 
 from tests.integration.forking import Imports
 
@@ -36,3 +40,28 @@ def double(number: int) -> int:
         cursor.execute("SELECT 2 * %s", [number])
         (answer,) = cursor.fetchone()
     return int(answer)
+
+
+@app.task
+def use_until_interrupted(*, is_waiting: bool) -> dict[str, Any]:
+    """Open and return connections, or wait for one, until the soft time limit ends it; tell what it interrupted."""
+    from tests.acceptance import interruptions
+
+    place, deadline = "nothing", time.monotonic() + interruptions.PATIENCE_S
+    try:
+        with ExitStack() as held:
+            if is_waiting:
+                held.enter_context(interruptions.all_checked_out())
+            while time.monotonic() < deadline:
+                interruptions.use_a_new_one()
+    except (SoftTimeLimitExceeded, RuntimeError) as error:  # RuntimeError: of the interpreter's Condition
+        place = interruptions.place_of(error)
+    return {"pid": os.getpid(), "place": place, "is_within_bounds": interruptions.is_within_bounds()}
+
+
+@app.task
+def figures() -> dict[str, int]:
+    """Return what the pool counts."""
+    from tests.acceptance import interruptions
+
+    return interruptions.figures()

@@ -19,6 +19,7 @@ import pytest
 from config.env import CHECKOUT, Database, read
 from sandbox.isolation import free_ports
 from sandbox.servers import Place
+from tests.acceptance import interruptions
 from tests.conftest import DEADLINE_S, await_that, frozen
 
 POOL = {"POOL_SIZE": 4, "MAX_OVERFLOW": 0, "PING_IDLE_S": 0}
@@ -133,3 +134,13 @@ def test_a_ping_of_a_session_that_hangs_is_over_in_time(serve: Serve, way: tuple
         status, body = web.ask("sleep/0")
     assert status == 200, body
     assert json.loads(body)["pid"] != pid
+
+
+@pytest.mark.parametrize("way", EVERY_WAY)
+def test_a_checkout_that_a_timeout_of_gevent_breaks_off_keeps_no_permit(serve: Serve, way: tuple[str, bool]) -> None:
+    web = serve(*way, OPTIONS={"application_name": "interrupted"})
+    status, body = web.ask("interrupt/30")
+    assert status == 200, body
+    answer = json.loads(body)
+    assert answer["is_within_bounds"], answer
+    assert answer["figures"] == interruptions.sound(POOL["POOL_SIZE"]), answer

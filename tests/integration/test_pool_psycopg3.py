@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-THE_SAME = ["test_engine.py", "test_engine_stress.py", "test_leaks.py", "test_pool_state.py", "test_pool_trouble.py"]
+THE_SAME = [
+    "test_engine.py",
+    "test_engine_stress.py",
+    "test_hand_over.py",
+    "test_leaks.py",
+    "test_pool_state.py",
+    "test_pool_trouble.py",
+]
 # Django takes psycopg 3 where it can be imported; the settings of these tests see to it that it cannot be from then on.
 RUN = """
 import sys, psycopg, pytest

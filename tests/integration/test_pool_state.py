@@ -5,6 +5,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from importlib import import_module
+from io import StringIO
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from django.db import DEFAULT_DB_ALIAS, InterfaceError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import RequestFactory
 
-from poolhouse.engines.session import leaves_state
+from poolhouse.engines.state import leaves_state
 from poolhouse.helpers import get_connection_info
 from poolhouse.tracing.work import Work, doing
 from tests.integration.test_engine import (
@@ -81,6 +82,21 @@ def by_parts(wrapper: BaseDatabaseWrapper) -> None:
         cursor.execute(sql.SQL("SET {} = '7MB'").format(sql.Identifier("work_mem")))
 
 
+def by_copy(wrapper: BaseDatabaseWrapper) -> None:
+    sql = "COPY (SELECT set_config('work_mem', '7MB', false)) TO STDOUT"
+    with wrapper.cursor() as cursor:
+        if driver() == "psycopg2":
+            cursor.copy_expert(sql, StringIO())
+        else:
+            with cursor.copy(sql) as copy:
+                assert list(copy)
+
+
+def by_driver(wrapper: BaseDatabaseWrapper) -> None:
+    with wrapper.connection.driver_connection.cursor() as cursor:
+        cursor.execute("SET work_mem = '7MB'")
+
+
 HAS_WORK_MEM = "SELECT current_setting('work_mem') = '7MB'"
 HAS_LOCK = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 42)"
 HAS_TABLE = "SELECT to_regclass('pg_temp.left_behind') IS NOT NULL"
@@ -96,8 +112,18 @@ IN_TRANSACTION = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
         (by_many, HAS_WORK_MEM),
         (by_bytes, HAS_WORK_MEM),
         (by_parts, HAS_WORK_MEM),
+        (by_copy, HAS_WORK_MEM),
+        (by_driver, HAS_WORK_MEM),
         (lambda wrapper: run(wrapper, "SET/**/work_mem = '7MB'"), HAS_WORK_MEM),
         (lambda wrapper: run(wrapper, "/* a /* b */ c */ SET work_mem = '7MB'"), HAS_WORK_MEM),
+        (
+            lambda wrapper: run(wrapper, "SET local.left_behind = '1'"),
+            "SELECT coalesce(current_setting('local.left_behind', true), '') = '1'",
+        ),
+        (
+            lambda wrapper: run(wrapper, "PREPARE transaction AS SELECT 1"),
+            "SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE name = 'transaction')",
+        ),
         (lambda wrapper: run(wrapper, "CREATE TABLE pg_temp.left_behind (id int)"), HAS_TABLE),
         (
             lambda wrapper: run(wrapper, "DECLARE left_behind CURSOR WITH HOLD FOR SELECT 1"),
@@ -217,6 +243,35 @@ def test_a_cursor_that_was_kept_does_not_run_in_the_next_borrower_s_transaction(
         assert ask(wrapper, "SELECT 1") == 1
 
 
+def test_a_cursor_that_was_kept_copies_nothing(pool_of: MakePool) -> None:
+    alias = pool_of(OURS, POOL_SIZE=1)
+    with borrowed(alias) as wrapper:
+        kept = wrapper.cursor().cursor  # the driver's
+    sql, refusal = "COPY (SELECT 1) TO STDOUT", "cursor already closed"
+    if driver() == "psycopg2":
+        with pytest.raises(InterfaceError, match=refusal):
+            kept.copy_expert(sql, StringIO())
+        with pytest.raises(InterfaceError, match=refusal):
+            kept.copy_to(StringIO(), "pg_class")
+        with pytest.raises(InterfaceError, match=refusal):
+            kept.copy_from(StringIO(), "pg_class")
+    else:
+        with pytest.raises(InterfaceError, match=refusal), kept.copy(sql):
+            pass
+
+
+def test_an_ordinary_copy_costs_no_reset(pool_of: MakePool) -> None:
+    alias = pool_of(OURS, POOL_SIZE=1)
+    with borrowed(alias) as wrapper, wrapper.cursor() as cursor:
+        sql = "COPY (SELECT 'SET work_mem') TO STDOUT"
+        if driver() == "psycopg2":
+            cursor.copy_expert(sql, StringIO())
+        else:
+            with cursor.copy(sql) as copy:
+                assert list(copy)
+    assert pool(alias).meter.read()["counts"]["resets"] == 0
+
+
 def test_a_server_side_cursor_ends_with_its_lease(pool_of: MakePool) -> None:
     alias = pool_of(OURS, POOL_SIZE=1)
     with borrowed(alias) as wrapper:
@@ -290,6 +345,14 @@ def test_what_was_closed_in_an_atomic_block_is_not_open(pool_of: MakePool) -> No
         assert get_connection_info(alias).is_open
         connections[alias].close()
         assert not get_connection_info(alias).is_open
+
+
+def test_looking_at_a_connection_costs_no_reset(pool_of: MakePool) -> None:
+    alias = pool_of(OURS, POOL_SIZE=1)
+    ask(connections[alias], "SELECT 1")
+    assert get_connection_info(alias).is_open
+    connections[alias].close()
+    assert pool(alias).meter.read()["counts"]["resets"] == 0
 
 
 def test_a_request_does_not_outlive_itself(pool_of: MakePool) -> None:

@@ -17,7 +17,7 @@ from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
 from django.test.utils import setup_databases, teardown_databases
 
 from poolhouse.engines import sockets
-from poolhouse.engines.connecting import Attempt
+from poolhouse.engines.connecting import THREAD_NAME
 from poolhouse.engines.options import problems
 from poolhouse.engines.postgresql.base import DatabaseWrapper
 from poolhouse.errors import PoolTimeoutError
@@ -201,7 +201,7 @@ def test_attempts_do_not_pile_up_and_are_told_of(pool_of: MakePool, silence: int
     with ThreadPoolExecutor(6) as threads:
         asked = [threads.submit(ask_again_and_again) for _ in range(6)]
         while not all(one.done() for one in asked):
-            attempts = [thread for thread in threading.enumerate() if isinstance(thread, Attempt)]
+            attempts = [thread for thread in threading.enumerate() if thread.name == THREAD_NAME and thread.is_alive()]
             most = max(most, len(attempts))
             time.sleep(0.01)
     for one in asked:
@@ -358,7 +358,7 @@ def test_the_collector_waits_for_no_lock(pool_of: MakePool, monkeypatch: pytest.
     wrapper.me = wrapper  # type: ignore[attr-defined]  # so that it waits for the collector
     del wrapper
     made = pool(alias)
-    with made.meter._lock, made._places._lock, ThreadPoolExecutor(1) as threads:
+    with made.meter._lock, made._permits._lock, ThreadPoolExecutor(1) as threads:
         threads.submit(gc.collect).result(timeout=DEADLINE_S)
     assert made.leases() == []
     assert made.checkedin() == 1
@@ -378,7 +378,7 @@ def test_figures_have_sqlalchemy_s_names_too(pool_of: MakePool) -> None:
 def test_a_slot_of_which_nobody_knows_any_more_is_free_again(pool_of: MakePool) -> None:
     alias = pool_of(OURS, POOL_SIZE=1, TIMEOUT=DEADLINE_S)
     pid_of(alias)
-    slot = pool(alias)._places.take()  # a signal's exception comes now, and it is gone
+    slot = pool(alias)._permits.take()  # a signal's exception comes now, and it is gone
     assert pool(alias).checkedout() == 1
     del slot
     gc.collect()
@@ -391,7 +391,7 @@ def test_a_dead_way_is_found_out_once_and_by_who_has_the_time(pool_of: MakePool)
     with borrowed(alias), borrowed(alias):
         pass
     made = pool(alias)
-    slots = made._places.idle_ones()
+    slots = made._permits.idle_ones()
     with frozen(slots[0].connection.info.backend_pid):
         assert made._answers(slots[0], time.perf_counter() + 0.1) is False
     assert made._generation == 0, "a server that is slow for an instant is not away"

@@ -49,7 +49,7 @@ IS_LOCKED_IN_CHILD = "\nprint(answer_of_child(held.locked))"
 GREENLETS = "from gevent import monkey; monkey.patch_all()\n"
 THREADS = {
     "report": "Keeper(Publisher(), 0.01).start()",
-    "connect": "Attempt(work, print).start()",
+    "connect": "threading.Thread(target=Attempt(work, print).run).start()",
     "metrics": "otel.pool_states = work; threading.Thread(target=lambda: list(otel._observe_counts(None))).start()",
     "look": "sources._ask_reports = work; threading.Thread(target=lambda: sources.ask_all(detailed=False)).start()",
 }

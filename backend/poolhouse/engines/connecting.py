@@ -3,82 +3,123 @@
 import threading
 import time
 from collections.abc import Callable
+from enum import Enum, auto
 from typing import Any, Generic, TypeVar
+from weakref import ref
 
 from poolhouse.engines import native
 from poolhouse.fork_lock import fork_lock
 
 T = TypeVar("T")
 
+THREAD_NAME = "poolhouse-connect"
+
 
 class TooSlowError(Exception):
     """A connection was not open in time."""
 
 
-class Attempt(threading.Thread, Generic[T]):
-    """One call, on a thread of its own, so that its caller can stop waiting for it."""
+class _State(Enum):
+    NEW = auto()
+    RUNNING = auto()
+    ENDED = auto()
+
+
+class Attempt(Generic[T]):
+    """One call, on a thread of its own, so that its caller can stop waiting for it.
+
+    What is opened goes either to the caller or to `late`, whatever exception is raised, and wherever: a lock guards the
+    moment when it goes from the thread to the caller. If nothing is opened, the thread calls `late` before its caller
+    learns of the error: an exception may stop the caller before it does anything about it, and whoever keeps the
+    error keeps the thread's frames.
+    """
 
     def __init__(self, connect: Callable[[], T], late: Callable[[T | None], None]) -> None:
         """Prepare it.
 
         Args:
-            connect: opens a connection, and gives it; called on the other thread.
-            late: is called there with what was opened after the caller had stopped waiting, or with None if it failed.
+            connect: opens a connection, and returns it; called on the other thread.
+            late: called with what was opened if the caller does not get it, or with None, once or twice, if nothing was
+                opened; on the caller's thread if the other one has not begun or has ended.
         """
-        super().__init__(name="poolhouse-connect", daemon=True)
         self._connect, self._late = connect, late
         self._lock = threading.Lock()
-        self._done = threading.Event()
+        # A lock in the place of an Event: to wait for it is one call of the interpreter's own, which is not left half
+        # done by a signal.
+        self._ended = threading.Lock()
+        self._ended.acquire()
+        self._state, self._is_abandoned = _State.NEW, False
         self._opened: T | None = None
         self._error: BaseException | None = None
-        self.is_abandoned = False
-        """its caller waits no longer; `late` gets what comes of it"""
-
-    def run(self) -> None:
-        """Call, and hand on what comes of it."""
-        try:
-            with fork_lock.shared():
-                self._opened = native.call(self._connect)
-        except BaseException as error:  # noqa: BLE001 - it is raised in the thread that asked
-            self._error = error
-        with self._lock:
-            self._done.set()
-            is_late = self.is_abandoned
-        if is_late:
-            self._error = None  # it refers to this thread
-            self._late(self._opened)
 
     def opened_within(self, timeout_s: float) -> T:
-        """Start it, and wait for what it opens.
+        """Start it, and wait for what it opens; to be called once.
 
         Raises:
             TooSlowError: it took longer.
             whatever connect raises in time.
         """
         deadline = time.perf_counter() + timeout_s
-        self.start()
         try:
-            is_done = self._done.wait(timeout_s)
-        except BaseException:  # a signal's, a greenlet's timeout: nobody waits any longer
+            if timeout_s <= 0:
+                raise TooSlowError("no time was left to connect")
+            # The thread has a weak reference: if this call ends before it begins, nothing is to be opened, though
+            # Python may remember the thread for ever.
+            threading.Thread(target=_run, args=(ref(self),), name=THREAD_NAME, daemon=True).start()
+            if not self._ended.acquire(timeout=timeout_s):
+                raise TooSlowError(f"connecting took more than {timeout_s:.2f} s")
+            self._raise_error(deadline, timeout_s)
+            return self._opened  # type: ignore[return-value]  # it is there where there is no error
+        except BaseException:  # one of these, or a signal's, or a greenlet's timeout
             self._abandon()
             raise
-        if not is_done and self._abandon():
-            raise TooSlowError(f"connecting took more than {timeout_s:.2f} s")
-        if self._error is not None:
-            error, self._error = self._error, None
-            try:
-                if time.perf_counter() > deadline:  # the driver's own timeout, say, while this thread was not running
-                    raise TooSlowError(f"connecting took more than {timeout_s:.2f} s: {error}")
-                raise error
-            finally:
-                del error  # its traceback refers to this frame, and to all that failed with it: a socket, say
-        return self._opened  # type: ignore[return-value]  # it is there where there is no error
 
-    def _abandon(self) -> bool:
-        """Stop waiting; False: it has ended in this moment."""
+    def _raise_error(self, deadline: float, timeout_s: float) -> None:
+        error, self._error = self._error, None
+        try:
+            if error is not None and time.perf_counter() > deadline:
+                # The driver's own timeout, say, while this thread was not running.
+                raise TooSlowError(f"connecting took more than {timeout_s:.2f} s: {error}")
+            if error is not None:
+                raise error
+        finally:
+            del error  # its traceback refers to this frame, and to all that failed with it: a socket, say
+
+    def _abandon(self) -> None:
         with self._lock:
-            self.is_abandoned = not self._done.is_set()
-            return self.is_abandoned
+            self._is_abandoned = True
+            is_under_way = self._state is _State.RUNNING
+        if not is_under_way:
+            self._hand_over()
+
+    def run(self) -> None:
+        """Call, and hand over what is opened if nobody waits any longer."""
+        with self._lock:
+            if self._is_abandoned:
+                return
+            self._state = _State.RUNNING
+        try:
+            with fork_lock.shared():
+                self._opened = native.call(self._connect)
+        except BaseException as error:  # noqa: BLE001 - it is raised in the thread that asked
+            self._error = error
+            self._late(None)
+        with self._lock:
+            self._state = _State.ENDED
+            is_abandoned = self._is_abandoned
+        self._ended.release()
+        if is_abandoned:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        self._error = None  # it refers to the thread, and to this
+        opened, self._opened = self._opened, None
+        self._late(opened)
+
+
+def _run(found: "ref[Attempt[Any]]") -> None:
+    if (attempt := found()) is not None:
+        attempt.run()
 
 
 def connect_within(timeout_s: float, connect: Callable[[], Any]) -> Any:
@@ -89,14 +130,12 @@ def connect_within(timeout_s: float, connect: Callable[[], Any]) -> Any:
 
     Args:
         timeout_s: how long it may take.
-        connect: opens it, and gives it; called on another thread.
+        connect: opens it, and returns it; called on another thread.
 
     Raises:
         TooSlowError: it took longer; the attempt is left to itself, and what it opens is closed.
         whatever connect raises.
     """
-    if timeout_s <= 0:
-        raise TooSlowError("no time was left to connect")
     return Attempt(connect, _close).opened_within(timeout_s)
 
 

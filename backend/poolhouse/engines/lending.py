@@ -3,6 +3,8 @@
 import sys
 import threading
 import time
+import traceback
+from contextlib import suppress
 from types import CodeType, FrameType
 from typing import Any, Protocol
 
@@ -14,7 +16,7 @@ from poolhouse.tracing.work import Work, current_work
 # Each costs half a microsecond: enough for a view under Django, not for all of the web server under the view.
 STACK_MAX_FRAMES = 25
 # The engine's own, and Django's that open a connection.
-STACK_SKIPPED_FRAMES = 5
+STACK_SKIPPED_FRAMES = 6
 Frames = tuple[tuple[CodeType, int], ...]
 
 # What Django and the status read. Whatever else a borrower has of the driver's connection may change it.
@@ -71,11 +73,8 @@ class Lease:
 class Lender(Protocol):
     """Who has lent a connection."""
 
-    def take_back(self, lease: Lease) -> None:
+    def take_back(self, lent: "LentConnection") -> None:
         """Receive it from its borrower."""
-
-    def forget(self, lease: Lease) -> None:
-        """Receive it from the collector, which may come at any moment, on any thread: nothing may be waited for."""
 
 
 class LentConnection:
@@ -85,7 +84,7 @@ class LentConnection:
     `driver_connection`. A cursor of it ends with it.
     """
 
-    __slots__ = ("_lender", "lease", "raw")
+    __slots__ = ("__weakref__", "_lender", "lease", "raw")
 
     def __init__(self, raw: Any, lease: Lease, lender: Lender) -> None:
         self.raw = raw
@@ -138,7 +137,10 @@ class LentConnection:
         """Give it back."""
         if self._lender is not None:
             try:
-                self._lender.take_back(self.lease)  # which closes cursors that need it
+                self._lender.take_back(self)  # which closes cursors that need it
+            except BaseException as error:
+                forget_locals(error)
+                raise
             finally:
                 self.raw = None
             self._lender = None  # now, and not before: a signal's exception may have come in between
@@ -148,9 +150,20 @@ class LentConnection:
             raise InterfaceError("connection already closed")
         return self.raw
 
-    def __del__(self) -> None:
-        if self._lender is not None:
-            self._lender.forget(self.lease)
+
+# Of other code's frames, a project's error page may want the locals, and a generator must not be closed.
+_FORGETFUL = ("poolhouse.engines.", "sqlalchemy.pool.")
+
+
+def forget_locals(error: BaseException) -> None:
+    """Clear the engine's own frames that an error has passed: whoever keeps it would keep the permit in them."""
+    passed: BaseException | None = error
+    while passed is not None:
+        for frame, _ in traceback.walk_tb(passed.__traceback__):
+            if frame.f_globals.get("__name__", "").startswith(_FORGETFUL):
+                with suppress(RuntimeError):  # it is running
+                    frame.clear()
+        passed = passed.__context__
 
 
 def frames_here() -> Frames:

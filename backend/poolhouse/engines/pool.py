@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import ref
 
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.pool import QueuePool
@@ -18,10 +18,11 @@ from sqlalchemy.pool.base import _ConnectionRecord
 
 from poolhouse.conf import options
 from poolhouse.engines import leaks, session, sockets
+from poolhouse.engines.alive import Alive
 from poolhouse.engines.connecting import Attempt, TooSlowError
-from poolhouse.engines.lending import Lease, LentConnection, frames_here
+from poolhouse.engines.lending import Lease, LentConnection, forget_locals, frames_here
 from poolhouse.engines.options import PoolOptions
-from poolhouse.engines.places import OPEN_ONE, WAIT, Places
+from poolhouse.engines.permits import Permit, Permits, Waiter
 from poolhouse.engines.slot import Slot, identity_of
 from poolhouse.errors import PoolTimeoutError, PoolUse
 from poolhouse.measures.meter import Meter
@@ -46,22 +47,27 @@ Open = Callable[[Params], Any]
 
 
 class _NothingFreeError(Exception):
-    """No place within the time."""
+    """No permit within the time."""
 
 
 class LendingPool(QueuePool):
-    """SQLAlchemy's pool of one alias, with places that are handed on in the order in which they were asked for."""
+    """SQLAlchemy's pool of one alias, with permits that are served in the order in which they were asked for.
+
+    Whoever refers to a connection has it, and the connection refers to its permit. An exception may be raised between
+    any two lines, so nothing is counted by hand: what nobody refers to any more, the next caller takes back or closes
+    (`_forgotten`).
+    """
 
     def __init__(self, alias: str, settings: PoolOptions, dialect: Dialect) -> None:
-        # QueuePool's own beginning would make the queue that the places are for.
+        # QueuePool's own beginning would make the queue that the permits are for.
         super(QueuePool, self).__init__(self._connect_for_slot, echo=settings.ECHO, dialect=dialect)
         self.alias, self.settings, self.meter = alias, settings, Meter(alias)
         self.pid = os.getpid()
         self._timeout = settings.TIMEOUT
-        self._places: Places[Slot] = Places(settings.POOL_SIZE, settings.MAX_OVERFLOW, lifo=settings.USE_LIFO)
-        self._leases: set[Lease] = set()
-        self._forgotten: deque[Lease | _ConnectionRecord] = deque()  # a record: of a slot that was lost
-        self._slots: WeakValueDictionary[Any, Slot] = WeakValueDictionary()  # by the driver's connection
+        self._permits: Permits[Slot] = Permits(settings.POOL_SIZE, settings.MAX_OVERFLOW, lifo=settings.USE_LIFO)
+        self._leases: dict[ref[LentConnection], Lease] = {}
+        self._slots: Alive[Slot] = Alive()
+        self._forgotten: deque[ref[LentConnection] | Slot] = deque()
         self._generation = 0
         self._connecting = threading.local()
         self._may_collect_at = 0.0
@@ -78,6 +84,13 @@ class LendingPool(QueuePool):
             PoolTimeoutError: there was none within TIMEOUT.
             the driver's Error: it could not be opened.
         """
+        try:
+            return self._lend(params, open_)
+        except BaseException as error:
+            forget_locals(error)
+            raise
+
+    def _lend(self, params: Params, open_: Open) -> LentConnection:
         began_at = time.perf_counter()
         try:
             slot = self._take_slot(params, open_, began_at + self._timeout)
@@ -87,28 +100,24 @@ class LendingPool(QueuePool):
             if (work := current_work()) is not None:
                 work.wait_s += waited_s
             raise self._timeout_error(waited_s, str(error)) from None
-        try:
-            lease = Lease(slot, frames_here() if self._notes_frames else ())
-            self._leases.add(lease)
-            waited_s = lease.began_at - began_at
-            if lease.work is not None:
-                lease.work.wait_s += waited_s
-                lease.work.took(lease.began_at)
-            self.meter.lent(waited_s)
-            return LentConnection(slot.connection, lease, self)
-        except BaseException:  # a signal's
-            self._leases = {other for other in self._leases if other.slot is not slot}
-            self._settle(slot, is_clean=False)
-            raise
+        lease = Lease(slot, frames_here() if self._notes_frames else ())
+        lent = LentConnection(slot.connection, lease, self)
+        self._leases[ref(lent, self._forgotten.append)] = lease  # from here on, to forget it is to return it
+        waited_s = lease.began_at - began_at
+        if lease.work is not None:
+            lease.work.wait_s += waited_s
+            lease.work.took(lease.began_at)
+        self.meter.lent(waited_s)
+        return lent
 
     def leases(self) -> list[Lease]:
         """Give the connections that are lent now."""
         self._take_back_forgotten()
-        return list(self._leases)
+        return list(self._leases.values())
 
     def age_s(self, connection: Any) -> float:
         """Give how long ago a connection of this pool was opened, by the driver's object."""
-        return time.perf_counter() - self._slots[connection].opened_at
+        return time.perf_counter() - next(slot for slot in self._slots if slot.connection is connection).opened_at
 
     @property
     def open(self) -> int:
@@ -118,23 +127,23 @@ class LendingPool(QueuePool):
     @property
     def waiting(self) -> int:
         """How many callers wait for a connection."""
-        return self._places.waiting
+        return self._permits.waiting
 
     def size(self) -> int:
         """Give how many connections are kept."""
-        return self._places.size
+        return self._permits.size
 
     def checkedin(self) -> int:
         """Give how many connections nobody uses."""
-        return self._places.idle
+        return self._permits.idle
 
     def checkedout(self) -> int:
         """Give how many are lent, or being opened."""
-        return max(0, self._places.count - self._places.idle)
+        return max(0, self._permits.count - self._permits.idle)
 
     def overflow(self) -> int:
         """Give by how many there are more than are kept; below 0: fewer."""
-        return self._places.count - self._places.size
+        return self._permits.count - self._permits.size
 
     def keep_warm(self, params: Params, open_: Open, within_s: float | None = None) -> None:
         """Open what is missing of MIN_SIZE.
@@ -149,8 +158,8 @@ class LendingPool(QueuePool):
         """
         deadline = time.perf_counter() + (self._timeout if within_s is None else within_s)
         self._drop_what_the_server_closed()
-        while self._places.reserve(self.settings.MIN_SIZE):
-            self._put_back(self._open(params, open_, deadline))
+        while (permit := self._permits.reserve(self.settings.MIN_SIZE)) is not None:
+            self._put_back(self._open(permit, params, open_, deadline))
 
     def find_forgotten(self) -> bool:
         """Take back what was forgotten by threads that have ended; True if anything was.
@@ -167,8 +176,8 @@ class LendingPool(QueuePool):
     def dispose(self) -> None:
         """Close the connections that nobody uses, and the others as they come back."""
         self._generation += 1
-        for slot in self._places.idle_ones():
-            if self._places.withdraw(slot):
+        for slot in self._permits.idle_ones():
+            if self._permits.withdraw(slot):
                 self._close(slot)
 
     def recreate(self) -> "LendingPool":
@@ -177,66 +186,69 @@ class LendingPool(QueuePool):
 
     def disown(self) -> None:
         """Let go, in a forked child, of the sockets that are the parent's."""
-        for connection in list(self._slots):
-            sockets.disown(connection)
+        for slot in self._slots:
+            sockets.disown(slot.connection)
 
     # Lending.
 
     def _take_slot(self, params: Params, open_: Open, deadline: float) -> Slot:
         if self._forgotten:
             self._take_back_forgotten()
-        place = self._places.take()
-        if place is WAIT:
-            place = self._wait(deadline)
-        while isinstance(place, Slot):
-            if self._is_fit(place, params, deadline):
-                return place
-            place = self._places.exchange()  # another idle one is as good
-        slot = self._open(params, open_, deadline)
+        taken = self._permits.take()
+        if taken is None:
+            taken = self._wait(deadline)
+        while isinstance(taken, Slot):
+            if self._is_fit(taken, params, deadline):
+                return taken
+            taken = self._permits.exchange(taken.permit)  # another idle one is as good
+        slot = self._open(taken, params, open_, deadline)
         if (work := current_work()) is not None:
             work.opened_count += 1
         return slot
 
-    def _wait(self, deadline: float) -> Any:
-        """Wait in line for a place.
+    def _wait(self, deadline: float) -> Slot | Permit:
+        """Wait in line for a connection, or for a permit to open one.
 
         Raises:
             _NothingFreeError: the deadline has passed.
         """
-        waiter, place = self._places.join(), None
+        waiter: Waiter[Slot] = Waiter()
         try:
+            self._permits.join(waiter)
             while not waiter.wait(min(LOOK_INTERVAL_S, deadline - time.perf_counter())):
                 if time.perf_counter() >= deadline:
                     break
                 self.find_forgotten()
-            place = waiter.gift
-        finally:
-            given = self._places.leave(waiter)
-            if place is None and given is not WAIT:  # a signal's exception, or a greenlet's timeout
-                self._places.free() if given is OPEN_ONE else self._put_back(given)
-        if given is WAIT:
+                self._permits.serve()  # what was freed by its last reference
+            served = self._permits.leave(waiter)
+        except BaseException:  # a signal's, or a greenlet's timeout
+            self._return(self._permits.leave(waiter))
+            raise
+        if served is None:
             is_opening = self.checkedout() > len(self._leases)
             raise _NothingFreeError(f"every connection is lent{' or being opened' if is_opening else ''}")
-        return given
+        return served
+
+    def _return(self, served: Slot | Permit | None) -> None:
+        if isinstance(served, Slot):
+            self._put_back(served)
+        elif served is not None:
+            self._permits.release(served)
 
     def _is_fit(self, slot: Slot, params: Params, deadline: float) -> bool:
-        """Say whether an idle connection can be lent; if not, it is closed, and its place kept."""
-        try:
-            if slot.identity != identity_of(params):  # the settings were changed: it leads to somewhere else
-                self._discard(slot)
-                return False
-            now = time.perf_counter()
-            if 0 <= self.settings.RECYCLE < now - slot.opened_at:
-                self.meter.count("recycled")
-                self._discard(slot)
-                return False
-            if slot.generation == self._generation:
-                is_due = self.settings.PRE_PING and now - slot.returned_at > self.settings.PING_IDLE_S
-                if not (is_due or slot.has_word()) or self._answers(slot, deadline):
-                    return True
-        except BaseException:  # a signal's, or a greenlet's timeout
-            self._settle(slot, is_clean=False)
-            raise
+        """Return True if an idle connection can be lent; if not, it is closed, and its permit kept."""
+        if slot.identity != identity_of(params):  # the settings were changed: it leads to somewhere else
+            self._discard(slot)
+            return False
+        now = time.perf_counter()
+        if 0 <= self.settings.RECYCLE < now - slot.opened_at:
+            self.meter.count("recycled")
+            self._discard(slot)
+            return False
+        if slot.generation == self._generation:
+            is_due = self.settings.PRE_PING and now - slot.returned_at > self.settings.PING_IDLE_S
+            if not (is_due or slot.has_word()) or self._answers(slot, deadline):
+                return True
         self.meter.count("invalidated")
         self._sever(slot)
         return False
@@ -253,20 +265,13 @@ class LendingPool(QueuePool):
             self._generation += 1
         return False
 
-    def _open(self, params: Params, open_: Open, deadline: float) -> Slot:
-        """Open a connection in a place; if that fails, the place is free again, once the attempt has ended."""
-        left_s = deadline - time.perf_counter()
-        attempt = Attempt(partial(self._make_slot, params, open_), self._receive_late)
-        try:
-            if left_s <= 0:
-                raise TooSlowError("no time was left to connect")
-            return attempt.opened_within(left_s)
-        except BaseException:
-            if not attempt.is_abandoned:
-                self._places.free()
-            raise
+    def _open(self, permit: Permit, params: Params, open_: Open, deadline: float) -> Slot:
+        """Open a connection; if that fails, its permit is released, once the attempt has ended."""
+        make, late = partial(self._make_slot, permit, params, open_), partial(self._receive_late, permit)
+        attempt: Attempt[Slot] = Attempt(make, late)
+        return attempt.opened_within(deadline - time.perf_counter())
 
-    def _make_slot(self, params: Params, open_: Open) -> Slot:
+    def _make_slot(self, permit: Permit, params: Params, open_: Open) -> Slot:
         generation, begun_at = self._generation, time.perf_counter()
         self._connecting.connect = partial(open_, params)
         try:
@@ -274,8 +279,8 @@ class LendingPool(QueuePool):
         except BaseException:
             self.meter.count("connect_errors")
             raise
-        slot = Slot(record, identity_of(params), generation, self._forgotten.append)
-        self._slots[slot.connection] = slot
+        slot = Slot(permit, record, identity_of(params), generation, self._forgotten.append)
+        self._slots.add(slot)
         self.meter.connected(slot.opened_at - begun_at)
         return slot
 
@@ -283,61 +288,62 @@ class LendingPool(QueuePool):
         """Open a connection for SQLAlchemy's record, which asks for it without a word."""
         return self._connecting.connect()
 
-    def _receive_late(self, slot: Slot | None) -> None:
-        """Keep what was opened after its borrower had gone: the next one is as glad of it."""
-        if slot is None:
-            self._places.free()
-        else:
-            self._put_back(slot)
+    def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
+        """Close the driver's connection, for SQLAlchemy's record; `terminate` makes no difference to these drivers.
+
+        SQLAlchemy's own method logs every Exception and goes on: a task would outlive its soft time limit, and the log
+        record would keep the frames that were interrupted, with the permit in them.
+        """
+        try:
+            self._dialect.do_close(connection)
+        except (connection.Error, OSError) as error:
+            logger.warning("%s: cannot close a connection: %s", self.alias, error)
+
+    def _receive_late(self, permit: Permit, slot: Slot | None) -> None:
+        """Keep what was opened for a caller that has gone."""
+        self._return(slot or permit)
 
     def _drop_what_the_server_closed(self) -> None:
         """Close idle connections that are of no use any more, before somebody is to use them."""
-        for slot in self._places.idle_ones():
-            if not self._places.withdraw(slot):  # it was lent in the meantime
+        for slot in self._permits.idle_ones():
+            if not self._permits.withdraw(slot):  # it was lent in the meantime
                 continue
             if slot.has_word():
                 self._settle(slot, is_clean=False)
-            elif not self._places.put(slot):
+            elif not self._permits.put(slot):
                 self._close(slot)
 
     # Returning.
 
-    def take_back(self, lease: Lease) -> None:
+    def take_back(self, lent: LentConnection) -> None:
         """Receive a connection from its borrower."""
-        slot, is_clean = lease.slot, False
-        if slot is None or os.getpid() != self.pid:  # in a child, what is of the parent's pool is not ours
+        if os.getpid() != self.pid:  # in a child, what is of the parent's pool is not ours
             return
-        try:
-            self._end(lease)
-            is_clean = self._is_clean(slot, lease)
-        finally:
-            lease.slot = None
-            self._settle(slot, is_clean=is_clean)
-
-    def forget(self, lease: Lease) -> None:
-        """Receive a connection from the collector: whoever comes by next looks after it."""
-        self._forgotten.append(lease)
+        if (lease := self._leases.pop(ref(lent), None)) is not None:  # only one caller gets it, and only once
+            slot, lease.slot, is_clean = lease.slot, None, False
+            try:
+                self._end(lease)
+                is_clean = self._is_clean(slot, lease)
+            finally:
+                self._settle(slot, is_clean=is_clean)
 
     def _take_back_forgotten(self) -> bool:
-        """Take back what the collector has found; nobody waits for the server for it."""
+        """Take back what nobody refers to any more, without waiting for the server."""
         found = False
         while self._forgotten:
-            with suppress(IndexError):  # somebody else was faster
+            with suppress(IndexError):  # another thread was faster
                 one = self._forgotten.popleft()
                 found = True
-                if isinstance(one, _ConnectionRecord):
-                    sockets.sever(one.dbapi_connection)
-                    one.invalidate()
-                    self._places.free()
-                elif (slot := one.slot) is not None:
-                    self._end(one)
-                    one.slot = None
-                    self._settle(slot, is_clean=self._is_untouched(slot, one))
+                if isinstance(one, Slot):
+                    self._settle(one, is_clean=False)
+                elif (lease := self._leases.pop(one, None)) is not None:
+                    slot, lease.slot = lease.slot, None
+                    self._end(lease)
+                    self._settle(slot, is_clean=self._is_untouched(slot, lease))
         return found
 
     def _end(self, lease: Lease) -> None:
         lease.is_over = True
-        self._leases.discard(lease)
         held_s = lease.held_s()
         self.meter.returned(held_s)
         if lease.is_suspect:
@@ -351,38 +357,35 @@ class LendingPool(QueuePool):
             self._put_back(slot)
         else:
             self.meter.count("invalidated")
-            try:
-                self._sever(slot)
-            finally:
-                self._places.free()
+            self._sever(slot)
+            self._permits.release(slot.permit)
 
     def _put_back(self, slot: Slot) -> None:
         slot.returned_at = time.perf_counter()
-        if not self._places.put(slot):
+        if not self._permits.put(slot):
             self._close(slot)
 
     def _close(self, slot: Slot) -> None:
-        """Close a connection, and free its place."""
-        try:
-            self._discard(slot)
-        finally:
-            self._places.free()
+        """Close a connection, and release its permit."""
+        self._discard(slot)
+        self._permits.release(slot.permit)
 
     def _discard(self, slot: Slot) -> None:
         """Close a connection that is sound."""
-        slot.is_given_up = True
-        self._slots.pop(slot.connection, None)
         slot.record.close()
+        slot.is_closed = True
+        self._slots.discard(slot)
 
     def _sever(self, slot: Slot) -> None:
         """Close a connection that may not be, without a word to the server, which could block."""
-        slot.is_given_up = True
-        self._slots.pop(slot.connection, None)
         sockets.sever(slot.connection)
         slot.record.invalidate()
+        slot.connection.close()  # the record has it no longer if an earlier close was interrupted
+        slot.is_closed = True
+        self._slots.discard(slot)
 
     def _is_clean(self, slot: Slot, lease: Lease) -> bool:
-        """Say whether a connection can be lent again, once its transaction and its session are brought to an end."""
+        """Return True if a connection can be lent again, once its transaction and its session are brought to an end."""
         if self._is_untouched(slot, lease):
             return True
         if not slot.can_be_cleaned or slot.generation != self._generation:
@@ -396,12 +399,12 @@ class LendingPool(QueuePool):
                     session.reset_session(slot.connection)
                     self.meter.count("resets")
                 slot.restore()
-        except Exception:  # noqa: BLE001 - what cannot be brought to an end is closed
+        except (slot.connection.Error, OSError, sockets.SeveredError):  # what cannot be brought to an end is closed
             return False
         return True
 
     def _is_untouched(self, slot: Slot, lease: Lease) -> bool:
-        """Say whether a connection can be lent again as it is; nothing is asked of the server."""
+        """Return True if a connection can be lent again as it is; nothing is asked of the server."""
         return (
             slot.is_idle()
             and slot.generation == self._generation
@@ -411,7 +414,9 @@ class LendingPool(QueuePool):
         )
 
     def _resets(self, lease: Lease) -> bool:
-        return self.settings.RESET == "always" or (self.settings.RESET == "seen" and lease.leaves_state)
+        if self.settings.RESET == "seen":  # what went past the lent connection has not been seen
+            return lease.leaves_state or lease.is_touched
+        return self.settings.RESET == "always"
 
     def _timeout_error(self, waited_s: float, reason: str) -> PoolTimeoutError:
         held = max(self.leases(), key=Lease.held_s, default=None)

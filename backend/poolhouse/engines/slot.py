@@ -6,6 +6,7 @@ from operator import attrgetter
 from typing import Any
 
 from poolhouse.engines import session, sockets
+from poolhouse.engines.permits import Permit
 
 Identity = tuple[Any, ...]
 
@@ -46,36 +47,40 @@ class Slot:
         "connection",
         "generation",
         "identity",
-        "is_given_up",
+        "is_closed",
         "opened_at",
+        "permit",
         "record",
         "returned_at",
     )
 
-    def __init__(self, record: Any, identity: Identity, generation: int, note_loss: Callable[[Any], None]) -> None:
+    def __init__(
+        self, permit: Permit, record: Any, identity: Identity, generation: int, note_loss: Callable[["Slot"], None]
+    ) -> None:
         """Look at a connection that has just been opened.
 
         Args:
+            permit: to have it open.
             record: SQLAlchemy's, which tells its listeners of it.
             identity: what it was opened for.
             generation: of the pool's connections; those of an earlier one are not lent again.
-            note_loss: gets the record from the collector if nobody knows the slot any more, though nobody has given it
-                up: an exception of a signal's came in just the moment when it went from hand to hand.
+            note_loss: gets the slot if nobody refers to it any more, though it is not closed: an exception was raised
+                in just the moment when it went from hand to hand.
         """
-        self.is_given_up = True  # as long as it is not whole
+        self.is_closed = True  # as long as it is not whole
         self._note_loss = note_loss
-        self.record, self.identity, self.generation = record, identity, generation
+        self.permit, self.record, self.identity, self.generation = permit, record, identity, generation
         self.connection: Any = record.dbapi_connection
         self.opened_at = self.returned_at = time.perf_counter()
         self._is_psycopg2 = hasattr(self.connection, "notices")
         self._word = sockets.word_from(self.connection)
         names = _SET_ON_PSYCOPG2 if self._is_psycopg2 else _SET_ON_PSYCOPG3
         self._pristine = dict(zip(names, attrgetter(*names)(self.connection), strict=True))
-        self.is_given_up = False
+        self.is_closed = False
 
     def __del__(self) -> None:
-        if not self.is_given_up:
-            self._note_loss(self.record)
+        if not self.is_closed:
+            self._note_loss(self)
 
     def has_word(self) -> bool:
         """Say whether the server has sent something to an idle connection, or has closed it; it takes a microsecond.

@@ -46,7 +46,7 @@ def is_alive(connection: Any, timeout_s: float) -> bool:
             cursor.fetchall()
             if not connection.autocommit:
                 connection.rollback()
-    except Exception:  # noqa: BLE001 - whatever it is: a connection that cannot do this is not lent
+    except (connection.Error, OSError, SeveredError):
         return False
     return True
 
@@ -99,7 +99,7 @@ def sever(connection: Any) -> None:
         # On a copy of the descriptor, since the socket object closes its own; the cut is of the connection itself.
         with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
             duplicate.shutdown(socket.SHUT_RDWR)
-    except Exception:  # noqa: BLE001, S110 - it is closed already, which is what was wanted
+    except (connection.Error, OSError):  # it is closed already, which is what was wanted
         pass
 
 
@@ -110,7 +110,7 @@ def disown(connection: Any) -> None:
     """
     try:
         descriptor = connection.fileno()
-    except Exception:  # noqa: BLE001 - it is closed, so nothing is shared
+    except connection.Error:  # it is closed, so nothing is shared
         return
     null = os.open(os.devnull, os.O_RDWR)
     try:

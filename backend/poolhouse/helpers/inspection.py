@@ -91,7 +91,7 @@ def log_connection_pool_stats() -> dict[str, PoolState]:
 def _age_s(wrapper: Any) -> float | None:
     database = wrapper.settings_dict
     if is_lending(database["ENGINE"]):
-        age_s: float = wrapper.lending_pool().age_s(wrapper.connection.driver_connection)
+        age_s: float = wrapper.lending_pool().age_s(wrapper.connection.raw)
         return age_s
     if is_queuepool(database["ENGINE"]):
         return time.time() - float(wrapper.connection._connection_record.starttime)

@@ -61,7 +61,7 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # untyped up
         """
         if self.alias == NO_DB_ALIAS:  # every alias has one, on a server of its own
             connection = self._open(conn_params)
-            return LentConnection(connection, Lease(connection), _Nobody())
+            return LentConnection(connection, Lease(), _Nobody())
         pool = self.pool_if_made() or self.lending_pool()
         return pool.connect(conn_params, self._open)
 
@@ -138,15 +138,12 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # untyped up
 
 
 class _Nobody:
-    """Lends connections that are of no pool."""
+    """Lends connections that are of no pool; the driver closes what nobody refers to."""
 
-    def take_back(self, lease: Lease) -> None:
+    def take_back(self, lent: LentConnection) -> None:
         """Close it."""
-        lease.is_over = True
-        lease.slot.close()
-
-    def forget(self, lease: Lease) -> None:
-        """Leave it to the driver, which closes what nobody refers to."""
+        lent.lease.is_over = True
+        lent.raw.close()
 
 
 def _disown_parents_connections() -> None:
