@@ -273,8 +273,9 @@ def test_the_broker_is_away_for_ten_seconds(system: System, gate: Gate, csv: Pat
 
 def test_every_batch_is_delivered_twice_at_once(system: System, gate: Gate, csv: Path) -> None:
     job = system.enqueue(csv)
-    messages = system.broker.lrange("ingest", 0, -1)
-    assert messages
+    await_that(system.loading_pids)  # no further message is taken from the queue, whose batches wait at the gate
+    await_that(lambda: system.query("SELECT count(*) FROM ingest_batch WHERE sent_at IS NULL") == [(0,)])
+    messages = await_that(lambda: system.broker.lrange("ingest", 0, -1))
     system.broker.rpush("ingest", *messages)
     gate.close()
     system.assert_ends_exactly(job)
