@@ -65,8 +65,8 @@ _DELIMITER = re.compile(r"[(),\[\]]")
 _LOCAL = re.compile(r"\s*+ (?: is_local \s*+ (?: => | := ) \s*+ )? true \s*+", _FLAGS)
 
 _TOKEN = re.compile(r"""['"$]|--|/\*""")
-_LITERAL = re.compile(r"(?:[^']++|'')*+'")
-_ESCAPED_LITERAL = re.compile(r"(?:[^'\\]++|\\.|'')*+'", re.DOTALL)
+_LITERAL = re.compile(r"[^']*+(?:''[^']*+)*+'")
+_ESCAPED_LITERAL = re.compile(r"[^'\\]*+(?:(?:\\.|'')[^'\\]*+)*+'", re.DOTALL)
 _DOLLAR_TAG = re.compile(r"\$(?:[^\W\d]\w*+)?\$")
 _COMMENT_BORDER = re.compile(r"/\*|\*/")
 
