@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from django.db import connections
 
+from config.env import CHECKOUT
 from poolhouse.identity import APPLICATION_NAME_MAX_BYTES, current, label_connections, process_of
 from poolhouse.overview.status import Status
 from poolhouse.reports.report import ProcessReport
 from poolhouse.servers.server import client_connections, monitor_cursor
+from tests import forked
 
 pytestmark = pytest.mark.django_db(databases="__all__")
 
@@ -67,3 +69,15 @@ def test_whatever_the_project_s_name_is_the_process_s_is_whole(own: dict[str, st
     assert process_of(label) == current().name
     assert len(label) <= APPLICATION_NAME_MAX_BYTES
     assert label.isascii()
+
+
+@pytest.mark.parametrize(("command", "name"), [("beat", "beat"), ("worker", "worker")])
+def test_a_process_of_celery_is_named_by_its_command(command: str, name: str) -> None:
+    program = (
+        f"import sys; sys.argv = ['celery', '-A', 'worker.app', '{command}']\n"
+        "import worker.app, django; django.setup()\n"
+        "from poolhouse.identity import current; print(current().service)"
+    )
+    environment = {**os.environ, "SERVICE_NAME": "", "CELERY_WORKER_RUNNING": "1"}
+    answer = forked.run(["-c", program], env=environment, cwd=CHECKOUT)
+    assert answer.stdout == f"{name}\n", answer.stderr
