@@ -11,6 +11,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
+import redis
 
 from config.env import Monitor, Queue, read
 from sandbox.servers import Place
@@ -21,6 +22,8 @@ from tests.conftest import DEADLINE_S
 from tests.plugin import free_ports, superuser_sql
 
 _numbers = itertools.count(1)
+# Redis has sixteen databases: 0 is that of the tests themselves, and some modules have taken the last ones.
+_free_brokers = [*range(1, 13)]
 
 
 @dataclass(frozen=True)
@@ -91,14 +94,14 @@ def template_database(servers: Place, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def make_stack(template_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Stack]]:
     """Make a stack, not started yet, with a database and a broker of its own."""
-    names = []
+    names, broker_urls = [], []
 
     def make(**variables: str) -> Stack:
-        number = next(_numbers)
-        names.append(f"stack_{number}")
+        names.append(f"stack_{next(_numbers)}")
         superuser_sql(f"CREATE DATABASE {names[-1]} TEMPLATE {template_database} OWNER poolhouse")
         (port,) = free_ports(1)
-        broker_url = read(Queue).url.removesuffix("/0") + f"/{number}"
+        broker_url = f"{read(Queue).url.removesuffix('/0')}/{_free_brokers.pop()}"
+        broker_urls.append(broker_url)
         folder = tmp_path_factory.mktemp(names[-1])
         settings = {
             "SANDBOX_DIR": str(folder),
@@ -119,6 +122,10 @@ def make_stack(template_database: str, tmp_path_factory: pytest.TempPathFactory)
     yield make
     for name in names:
         superuser_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    for broker_url in broker_urls:
+        with redis.Redis.from_url(broker_url) as broker:
+            broker.flushdb()
+        _free_brokers.append(int(broker_url.rpartition("/")[2]))
 
 
 @pytest.fixture(scope="module")

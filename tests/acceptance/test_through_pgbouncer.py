@@ -21,8 +21,10 @@ def behind(request: Any, make_stack: Callable[..., Stack], servers: Place) -> It
     named = read(Database).model_copy(update={"db_name": stack.variables["DB_NAME"]})
     pooler = pgbouncer(servers, named, read(Monitor))
     pooler.start()
-    with started(stack) as running:
-        yield running
+    try:
+        with started(stack) as running:
+            yield running
+    finally:
         pooler.stop()
 
 
