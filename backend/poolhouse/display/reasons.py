@@ -36,8 +36,10 @@ def _require_utf8(options: Mapping[str, Any]) -> None:
     """Refuse what neither a database nor a terminal can take: Python keeps such bytes as lone surrogates."""
     for name, value in options.items():
         for text in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(text, str) and not text.isascii() and any("\ud800" <= one <= "\udfff" for one in text):
-                raise CommandError(f"{name}: expected text in UTF-8, got {text!a}", returncode=2)
+            try:
+                str(text).encode()
+            except UnicodeEncodeError:
+                raise CommandError(f"{name}: expected text in UTF-8, got {text!a}", returncode=2) from None
 
 
 @contextmanager

@@ -69,7 +69,7 @@ class Attempt(Generic[T]):
             if not self._ended.acquire(timeout=timeout_s):
                 raise TooSlowError(f"connecting took more than {timeout_s:.2f} s")
             self._raise_error(deadline, timeout_s)
-            return self._opened  # type: ignore[return-value]  # it is there where there is no error
+            return self._opened  # type: ignore[return-value]  # set unless an error was raised
         except BaseException:  # one of these, or a signal's, or a greenlet's timeout
             self._abandon()
             raise

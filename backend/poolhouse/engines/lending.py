@@ -137,7 +137,7 @@ class LentConnection:
         """Give it back."""
         if self._lender is not None:
             try:
-                self._lender.take_back(self)  # which closes cursors that need it
+                self._lender.take_back(self)  # it also closes cursors
             except BaseException as error:
                 forget_locals(error)
                 raise
@@ -151,17 +151,17 @@ class LentConnection:
         return self.raw
 
 
-# Of other code's frames, a project's error page may want the locals, and a generator must not be closed.
-_FORGETFUL = ("poolhouse.engines.", "sqlalchemy.pool.")
+# Other frames keep their locals: an error page of the project may show them, and to clear a generator would close it.
+_CLEARED_MODULES = ("poolhouse.engines.", "sqlalchemy.pool.")
 
 
 def forget_locals(error: BaseException) -> None:
-    """Clear the engine's own frames that an error has passed: whoever keeps it would keep the permit in them."""
+    """Clear the locals of the engine's frames in a traceback: a kept exception would keep the permit in them."""
     passed: BaseException | None = error
     while passed is not None:
         for frame, _ in traceback.walk_tb(passed.__traceback__):
-            if frame.f_globals.get("__name__", "").startswith(_FORGETFUL):
-                with suppress(RuntimeError):  # it is running
+            if frame.f_globals.get("__name__", "").startswith(_CLEARED_MODULES):
+                with suppress(RuntimeError):  # a frame that still runs cannot be cleared
                     frame.clear()
         passed = passed.__context__
 
