@@ -227,6 +227,19 @@ def test_waiters_are_served_in_their_order_whoever_comes_later() -> None:
         assert permits.leave(waiter) is connection
 
 
+def test_overflow_is_not_kept_for_a_caller_that_has_gone() -> None:
+    permits: Permits[Opened] = Permits(1, 1, lifo=False)
+    taken = [permits.take(), permits.take()]
+    waiter: Waiter[Opened] = Waiter()
+    permits.join(waiter)
+    del waiter  # its caller was interrupted, and did not leave
+    opened = [Opened(permit) for permit in taken if isinstance(permit, Permit)]
+    assert not permits.put(opened[0])
+    permits.release(opened[0].permit)
+    assert permits.put(opened[1])
+    assert (permits.count, permits.idle, permits.waiting) == (1, 1, 0)
+
+
 def test_what_a_collector_returns_in_the_midst_is_not_lost() -> None:
     permits: Permits[Opened] = Permits(3, 0, lifo=False)
     lent: set[Opened] = set()  # as a pool has them: a collector must not find a permit with what it collects

@@ -1,9 +1,9 @@
 """Looking again and again: in place on a terminal, block after block elsewhere."""
 
 import signal
-import threading
 import time
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -31,16 +31,21 @@ def repeat(look: Callable[[], object], interval_s: float) -> None:
     """Look every interval, until Ctrl-C or SIGTERM: one that killed it would leave the terminal without a cursor.
 
     The signals are noted instead of raised: an exception in the midst of a look can be swallowed where no code of ours
-    sees it, as in a destructor. A look is bounded in time, so it ends soon all the same.
+    sees it, as in a destructor. A look is bounded in time, so it ends soon all the same. They are noted in a queue
+    whose `put` is reentrant: a `threading.Event` can deadlock when its own waiting thread sets it in a signal handler.
     """
-    is_over = threading.Event()
+    received: SimpleQueue[int] = SimpleQueue()
     signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(one, lambda *_: is_over.set()) for one in signals]
+    before = [signal.signal(one, lambda number, _: received.put(number)) for one in signals]
     try:
-        while not is_over.is_set():
+        while True:
             next_at = time.monotonic() + interval_s
             look()
-            is_over.wait(max(0.0, next_at - time.monotonic()))
+            try:
+                received.get(timeout=max(0.0, next_at - time.monotonic()))
+            except Empty:
+                continue
+            return
     finally:
         for one, handler in zip(signals, before, strict=True):
             signal.signal(one, handler)

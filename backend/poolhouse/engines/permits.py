@@ -141,13 +141,11 @@ class Permits(Generic[T]):
     def put(self, connection: T) -> bool:
         """Return a connection; False: there are enough, so it is to be closed, and its permit released."""
         with self._lock:
-            if self._waiters:
-                self._idle.append(connection)
-                self.serve()
-            elif len(self._taken) > self.size:
+            self.serve()  # so that a caller that has gone does not count as one that waits
+            if not self._waiters and len(self._taken) > self.size:
                 return False
-            else:
-                self._idle.append(connection)
+            self._idle.append(connection)
+            self.serve()
             return True
 
     def release(self, permit: Permit) -> None:

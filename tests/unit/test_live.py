@@ -1,0 +1,27 @@
+"""Looking again and again ends at a signal, in whatever moment it comes."""
+
+import subprocess
+import sys
+
+from tests.conftest import DEADLINE_S
+
+ROUNDS = 1500  # with a lock that is not reentrant, about one in several hundred never ends
+
+SIGNALLED = f"""
+import os, signal, threading
+from poolhouse.display.live import repeat
+
+for _ in range({ROUNDS}):
+    sender = threading.Timer(0.001, os.kill, (os.getpid(), signal.SIGTERM))
+    sender.start()
+    repeat(lambda: None, 0)
+    sender.join()
+print("over", signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+"""
+
+
+def test_looking_ends_at_a_signal_in_whatever_moment_it_comes() -> None:
+    looking = subprocess.run(
+        [sys.executable, "-c", SIGNALLED], capture_output=True, text=True, timeout=DEADLINE_S, cwd="backend"
+    )
+    assert (looking.stdout, looking.stderr) == ("over True\n", "")
