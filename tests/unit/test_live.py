@@ -8,15 +8,25 @@ from tests.conftest import DEADLINE_S
 ROUNDS = 1500  # with a lock that is not reentrant, about one in several hundred never ends
 
 SIGNALLED = f"""
-import os, signal, threading
+import os, signal, threading, time
 from poolhouse.display.live import repeat
 
+def signal_until(over):
+    while not over.wait(0.001):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def before(*_):
+    pass
+
+signal.signal(signal.SIGTERM, before)  # a signal may come before or after a round
 for _ in range({ROUNDS}):
-    sender = threading.Timer(0.001, os.kill, (os.getpid(), signal.SIGTERM))
+    over = threading.Event()
+    sender = threading.Thread(target=signal_until, args=[over])
     sender.start()
     repeat(lambda: None, 0)
+    over.set()
     sender.join()
-print("over", signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+print("over", signal.getsignal(signal.SIGTERM) is before)
 """
 
 

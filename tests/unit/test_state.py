@@ -24,12 +24,12 @@ def code_of(sql: str) -> str:
         elif rest.startswith("/*"):
             length, written = comment_length(rest), " "
         elif rest[0] == "'":
-            is_escaped = bool(re.search(r"(?:^|[^\w$])[eE]$", sql[:at], re.ASCII))
+            is_escaped = bool(re.search(r"(?:^|[^\w$])[eE]\Z", sql[:at], re.ASCII))
             length, written = literal_length(rest, is_escaped=is_escaped), "''"
         elif rest[0] == '"':
             length = rest.find('"', 1) + 1 or len(rest)
             written = rest[:length] if re.fullmatch(r'"[^\W\d]\w*"', rest[:length]) else '"quoted"'
-        elif (tag := re.match(r"\$(?:[^\W\d]\w*)?\$", rest)) and not re.search(r"[\w$]$", sql[:at]):
+        elif (tag := re.match(r"\$(?:[^\W\d]\w*)?\$", rest)) and not re.search(r"[\w$]\Z", sql[:at]):
             end = rest.find(tag[0], tag.end())
             length, written = (len(rest) if end < 0 else end + len(tag[0])), "''"
         else:
