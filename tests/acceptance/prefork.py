@@ -27,7 +27,7 @@ settings.configure(
 # Celery's fixup for Django asks for it; the settings are there already.
 os.environ["DJANGO_SETTINGS_MODULE"] = __name__
 app = Celery("shop", broker=given["redis_url"], backend=given["redis_url"])
-app.conf.update(worker_prefetch_multiplier=1, task_default_queue="prefork", result_key_prefix="prefork")
+app.conf.update(worker_prefetch_multiplier=1, task_default_queue=given["queue"], result_key_prefix="prefork")
 Imports().watch()  # were there any, children would be forked in the midst of them
 django.setup()
 

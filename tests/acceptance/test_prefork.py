@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import secrets
 import signal
 import subprocess
 import sys
@@ -33,10 +34,13 @@ Work = Callable[..., AbstractContextManager[Celery]]
 def work(servers: Place, tmp_path: Path) -> Work:
     """Start a worker whose processes fork; return what sends it tasks."""
     url = read(Queue).url.removesuffix("/0") + "/15"
+    # A queue of its own: children of a worker that was killed have its socket until they end as well, and Redis would
+    # send the next worker's first task there.
+    queue = f"prefork-{secrets.token_hex(4)}"
 
     @contextmanager
     def started(database: dict[str, Any], *options: str) -> Iterator[Celery]:
-        given = {"database": database_settings(read(Database)) | database, "redis_url": url}
+        given = {"database": database_settings(read(Database)) | database, "redis_url": url, "queue": queue}
         environment = {
             **os.environ,
             "PREFORK": json.dumps(given),
@@ -55,7 +59,9 @@ def work(servers: Place, tmp_path: Path) -> Work:
             ) as process,
         ):
             try:
-                yield Celery("client", broker=url, backend=url, set_as_current=False)
+                client = Celery("client", broker=url, backend=url, set_as_current=False)
+                client.conf.task_default_queue = queue
+                yield client
             finally:
                 os.killpg(process.pid, signal.SIGKILL)  # its children as well, which may hang
 
@@ -63,7 +69,7 @@ def work(servers: Place, tmp_path: Path) -> Work:
 
 
 def send(client: Celery, task: str, *arguments: Any, **options: Any) -> AsyncResult[Any]:
-    return client.send_task(f"tests.acceptance.prefork.{task}", arguments, queue="prefork", **options)
+    return client.send_task(f"tests.acceptance.prefork.{task}", arguments, **options)
 
 
 def test_every_task_is_done_while_the_worker_forks_and_reports(work: Work) -> None:
