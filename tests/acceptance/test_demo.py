@@ -41,27 +41,15 @@ def sandbox(environment: dict[str, str], *arguments: str) -> "subprocess.Complet
     )
 
 
-def test_the_demo_does_the_main_job_and_stops_what_it_started(elsewhere: dict[str, str]) -> None:
-    answer = sandbox(elsewhere, "demo")
-    assert answer.returncode == 0, answer.stderr
-    assert "211,061 readings inserted" in answer.stdout
-    assert AGAIN not in answer.stdout
-    assert "queuepool" in answer.stdout, "the status was taken while the web was alive"
-    assert "2013-07-01  80.7  78.7  80.8" in answer.stdout
-    assert not is_listening(int(elsewhere["WEB_PORT"]))
-    assert list(Path(elsewhere["XDG_CACHE_HOME"]).iterdir()) == [], "servers that run need nothing installed"
-
-
-def test_the_demo_says_when_it_has_been_there_before(elsewhere: dict[str, str]) -> None:
-    if AGAIN not in (first := sandbox(elsewhere, "demo").stdout):
-        first = sandbox(elsewhere, "demo").stdout
-    assert f"0 readings inserted, 211,061 {AGAIN}: the demo loads the same file each time." in first.splitlines()
-
-
-def test_a_stack_that_was_kept_is_refused_a_second_start_and_stopped_by_down(elsewhere: dict[str, str]) -> None:
+def test_the_demo_does_the_main_job_and_may_be_kept_until_down(elsewhere: dict[str, str]) -> None:
     kept = sandbox(elsewhere, "demo", "--keep")
     try:
         assert kept.returncode == 0, kept.stderr
+        assert "211,061 readings inserted" in kept.stdout
+        assert AGAIN not in kept.stdout
+        assert "queuepool" in kept.stdout, "the status was taken while the web was alive"
+        assert "2013-07-01  80.7  78.7  80.8" in kept.stdout
+        assert list(Path(elsewhere["XDG_CACHE_HOME"]).iterdir()) == [], "servers that run need nothing installed"
         assert f"web         http://127.0.0.1:{elsewhere['WEB_PORT']}" in kept.stdout
         second = sandbox(elsewhere, "up")
         assert second.returncode == 1
@@ -70,6 +58,14 @@ def test_a_stack_that_was_kept_is_refused_a_second_start_and_stopped_by_down(els
     finally:
         down = sandbox(elsewhere, "down")
     assert down.returncode == 0
+    assert not is_listening(int(elsewhere["WEB_PORT"]))
+    assert processes_of(elsewhere) == []
+
+
+def test_the_demo_stops_what_it_started_and_says_when_it_has_been_there_before(elsewhere: dict[str, str]) -> None:
+    if AGAIN not in (first := sandbox(elsewhere, "demo").stdout):
+        first = sandbox(elsewhere, "demo").stdout
+    assert f"0 readings inserted, 211,061 {AGAIN}: the demo loads the same file each time." in first.splitlines()
     assert not is_listening(int(elsewhere["WEB_PORT"]))
     assert processes_of(elsewhere) == []
 
