@@ -1,13 +1,13 @@
 """What a page answers while the database is away: 503 and when to come back, as the API does, and no alarm of code."""
 
 from collections.abc import Callable
-from http import HTTPStatus
 
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 
 from api.problems import DATABASE_RETRY_S
 from poolhouse.errors import PoolTimeoutError
+from poolhouse.middleware import unavailable
 from poolhouse.tracing.troubles import log_database_error
 from poolhouse.tracing.work import current_work
 
@@ -22,14 +22,9 @@ class UnavailableMiddleware:
         """Pass a request on."""
         return self._get_response(request)
 
-    def process_exception(self, _: HttpRequest, error: Exception) -> HttpResponse | None:
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         """Answer with 503, and log the failure without a traceback; an exhausted pool is DatabaseMiddleware's."""
         if not isinstance(error, OperationalError | InterfaceError) or isinstance(error, PoolTimeoutError):
             return None
         log_database_error(error, current_work())
-        return HttpResponse(
-            f"The database cannot be used now. Try again in {DATABASE_RETRY_S} seconds.\n",
-            content_type="text/plain; charset=utf-8",
-            status=HTTPStatus.SERVICE_UNAVAILABLE,
-            headers={"Retry-After": str(DATABASE_RETRY_S)},
-        )
+        return unavailable(request, "The database cannot be used now", DATABASE_RETRY_S)

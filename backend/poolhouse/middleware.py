@@ -72,7 +72,7 @@ class DatabaseMiddleware:
         if not isinstance(error, PoolTimeoutError):
             return None
         _log_failure(error, request)
-        return _refusal(request)
+        return _exhausted(request)
 
 
 def _work_of(request: HttpRequest) -> Work:
@@ -101,7 +101,7 @@ def _log_failure(error: BaseException | None, request: HttpRequest | None) -> No
 
 def _conclude(work: Work, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     if work.is_refused and response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:  # another middleware's error
-        response = _refusal(request)
+        response = _exhausted(request)
     if options().SERVER_TIMING:
         _add_server_timing(work, response)
     if isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse):  # a server sends a file
@@ -111,9 +111,20 @@ def _conclude(work: Work, request: HttpRequest, response: HttpResponseBase) -> H
     return response
 
 
-def _refusal(request: HttpRequest) -> HttpResponse:
-    text = f"No database connection is free. Try again in {RETRY_AFTER_S} seconds."
-    headers = {"Retry-After": str(RETRY_AFTER_S)}
+def _exhausted(request: HttpRequest) -> HttpResponse:
+    return unavailable(request, "No database connection is free", RETRY_AFTER_S)
+
+
+def unavailable(request: HttpRequest, reason: str, retry_after_s: int) -> HttpResponse:
+    """Return an answer with status 503, as JSON for clients that prefer it.
+
+    Args:
+        request: whose Accept header decides.
+        reason: a sentence without its full stop.
+        retry_after_s: when the client may try again, in seconds.
+    """
+    text = f"{reason}. Try again in {retry_after_s} seconds."
+    headers = {"Retry-After": str(retry_after_s)}
     if request.get_preferred_type(["text/plain", "application/json"]) == "application/json":
         return JsonResponse({"detail": text}, status=HTTPStatus.SERVICE_UNAVAILABLE, headers=headers)
     return HttpResponse(f"{text}\n", "text/plain; charset=utf-8", HTTPStatus.SERVICE_UNAVAILABLE, headers=headers)

@@ -210,3 +210,18 @@ def test_what_selects_jobs_does_not_go_with_the_number_of_one(option: tuple[str,
 def test_a_limit_is_a_number_of_jobs(limit: str) -> None:
     with pytest.raises(CommandError, match="expected a whole number of at least 1"):
         run("ingest_status", f"--limit={limit}")
+
+
+def test_a_cancelled_batch_counts_as_over() -> None:
+    job = make_job(State.DONE, State.CANCELLED, State.PARKED, State.QUEUED)
+    line = next(line for line in run("ingest_status").splitlines() if re.match(rf"\W*{job.pk}\b", line))
+    assert re.search(r"\b3/4\b", line), line
+
+
+def test_a_job_without_anything_to_retry_needs_no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    def announce(_: int) -> None:
+        raise AssertionError("it was announced")
+
+    monkeypatch.setattr("telemetry.management.commands.retry_ingest.announce", announce)
+    job = make_job(State.DONE)
+    assert run("retry_ingest", str(job.pk)) == f"job {job.pk}: 0 batches enqueued again\n"
