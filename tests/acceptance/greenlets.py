@@ -9,7 +9,7 @@ def make(driver: str, is_cooperative: bool, database: dict[str, Any], pool: dict
 
     Args:
         driver: psycopg2 or psycopg.
-        is_cooperative: let psycopg2 wait as docs/poolhouse.md has it; psycopg 3 does so by itself.
+        is_cooperative: let psycopg2 wait as docs/app/engine.md has it; psycopg 3 does so by itself.
         database: HOST and the others.
         pool: POOL_OPTIONS.
     """

@@ -1,8 +1,7 @@
-"""What a project calls by itself, on a real server; the examples of docs/poolhouse.md among it."""
+"""What a project calls by itself, on a real server; the examples of docs/app/helpers.md among it."""
 
 import logging
 import re
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -492,15 +491,13 @@ def test_each_engine_will_do_with_psycopg_3(database: dict[str, Any]) -> None:
 # The examples of the manual.
 
 
-def helpers_section() -> str:
-    text = (CHECKOUT / "docs/poolhouse.md").read_text()
-    return text.split("\n## Helpers\n")[1].split("\n## ")[0]
+def helpers_page() -> str:
+    return (CHECKOUT / "docs/app/helpers.md").read_text()
 
 
 @pytest.mark.django_db(transaction=True)
 def test_the_examples_of_the_manual_run(table: str, caplog: pytest.LogCaptureFixture) -> None:
-    blocks = re.findall(r"(?:^    .*\n|^\n(?=    ))+", helpers_section(), re.MULTILINE)
-    program = "\n".join(textwrap.dedent(block) for block in blocks if "scripts/" not in block)
+    program = "\n".join(re.findall(r"^```python\n(.*?)^```$", helpers_page(), re.MULTILINE | re.DOTALL))
     space: dict[str, Any] = {}
     user = User.objects.create(username="ada")
     try:
@@ -519,6 +516,6 @@ def test_the_examples_of_the_manual_run(table: str, caplog: pytest.LogCaptureFix
 def test_every_helper_is_in_the_manual() -> None:
     from poolhouse import helpers
 
-    text = helpers_section()
+    text = helpers_page()
     missing = [name for name in helpers.__all__ if name.islower() and f"`{name}" not in text]
-    assert missing == [], "docs/poolhouse.md, Helpers: say what it does, with an example"
+    assert missing == [], "docs/app/helpers.md: describe it, with an example"

@@ -155,7 +155,7 @@ def test_an_unknown_kind_is_refused() -> None:
 
 
 def test_a_question_for_one_series_reads_less_with_the_index() -> None:
-    """The figures of docs/poolhouse.md: -rP shows what it prints."""
+    """The figures of docs/app/helpers.md: -rP shows what it prints."""
     make("device_id int NOT NULL", "1 day", hourly(days := 60, devices := 1000))
     run("DELETE FROM metrics WHERE device_id = 500 AND time > '2024-01-02'")  # it has been silent ever since
     run("VACUUM ANALYZE metrics")

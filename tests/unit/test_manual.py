@@ -1,10 +1,10 @@
-"""docs/poolhouse.md has what the code has; what fails here is mended there."""
+"""docs/app has what the code has; what fails here is corrected there."""
 
 import ast
 import re
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
@@ -12,34 +12,39 @@ from config.env import CHECKOUT
 from poolhouse.conf import Options
 from poolhouse.engines.options import PoolOptions
 
-MANUAL = (CHECKOUT / "docs/poolhouse.md").read_text()
+SETTINGS = (CHECKOUT / "docs/app/settings.md").read_text()
+CHECKS = (CHECKOUT / "docs/app/checks.md").read_text()
+TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
 
-def table_of(header: str) -> dict[str, str]:
-    """The first two columns of the table with a header; a row may name several keys, and a default for all or each."""
-    rows = MANUAL.split(f"| {header} |")[1].split("\n\n")[0].splitlines()[2:]
-    found: dict[str, str] = {}
-    for row in rows:
-        keys, defaults = (re.findall(r"`([^`]+)`", cell) for cell in row.split(" | ")[:2])
-        found |= dict(zip(keys, defaults if len(defaults) > 1 else defaults * len(keys), strict=True))
+def rows_of(header: str) -> dict[str, tuple[str, Any]]:
+    """The type and the default of each key, of all tables with a header."""
+    found: dict[str, tuple[str, Any]] = {}
+    for table in SETTINGS.split(f"| {header} |")[1:]:
+        for row in table.split("\n\n")[0].splitlines()[2:]:
+            key, kind, default, _ = row.removeprefix("| ").split(" | ", 3)
+            assert key.strip("`") not in found, f"docs/app/settings.md: {key} has two rows"
+            found[key.strip("`")] = kind, ast.literal_eval(default.strip("`"))
     return found
+
+
+def written_type(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(kind))
+    return TYPES.get(kind, "dictionary")
 
 
 @pytest.mark.parametrize(
     ("header", "options"), [("Key of `POOLHOUSE`", Options), ("Key of `POOL_OPTIONS`", PoolOptions)]
 )
-def test_every_key_is_in_the_manual_with_its_default(header: str, options: type[Any]) -> None:
-    defaults = {one.name: {} if one.default is MISSING else one.default for one in fields(options)}
-    written = {key: ast.literal_eval(default) for key, default in table_of(header).items()}
-    assert written == defaults, f"docs/poolhouse.md, the table of {header}: one row for each key, with its default"
+def test_every_key_is_in_the_manual_with_its_type_and_default(header: str, options: type[Any]) -> None:
+    read = {
+        one.name: (written_type(one.type), {} if one.default is MISSING else one.default) for one in fields(options)
+    }
+    assert rows_of(header) == read, f"docs/app/settings.md, the tables of {header}: correct these rows"
 
 
 def test_every_check_is_in_the_manual() -> None:
     code = "".join(path.read_text() for path in Path(CHECKOUT / "backend/poolhouse").rglob("*.py"))
-    assert set(re.findall(r'id="(poolhouse\.[A-Z]\w+)"', code)) == set(table_of_ids()), (
-        "docs/poolhouse.md, Checks: a row each"
-    )
-
-
-def table_of_ids() -> list[str]:
-    return re.findall(r"^\| `(poolhouse\.[A-Z]\d+)` \|", MANUAL, re.MULTILINE)
+    written = re.findall(r"^\| `(poolhouse\.[A-Z]\d+)` \|", CHECKS, re.MULTILINE)
+    assert set(re.findall(r'id="(poolhouse\.[A-Z]\w+)"', code)) == set(written), "docs/app/checks.md: one row each"

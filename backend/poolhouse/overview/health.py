@@ -103,7 +103,7 @@ class ConnectionPoolHealth:
         return WORDS[self.level]
 
     def as_document(self) -> dict[str, Any]:
-        """The health as JSON data; its shape is described in docs/poolhouse.md and numbered by `schema`."""
+        """The health as JSON data; its shape is described in docs/app/json.md and numbered by `schema`."""
         stats = self.stats
         return {
             "schema": HEALTH_SCHEMA_VERSION,

@@ -130,7 +130,7 @@ class Status:
         return findings_of(self)
 
     def as_document(self) -> dict[str, Any]:
-        """The status as JSON data; its shape is described in docs/poolhouse.md and numbered by `schema`."""
+        """The status as JSON data; its shape is described in docs/app/json.md and numbered by `schema`."""
         level, reasons = self.verdict
         return {
             "schema": SCHEMA_VERSION,
