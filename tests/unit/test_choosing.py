@@ -1,4 +1,4 @@
-"""The guide's evidence is what was measured: every figure of docs/choosing.md, against the data beside it."""
+"""The guide's evidence is what was measured: every figure of docs/evidence.md, against the data beside it."""
 
 import json
 import re
@@ -10,7 +10,14 @@ import pytest
 from config.env import CHECKOUT
 from config.strategies import STRATEGIES
 
-GUIDE = (CHECKOUT / "docs/choosing.md").read_text()
+
+def page(name: str) -> str:
+    """Return the text of a page, with each list item on one line."""
+    return re.sub(r"\n +(?=\S)", " ", (CHECKOUT / "docs" / name).read_text())
+
+
+GUIDE, EVIDENCE = page("choosing.md"), page("evidence.md")
+PAGES = GUIDE + EVIDENCE
 LAB = CHECKOUT / "docs/lab"
 LINE = re.compile(r"^- \*\*(E\d+)\*\* `([\w-]+)` on `([\w-]+)`, (\d+) clients, ([^:]+): (.*?)\.$", re.MULTILINE)
 FIGURE = re.compile(r"`([a-z0-9_+-]+)` ([\d,.]+)")
@@ -26,7 +33,7 @@ def rows_of(name: str) -> dict[Cell, dict[str, Any]]:
     return {(row["strategy"], row["model"], row["workload"], row["clients"]): row for row in rows}
 
 
-MATRIX, _, OWN_RUNS = GUIDE.partition("\nRuns of their own")
+MATRIX, _, OWN_RUNS = EVIDENCE.partition("\n## Process models\n")
 
 
 def errors_percent(row: dict[str, Any]) -> float:
@@ -57,7 +64,7 @@ def figures() -> Iterator[tuple[str, str, str, float]]:
 
 def test_there_is_evidence() -> None:
     assert OWN_RUNS
-    assert len(LINE.findall(GUIDE)) == len(re.findall(r"^- \*\*E\d+\*\*", GUIDE, re.MULTILINE)) >= 8
+    assert len(LINE.findall(EVIDENCE)) == len(re.findall(r"^- \*\*E\d+\*\*", EVIDENCE, re.MULTILINE)) >= 8
 
 
 @pytest.mark.parametrize(("name", "strategy", "value", "measured"), list(figures()))
@@ -67,7 +74,7 @@ def test_a_figure_is_what_was_measured(name: str, strategy: str, value: str, mea
 
 
 def test_a_figure_by_connections_is_what_was_measured() -> None:
-    told = BY_CONNECTIONS.findall(GUIDE)
+    told = BY_CONNECTIONS.findall(EVIDENCE)
     assert {workload for workload, _ in told} == {"ten", "think"}
     for workload, line in told:
         figures_told = WITH_SO_MANY.findall(line)
@@ -78,7 +85,7 @@ def test_a_figure_by_connections_is_what_was_measured() -> None:
 
 
 def test_tests_that_are_named_are_there() -> None:
-    named = set(re.findall(r"`(test_\w+)`", GUIDE))
+    named = set(re.findall(r"`(test_\w+)`", PAGES))
     written = {
         name
         for file in (CHECKOUT / "tests").rglob("test_*.py")
@@ -89,10 +96,11 @@ def test_tests_that_are_named_are_there() -> None:
 
 
 def test_evidence_that_is_named_is_there() -> None:
-    told = {name for name, *_ in LINE.findall(GUIDE)}
-    assert set(re.findall(r"\bE\d+\b", GUIDE)) == told
+    told = {name for name, *_ in LINE.findall(EVIDENCE)}
+    assert set(re.findall(r"\bE\d+\b", PAGES)) == told
+    assert set(re.findall(r"\bE\d+\b", GUIDE))
 
 
 def test_strategies_that_are_named_are_there() -> None:
-    named = set(re.findall(r"`((?:pgbouncer-)[a-z+-]+)`", GUIDE))
+    named = set(re.findall(r"`((?:pgbouncer-)[a-z+-]+)`", PAGES))
     assert named <= set(STRATEGIES)
