@@ -296,7 +296,7 @@ def test_a_plan_goes_from_direct_to_one_tier_to_two() -> None:
 
 
 def test_the_manual_has_every_option_and_every_key() -> None:
-    manual = (CHECKOUT / "docs/sizing.md").read_text()
+    manual = (CHECKOUT / "docs/sizing-reference.md").read_text()
     parser = Command().create_parser("manage.py", "db_pool_advise")
     own = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
     django_s = {option for action in BaseCommand().create_parser("", "")._actions for option in action.option_strings}
@@ -305,7 +305,7 @@ def test_the_manual_has_every_option_and_every_key() -> None:
     deployment = Deployment(Fleet(), Room(100, 3))
     rows = tuple(plan(process, deployment))
     document = Advice(process, advise_fleet(process, deployment), None, 8, rows).as_document()
-    assert {key for key in keys_of(document) if f"`{key}`" not in manual} == set(), "docs/sizing.md, --json"
+    assert {key for key in keys_of(document) if f"`{key}`" not in manual} == set(), "docs/sizing-reference.md, JSON"
 
 
 def keys_of(data: object) -> Iterator[str]:

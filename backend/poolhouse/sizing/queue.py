@@ -1,6 +1,6 @@
 """A pool as a queue: callers come at random, hold a connection for a while, and wait where none is free (M/G/c).
 
-docs/sizing.md has the formulas with their sources, and how far each was from a simulation.
+docs/sizing-model.md has the formulas with their sources, and how far each was from a simulation.
 """
 
 from collections.abc import Iterator
