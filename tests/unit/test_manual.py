@@ -14,6 +14,11 @@ from poolhouse.engines.options import PoolOptions
 
 SETTINGS = (CHECKOUT / "docs/app/settings.md").read_text()
 CHECKS = (CHECKOUT / "docs/app/checks.md").read_text()
+PAGES = [
+    *(CHECKOUT / "docs/app").glob("*.md"),
+    *(CHECKOUT / "docs" / name for name in ("choosing.md", "evidence.md")),
+    *(CHECKOUT / "docs").glob("sizing*.md"),
+]
 TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
 
@@ -48,3 +53,25 @@ def test_every_check_is_in_the_manual() -> None:
     code = "".join(path.read_text() for path in Path(CHECKOUT / "backend/poolhouse").rglob("*.py"))
     written = re.findall(r"^\| `(poolhouse\.[A-Z]\d+)` \|", CHECKS, re.MULTILINE)
     assert set(re.findall(r'id="(poolhouse\.[A-Z]\w+)"', code)) == set(written), "docs/app/checks.md: one row each"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_link_leads_to_a_page_and_a_heading_that_exist(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors_of(target), link
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Return the anchors that a forge makes of the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_no_line_is_longer_than_120_characters(page: Path) -> None:
+    assert [line for line in page.read_text().splitlines() if len(line) > 120] == []
