@@ -2,7 +2,7 @@
 
 import ast
 import re
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -11,6 +11,9 @@ import pytest
 from config.env import CHECKOUT
 from poolhouse.conf import Options
 from poolhouse.engines.options import PoolOptions
+from poolhouse.metrics.families import families_of
+from poolhouse.servers.pgbouncer import PgBouncer
+from tests.unit.test_metrics import look
 
 SETTINGS = (CHECKOUT / "docs/app/settings.md").read_text()
 CHECKS = (CHECKOUT / "docs/app/checks.md").read_text()
@@ -53,6 +56,15 @@ def test_every_check_is_in_the_manual() -> None:
     code = "".join(path.read_text() for path in Path(CHECKOUT / "backend/poolhouse").rglob("*.py"))
     written = re.findall(r"^\| `(poolhouse\.[A-Z]\d+)` \|", CHECKS, re.MULTILINE)
     assert set(re.findall(r'id="(poolhouse\.[A-Z]\w+)"', code)) == set(written), "docs/app/checks.md: one row each"
+
+
+def test_every_metric_is_in_the_manual() -> None:
+    seen = look()
+    seen = replace(seen, status=replace(seen.status, pgbouncer=PgBouncer("1.23", [], [], [], [])))
+    names = {family.name + ("_total" if family.type == "counter" else "") for family in families_of(seen)}
+    page = (CHECKOUT / "docs/app/metrics.md").read_text()
+    written = re.findall(r"`((?:poolhouse|db_client)_\w+)`", page)
+    assert set(written) == names, "docs/app/metrics.md: one row for each metric"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
