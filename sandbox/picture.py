@@ -80,8 +80,7 @@ def _lock(stack: Stack) -> Iterator[None]:
     command = [sys.executable, str(CHECKOUT / "backend" / "manage.py"), "shell", "--no-imports", "-c", LOCK]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=stack.environment, stdin=pipe, stdout=pipe, text=True) as shell:
-        assert shell.stdout is not None
-        if shell.stdout.readline() != "locked\n":
+        if shell.stdout is None or shell.stdout.readline() != "locked\n":
             raise SandboxError("the table of tokens could not be locked; is another process using it?")
         yield
         shell.communicate("\n")

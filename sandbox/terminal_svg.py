@@ -1,10 +1,10 @@
-"""What a program wrote on a terminal, as an SVG that needs no style sheet, font or address of anybody's."""
+"""What a program wrote on a terminal, as an SVG without style sheets, fonts or addresses of other files."""
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from xml.sax.saxutils import escape, quoteattr
 
-from rich.color import ColorTriplet
 from rich.style import Style
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
@@ -17,8 +17,16 @@ BACKGROUND, FRAME, PLAIN, DIM = "#161b22", "#6e7681", "#e6edf3", "#9da7b3"
 THEME = TerminalTheme(
     (22, 27, 34),
     (230, 237, 243),
-    [(139, 148, 158), (255, 123, 114), (86, 211, 100), (227, 179, 65), (121, 192, 255), (210, 168, 255), (86, 212, 221)]
-    + [(230, 237, 243)],
+    [
+        (139, 148, 158),  # black: grey, so that it can be read
+        (255, 123, 114),
+        (86, 211, 100),
+        (227, 179, 65),
+        (121, 192, 255),
+        (210, 168, 255),
+        (86, 212, 221),
+        (230, 237, 243),
+    ],
 )
 
 
@@ -60,7 +68,7 @@ def _words(line: Text, number: int) -> Iterator[str]:
 def _runs(line: Text) -> Iterator[tuple[int, int, Style]]:
     """Split a line where its style changes."""
     edges = sorted({0, len(line), *(edge for span in line.spans for edge in (span.start, span.end))})
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         styles = [span.style for span in line.spans if span.start <= start < span.end]
         yield start, end, sum((style for style in styles if isinstance(style, Style)), Style())
 
@@ -68,5 +76,4 @@ def _runs(line: Text) -> Iterator[tuple[int, int, Style]]:
 def _colour(style: Style) -> str:
     if style.color is None:
         return DIM if style.dim else PLAIN
-    triplet: ColorTriplet = style.color.get_truecolor(THEME)
-    return triplet.hex
+    return style.color.get_truecolor(THEME).hex
