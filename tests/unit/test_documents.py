@@ -78,6 +78,4 @@ def test_the_picture_has_its_colours_as_attributes_and_needs_nothing_from_elsewh
 def test_the_picture_shows_a_verdict_and_the_services() -> None:
     text = PICTURE.read_text()
     assert "CRITICAL" in text
-    assert {"web", "worker", "beat"} <= set(re.findall(r">(\w+)</text>", text)), (
-        "take it again: scripts/picture"
-    )
+    assert {"web", "worker", "beat"} <= set(re.findall(r">(\w+)</text>", text)), "take it again: scripts/picture"
