@@ -12,7 +12,7 @@ class Loader(yaml.SafeLoader):
     """YAML with Compose's tag for a value that is removed."""
 
 
-Loader.add_constructor("!reset", lambda loader, node: loader.construct_sequence(node))
+Loader.add_constructor("!reset", lambda loader, node: [])
 
 SERVICES: dict[str, Any] = yaml.load((CHECKOUT / "docker-compose.scale.yml").read_text(), Loader)["services"]
 BASE: dict[str, Any] = yaml.safe_load((CHECKOUT / "docker-compose.dev.yml").read_text())["services"]
