@@ -117,10 +117,20 @@ def test_the_wheel_holds_the_app_poolhouse_alone(wheel: Path) -> None:
     assert "poolhouse/py.typed" in names
 
 
-def test_each_extra_brings_what_its_name_says(wheel: Path) -> None:
+def metadata_of(wheel: Path) -> str:
     archive = zipfile.ZipFile(wheel)
     (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-    required = [line for line in archive.read(metadata).decode().splitlines() if line.startswith("Requires-Dist: ")]
+    return archive.read(metadata).decode()
+
+
+def test_the_wheel_has_a_readme_of_its_own(wheel: Path) -> None:
+    headers, _, description = metadata_of(wheel).partition("\n\n")
+    assert "Description-Content-Type: text/markdown" in headers
+    assert description.strip() == (CHECKOUT / "backend/poolhouse/README.md").read_text().strip()
+
+
+def test_each_extra_brings_what_its_name_says(wheel: Path) -> None:
+    required = [line for line in metadata_of(wheel).splitlines() if line.startswith("Requires-Dist: ")]
     drivers = sorted(re.findall(r"Requires-Dist: (psycopg\w*).*extra == '([\w-]+)'", "\n".join(required)))
     assert drivers == [("psycopg", "pool-psycopg"), ("psycopg2", "pool-psycopg2")]
 
