@@ -9,15 +9,6 @@ WIDTH, BAR, GAP, RIGHT, TOP = 800, 26, 16, 150, 60
 CHARACTER = 8.2
 """about the width of one in a label"""
 
-STYLE = """
-    :root { --ink: #1c2430; --soft: #5b6675; --bar: #9db4d6; --ours: #2f6fd0; }
-    @media (prefers-color-scheme: dark) { :root { --ink: #e8ecf1; --soft: #a3afbd; --bar: #4b6285; --ours: #7fb0ff; } }
-    @media print { :root { --ink: #000; --soft: #444; --bar: #bbb; --ours: #555; } }
-    text { fill: var(--ink); font: 14px system-ui, 'DejaVu Sans', sans-serif; }
-    .soft { fill: var(--soft); font-size: 12px; } .title { font-weight: 600; font-size: 16px; }
-    .bar { fill: var(--bar); } .ours { fill: var(--ours); } .spread { stroke: var(--ink); stroke-width: 1.5; }
-"""
-
 
 def bars(title: str, subtitle: str, rows: Sequence[tuple[str, list[float], bool]], unit: str) -> str:
     """Draw a bar for each row: its median, with a line from its least to its greatest measurement.
@@ -41,4 +32,4 @@ def bars(title: str, subtitle: str, rows: Sequence[tuple[str, list[float], bool]
             line("spread", least, middle, greatest, middle),
             text(max(end, greatest) + 8, middle + 5, f"{typical:,.0f} {unit}", "label"),
         ]
-    return picture((WIDTH, TOP + len(rows) * (BAR + GAP) + 8), STYLE, title, subtitle, parts)
+    return picture((WIDTH, TOP + len(rows) * (BAR + GAP) + 8), title, subtitle, parts)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from lab.chart import STYLE
 from lab.svg import line, picture, rectangle, text
 
 WIDTH, THICK, GAP, LEFT, RIGHT, HEAD, PANEL = 760, 12, 14, 210, 200, 64, 34
@@ -25,7 +24,7 @@ def panels(title: str, subtitle: str, each: Sequence[tuple[str, str, Sequence[Ro
     for heading, unit, rows in each:
         drawn, y = _panel(heading, unit, rows, y)
         parts += drawn
-    return picture((WIDTH, round(y)), STYLE, title, subtitle, parts)
+    return picture((WIDTH, round(y)), title, subtitle, parts)
 
 
 def _legend(bars: Sequence[Bar]) -> list[str]:

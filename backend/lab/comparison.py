@@ -72,20 +72,22 @@ def _ratios(rates: dict[str, float], to: str) -> dict[str, float]:
 
 
 def compare(plan: Plan, journal_file: Path, console: Console) -> Comparison:
-    """Measure what the journal lacks of a plan; give all that it has.
+    """Measure the cells of a plan that the journal lacks; return the comparison of all that it has.
 
     Raises:
-        ValueError: the journal was begun on another machine, with other versions, in another way or of other lengths.
+        ValueError: the journal was begun in other circumstances, on another machine for example.
     """
     debian.ensure_tools()
     debian.make(debian.cached_load_generator())
     with isolated_servers() as place:
-        # The command may be another: an interrupted comparison goes on with what is left of it.
-        found = circumstances()
-        settled = {key: value for key, value in found.items() if key != "command"}
-        journal = Journal.opened(journal_file, {**settled, **strategies.conditions(plan)})
+        journal = Journal.opened(journal_file, {**circumstances(), **strategies.conditions(plan)})
         strategies.measure(plan, journal, place, console)
-    return Comparison({**found, **journal.circumstances}, sorted(rows(journal.turns), key=_order))
+    return of_journal(journal)
+
+
+def of_journal(journal: Journal) -> Comparison:
+    """Return the comparison of the turns in a journal."""
+    return Comparison(journal.circumstances, sorted(rows(journal.turns), key=_order))
 
 
 def _order(row: Row) -> tuple[int, int]:

@@ -63,10 +63,15 @@ def print_comparison(result: dict[str, Any], console: Console) -> None:
     console.print(made)
     console.print("requests/s: medians; µs: of a processor, in the web's processes, for each request")
     console.print(f"the middleware adds {result['middleware_us']} µs to a request with one query")
+    if "long_statements" in result:  # results published before it was measured lack it
+        console.print(_long_statements(result["long_statements"]))
+
+
+def _long_statements(measured: dict[str, Any]) -> Table:
     long = Table("INSERT of", "Django's own, ms#", "poolhouse's, ms#", "ratio#")
-    for statement, took in result["long_statements"].items():
+    for statement, took in measured.items():
         long.add_row(statement, f"{took['standard_ms']:.2f}", f"{took['poolhouse_ms']:.2f}", f"{took['ratio']:.3f}")
-    console.print(long)
+    return long
 
 
 def draw(result: dict[str, Any]) -> str:

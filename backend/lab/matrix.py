@@ -1,5 +1,6 @@
 """Which cells a comparison has, in which turn they are measured, and what of them is there already."""
 
+import gzip
 import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -98,9 +99,9 @@ class Turn:
 
 @dataclass
 class Journal:
-    """A file to which every turn is added as it ends, so that an interrupted comparison goes on where it was.
+    """A file to which each turn is added when it ends, so that an interrupted comparison continues where it stopped.
 
-    Its first line says how was measured: turns of another machine, other versions or another length do not mix.
+    Its first line records the circumstances: turns of another machine, other versions or another length do not mix.
     """
 
     path: Path
@@ -109,24 +110,35 @@ class Journal:
 
     @classmethod
     def opened(cls, path: Path, circumstances: dict[str, Any]) -> Self:
-        """Read what is there, or begin.
+        """Read an existing journal to continue it, or begin a new one.
 
         Raises:
-            ValueError: the file has turns that were measured otherwise; the text says what differs.
+            ValueError: the file's turns were measured in other circumstances; the text names the differences.
         """
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(circumstances) + "\n")
             return cls(path, circumstances)
-        first, *lines = _whole_lines(path)
-        began = json.loads(first)
-        keys = sorted(began.keys() | circumstances.keys())
-        if differing := [key for key in keys if began.get(key) != circumstances.get(key)]:
+        if path.suffix == ".gz":
+            raise ValueError(f"expected a journal to add turns to, got the compressed {path}: read it with --from")
+        begun = cls.finished(path)
+        # The command may be another: an interrupted comparison is continued with what is left of it.
+        keys = sorted((begun.circumstances.keys() | circumstances.keys()) - {"command"})
+        if differing := [key for key in keys if begun.circumstances.get(key) != circumstances.get(key)]:
             raise ValueError(
-                f"{path} was begun with {_told(began, differing)}; now: {_told(circumstances, differing)}. "
-                "Go on as it was begun, or give another file."
+                f"{path} was begun with {_values(begun.circumstances, differing)}; "
+                f"now: {_values(circumstances, differing)}. "
+                "Continue in the same circumstances, or name another file with --journal."
             )
-        return cls(path, circumstances, [_turn(line) for line in lines])
+        _remove_cut_off_line(path)
+        return cls(path, circumstances, begun.turns)
+
+    @classmethod
+    def finished(cls, path: Path) -> Self:
+        """Read a journal as it is; one whose name ends in .gz is compressed."""
+        text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
+        first, *lines = _whole_lines(text).splitlines()
+        return cls(path, json.loads(first), [_turn(line) for line in lines])
 
     def missing(self, cells: Iterable[Cell]) -> list[Cell]:
         """Give the cells that are not measured yet, in their order."""
@@ -140,13 +152,15 @@ class Journal:
         self.turns.append(turn)
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """Read a file's lines, and take away a last one that was cut off when the machine went down."""
+def _whole_lines(text: str) -> str:
+    """Return text without a last line that was cut off when the machine went down."""
+    return text[: text.rindex("\n") + 1]
+
+
+def _remove_cut_off_line(path: Path) -> None:
     text = path.read_text()
-    whole = text[: text.rindex("\n") + 1]
-    if whole != text:
+    if (whole := _whole_lines(text)) != text:
         path.write_text(whole)
-    return whole.splitlines()
 
 
 def _turn(line: str) -> Turn:
@@ -155,5 +169,5 @@ def _turn(line: str) -> Turn:
     return Turn(Cell(**document), seen)
 
 
-def _told(circumstances: dict[str, Any], keys: Sequence[str]) -> str:
+def _values(circumstances: dict[str, Any], keys: Sequence[str]) -> str:
     return ", ".join(f"{key} {circumstances.get(key)!r}" for key in keys)

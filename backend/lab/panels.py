@@ -4,26 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lab.chart import STYLE as BASE_STYLE
 from lab.svg import cross, dot, line, path, picture, polygon, text
 
 COLUMNS, WIDTH, HEIGHT, NAME, TOP, TICKS = 4, 202, 104, 20, 62, 40
 RIGHT, BELOW = 46, 34
 """room beside a panel for its number, and under it for the x axis"""
-
-STYLE = f"""{BASE_STYLE}
-    :root {{ --bad: #c0392b; --faint: #d5dbe4; }}
-    @media (prefers-color-scheme: dark) {{ :root {{ --bad: #ff8a7a; --faint: #3a4657; }} }}
-    @media print {{ :root {{ --bad: #000; --faint: #ddd; }} }}
-    .name {{ font-size: 11.5px; font-weight: 600; }} .value {{ font-size: 11px; }}
-    .tick {{ font-size: 10.5px; fill: var(--soft); }}
-    .others {{ fill: none; stroke: var(--faint); stroke-width: 1; }}
-    .line {{ fill: none; stroke: var(--ours); stroke-width: 2.2; }}
-    .dot {{ fill: var(--ours); }} .failing {{ fill: none; stroke: var(--bad); stroke-width: 2.2; }}
-    .grid {{ stroke: var(--faint); stroke-width: 1; }}
-    .area {{ fill: var(--ours); opacity: .35; }} .part {{ stroke: var(--faint); stroke-dasharray: 2 3; }}
-    .limit {{ stroke: var(--bad); stroke-width: 1.2; stroke-dasharray: 4 3; }}
-"""
 
 
 @dataclass(frozen=True)
@@ -165,4 +150,4 @@ def _panels(title: str, subtitle: str, bodies: Mapping[str, str], axis: Axis) ->
         told = text(0, -7, name, "name") + (_ticks(axis) if column == 0 else "")
         parts.append(f'<g transform="translate({TICKS + column * across} {TOP + NAME + row * down})">{told}{body}</g>')
     height = TOP + math.ceil(len(bodies) / COLUMNS) * down
-    return picture((TICKS + COLUMNS * across, height), STYLE, title, subtitle, parts)
+    return picture((TICKS + COLUMNS * across, height), title, subtitle, parts)

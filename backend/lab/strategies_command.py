@@ -13,8 +13,8 @@ from rich.console import Console
 
 from config.env import CHECKOUT
 from config.strategies import STRATEGIES
-from lab.comparison import compare
-from lab.matrix import Block, Plan
+from lab.comparison import Comparison, compare, of_journal
+from lab.matrix import Block, Journal, Plan
 from lab.plans import PLANS
 from lab.strategies_console import print_comparison
 from lab.strategies_report import write_report
@@ -65,10 +65,13 @@ def _positive(text: str) -> int:
 
 
 def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Compare, print, and write the report."""
+    """Measure, or read what --from names; print it, and write the report."""
+    if arguments.source:
+        journal: Path = arguments.source
+        return _reported(of_journal(Journal.finished(journal)), journal, _stem(journal), arguments, console)
     if arguments.background:
         _go_on_in_background(console)
-    journal: Path = arguments.journal or JOURNALS / f"strategies-{arguments.plan}.jsonl"
+    journal = arguments.journal or JOURNALS / f"strategies-{arguments.plan}.jsonl"
     try:
         plan = chosen(arguments)
         # What is quick is not worth taking up again.
@@ -77,9 +80,19 @@ def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         comparison = compare(plan, journal, console)
     except ValueError as problem:
         sys.exit(str(problem))
+    stem = "strategies" if arguments.plan == "full" else f"strategies-{arguments.plan}"
+    return _reported(comparison, journal, stem, arguments, console)
+
+
+def _stem(journal: Path) -> str:
+    return journal.name.removesuffix(".gz").removesuffix(".jsonl")
+
+
+def _reported(
+    comparison: Comparison, journal: Path, stem: str, arguments: argparse.Namespace, console: Console
+) -> dict[str, Any]:
     print_comparison(comparison, console)
     if arguments.report:
-        stem = "strategies" if arguments.plan == "full" else f"strategies-{arguments.plan}"
         write_report(comparison, CHECKOUT / arguments.report, journal, stem)
     return comparison.as_document()
 

@@ -1,7 +1,7 @@
 """A comparison of strategies as a page that needs nothing else, and as Markdown with its pictures beside it."""
 
+import gzip
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -52,9 +52,7 @@ def write_report(comparison: Comparison, folder: Path, journal: Path, stem: str 
         stem: what the names of all files begin with.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    raw = folder / f"{stem}.jsonl"
-    if not (raw.exists() and raw.samefile(journal)):
-        shutil.copyfile(journal, raw)
+    _compress(journal, folder / f"{stem}.jsonl.gz")
     sections = [_section(comparison, verdict, stem) for verdict in comparison.verdicts]
     past_the_limit = _past_the_limit(comparison, stem)
     for drawn in (past_the_limit, *(section.pictures for section in sections)):
@@ -64,6 +62,12 @@ def write_report(comparison: Comparison, folder: Path, journal: Path, stem: str 
     for ending, is_markup in (("html", True), ("md", False)):
         page = TEMPLATES.get_template(f"strategies.{ending}").render(Context(told, autoescape=is_markup))
         (folder / f"{stem}.{ending}").write_text(page)
+
+
+def _compress(journal: Path, raw: Path) -> None:
+    """Copy a journal compressed; the same journal gives the same bytes."""
+    text = journal.read_bytes()
+    raw.write_bytes(text if journal.suffix == ".gz" else gzip.compress(text, mtime=0))
 
 
 def _section(comparison: Comparison, verdict: Verdict, stem: str) -> Section:

@@ -1,5 +1,6 @@
 """Which cells are measured, in which turn, and what an interruption leaves."""
 
+import gzip
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -68,3 +69,20 @@ def test_turns_of_another_machine_do_not_mix(tmp_path: Path) -> None:
     Journal.opened(tmp_path / "journal", HERE)
     with pytest.raises(ValueError, match=r"machine 'this one'; now: machine 'another'"):
         Journal.opened(tmp_path / "journal", {**HERE, "machine": "another"})
+
+
+def test_another_command_may_continue_a_journal(tmp_path: Path) -> None:
+    Journal.opened(tmp_path / "journal", {**HERE, "command": "one"})
+    assert Journal.opened(tmp_path / "journal", {**HERE, "command": "other"}).circumstances["command"] == "other"
+
+
+def test_a_compressed_journal_is_read_but_not_continued(tmp_path: Path) -> None:
+    begun = Journal.opened(tmp_path / "journal", HERE)
+    begun.add(Turn(next(PLAN.cells()), {"requests_per_s": 1.0}))
+    packed = tmp_path / "journal.gz"
+    packed.write_bytes(before := gzip.compress(begun.path.read_bytes()))
+    read = Journal.finished(packed)
+    assert (read.circumstances, read.turns) == (HERE, begun.turns)
+    with pytest.raises(ValueError, match=r"journal\.gz: read it with --from"):
+        Journal.opened(packed, HERE)
+    assert packed.read_bytes() == before

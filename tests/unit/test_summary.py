@@ -1,6 +1,5 @@
 """What turns come to, the verdict that follows by the rule, and the goals."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +7,9 @@ import pytest
 
 from config.env import CHECKOUT
 from lab import goals
-from lab.comparison import Comparison
+from lab.comparison import Comparison, of_journal
 from lab.figures import figures
-from lab.matrix import Cell, Turn
+from lab.matrix import Cell, Journal, Turn
 from lab.plans import HEADLINE, HEADLINE_CLIENTS
 from lab.strategies_report import write_report
 from lab.summary import Row, Setting, rows
@@ -215,7 +214,7 @@ def report(folder: Path, stem: str, table: list[Row]) -> set[str]:
 
 def test_a_report_of_the_headline_has_its_picture_and_leaves_others_alone(tmp_path: Path) -> None:
     written = report(tmp_path, "strategies-headline", headline(none=100, queuepool=1000))
-    assert written == {f"strategies-headline.{ending}" for ending in ("svg", "html", "md", "jsonl")}
+    assert written == {f"strategies-headline.{ending}" for ending in ("svg", "html", "md", "jsonl.gz")}
 
 
 def test_a_report_of_more_has_no_headline(tmp_path: Path) -> None:
@@ -255,8 +254,8 @@ def test_goals_are_judged_by_the_headline() -> None:
 
 
 def test_the_headline_that_is_published_meets_its_goals() -> None:
-    published = json.loads((CHECKOUT / "docs/lab/strategies-headline.json").read_text())
-    judged = goals.judged(published["requests_per_s"])
+    published = of_journal(Journal.finished(CHECKOUT / "docs/lab/strategies-headline.jsonl.gz"))
+    judged = goals.judged(published.as_document()["requests_per_s"])
     assert len(judged) == len(goals.GOALS)
     missed = [f"{goal['goal']}: {goal['measured']}" for goal in judged if not goal["met"]]
     assert not missed, f"take the headline again, or say in docs/lab/README.md what is missed: {missed}"
