@@ -1,4 +1,4 @@
-"""Bar charts as SVG that a page shows in light and dark, and that print."""
+"""Bar charts as SVG, for light and dark pages and for print."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -7,17 +7,17 @@ from lab.svg import line, picture, rectangle, text
 
 WIDTH, BAR, GAP, RIGHT, TOP = 800, 26, 16, 150, 60
 CHARACTER = 8.2
-"""about the width of one in a label"""
+"""the approximate width of a character in a label"""
 
 
 def bars(title: str, subtitle: str, rows: Sequence[tuple[str, list[float], bool]], unit: str) -> str:
-    """Draw a bar for each row: its median, with a line from its least to its greatest measurement.
+    """Return a chart with a bar for the median of each row and a line from its minimum to its maximum.
 
     Args:
-        title: what the picture shows.
+        title: what the chart shows.
         subtitle: how it was measured.
-        rows: a label, the measurements, and whether the row is the one the picture is about.
-        unit: of the measurements.
+        rows: label, measurements, and True for the row to highlight.
+        unit: the unit of the measurements.
     """
     left = 20 + CHARACTER * max(len(label) for label, _, _ in rows)
     scale = (WIDTH - left - RIGHT) / (max(max(values) for _, values, _ in rows) or 1)

@@ -1,4 +1,4 @@
-"""Which cells a comparison has, in which turn they are measured, and what of them is there already."""
+"""The cells of a comparison, the order in which they are measured, and the journal of those that are done."""
 
 import gzip
 import json
@@ -12,7 +12,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Stand:
-    """A web that is started for one workload: what fails leaves requests and connections behind."""
+    """A web server that is started for one workload, because failures leave requests and connections behind."""
 
     strategy: str
     model: str
@@ -21,7 +21,7 @@ class Stand:
 
 @dataclass(frozen=True)
 class Cell:
-    """One thing to measure."""
+    """One measurement of a plan."""
 
     strategy: str
     model: str
@@ -31,13 +31,13 @@ class Cell:
 
     @property
     def stand(self) -> Stand:
-        """The web that it needs."""
+        """The web server that it needs."""
         return Stand(self.strategy, self.model, self.workload)
 
 
 @dataclass(frozen=True)
 class Block:
-    """What is measured on some models: every workload with every number of clients."""
+    """The measurements on some models: every workload with every number of clients."""
 
     models: tuple[str, ...]
     workloads: tuple[str, ...]
@@ -46,7 +46,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure, and for how long."""
+    """What to measure, and how."""
 
     strategies: tuple[str, ...]
     blocks: tuple[Block, ...]
@@ -54,15 +54,15 @@ class Plan:
     rounds: int
     turn_s: float
     connections: int = 20
-    """that a web may have by its pools, or PgBouncer for it"""
+    """the limit for the pools of a web server in all, or for PgBouncer"""
     health_checks: bool = True
-    """a strategy looks whether a kept connection is alive before it lends it, in its own way"""
+    """each strategy validates a kept connection at checkout, in its own way"""
     rate: float | None = None
-    """requests/s to ask for, whatever the answers take; None: as fast as the clients are answered"""
+    """requests/s to send however long answers take; None: each client sends its next request after an answer"""
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """Give what every turn of the plan has in common."""
+        """The settings that all turns of the plan share."""
         return {
             "turn_s": self.turn_s,
             "connections": self.connections,
@@ -71,10 +71,10 @@ class Plan:
         }
 
     def cells(self) -> Iterator[Cell]:
-        """Give all cells, a round after the other, those of a stand together.
+        """Return all cells, one round after the other, those of a stand together.
 
-        Stands come in another order each round, the same for everybody who repeats the plan, so that what the machine
-        does meanwhile falls on all alike. Clients grow, so that a web is seen from few to many.
+        Each round has another order of stands, which is the same whenever the plan is repeated, so that other load on
+        the machine affects all of them alike. The number of clients grows within a stand.
         """
         chance = random.Random(1)  # noqa: S311 - an order
         stands = [
@@ -90,11 +90,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Turn:
-    """A cell, measured."""
+    """A measured cell."""
 
     cell: Cell
     seen: dict[str, Any]
-    """as `lab.observation.Observation.as_document` gives it"""
+    """as returned by `lab.observation.Observation.as_document`"""
 
 
 @dataclass
@@ -141,12 +141,12 @@ class Journal:
         return cls(path, json.loads(first), [_turn(line) for line in lines])
 
     def missing(self, cells: Iterable[Cell]) -> list[Cell]:
-        """Give the cells that are not measured yet, in their order."""
+        """Return the cells that are not measured yet, in their order."""
         there = {turn.cell for turn in self.turns}
         return [cell for cell in cells if cell not in there]
 
     def add(self, turn: Turn) -> None:
-        """Keep a turn."""
+        """Append a turn to the file."""
         with self.path.open("a") as file:
             file.write(json.dumps({**asdict(turn.cell), "seen": turn.seen}, separators=(",", ":")) + "\n")
         self.turns.append(turn)

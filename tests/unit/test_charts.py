@@ -1,4 +1,4 @@
-"""The lab's pictures are well-formed, and where they put things is where they belong."""
+"""The lab's charts are well-formed, in the right places, and readable in viewers without CSS."""
 
 import re
 from xml.etree import ElementTree
@@ -17,7 +17,7 @@ def test_a_linear_axis_is_upside_down_as_svg_is() -> None:
     assert (axis.y(0), axis.y(200), axis.y(50)) == (panels.HEIGHT, 0, panels.HEIGHT * 0.75)
 
 
-def test_a_logarithmic_axis_gives_each_decade_the_same_room() -> None:
+def test_a_logarithmic_axis_gives_each_decade_the_same_height() -> None:
     axis = Axis(1, 1000, is_logarithmic=True)
     assert axis.y(10) - axis.y(100) == pytest.approx(axis.y(1) - axis.y(10))
     assert axis.ticks == [1, 10, 100, 1000]
@@ -45,14 +45,14 @@ def test_a_panel_is_drawn_for_each_name_and_failing_points_are_marked() -> None:
     assert len([mark for mark in root.iter(f"{SVG}path") if mark.get("class") == "failing"]) == 1
 
 
-def test_areas_say_their_most() -> None:
+def test_areas_show_their_maximum() -> None:
     drawn = panels.areas("t", "s", {"a": [[(0.1, 5.0), (0.2, 7.0)], []]}, ["8", "32"], 35)
     root = ElementTree.fromstring(drawn)
     assert [said.text for said in root.iter(f"{SVG}text") if said.get("class") == "value"] == ["7"]
     assert len(list(root.iter(f"{SVG}polygon"))) == 1
 
 
-def test_the_axis_that_panels_share_is_told_once_a_row() -> None:
+def test_the_shared_axis_is_labelled_once_per_row() -> None:
     drawn = panels.lines("t", "s", {name: [Point(1), Point(2)] for name in "abcde"}, ["8", "32"], Axis(0, 2))
     ticks = [said.text for said in ElementTree.fromstring(drawn).iter(f"{SVG}text") if said.get("class") == "tick"]
     assert (ticks.count("2"), ticks.count("32")) == (2, 5)
@@ -67,8 +67,8 @@ def test_shares_fill_the_bar_and_keep_their_colours() -> None:
     assert "odd" not in drawn
 
 
-def test_a_long_legend_goes_on_in_another_line() -> None:
-    kinds = [f"what became of {number} requests in a hundred" for number in range(len(paint.PARTS))]
+def test_a_long_legend_wraps_into_lines() -> None:
+    kinds = [f"the outcome of {number} requests in a hundred" for number in range(len(paint.PARTS))]
     drawn = shares.shares("t", "s", {"a": (dict.fromkeys(kinds, 1 / len(kinds)), "text")}, kinds)
     marks = [one for one in ElementTree.fromstring(drawn).iter(f"{SVG}rect") if one.get("width") == "11.0"]
     assert len(marks) == len(kinds)
@@ -127,7 +127,7 @@ def test_the_median_of_an_even_count_lies_between_the_middle_ones() -> None:
     assert "150 requests/s" in drawn
 
 
-def test_bars_of_what_answered_nothing_have_no_length() -> None:
+def test_a_bar_without_answers_has_no_length() -> None:
     (bar,) = ElementTree.fromstring(chart.bars("t", "s", [("a", [0, 0], False)], "u")).iter(f"{SVG}rect")
     assert bar.get("width") == "0.0"
 

@@ -1,4 +1,4 @@
-"""What the lab has published of the strategies agrees with itself, and with what the guide says of all rows."""
+"""The published data on the strategies is consistent, and the guide quotes its spread correctly."""
 
 import re
 from statistics import median, quantiles
@@ -21,8 +21,8 @@ def faultless() -> list[Row]:
     return found
 
 
-def test_as_many_clients_are_served_as_ask_by_little_s_law(faultless: list[Row]) -> None:
-    """Clients = requests/s times mean latency, for what was asked in a closed loop, without errors and steadily."""
+def test_the_number_of_clients_agrees_with_littles_law(faultless: list[Row]) -> None:
+    """Clients = requests/s times mean latency in a steady closed loop without errors."""
     for row in faultless:
         served = median(turn.seen["requests_per_s"] * turn.seen["latency"]["mean_ms"] / 1000 for turn in row.turns)
         assert served == pytest.approx(row.clients, rel=0.15), row

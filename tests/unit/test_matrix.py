@@ -1,4 +1,4 @@
-"""Which cells are measured, in which turn, and what an interruption leaves."""
+"""The cells of a plan, their order, and the journal after an interruption."""
 
 import gzip
 from dataclasses import replace
@@ -35,14 +35,14 @@ def test_the_order_changes_with_the_round_and_not_with_the_run() -> None:
     assert [replace(cell, round=0) for cell in cells[16:]] != cells[:16]
 
 
-def test_what_one_start_serves_comes_together_from_few_clients_to_many() -> None:
+def test_cells_of_one_web_server_follow_each_other_from_few_clients_to_many() -> None:
     cells = list(PLAN.cells())
     starts = sum(1 for before, after in pairwise(cells) if before.stand != after.stand) + 1
     assert starts == 2 * 2 * 2 * 2
     assert [cell.clients for cell in cells[:4]] == [8, 32, 8, 32]
 
 
-def test_an_interrupted_journal_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_an_interrupted_journal_is_continued(tmp_path: Path) -> None:
     cells = list(PLAN.cells())
     begun = Journal.opened(tmp_path / "journal", HERE)
     for cell in cells[:5]:
