@@ -96,7 +96,7 @@ class Constant:
         return ended_per_s >= KEPT_SHARE * self.requests_per_s
 
     def unanswered(self, _log: Log, _at_s: float) -> int:
-        """Return 0: in the log, a client that is idle for a while cannot be told from one that waits.
+        """Return 0: the log does not show whether a client waits or is idle for a while.
 
         If many clients wait, the rate is not kept.
         """

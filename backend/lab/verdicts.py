@@ -15,7 +15,7 @@ RULE = (
     "load is steady, with this number of clients and with each smaller one. The verdict is for the largest number of "
     "clients for which any strategy qualifies. A strategy counts as fast as the fastest if its median reaches "
     f"{EQUAL_SHARE:.0%} of the fastest median, or if its best round reaches the worst round of the fastest: on this "
-    "machine the two cannot be told apart. Among these, the strategy with the fewest connections on the server wins; "
+    "machine the difference is noise. Among these, the strategy with the fewest connections on the server wins; "
     "if several have the same number, the one with the lowest p99."
 )
 
