@@ -1,1 +1,1 @@
-"""Experiments: scenarios, load, comparison, reports."""
+"""Experiments on servers of their own: load, measurements, comparisons, reports, charts."""

@@ -1,4 +1,4 @@
-"""The same web for an ASGI server."""
+"""The lab's web application for an ASGI server."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The lab's web with poolhouse in it for its own engine alone: what it costs is counted against nobody else."""
+"""The lab's web application, with poolhouse only on its own engine, so that other pools do not pay for it."""
 
 from typing import Any
 

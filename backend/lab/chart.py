@@ -1,4 +1,4 @@
-"""Bar charts as SVG that a page shows in light and dark, and that print."""
+"""Bar charts as SVG, for light and dark pages and for print."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -7,26 +7,17 @@ from lab.svg import line, picture, rectangle, text
 
 WIDTH, BAR, GAP, RIGHT, TOP = 800, 26, 16, 150, 60
 CHARACTER = 8.2
-"""about the width of one in a label"""
-
-STYLE = """
-    :root { --ink: #1c2430; --soft: #5b6675; --bar: #9db4d6; --ours: #2f6fd0; }
-    @media (prefers-color-scheme: dark) { :root { --ink: #e8ecf1; --soft: #a3afbd; --bar: #4b6285; --ours: #7fb0ff; } }
-    @media print { :root { --ink: #000; --soft: #444; --bar: #bbb; --ours: #555; } }
-    text { fill: var(--ink); font: 14px system-ui, 'DejaVu Sans', sans-serif; }
-    .soft { fill: var(--soft); font-size: 12px; } .title { font-weight: 600; font-size: 16px; }
-    .bar { fill: var(--bar); } .ours { fill: var(--ours); } .spread { stroke: var(--ink); stroke-width: 1.5; }
-"""
+"""the approximate width of a character in a label"""
 
 
 def bars(title: str, subtitle: str, rows: Sequence[tuple[str, list[float], bool]], unit: str) -> str:
-    """Draw a bar for each row: its median, with a line from its least to its greatest measurement.
+    """Return a chart with a bar for the median of each row and a line from its minimum to its maximum.
 
     Args:
-        title: what the picture shows.
+        title: what the chart shows.
         subtitle: how it was measured.
-        rows: a label, the measurements, and whether the row is the one the picture is about.
-        unit: of the measurements.
+        rows: label, measurements, and True for the row to highlight.
+        unit: the unit of the measurements.
     """
     left = 20 + CHARACTER * max(len(label) for label, _, _ in rows)
     scale = (WIDTH - left - RIGHT) / (max(max(values) for _, values, _ in rows) or 1)
@@ -41,4 +32,4 @@ def bars(title: str, subtitle: str, rows: Sequence[tuple[str, list[float], bool]
             line("spread", least, middle, greatest, middle),
             text(max(end, greatest) + 8, middle + 5, f"{typical:,.0f} {unit}", "label"),
         ]
-    return picture((WIDTH, TOP + len(rows) * (BAR + GAP) + 8), STYLE, title, subtitle, parts)
+    return picture((WIDTH, TOP + len(rows) * (BAR + GAP) + 8), title, subtitle, parts)

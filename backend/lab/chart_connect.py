@@ -1,31 +1,30 @@
-"""The picture of what a connection costs: rows of bars, one for each driver, in panels."""
+"""The chart of what a connection costs: panels with rows of bars, one bar for each driver."""
 
 from collections.abc import Sequence
 
-from lab.chart import STYLE
 from lab.svg import line, picture, rectangle, text
 
 WIDTH, THICK, GAP, LEFT, RIGHT, HEAD, PANEL = 760, 12, 14, 210, 200, 64, 34
 
 Bar = tuple[str, float, Sequence[float]]
-"""a name for the legend, the figure that it stands for, and those between which that lies"""
+"""its name in the legend, its value, and the measurements between whose extremes it lies"""
 Row = tuple[str, Sequence[Bar], str]
-"""a label, bars, and a note at the end"""
+"""label, bars, and a note at the right"""
 
 
 def panels(title: str, subtitle: str, each: Sequence[tuple[str, str, Sequence[Row]]]) -> str:
-    """Draw panels one below the other, each with a scale of its own.
+    """Return a chart of panels one below the other, each with its own scale.
 
     Args:
-        title: what the picture shows.
+        title: what the chart shows.
         subtitle: how it was measured.
-        each: what the panel shows, the unit, and rows.
+        each: for each panel its heading, unit and rows.
     """
     parts, y = _legend(each[0][2][0][1]), float(HEAD)
     for heading, unit, rows in each:
         drawn, y = _panel(heading, unit, rows, y)
         parts += drawn
-    return picture((WIDTH, round(y)), STYLE, title, subtitle, parts)
+    return picture((WIDTH, round(y)), title, subtitle, parts)
 
 
 def _legend(bars: Sequence[Bar]) -> list[str]:
@@ -37,7 +36,7 @@ def _legend(bars: Sequence[Bar]) -> list[str]:
 
 
 def _panel(heading: str, unit: str, rows: Sequence[Row], y: float) -> tuple[list[str], float]:
-    """Draw one, and say where the next begins."""
+    """Return the elements of a panel, and the y at which the next begins."""
     scale = (WIDTH - LEFT - RIGHT) / max(max(values) for _, bars, _ in rows for _, _, values in bars)
     parts = [text(0, y + 12, heading)]
     y += PANEL
@@ -52,7 +51,7 @@ def _panel(heading: str, unit: str, rows: Sequence[Row], y: float) -> tuple[list
 
 
 def _bar(bar: Bar, unit: str, scale: float, y: float, number: int) -> list[str]:
-    """Draw a figure, with a line from the least to the greatest."""
+    """Return a bar with its value and a line from the minimum to the maximum."""
     _, figure, values = bar
     middle, length = y + THICK / 2, figure * scale
     least, greatest = LEFT + min(values) * scale, LEFT + max(values) * scale

@@ -1,4 +1,4 @@
-"""What a result depends on: the command, the machine, the versions."""
+"""What a result depends on: the command, the machine and the versions."""
 
 import platform
 import sys
@@ -26,11 +26,11 @@ LIBRARIES = (
 
 
 def circumstances() -> dict[str, Any]:
-    """Give them as JSON data; the database server must run."""
+    """Return them as JSON data; the database server must run."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT version(), extversion FROM pg_extension WHERE extname = 'timescaledb'")
         postgresql, timescaledb = cursor.fetchone()
-    connection.close()  # what is measured is to be alone on the server
+    connection.close()  # only what is measured may have connections
     return {
         "command": " ".join(["scripts/bench", *sys.argv[1:]]),
         "machine": {"processors": len(_processors()), "model": _processors()[0], "memory_mib": _memory_mib()},

@@ -1,4 +1,4 @@
-"""A comparison of the strategies: what was measured, and what it comes to."""
+"""A comparison of the strategies: the measured rows and their verdicts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,24 +20,24 @@ from sandbox.isolation import isolated_servers
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison that is done."""
+    """A finished comparison."""
 
     circumstances: dict[str, Any]
     rows: list[Row]
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """Judge every setting."""
+        """The verdict on each setting."""
         return [verdict(setting, self.rows) for setting in settings(self.rows)]
 
     @property
     def headline(self) -> list[Row]:
-        """The rows of the headline; none if it was left out."""
+        """The rows of the headline; empty if it was not measured."""
         return [row for row in within(HEADLINE, self.rows) if row.clients == HEADLINE_CLIENTS]
 
     @property
     def goals(self) -> list[dict[str, Any]]:
-        """Judge what the headline is to show; nothing if it was left out."""
+        """The results of the goals of the headline; empty if it was not measured."""
         return goals.judged(self._headline_rates)
 
     @property
@@ -45,11 +45,11 @@ class Comparison:
         return {row.strategy: row.requests_per_s for row in self.headline}
 
     def title(self, setting: Setting) -> str:
-        """Name a setting for people, its server as it was when it was measured."""
+        """Return the title of a setting, with the server's description at the time of the measurement."""
         return f"{WORKLOADS[setting.workload].label}, {self.circumstances['models'][setting.model]}"
 
     def as_document(self) -> dict[str, Any]:
-        """Give it as JSON data."""
+        """Return it as JSON data."""
         rates = self._headline_rates
         return {
             "question": QUESTION,
@@ -72,20 +72,22 @@ def _ratios(rates: dict[str, float], to: str) -> dict[str, float]:
 
 
 def compare(plan: Plan, journal_file: Path, console: Console) -> Comparison:
-    """Measure what the journal lacks of a plan; give all that it has.
+    """Measure the cells of a plan that the journal lacks; return the comparison of all that it has.
 
     Raises:
-        ValueError: the journal was begun on another machine, with other versions, in another way or of other lengths.
+        ValueError: the journal was begun in other circumstances, on another machine for example.
     """
     debian.ensure_tools()
     debian.make(debian.cached_load_generator())
     with isolated_servers() as place:
-        # The command may be another: an interrupted comparison goes on with what is left of it.
-        found = circumstances()
-        settled = {key: value for key, value in found.items() if key != "command"}
-        journal = Journal.opened(journal_file, {**settled, **strategies.conditions(plan)})
+        journal = Journal.opened(journal_file, {**circumstances(), **strategies.conditions(plan)})
         strategies.measure(plan, journal, place, console)
-    return Comparison({**found, **journal.circumstances}, sorted(rows(journal.turns), key=_order))
+    return of_journal(journal)
+
+
+def of_journal(journal: Journal) -> Comparison:
+    """Return the comparison of the turns in a journal."""
+    return Comparison(journal.circumstances, sorted(rows(journal.turns), key=_order))
 
 
 def _order(row: Row) -> tuple[int, int]:

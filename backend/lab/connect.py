@@ -1,4 +1,4 @@
-"""What does a connection cost? Each way to open one, on a server that offers all of them."""
+"""What does a connection cost? The ways to open one, on a server that offers all of them."""
 
 import json
 import secrets
@@ -22,7 +22,7 @@ Driver = Literal["psycopg2", "psycopg"]
 
 DRIVERS: dict[Driver, str] = {"psycopg2": "psycopg2", "psycopg": "psycopg 3"}
 ROOM = 250
-"""connections that the server allows while this is measured"""
+"""max_connections of the server during the measurement"""
 OPENSSL = (
     "/usr/bin/openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=lab -addext subjectAltName=IP:127.0.0.1 "
     "-keyout /data/tls/server.key -out /data/tls/server.crt"
@@ -36,15 +36,15 @@ class Way:
     label: str
     to: Literal["socket", "server", "pgbouncer"]
     user: str = ""
-    """the application's own role if none"""
+    """empty: the application's own role"""
     pool: str = ""
-    """the end of the name under which PgBouncer offers the database"""
+    """the suffix of the database name in PgBouncer"""
     options: dict[str, str] = field(default_factory=lambda: {"sslmode": "disable"})
     is_cold: bool = False
-    """PgBouncer has to open a connection to the server for the first query"""
+    """True if PgBouncer must open a server connection for the first query"""
 
 
-# Each role authenticates in the way of its name; lines of pg_hba.conf stand before those of initdb.
+# Each role authenticates by the method in its name; these lines of pg_hba.conf precede those of initdb.
 ROLES = ("lab_peer", "lab_md5", "lab_password", "lab_scram_1", "lab_verifier")
 HBA = """local all lab_peer peer map=lab
 host all lab_md5 127.0.0.1/32 md5
@@ -59,24 +59,24 @@ WAYS = {
     "tcp_scram_1": Way("TCP, SCRAM of 1 iteration", "server", "lab_scram_1"),
     "tcp": Way("TCP, SCRAM", "server"),
     "tls_password": Way("TLS, password", "server", "lab_password", options=TLS),
-    "tls_direct": Way("TLS at once, SCRAM", "server", options={**TLS, "sslnegotiation": "direct"}),
+    "tls_direct": Way("direct TLS, SCRAM", "server", options={**TLS, "sslnegotiation": "direct"}),
     "tls": Way("TLS, SCRAM", "server", options=TLS),
     "pgbouncer_transaction": Way("PgBouncer, transaction", "pgbouncer", pool="transaction"),
     "pgbouncer_session": Way("PgBouncer, session", "pgbouncer", pool="session"),
-    "pgbouncer_verifier": Way("PgBouncer, verifier kept", "pgbouncer", "lab_verifier", pool="transaction"),
-    "pgbouncer_prefer": Way("PgBouncer, no to TLS", "pgbouncer", pool="transaction", options={"sslmode": "prefer"}),
-    # A name of its own: to empty a pool empties those of all users of the name.
-    "pgbouncer_cold": Way("PgBouncer, pool empty", "pgbouncer", pool="statement", is_cold=True),
+    "pgbouncer_verifier": Way("PgBouncer, SCRAM verifier", "pgbouncer", "lab_verifier", pool="transaction"),
+    "pgbouncer_prefer": Way("PgBouncer, TLS refused", "pgbouncer", pool="transaction", options={"sslmode": "prefer"}),
+    # Its own database name, because RECONNECT empties the pools of all users of a name.
+    "pgbouncer_cold": Way("PgBouncer, empty pool", "pgbouncer", pool="statement", is_cold=True),
 }
 
 
 @dataclass(frozen=True)
 class Opened:
-    """How long a connection took, in milliseconds from the call."""
+    """How long a connection took, in milliseconds since the call."""
 
     connect: float
     answer: float
-    """to the first query as well"""
+    """until the answer to the first query"""
 
 
 class Client:
@@ -84,41 +84,41 @@ class Client:
 
     def __init__(self, line: socket.socket) -> None:
         self._words = line.makefile("rw")
-        self.libpq: dict[str, str] = self._hear()
+        self.libpq: dict[str, str] = self._receive()
 
     @contextmanager
     def open(self, driver: Driver, options: dict[str, Any], *, ask: bool = True) -> Iterator[Opened]:
-        """Have a connection for the length of a block.
+        """Open a connection for the length of a block.
 
         Args:
-            driver: which opens it.
-            options: as libpq knows them.
-            ask: ask the server a first question.
+            driver: the driver that opens it.
+            options: libpq's connection parameters.
+            ask: run a first query.
         """
-        self._tell(json.dumps({"driver": driver, "ask": ask, "options": options}))
-        yield Opened(**self._hear())
-        self._tell("")
-        self._hear()
+        self._send(json.dumps({"driver": driver, "ask": ask, "options": options}))
+        yield Opened(**self._receive())
+        self._send("")
+        self._receive()
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         self._words.write(line + "\n")
         self._words.flush()
 
-    def _hear(self) -> dict[str, Any]:
+    def _receive(self) -> dict[str, Any]:
         if not (line := self._words.readline()):
-            raise RuntimeError("the process that opens connections has ended; its last words are above")
+            raise RuntimeError("the process that opens connections has ended; its error is printed above")
         document: dict[str, Any] = json.loads(line)
         return document
 
 
 @contextmanager
 def client() -> Iterator[Client]:
-    """Run a client for the length of a block; no variable that libpq reads leaks into it."""
+    """Run a client for the length of a block, without environment variables that libpq would read."""
     command = [sys.executable, "-m", "lab.connect_client"]
     ours, theirs = socket.socketpair()
     with theirs:
         line = theirs.fileno()
-        # Ctrl-C is ours to heed: it ends when the line to it does.
+        # Ctrl-C must reach this process alone: the client ends when its socket is closed.
         process = subprocess.Popen(
             command, cwd=CHECKOUT / "backend", env={}, stdin=line, stdout=line, start_new_session=True
         )
@@ -131,7 +131,7 @@ def client() -> Iterator[Client]:
 
 @dataclass(frozen=True)
 class Bench:
-    """A server that offers every way, and PgBouncer before it."""
+    """A server that offers every way to connect, and a PgBouncer in front of it."""
 
     place: Place
     server: Server
@@ -140,11 +140,11 @@ class Bench:
     passwords: dict[str, str]
 
     def options(self, way: Way, *, through: Relay | None = None) -> dict[str, Any]:
-        """Say how libpq opens a connection in this way.
+        """Return libpq's connection parameters for a way.
 
         Args:
-            way: which.
-            through: a relay that stands before the way's port.
+            way: how to connect.
+            through: a relay to use instead of the port of the server.
         """
         port = {"socket": self.server.port, "server": self.server.port, "pgbouncer": self.pooler.port}[way.to]
         options: dict[str, Any] = {
@@ -161,19 +161,19 @@ class Bench:
         return options
 
     def empty_pool(self, way: Way) -> None:
-        """Let PgBouncer log in at the server anew when the pool of this way has a client next."""
+        """Make PgBouncer open a new server connection for the next client of this way."""
         self.tell_pooler(f"RECONNECT {self.options(way)['dbname']}")
 
     def tell_pooler(self, command: str) -> None:
-        """Have PgBouncer's console do something."""
+        """Run a command on PgBouncer's console."""
         options = {**self.options(WAYS["pgbouncer_transaction"]), "dbname": "pgbouncer"}
         with closing(psycopg2.connect(**options)) as console:
-            console.autocommit = True  # it knows no transactions
+            console.autocommit = True  # the console has no transactions
             console.cursor().execute(command)
 
 
 def prepare(place: Place, pooler: Server) -> Bench:
-    """Make the server offer every way: roles, a certificate, room for many connections. PgBouncer runs."""
+    """Prepare the server for every way: roles, a certificate, max_connections. PgBouncer is already running."""
     database = read(Database)
     passwords = {"": database.db_pass.get_secret_value(), **{role: secrets.token_hex(16) for role in ROLES}}
     encryptions = {
@@ -198,7 +198,7 @@ def prepare(place: Place, pooler: Server) -> Bench:
 
 
 def _keep_verifier(bench: Bench) -> None:
-    """Let PgBouncer know one role by what the server knows of it, from which it need not compute the same each time."""
+    """Give PgBouncer the SCRAM verifier of one role, so that it need not derive it from the password at each login."""
     role, users = "lab_verifier", bench.place.data / "pgbouncer" / "users.txt"
     with closing(psycopg2.connect(**bench.options(WAYS["tcp"]))) as connection:
         verifier = encrypt_password(bench.passwords[role], role, connection, "scram-sha-256")
@@ -208,7 +208,7 @@ def _keep_verifier(bench: Bench) -> None:
 
 
 def _write_hba(place: Place) -> None:
-    """Put the lab's lines first; whoever runs the servers is `postgres` to them."""
+    """Put the lab's lines first, and map the operating system's user to its role."""
     cluster = place.data / "timescale"
     (cluster / "pg_ident.conf").write_text(f"lab {place.root.user} lab_peer\n")
     hba = cluster / "pg_hba.conf"

@@ -1,9 +1,9 @@
-"""`python -m lab.connect_client`: opens one connection at a time with either driver, and says how long that took.
+"""`python -m lab.connect_client`: opens one connection at a time with either driver, and measures it.
 
 It is a process of its own for two reasons. This project hides psycopg 3 from Django wherever the strategy's driver is
-psycopg2; and here is nothing but the two drivers, so that neither is measured beside Django's memory and threads.
+psycopg2; and this process contains only the two drivers, so that Django's memory and threads do not affect them.
 
-A line of JSON asks for each connection, an empty line for its end.
+A line of JSON requests a connection, the next line closes it.
 """
 
 import json
@@ -21,18 +21,18 @@ DRIVERS = {"psycopg2": psycopg2.connect, "psycopg": psycopg.connect}
 
 
 def serve(lines: Iterable[str]) -> None:
-    """Do what each line asks, and answer with a line."""
-    _say({"psycopg2": _version(psycopg2.__libpq_version__), "psycopg": _version(psycopg.pq.version())})
+    """Answer each request with a line."""
+    _reply({"psycopg2": _version(psycopg2.__libpq_version__), "psycopg": _version(psycopg.pq.version())})
     for line in lines:
         connection, spans_ms = _open(**json.loads(line))
-        _say(spans_ms)
+        _reply(spans_ms)
         next(iter(lines))
         _close(connection)
-        _say({})
+        _reply({})
 
 
 def _open(*, driver: str, ask: bool, options: dict[str, Any]) -> tuple[Any, dict[str, float]]:
-    """Connect, and give the milliseconds until the driver is content, and until it has a first answer if it asks."""
+    """Connect; return the milliseconds until the driver has connected, and until the first answer if `ask` is set."""
     begun_s = time.perf_counter()
     connection: Any = DRIVERS[driver](**options)
     connected_s = time.perf_counter()
@@ -46,10 +46,10 @@ def _open(*, driver: str, ask: bool, options: dict[str, Any]) -> tuple[Any, dict
 
 
 def _close(connection: Any) -> None:
-    """Close it and wait until the server's process has ended, which would otherwise take from the next one's time."""
+    """Close it and wait for the end of its backend, which would otherwise slow down the next connection."""
     try:
         process = os.pidfd_open(connection.info.backend_pid)
-    except ProcessLookupError:  # PgBouncer makes up a number
+    except ProcessLookupError:  # PgBouncer invents a PID
         connection.close()
         return
     connection.close()
@@ -61,7 +61,7 @@ def _version(number: int) -> str:
     return f"{number // 10_000}.{number % 10_000}"
 
 
-def _say(document: dict[str, Any]) -> None:
+def _reply(document: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(document) + "\n")
     sys.stdout.flush()
 
@@ -70,4 +70,4 @@ if __name__ == "__main__":
     try:
         serve(sys.stdin)
     except ConnectionError:
-        os._exit(1)  # who asked has ended, and there is nobody to tell
+        os._exit(1)  # the parent process has ended

@@ -1,4 +1,4 @@
-"""What does a connection cost while it is held? The memory of the server's process, and what idle ones do to others."""
+"""What does an open connection cost? The memory of its backend, and the effect of idle connections on others."""
 
 import time
 from collections.abc import Iterator
@@ -24,8 +24,8 @@ STATE_LABELS = {
     "many_queries": f"after {3 * TABLES} queries",
     "many_prepared": f"and {2 * TABLES} prepared",
 }
-# Of /proc/PID/smaps_rollup. What is shared counts in full in the first, in part in the second, not in the third; the
-# last leaves out the pages of the server's buffers that nobody else has happened to read yet.
+# Fields of /proc/PID/smaps_rollup. Shared pages count in full in the first, in part in the second and not in the third;
+# the last excludes pages of the server's buffers that no other process has read yet.
 KINDS = {"resident": "Rss", "proportional": "Pss", "private": "Private_Clean Private_Dirty", "anonymous": "Pss_Anon"}
 IDLE = (0, 10, 50, 100, 200)
 UPDATES, BURSTS = 400, 8
@@ -33,7 +33,7 @@ CLIENTS = 100
 
 
 def make_tables(bench: Bench) -> None:
-    """Make tables as an application has them, with a row in each, and one whose row is updated."""
+    """Create tables like those of an application with one row each, and a table whose row is updated."""
     with _open(bench, "tcp") as connection, connection.cursor() as cursor:
         cursor.execute("CREATE TABLE lab_counter (number integer)")
         cursor.execute("INSERT INTO lab_counter VALUES (0)")
@@ -50,7 +50,7 @@ def make_tables(bench: Bench) -> None:
 
 
 def backend_memory_kib(bench: Bench, way: str) -> dict[str, dict[str, int]]:
-    """Give the memory of the process that serves a connection, in each of its states."""
+    """Return the memory of a backend in each of its states."""
     with _open(bench, way) as connection:
         pid = connection.info.backend_pid
         seen = {"connected": memory_kib(pid)}
@@ -65,14 +65,14 @@ def backend_memory_kib(bench: Bench, way: str) -> dict[str, dict[str, int]]:
                 for kind, query in enumerate(_queries(number)[:2]):
                     prepared = query % {"name": "$1", "owner": "$1"}
                     cursor.execute(f"PREPARE lab_{number}_{kind} AS {prepared}")
-                    for _ in range(6):  # from the sixth on, the server keeps a plan
+                    for _ in range(6):  # the server keeps a generic plan from the sixth execution on
                         cursor.execute(f"EXECUTE lab_{number}_{kind} (%s)", ["1"])
             seen["many_prepared"] = memory_kib(pid)
     return seen
 
 
 def _queries(number: int) -> tuple[str, str, str]:
-    """Give what an application asks of one table: a look-up, a list with a join, a change."""
+    """Return the queries of an application on one table: a lookup, a list with a join, an update."""
     table, other = f"lab_{number}", f"lab_{(number + 1) % TABLES}"
     return (
         f"SELECT * FROM {table} WHERE name = %(name)s",  # noqa: S608 - all of these are ours
@@ -83,7 +83,7 @@ def _queries(number: int) -> tuple[str, str, str]:
 
 
 def memory_kib(pid: int) -> dict[str, int]:
-    """Give the memory of a process by kind, with the page tables that the kernel keeps for it."""
+    """Return the memory of a process by kind, with its page tables in the kernel."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     found = {name: int(size.split()[0]) for name, _, size in (line.partition(":") for line in lines)}
     status = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -92,7 +92,7 @@ def memory_kib(pid: int) -> dict[str, int]:
 
 
 def pooler_client_kib(bench: Bench) -> float:
-    """Give what PgBouncer needs for each client that is connected to it."""
+    """Return the memory that PgBouncer needs for each connected client."""
     pid = _pid(bench.pooler)
     before_kib = memory_kib(pid)["private"]
     with ExitStack() as held:
@@ -102,29 +102,31 @@ def pooler_client_kib(bench: Bench) -> float:
 
 
 def idle_round(bench: Bench) -> tuple[dict[int, float], float]:
-    """Open more and more connections that do nothing.
+    """Open more and more idle connections.
 
     Returns:
-        the microseconds of an update by how many idle connections are there, and KiB that the whole server needs for
+        the microseconds of an update by the number of idle connections, and the KiB that the whole server needs for
         each of them.
     """
     spans_us, memory = {}, {}
     with _open(bench, "socket_peer") as asking, ExitStack() as held:
-        asking.cursor().execute("SET synchronous_commit = off")  # the disk's time is another matter
+        asking.cursor().execute("SET synchronous_commit = off")  # without the time of the disk
         _update_us(asking)  # warm
         for count, more in zip(IDLE, (0, *map(sub, IDLE[1:], IDLE)), strict=True):
             for _ in range(more):
                 idle = held.enter_context(_open(bench, "socket_peer"))
                 idle.cursor().execute("SELECT count(*) FROM lab_counter")
-            spans_us[count] = min(_update_us(asking) for _ in range(BURSTS))  # whatever else runs only adds to it
+            spans_us[count] = min(
+                _update_us(asking) for _ in range(BURSTS)
+            )  # other load on the machine can only add time
             memory[count] = _server_kib(bench)
     return spans_us, (memory[IDLE[-1]] - memory[0]) / IDLE[-1]
 
 
 def _update_us(connection: Connection) -> float:
-    """Give the microseconds of a transaction that changes a row, without the way to the server and back.
+    """Return the microseconds of a transaction that changes a row, without the round trip to the server.
 
-    Each of them makes the server look through all connections anew, for which transactions the next one may see.
+    Each of them makes the server scan all connections again to build the next snapshot.
     """
     begun_s = time.perf_counter()
     connection.cursor().execute(
@@ -134,7 +136,7 @@ def _update_us(connection: Connection) -> float:
 
 
 def _server_kib(bench: Bench) -> int:
-    """Add up what all the server's processes need: what they share counts once, page tables for each."""
+    """Return the memory of all the server's processes: shared pages count once, page tables for each process."""
     pid = _pid(bench.server)
     memories = [memory_kib(each) for each in (pid, *children_of(pid))]
     return sum(memory["proportional"] + memory["page_tables"] for memory in memories)
@@ -142,7 +144,7 @@ def _server_kib(bench: Bench) -> int:
 
 def _pid(server: Server) -> int:
     if (pid := server.pid) is None:
-        raise RuntimeError(f"{server.name} does not run any more; its log is {server.log}")
+        raise RuntimeError(f"{server.name} has stopped; see its log {server.log}")
     return pid
 
 

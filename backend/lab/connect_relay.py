@@ -1,4 +1,4 @@
-"""A network with a round-trip time, on one machine: what comes in at one end leaves the other some time later."""
+"""A network with a round-trip time on one machine: data leaves one end some time after it entered the other."""
 
 import socket
 import time
@@ -12,49 +12,49 @@ CHUNK_BYTES = 65_536
 
 
 class Relay:
-    """Hands on one connection at a time to a port of this machine, and counts the round trips on it."""
+    """Forwards one connection at a time to a port of this machine, and counts its round trips."""
 
     def __init__(self, target_port: int) -> None:
         self.delay_s = 0.0
-        """of each direction: half the round-trip time"""
+        """in each direction: half the round-trip time"""
         self.trips = 0
-        """of the present connection, TCP's own handshake included: how often the client had to wait for the server"""
+        """how often the client of the current connection waited for the server, TCP's own handshake included"""
         self.is_idle = Event()
-        """nothing is under way any more"""
+        """set when no data is in transit"""
         self._target = ("127.0.0.1", target_port)
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._end, self._told_to_end = socket.socketpair()
+        self._end, self._stopping = socket.socketpair()
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port on which it listens."""
         port: int = self._listener.getsockname()[1]
         return port
 
     def run(self) -> None:
-        """Carry connections until `stop`."""
-        while self._told_to_end not in select([self._listener, self._told_to_end], [], [])[0]:
+        """Forward connections until `stop`."""
+        while self._stopping not in select([self._listener, self._stopping], [], [])[0]:
             client, _ = self._listener.accept()
             self.is_idle.clear()
-            # One side may close while words of the other are under way to it: an end as good as any.
+            # One side may close while data of the other is in transit: this ends the connection too.
             with client, suppress(ConnectionError):
                 self._carry(client)
             self.is_idle.set()
 
     def stop(self) -> None:
-        """Let `run` return when the connection that it carries is closed."""
+        """Let `run` return when the current connection is closed."""
         self._end.close()
 
     def close(self) -> None:
-        """Give the ports back, after `run`."""
-        self._told_to_end.close()
+        """Close the sockets, after `run`."""
+        self._stopping.close()
         self._listener.close()
 
     def _carry(self, client: socket.socket) -> None:
         self.trips = 1
         first = client.recv(CHUNK_BYTES)
-        # The kernel has answered the client's handshake at once: its round trip is made up for here. And the server
-        # hears of the client when the first words are there, as it would over a network, not while they are under way.
+        # The kernel answered the client's handshake without delay, so its round trip is added here. The connection to
+        # the server is opened only when the first data has arrived, as over a network, not while it is in transit.
         time.sleep(3 * self.delay_s)
         with socket.create_connection(self._target) as server:
             for end in (client, server):

@@ -1,4 +1,4 @@
-"""The experiment on what a connection costs: what is measured, in which turn, and how it is told."""
+"""The experiment on the cost of a connection: measurements in turn, and their report."""
 
 import random
 from itertools import chain, product
@@ -22,23 +22,23 @@ CONNECTS = 10
 DELAYS_MS = (0, 1, 5, 20)
 """of each direction of the network"""
 HELD_WAYS = ("socket", "tcp", "tls")
-# Taken at their word: those that recommend pools name these figures.
+# The figures that recommendations of pools quote.
 LOCAL_MS, NETWORK_MS, MEMORY_MIB = (5, 50), (50, 200), (5, 20)
 
 Pair = tuple[Driver, str]
 
 
 def compare(rounds: int, console: Console) -> dict[str, Any]:
-    """Open connections in each way, in another order each round; then with a network between, then many at once."""
+    """Open connections in each way in random order, then over a network, then hold many; return all figures."""
     with Progress(console) as progress, isolated_servers() as place:
         progress("preparing a server that offers every way to connect")
         database = read(Database)
-        pooler = pgbouncer(place, database, read(Monitor), admin=database.db_user)  # who empties its pools
+        pooler = pgbouncer(place, database, read(Monitor), admin=database.db_user)  # may empty its pools
         pooler.start()
         try:
             bench = connect.prepare(place, pooler)
             connect_held.make_tables(bench)
-            # While it is young: later it has room from clients that are gone.
+            # Before the other measurements: later PgBouncer has free memory of clients that have left.
             pooler_client_kib = connect_held.pooler_client_kib(bench)
             with connect.client() as client:
                 opened = _open_in_turn(bench, client, rounds, progress)
@@ -63,12 +63,12 @@ def compare(rounds: int, console: Console) -> dict[str, Any]:
 
 
 def _some(rounds: int) -> int:
-    """Say how often the slower parts are repeated."""
+    """Return the number of repetitions of the slower parts."""
     return max(1, min(5, rounds // 4))
 
 
 def _open_in_turn(bench: Bench, client: Client, rounds: int, progress: Progress) -> dict[Pair, list[list[Opened]]]:
-    """Open connections in each way, after some to warm what is cold; give them by round."""
+    """Open connections in each way after a warm-up; return them by round."""
     chance = random.Random(1)  # noqa: S311 - an order, the same each time
     pairs: list[Pair] = list(product(DRIVERS, WAYS))
     opened: dict[Pair, list[list[Opened]]] = {pair: [] for pair in pairs}
@@ -91,7 +91,7 @@ def _open(bench: Bench, client: Client, pair: Pair) -> Opened:
 
 
 def _figures(rounds: list[list[Opened]]) -> dict[str, Any]:
-    """Give median, 95th percentile and each round's median, of connecting alone and with a first answer."""
+    """Return the median, the 95th percentile and the rounds' medians, without and with a first answer."""
     figures = {}
     for what in ("connect", "answer"):
         spans = [[getattr(opened, what) for opened in taken] for taken in rounds]
@@ -105,7 +105,7 @@ def _figures(rounds: list[list[Opened]]) -> dict[str, Any]:
 
 
 def _stretch(bench: Bench, client: Client, passes: int, progress: Progress) -> dict[Pair, dict[str, Any]]:
-    """Put a network of growing length between, and fit a line: a base, and so many round trips."""
+    """Connect over networks of growing delay; return the base and the round trips of a fitted line."""
     ways = [way for way, each in WAYS.items() if each.to != "socket" and not each.is_cold]
     stretched = {}
     for way in progress.each(ways, "network: way"):
@@ -119,7 +119,7 @@ def _stretch(bench: Bench, client: Client, passes: int, progress: Progress) -> d
                     with client.open(driver, options, ask=False) as opened:
                         trips = network.trips
                     network.is_idle.wait()
-                    # Whatever else runs can only make it longer.
+                    # Other load on the machine can only add time.
                     least_ms[2 * delay_ms] = min(opened.connect, least_ms.get(2 * delay_ms, opened.connect))
                 fit = linear_regression(list(least_ms), list(least_ms.values()))
                 stretched[driver, way] = {
@@ -144,7 +144,7 @@ def _backend_memory_kib(bench: Bench, way: str, times: int) -> dict[str, dict[st
 
 
 def _idle(bench: Bench, rounds: int, progress: Progress) -> dict[str, Any]:
-    """Give how long an update takes beside idle connections, and what each of those needs."""
+    """Return how long an update takes beside idle connections, and the memory of each of these."""
     taken = [connect_held.idle_round(bench) for _ in progress.each(range(rounds), "idle connections: round")]
     return {
         "update_us": {str(count): [round(spans_us[count], 1) for spans_us, _ in taken] for count in connect_held.IDLE},
@@ -153,9 +153,9 @@ def _idle(bench: Bench, rounds: int, progress: Progress) -> dict[str, Any]:
 
 
 def judge(result: dict[str, Any]) -> list[dict[str, str]]:
-    """Hold what is said of connections against what was measured.
+    """Compare common claims about connections with the measurements.
 
-    A span is confirmed if what was measured begins and ends within it, corrected if it overlaps, and otherwise refuted.
+    A claimed range is confirmed if it contains all measurements, corrected if it overlaps them, otherwise refuted.
     """
     direct = [result["open_ms"]["psycopg2"][way]["connect"]["median"] for way in ("socket", "tcp", "tls")]
     fits = [result["network"]["psycopg2"][way] for way in ("tcp", "tls")]
@@ -171,15 +171,15 @@ def judge(result: dict[str, Any]) -> list[dict[str, str]]:
         {
             "claim": "a connection takes 50-200 ms over the network",
             "verdict": _verdict(near_ms, NETWORK_MS),
-            "measured": f"{near_ms[0]:.0f} (TCP) or {near_ms[1]:.0f} ms (TLS) where a round trip takes 1 ms; that much "
-            f"where it takes {needed_ms[0][0]:.0f} to {needed_ms[0][1]:.0f} (TCP) or {needed_ms[1][0]:.0f} to "
-            f"{needed_ms[1][1]:.0f} ms (TLS)",
+            "measured": f"{near_ms[0]:.0f} (TCP) or {near_ms[1]:.0f} ms (TLS) where a round trip takes 1 ms; the "
+            f"claimed time needs a round trip of {needed_ms[0][0]:.0f} to {needed_ms[0][1]:.0f} (TCP) or "
+            f"{needed_ms[1][0]:.0f} to {needed_ms[1][1]:.0f} ms (TLS)",
         },
         {
             "claim": "a connection consumes about 10 MB",
             "verdict": _verdict(memories, MEMORY_MIB),
-            "measured": f"{memories[0]:.1f} MiB of its own after one query, {memories[1]:.1f} after many, "
-            f"{_own_mib(result, 'many_prepared'):.1f} with what it has prepared",
+            "measured": f"{memories[0]:.1f} MiB of its own memory after one query, {memories[1]:.1f} after many, "
+            f"{_own_mib(result, 'many_prepared'):.1f} with prepared statements",
         },
     ]
 
@@ -193,13 +193,13 @@ def _verdict(measured: list[float], said: tuple[float, float]) -> str:
 
 
 def _own_mib(result: dict[str, Any], state: str) -> float:
-    """Give what only this connection needs, in MiB: not the server's buffers, which all share."""
+    """Return the MiB that only this connection needs, without the server's shared buffers."""
     kib: dict[str, float] = result["memory_kib"]["tcp"][state]
     return (kib["anonymous"] + kib["page_tables"]) / 1024
 
 
 def print_comparison(result: dict[str, Any], console: Console) -> None:
-    """Print tables of what `compare` gave."""
+    """Print the result of `compare` as tables."""
     made = Table("way", "driver", "connect ms#", "p95#", "rounds#", "first answer#", "p95#", "trips#")
     for way, label in result["ways"].items():
         for driver, name in DRIVERS.items():
@@ -209,34 +209,32 @@ def print_comparison(result: dict[str, Any], console: Console) -> None:
             figures = (connected["median"], connected["p95"], spread, answered["median"], answered["p95"], trips)
             made.add_row(label, name, *map(str, figures))
     console.print(made)
-    console.print(
-        "trips: round trips that connecting waits for; over a network it takes base + trips × round-trip time"
-    )
+    console.print("trips: round trips until connected; over a network it takes base + trips × round-trip time")
     _print_memory(result, console)
     for one in result["claims"]:
         console.print(f"“{one['claim']}”: {one['verdict']}: {one['measured']}")
 
 
 def _print_memory(result: dict[str, Any], console: Console) -> None:
-    made = Table("server's process, KiB", "", "resident#", "proportional#", "private#", "anonymous#", "page tables#")
+    made = Table("backend, KiB", "", "resident#", "proportional#", "private#", "anonymous#", "page tables#")
     for way, states in result["memory_kib"].items():
         for state, label in connect_held.STATE_LABELS.items():
             made.add_row(result["ways"][way], label, *(f"{kib:,.0f}" for kib in states[state].values()))
     console.print(made)
-    console.print(f"each idle connection takes {result['idle']['server_kib_each']:,.0f} KiB of the server's memory")
-    console.print(f"each client takes {result['pooler_client_kib']} KiB of PgBouncer's")
+    console.print(f"each idle connection adds {result['idle']['server_kib_each']:,.0f} KiB to the server's memory")
+    console.print(f"each client adds {result['pooler_client_kib']} KiB to PgBouncer's memory")
     beside = {count: median(spans) for count, spans in result["idle"]["update_us"].items()}
-    told = ", ".join(f"{us:.1f} beside {count}" for count, us in beside.items())
-    console.print(f"µs of an update, beside so many idle connections: {told}")
+    times = ", ".join(f"{us:.1f} beside {count}" for count, us in beside.items())
+    console.print(f"µs of an update by the number of idle connections: {times}")
 
 
 def draw(result: dict[str, Any]) -> str:
-    """Draw it, as SVG: what opening costs, and what is held."""
+    """Return a chart of the result of `compare` as SVG: time to open a connection, and memory of its backend."""
     opening = [
         (
             label,
             [(name, *_drawn(result["open_ms"][driver][way]["connect"])) for driver, name in DRIVERS.items()],
-            _told_trips(result, way),
+            _trips(result, way),
         )
         for way, label in result["ways"].items()
     ]
@@ -245,8 +243,8 @@ def draw(result: dict[str, Any]) -> str:
         for state, label in connect_held.STATE_LABELS.items()
     ]
     machine = f"{result['rounds']} rounds, {result['machine']['processors']} processors, on loopback"
-    times = "milliseconds to open it: median, line: least to greatest of the rounds; at the right, what a network adds"
-    memory = f"MiB of its own that the server's process holds, queries on {connect_held.TABLES} tables"
+    times = "milliseconds to open it: median, line: minimum to maximum of the rounds; right: what a network adds"
+    memory = f"MiB of the backend's own memory, queries on {connect_held.TABLES} tables"
     return chart_connect.panels("What a connection costs", machine, [(times, "ms", opening), (memory, "MiB", held)])
 
 
@@ -254,6 +252,6 @@ def _drawn(figures: dict[str, Any]) -> tuple[float, list[float]]:
     return figures["median"], figures["rounds"]
 
 
-def _told_trips(result: dict[str, Any], way: str) -> str:
+def _trips(result: dict[str, Any], way: str) -> str:
     trips = {result["network"][driver].get(way, {}).get("trips") for driver in DRIVERS} - {None}
     return f"+ {' or '.join(map(str, sorted(trips)))} × RTT" if trips else ""

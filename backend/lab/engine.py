@@ -1,9 +1,9 @@
-"""What does the engine cost a request? One query a request, gunicorn with 2 processes of 8 threads for each way.
+"""What does the engine cost per request? One query per request, gunicorn with 2 processes of 8 threads for each pool.
 
-poolhouse      this project's engine, with its ping of what has lain idle
-leaks          the same, noting the stack that takes each connection
-plain          dj_db_conn_pool without a ping
-plain, ping    dj_db_conn_pool with its ping at every checkout
+poolhouse      this project's engine, with its pre-ping of idle connections
+leaks          the same with leak detection, which records the stack of each checkout
+plain          dj_db_conn_pool without pre-ping
+plain_ping     dj_db_conn_pool with its pre-ping at every checkout
 native         Django's own pool on psycopg 3, without a health check
 """
 
@@ -33,9 +33,9 @@ WAYS = {
 }
 LABELS = {
     "poolhouse": "poolhouse's engine",
-    "leaks": "…, looking for leaks",
+    "leaks": "…, leak detection",
     "plain": "dj_db_conn_pool",
-    "plain_ping": "dj_db_conn_pool, ping",
+    "plain_ping": "dj_db_conn_pool, pre-ping",
     "native": "Django's native pool",
 }
 SETTINGS = {
@@ -47,7 +47,7 @@ SETTINGS = {
 
 
 def make_room(place: Place) -> None:
-    """Let the server take the connections of all ways at once, so that they can be measured in short turns."""
+    """Allow the connections of all pools at once, so that they can be measured in short turns."""
     server = timescale(place, read(Database), read(Monitor), read(Servers))
     superuser_sql(f"ALTER SYSTEM SET max_connections = {len(WAYS) * CLIENTS + 20}")
     server.stop()
@@ -56,7 +56,7 @@ def make_room(place: Place) -> None:
 
 @contextmanager
 def webs(folder: Path) -> Iterator[dict[str, Web]]:
-    """Run a web for each way, for the length of a block."""
+    """Run a web server for each pool, for the length of a block."""
     with ExitStack() as started:
         yield {
             way: started.enter_context(running(MODEL, {**SETTINGS, **chosen}, folder / "log" / f"{way}.log"))
@@ -66,15 +66,15 @@ def webs(folder: Path) -> Iterator[dict[str, Web]]:
 
 @dataclass(frozen=True)
 class Turn:
-    """What a web did in a turn."""
+    """The result of a turn."""
 
     requests_per_s: float
     processor_us: float
-    """of the web's processes, for each request"""
+    """of the web server's processes, for each request"""
 
 
 def take_turn(way: str, web: Web) -> Turn:
-    """Ask a web as fast as it answers.
+    """Measure a web server in a closed loop.
 
     Raises:
         RuntimeError: a request failed.
@@ -85,5 +85,7 @@ def take_turn(way: str, web: Web) -> Turn:
         answers = under_way.answers(window.begin_s, window.end_s)
     failed = answers.statuses.total() - answers.good + answers.unanswered
     if failed:
-        raise RuntimeError(f"{way}: {failed} requests had no good answer; the statuses: {dict(answers.statuses)}")
+        raise RuntimeError(
+            f"{way}: {failed} requests failed or were not answered; answers by status: {dict(answers.statuses)}"
+        )
     return Turn(answers.good / answers.duration_s, window.processor_s[way] / answers.good * 1e6)

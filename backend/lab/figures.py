@@ -1,4 +1,4 @@
-"""The figures of a comparison as text: one table for the terminal, the page and the Markdown file."""
+"""The figures of a comparison as text, for the terminal, the HTML page and the Markdown file."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,26 +10,26 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Column:
-    """What is told of each row."""
+    """One figure of each row."""
 
     title: str
     """with the unit"""
     text: Callable[[Row], str]
     is_brief: bool = False
-    """told where there is little room as well"""
+    """also shown on the terminal"""
     is_number: bool = True
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Rows as text, in the order in which they are read."""
+    """Rows as text, in the order of reading."""
 
     columns: Sequence[Column]
     lines: Sequence[Sequence[str]]
 
 
 def figures(rows: Sequence[Row], *, brief: bool = False) -> Figures:
-    """Tell rows, from few clients to many and the fastest first; a column that says nothing of any is left out."""
+    """Return rows as text, from few clients to many and the fastest first, without columns that are empty."""
     ordered = sorted(rows, key=lambda row: (row.clients, -row.requests_per_s))
     columns = [
         column for column in COLUMNS if column.is_brief >= brief and any(column.text(row) != NOTHING for row in ordered)

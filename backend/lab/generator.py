@@ -1,7 +1,7 @@
-"""Load on a web server by h2load: as fast as so many clients are answered, or at a rate whatever the answers take.
+"""Load on a web server by h2load: in a closed loop of clients, or at a constant rate.
 
-h2load (nghttp2's) is small beside what it loads, speaks HTTP/1.1, holds a rate, and logs every request, so percentiles
-are of requests and not of buckets.
+h2load (of nghttp2) needs little processor time, speaks HTTP/1.1, keeps a rate, and logs every request, so percentiles
+are exact.
 """
 
 import tempfile
@@ -20,61 +20,61 @@ from sandbox import debian
 
 CONNECT_PERIOD_MS = 10
 LONGEST_S = 60
-"""after which load ends by itself"""
+"""the load ends by itself after this time"""
 WARM_UP_S, WARM_UP_MOST_S, POLL_S = 0.5, 4.0, 0.1
 ANSWERS_EACH = 2
-"""that a client has had in the mean when a closed loop is warm: its first may have been all clients' at once"""
+"""mean answers per client in a warm closed loop: the first requests of all clients may have started at once"""
 PATIENCE_S = 3.0
-"""for which a client waits: a request without an answer for longer is an error"""
+"""the longest wait of a client: a request that is unanswered for longer is an error"""
 KEPT_SHARE = 0.95
-"""of a rate: asked for less, it was another"""
+"""of the requests that fell due: with fewer answers, the rate was not kept"""
 
 
 @dataclass(frozen=True)
 class Closed:
-    """Each of so many clients asks again when it has its answer."""
+    """Each client sends its next request when it has an answer."""
 
     clients: int
 
     def shared(self, parts: int) -> list["Closed"]:
-        """Give each of so many addresses its share, as even as can be; some may get none."""
+        """Return the load of each address, as even as possible; some may get none."""
         return [Closed(clients) for clients in _shares(self.clients, parts)]
 
     def options(self, duration_s: float) -> list[str]:
-        """Give h2load's options for it."""
+        """Return h2load's options."""
         return [f"--clients={self.clients}", f"--duration={duration_s * 1000:.0f}ms"]
 
     @property
     def answers_until_steady(self) -> int:
-        """How many answers there are before queues and connections are as they stay."""
+        """The number of answers after which queues and connections no longer grow."""
         return ANSWERS_EACH * self.clients
 
     def keeps_up(self, _: float) -> bool:
-        """Say yes: who is not answered does not ask."""
+        """Return True: a client without an answer sends nothing."""
         return True
 
     def unanswered(self, log: Log, at_s: float) -> int:
-        """Count the clients that have waited for too long at a moment, by their log."""
+        """Return the number of clients that had waited longer than PATIENCE_S at a moment."""
         return sum(asked_s <= at_s - PATIENCE_S for asked_s in log.in_hand(self.clients, at_s))
 
 
 @dataclass(frozen=True)
 class Constant:
-    """Requests fall due at a rate.
+    """Requests fall due at a constant rate.
 
-    Latencies are true as long as a client is free when a request falls due: take enough clients.
+    Latencies are correct only if a client is free when a request falls due: use enough clients.
     """
 
     requests_per_s: float
     clients: int
 
     def shared(self, parts: int) -> list["Constant"]:
-        """Give each of so many addresses its share, as even as can be; some may get none."""
+        """Return the load of each address, as even as possible; some may get none."""
         each_requests_per_s = self.requests_per_s / self.clients
         return [Constant(each_requests_per_s * clients, clients) for clients in _shares(self.clients, parts)]
 
     def options(self, duration_s: float) -> list[str]:
-        """Give h2load's options for it; the clients begin one after the other, so their requests do not coincide."""
+        """Return h2load's options; clients start one after the other, so that their requests do not coincide."""
         each_requests_per_s = self.requests_per_s / self.clients
         period_ms = max(CONNECT_PERIOD_MS, round(1000 / self.requests_per_s))
         begin_together = max(1, round(self.requests_per_s * period_ms / 1000))
@@ -88,17 +88,17 @@ class Constant:
 
     @property
     def answers_until_steady(self) -> int:
-        """None: requests fall due from the beginning."""
+        """Zero: requests fall due from the beginning."""
         return 0
 
     def keeps_up(self, ended_per_s: float) -> bool:
-        """Say whether as many requests ended as fell due: if not, all clients were busy, and asked later."""
+        """Return True if as many requests ended as fell due; otherwise all clients were busy and sent requests late."""
         return ended_per_s >= KEPT_SHARE * self.requests_per_s
 
     def unanswered(self, _log: Log, _at_s: float) -> int:
-        """Count none: a client may have nothing to ask for a while, and the log does not tell it from one that waits.
+        """Return 0: the log does not show whether a client waits or is idle for a while.
 
-        Where many wait, the rate is not kept.
+        If many clients wait, the rate is not kept.
         """
         return 0
 
@@ -108,15 +108,15 @@ Load = Closed | Constant
 
 @dataclass
 class Loading:
-    """Load that is under way."""
+    """Load that is running."""
 
     how: Load
     parts: list[tuple[Load, Popen[str], Path]] = field(default_factory=list)
-    """each address's share, the h2load that asks, and its log"""
+    """for each address: its load, its h2load process, and the log"""
     was_warm: bool = False
 
     def warm_up(self) -> None:
-        """Wait until queues and connections are as they stay, or for as long as is reasonable."""
+        """Wait until the load is steady, at most WARM_UP_MOST_S."""
         time.sleep(WARM_UP_S)
         deadline = time.monotonic() + WARM_UP_MOST_S - WARM_UP_S
         while not self._is_warm() and time.monotonic() < deadline:
@@ -128,12 +128,12 @@ class Loading:
         return answers >= self.how.answers_until_steady
 
     def answers(self, begin_s: float, end_s: float) -> Answers:
-        """Stop asking, and give what was answered between two moments, in seconds since 1970.
+        """Stop the load, and return the answers between two moments, in seconds since 1970.
 
-        What was asked before and is answered between them counts, as it does in a system that is always busy.
+        An answer counts even if its request was sent before, as in a system that is always busy.
 
         Raises:
-            RuntimeError: h2load failed; the text has what it said.
+            RuntimeError: h2load failed; the text contains its output.
         """
         logs = [(share, self._log(process, path)) for share, process, path in self.parts]
         spans_ms: dict[int, list[Spans]] = defaultdict(list)
@@ -147,7 +147,7 @@ class Loading:
 
     def _log(self, process: Popen[str], path: Path) -> Log:
         if process.poll() not in (None, 0):
-            raise RuntimeError(f"h2load: {process.communicate()[0].strip()[-500:]}")
+            raise RuntimeError(f"h2load failed: {process.communicate()[0].strip()[-500:]}")
         process.kill()  # it writes each line as the request ends, so nothing is lost
         process.communicate()
         return Log(path.read_text() if path.exists() else "")
@@ -155,15 +155,15 @@ class Loading:
 
 @contextmanager
 def loading(urls: Sequence[str], how: Load) -> Iterator[Loading]:
-    """Ask for the length of a block.
+    """Put load on a page for the length of a block.
 
     Args:
-        urls: of the page on this machine; where there are several, each gets the same share of the clients.
+        urls: the addresses of the page on this machine; each gets the same share of the clients.
         how: closed loop or constant rate.
     """
     with tempfile.TemporaryDirectory(prefix="poolhouse-load-") as folder, ExitStack() as started:
         data = Path(folder)
-        data.chmod(0o777)  # its user in there is another
+        data.chmod(0o777)  # h2load runs as another user
         under_way = Loading(how)
         shares: list[Load] = [*how.shared(len(urls))]
         for number, (url, share) in enumerate(zip(urls, shares, strict=True)):

@@ -1,7 +1,7 @@
-"""Does a long history load without harm to others? Daily rows of many years make a chunk each, and a chunk takes locks.
+"""Does a long history load without harm to other clients? Daily rows of many years create many chunks and locks.
 
 Stations follow each other in the file, each with its whole history, so every batch touches every chunk. Meanwhile a
-client asks SELECT 1 on a connection of its own; while the server is out of locks, it would get "out of shared memory".
+client runs SELECT 1 on its own connection; if the server runs out of locks, it gets "out of shared memory".
 """
 
 import math
@@ -39,14 +39,14 @@ COLUMNS = Columns("time", ("station",), ("tmax",))
 
 @dataclass
 class Answers:
-    """What a client got that asks again and again."""
+    """What a client got that runs the same query again and again."""
 
     waits_ms: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
 
 def measure(stations: int, years: int, console: Console) -> dict[str, Any]:
-    """Load the history of so many stations over so many years; return counts."""
+    """Load the history of a number of stations over a number of years; return counts."""
     with Progress(console) as progress, isolated_servers() as place:
         progress("writing the history and starting the worker")
         call_command("migrate", verbosity=0)
@@ -63,7 +63,7 @@ def measure(stations: int, years: int, console: Console) -> dict[str, Any]:
 
 
 def write_csv(folder: Path, stations: int, years: int) -> Path:
-    """Write a row a day for each station, station after station."""
+    """Write one row per day for each station, station after station."""
     path = folder / "history.csv"
     days = [FIRST_DAY + timedelta(days=number) for number in range(math.ceil(years * DAYS_PER_YEAR))]
     with path.open("w") as file:
@@ -75,7 +75,7 @@ def write_csv(folder: Path, stations: int, years: int) -> Path:
 
 @contextmanager
 def asking() -> Iterator[Answers]:
-    """Have a client ask SELECT 1 every 50 ms for the length of a block."""
+    """Run SELECT 1 every 50 ms in a thread, for the length of a block."""
     answers, is_over = Answers(), threading.Event()
 
     def ask() -> None:
@@ -91,7 +91,7 @@ def asking() -> Iterator[Answers]:
                 answers.waits_ms.append((time.perf_counter() - begun) * 1e3)
         client.close()
 
-    thread = threading.Thread(target=ask, daemon=True)  # a signal may come before the block has begun
+    thread = threading.Thread(target=ask, daemon=True)  # a signal may arrive before the block has begun
     thread.start()
     try:
         yield answers
@@ -115,7 +115,7 @@ def _result(job: IngestJob, answers: Answers, elapsed_s: float) -> dict[str, Any
         cursor.execute("SELECT count(*) FROM timescaledb_information.chunks WHERE hypertable_name = 'reading'")
         (chunks,) = cursor.fetchone()
     return {
-        "question": "does a history of a row a day load, and does a client beside it get an error?",
+        "question": "does a history of one row per day load, and does another client get an error meanwhile?",
         **circumstances(),
         "rows": progress.rows,
         "inserted": progress.inserted,
@@ -132,12 +132,12 @@ def _result(job: IngestJob, answers: Answers, elapsed_s: float) -> dict[str, Any
 
 
 def print_result(result: dict[str, Any], console: Console) -> None:
-    """Print what `measure` returned."""
+    """Print the result of `measure`."""
     console.print(
         f"{result['inserted']:,} of {result['rows']:,} rows in {result['chunks']:,} chunks: {result['elapsed_s']:,} s, "
         f"{result['rows_per_s']:,} rows/s"
     )
     console.print(
-        f"a client beside it: {result['client_questions']:,} questions, {result['client_errors']:,} errors, longest "
-        f"wait {result['client_longest_wait_ms']} ms"
+        f"the client beside it: {result['client_questions']:,} queries, {result['client_errors']:,} errors, longest "
+        f"answer {result['client_longest_wait_ms']} ms"
     )

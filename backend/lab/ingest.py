@@ -38,14 +38,14 @@ MINUTE_US = 60_000_000
 DJANGO_SHARE = 10
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 WORKER_STOP_TIMEOUT_S = 10
-# Looking costs the processors that do the work; this counts for up to as long against Poolhouse.
+# Each poll takes processor time from the work, and adds up to this much to Poolhouse's time.
 POLL_INTERVAL_S = 0.02
 READINGS = pa.schema([SCHEMA.field("time"), ("series_id", pa.int32()), ("value", pa.float64())])
 
 
 @dataclass(frozen=True)
 class Material:
-    """The same rows in the form that each way takes."""
+    """The same rows in the form that each loader takes."""
 
     csv: Path
     halves: list[Path]
@@ -54,12 +54,12 @@ class Material:
 
 
 def fleet_of(rows: int) -> Fleet:
-    """A thousand devices that measure each minute, for as long as it takes to have so many rows."""
+    """Return a thousand devices that measure once per minute, for as long as it takes to get this many rows."""
     return Fleet(DEVICES, MINUTE_US, BEGIN, BEGIN + timedelta(minutes=rows // DEVICES), seed=1)
 
 
 def write_csv(folder: Path, rows: int) -> Path:
-    """Write the rows as the CSV that Poolhouse is given."""
+    """Write the rows as CSV for Poolhouse."""
     path = folder / "readings.csv"
     for _ in write(fleet_of(rows), path):
         pass
@@ -67,7 +67,7 @@ def write_csv(folder: Path, rows: int) -> Path:
 
 
 def prepare(folder: Path, rows: int) -> Material:
-    """Write the CSV, and what the ways beside ours are given ready-made."""
+    """Write the CSV, and the prepared input of the other loaders."""
     batches = list(_batches_with_ids(fleet_of(rows)))
     halves = [folder / f"half-{number}.csv" for number in range(CONNECTIONS)]
     table = pa.Table.from_batches(batches)
@@ -94,18 +94,18 @@ def _encode_sorted(batch: pa.RecordBatch) -> bytes:
 
 @dataclass(frozen=True)
 class Ways:
-    """The five ways; each loads into the empty table and gives the rows that it loaded."""
+    """The five loaders; each loads into the empty table and returns the number of its rows."""
 
     place: Place
     material: Material
 
     def psql(self) -> int:
-        """COPY the halves as CSV, one psql each, at once."""
+        """COPY the halves as CSV with two concurrent psql processes."""
         with ExitStack() as ended:
             started = [ended.enter_context(self._start_psql(half)) for half in self.material.halves]
             for process in started:
                 ended.callback(process.terminate)
-            if sum(process.wait() for process in started):  # wait for each, whatever the others did
+            if sum(process.wait() for process in started):  # wait for each, even if another failed
                 raise RuntimeError("psql failed")
         return self.material.row_count
 
@@ -133,7 +133,7 @@ class Ways:
         return self._copy(spread(self.material.encoded, CONNECTIONS))
 
     def _copy(self, encoded: list[bytes]) -> int:
-        """COPY batches over two connections, a transaction each."""
+        """COPY batches over two connections, each in its own transaction."""
         waiting: SimpleQueue[bytes] = SimpleQueue()
         for data in encoded:
             waiting.put(data)
@@ -143,7 +143,7 @@ class Ways:
         return self.material.row_count
 
     def django(self) -> int:
-        """Save a tenth of the rows as instances of the model."""
+        """Save a tenth of the rows with bulk_create."""
         from telemetry.models import Reading
 
         fleet = fleet_of(self.material.row_count // DJANGO_SHARE)
@@ -155,7 +155,7 @@ class Ways:
 
 
 def load(csv: Path) -> int:
-    """Load a CSV through the queue; give the readings that were inserted once the last batch is committed."""
+    """Load a CSV through the queue; return the number of inserted readings after the last commit."""
     from telemetry.formats import Columns
     from telemetry.inputs import Inputs, open_input
     from telemetry.intake import announce, create_job
@@ -195,7 +195,7 @@ def _copy_all(waiting: "SimpleQueue[bytes]") -> None:
 
 @contextmanager
 def worker(log: Path) -> Iterator[int]:
-    """Run the real worker, with two processes, for the length of a block; give the pid of their parent."""
+    """Run the real worker with two processes for the length of a block; yield the pid of their parent."""
     command = [
         str(Path(sys.executable).parent / "celery"),
         "-A",
@@ -211,16 +211,16 @@ def worker(log: Path) -> Iterator[int]:
             env={**os.environ, "SERVICE_NAME": "worker"},  # noqa: TID251 - handed on
             stdout=output,
             stderr=output,
-            start_new_session=True,  # Ctrl-C is ours to heed
+            start_new_session=True,  # Ctrl-C must reach this process alone
         )
     try:
         yield process.pid
     finally:
         process.terminate()
-        wait_or_kill_group(process, WORKER_STOP_TIMEOUT_S)  # a batch that it is loading is not waited for
+        wait_or_kill_group(process, WORKER_STOP_TIMEOUT_S)  # without waiting for a batch that it is loading
 
 
 def empty_table() -> None:
-    """Begin a round as the one before began: no rows, and nothing of theirs left to write."""
+    """Start a round like the one before: with no rows, and no dirty pages left to write."""
     superuser_sql("TRUNCATE reading", database=read(Database).db_name)
     superuser_sql("CHECKPOINT")

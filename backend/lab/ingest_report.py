@@ -1,4 +1,4 @@
-"""The ingest experiments: what is measured, in which turn, and how it is told."""
+"""The ingest experiments: measurements in turn, and their report."""
 
 import time
 from pathlib import Path
@@ -26,14 +26,14 @@ LABELS = {
 
 
 def compare(rows: int, rounds: int, console: Console) -> dict[str, Any]:
-    """Measure the five ways in turn, round by round; give every round, medians and ratios of rows/s."""
+    """Measure the five loaders in turn, round by round; return all rounds, medians and ratios of rows/s."""
     with Progress(console) as progress, isolated_servers() as place:
-        progress(f"preparing {rows:,} rows in the form that each way takes")
+        progress(f"preparing {rows:,} rows for each loader")
         call_command("migrate", verbosity=0)
         ways = ingest.Ways(place, ingest.prepare(place.data, rows))
         measured: dict[str, list[float]] = {name: [] for name in LABELS}
         with ingest.worker(place.data / "log" / "worker.log"):
-            ingest.load(_first_rows(ways.material.csv))  # the worker is up, and knows its series
+            ingest.load(_first_rows(ways.material.csv))  # now the worker is up and its series exist
             for number in range(1, rounds + 1):
                 for name, rates in measured.items():
                     progress(f"round {number} of {rounds}: {LABELS[name]}")
@@ -60,7 +60,7 @@ def compare(rows: int, rounds: int, console: Console) -> dict[str, Any]:
 
 
 def _first_rows(csv: Path) -> Path:
-    """Write a small file beside the large one, with a row of each series."""
+    """Write a small file beside the large one, with one row of each series."""
     path = csv.with_name("first.csv")
     with csv.open() as source, path.open("w") as target:
         target.writelines(line for line, _ in zip(source, range(ingest.DEVICES + 1), strict=False))
@@ -68,7 +68,7 @@ def _first_rows(csv: Path) -> Path:
 
 
 def measure_parts(rows: int, parts: int, console: Console) -> dict[str, Any]:
-    """Load one large file, and give rows/s in each of its equal parts, by the times at which batches were finished."""
+    """Load one large file; return rows/s in each of its equal parts, by the times at which batches finished."""
     with Progress(console) as progress, isolated_servers() as place:
         progress(f"writing {rows:,} rows")
         call_command("migrate", verbosity=0)
@@ -101,8 +101,8 @@ def _rates_by_part(csv: Path, parts: int) -> list[float]:
 
 
 def print_comparison(result: dict[str, Any], console: Console) -> None:
-    """Print a table of what `compare` gave."""
-    made = Table("way", "median rows/s#", "least#", "greatest#", "to psql#")
+    """Print the result of `compare` as a table."""
+    made = Table("loader", "median rows/s#", "min#", "max#", "to psql#")
     for name, label in LABELS.items():
         rates, middle = result["rows_per_s"][name], result["median_rows_per_s"][name]
         share = middle / result["median_rows_per_s"]["psql"]
@@ -115,20 +115,20 @@ def print_comparison(result: dict[str, Any], console: Console) -> None:
 
 
 def draw(result: dict[str, Any]) -> str:
-    """Draw it, as SVG."""
+    """Return a chart of the result of `compare` as SVG."""
     rows = [
         (LABELS[name], [float(rate) for rate in rates], name == "poolhouse")
         for name, rates in result["rows_per_s"].items()
     ]
     subtitle = (
-        f"{result['rows']:,} rows, unique index, two connections; median of {len(rows[0][1])} rounds, line: least to "
-        f"greatest; {result['machine']['processors']} processors"
+        f"{result['rows']:,} rows, unique index, two connections; median of {len(rows[0][1])} rounds, line: minimum to "
+        f"maximum; {result['machine']['processors']} processors"
     )
     return chart.bars("Rows per second into a hypertable", subtitle, rows, "rows/s")
 
 
 def print_parts(result: dict[str, Any], console: Console) -> None:
-    """Print what `measure_parts` gave."""
+    """Print the result of `measure_parts`."""
     console.print(f"rows/s by part: {result['rows_per_s_by_part']}")
     console.print(f"last to first: {result['ratio_last_to_first_part']}")
     console.print(

@@ -1,4 +1,4 @@
-"""What a statement costs on the engine and on Django's own, by its length: measured in this process, in turn."""
+"""The cost of a statement by its length, on this project's engine and on Django's, measured in turn in this process."""
 
 import time
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ WORDS = "It''s 3 o''clock; the_house has its temperature. "
 
 
 def statements(size_bytes: int) -> dict[str, str]:
-    """Return an INSERT of about that size with one literal, and one of many rows."""
+    """Return an INSERT of about this size with one literal, and one with many rows."""
     rows = ", ".join(f"({number}, 'host{number % 9}')" for number in range(size_bytes // 20))
     return {
-        "one literal": f"INSERT INTO lab_long_statements (name) VALUES ('{WORDS * (size_bytes // len(WORDS))}')",  # noqa: S608 - no input of anybody
+        "one literal": f"INSERT INTO lab_long_statements (name) VALUES ('{WORDS * (size_bytes // len(WORDS))}')",  # noqa: S608 - no user input
         "rows": f"INSERT INTO lab_long_statements (id, name) VALUES {rows}",  # noqa: S608
     }
 
@@ -41,7 +41,7 @@ def _compared(wrappers: dict[str, BaseDatabaseWrapper], sql: str, rounds: int) -
         for name, wrapper in wrappers.items():
             with wrapper.cursor() as cursor:
                 cursor.execute("TRUNCATE lab_long_statements")
-                text = f"{sql} -- {time.perf_counter_ns()}"  # another each time, so that none is remembered
+                text = f"{sql} -- {time.perf_counter_ns()}"  # a new text each time, so that no cache applies
                 began_at = time.perf_counter()
                 cursor.execute(text)
                 took_s[name].append(time.perf_counter() - began_at)

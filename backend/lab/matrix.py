@@ -1,5 +1,6 @@
-"""Which cells a comparison has, in which turn they are measured, and what of them is there already."""
+"""The cells of a comparison, the order in which they are measured, and the journal of those that are done."""
 
+import gzip
 import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Stand:
-    """A web that is started for one workload: what fails leaves requests and connections behind."""
+    """A web server that is started for one workload, because failures leave requests and connections behind."""
 
     strategy: str
     model: str
@@ -20,7 +21,7 @@ class Stand:
 
 @dataclass(frozen=True)
 class Cell:
-    """One thing to measure."""
+    """One measurement of a plan."""
 
     strategy: str
     model: str
@@ -30,13 +31,13 @@ class Cell:
 
     @property
     def stand(self) -> Stand:
-        """The web that it needs."""
+        """The web server that it needs."""
         return Stand(self.strategy, self.model, self.workload)
 
 
 @dataclass(frozen=True)
 class Block:
-    """What is measured on some models: every workload with every number of clients."""
+    """The measurements on some models: every workload with every number of clients."""
 
     models: tuple[str, ...]
     workloads: tuple[str, ...]
@@ -45,7 +46,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure, and for how long."""
+    """What to measure, and how."""
 
     strategies: tuple[str, ...]
     blocks: tuple[Block, ...]
@@ -53,15 +54,15 @@ class Plan:
     rounds: int
     turn_s: float
     connections: int = 20
-    """that a web may have by its pools, or PgBouncer for it"""
+    """the limit for the pools of a web server in all, or for PgBouncer"""
     health_checks: bool = True
-    """a strategy looks whether a kept connection is alive before it lends it, in its own way"""
+    """each strategy validates a kept connection at checkout, in its own way"""
     rate: float | None = None
-    """requests/s to ask for, whatever the answers take; None: as fast as the clients are answered"""
+    """requests/s to send however long answers take; None: each client sends its next request after an answer"""
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """Give what every turn of the plan has in common."""
+        """The settings that all turns of the plan share."""
         return {
             "turn_s": self.turn_s,
             "connections": self.connections,
@@ -70,10 +71,10 @@ class Plan:
         }
 
     def cells(self) -> Iterator[Cell]:
-        """Give all cells, a round after the other, those of a stand together.
+        """Return all cells, one round after the other, those of a stand together.
 
-        Stands come in another order each round, the same for everybody who repeats the plan, so that what the machine
-        does meanwhile falls on all alike. Clients grow, so that a web is seen from few to many.
+        Each round has another order of stands, which is the same whenever the plan is repeated, so that other load on
+        the machine affects all of them alike. The number of clients grows within a stand.
         """
         chance = random.Random(1)  # noqa: S311 - an order
         stands = [
@@ -89,18 +90,18 @@ class Plan:
 
 @dataclass(frozen=True)
 class Turn:
-    """A cell, measured."""
+    """A measured cell."""
 
     cell: Cell
     seen: dict[str, Any]
-    """as `lab.observation.Observation.as_document` gives it"""
+    """as returned by `lab.observation.Observation.as_document`"""
 
 
 @dataclass
 class Journal:
-    """A file to which every turn is added as it ends, so that an interrupted comparison goes on where it was.
+    """A file to which each turn is added when it ends, so that an interrupted comparison continues where it stopped.
 
-    Its first line says how was measured: turns of another machine, other versions or another length do not mix.
+    Its first line records the circumstances: turns of another machine, other versions or another length do not mix.
     """
 
     path: Path
@@ -109,44 +110,57 @@ class Journal:
 
     @classmethod
     def opened(cls, path: Path, circumstances: dict[str, Any]) -> Self:
-        """Read what is there, or begin.
+        """Read an existing journal to continue it, or begin a new one.
 
         Raises:
-            ValueError: the file has turns that were measured otherwise; the text says what differs.
+            ValueError: the file's turns were measured in other circumstances; the text names the differences.
         """
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(circumstances) + "\n")
             return cls(path, circumstances)
-        first, *lines = _whole_lines(path)
-        began = json.loads(first)
-        keys = sorted(began.keys() | circumstances.keys())
-        if differing := [key for key in keys if began.get(key) != circumstances.get(key)]:
+        if path.suffix == ".gz":
+            raise ValueError(f"expected a journal to add turns to, got the compressed {path}: read it with --from")
+        begun = cls.finished(path)
+        # The command may be another: an interrupted comparison is continued with what is left of it.
+        keys = sorted((begun.circumstances.keys() | circumstances.keys()) - {"command"})
+        if differing := [key for key in keys if begun.circumstances.get(key) != circumstances.get(key)]:
             raise ValueError(
-                f"{path} was begun with {_told(began, differing)}; now: {_told(circumstances, differing)}. "
-                "Go on as it was begun, or give another file."
+                f"{path} was begun with {_values(begun.circumstances, differing)}; "
+                f"now: {_values(circumstances, differing)}. "
+                "Continue in the same circumstances, or name another file with --journal."
             )
-        return cls(path, circumstances, [_turn(line) for line in lines])
+        _remove_cut_off_line(path)
+        return cls(path, circumstances, begun.turns)
+
+    @classmethod
+    def finished(cls, path: Path) -> Self:
+        """Read a journal as it is; one whose name ends in .gz is compressed."""
+        text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
+        first, *lines = _whole_lines(text).splitlines()
+        return cls(path, json.loads(first), [_turn(line) for line in lines])
 
     def missing(self, cells: Iterable[Cell]) -> list[Cell]:
-        """Give the cells that are not measured yet, in their order."""
+        """Return the cells that are not measured yet, in their order."""
         there = {turn.cell for turn in self.turns}
         return [cell for cell in cells if cell not in there]
 
     def add(self, turn: Turn) -> None:
-        """Keep a turn."""
+        """Append a turn to the file."""
         with self.path.open("a") as file:
             file.write(json.dumps({**asdict(turn.cell), "seen": turn.seen}, separators=(",", ":")) + "\n")
         self.turns.append(turn)
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """Read a file's lines, and take away a last one that was cut off when the machine went down."""
+def _whole_lines(text: str) -> str:
+    """Return text without a last line that was cut off when the machine went down."""
+    return text[: text.rindex("\n") + 1]
+
+
+def _remove_cut_off_line(path: Path) -> None:
     text = path.read_text()
-    whole = text[: text.rindex("\n") + 1]
-    if whole != text:
+    if (whole := _whole_lines(text)) != text:
         path.write_text(whole)
-    return whole.splitlines()
 
 
 def _turn(line: str) -> Turn:
@@ -155,5 +169,5 @@ def _turn(line: str) -> Turn:
     return Turn(Cell(**document), seen)
 
 
-def _told(circumstances: dict[str, Any], keys: Sequence[str]) -> str:
+def _values(circumstances: dict[str, Any], keys: Sequence[str]) -> str:
     return ", ".join(f"{key} {circumstances.get(key)!r}" for key in keys)

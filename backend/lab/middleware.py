@@ -1,4 +1,4 @@
-"""What the middleware costs a request with one query, measured in this process, where nothing else is."""
+"""The cost of the middleware for a request with one query, measured in this process."""
 
 import time
 from statistics import median
@@ -15,7 +15,7 @@ ROUNDS, REQUESTS = 300, 20
 
 
 def one_query(request: HttpRequest) -> HttpResponse:
-    """Ask the database the least that can be asked."""
+    """Run the smallest query."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
         return HttpResponse(f"{cursor.fetchone()[0]}\n")
@@ -25,7 +25,7 @@ urlpatterns = [path("", one_query)]
 
 
 def cost_us() -> float:
-    """Give the microseconds that the middleware and the timing of statements add: medians of rounds in turn."""
+    """Return the microseconds that the middleware and the timing of statements add: medians of rounds in turn."""
     connection.ensure_connection()
     without, with_it = _handler(), _handler("poolhouse.middleware.DatabaseMiddleware")
     spans_us: dict[WSGIHandler, list[float]] = {without: [], with_it: []}
@@ -44,7 +44,7 @@ def _handler(*middleware: str) -> WSGIHandler:
 
 
 def _request_us(handler: WSGIHandler) -> float:
-    """Give how long a request takes, without what Django does around it to its connections."""
+    """Return the microseconds of a request, without Django's signals around it."""
     request = RequestFactory().get("/")
     request.urlconf = __name__
     began_at = time.perf_counter()

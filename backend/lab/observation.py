@@ -1,4 +1,4 @@
-"""One turn of an experiment: load on a web that runs, and what everybody did meanwhile."""
+"""One turn of an experiment: load on a running web server, and what was observed meanwhile."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -18,17 +18,17 @@ from sandbox.servers import Server
 
 @dataclass(frozen=True)
 class Observation:
-    """What was asked, answered and seen."""
+    """The result of a turn."""
 
     answers: Answers
     watch: Watch
     processor_s: dict[str, float]
-    """by web and server"""
+    """of the web server and of each database server"""
     memory_mib: dict[str, float]
     waits: Waits
 
     def as_document(self) -> dict[str, Any]:
-        """Give it as JSON data."""
+        """Return it as JSON data."""
         answers, watch = self.answers, self.watch
         statuses = answers.statuses
         failed = {"no answer in time": answers.unanswered} if answers.unanswered else {}
@@ -56,25 +56,25 @@ class Observation:
 
 @dataclass(frozen=True)
 class Site:
-    """What is observed: a web that runs, and what stands behind it."""
+    """A running web server and the servers behind it."""
 
     web: Web
     servers: tuple[Server, ...]
-    """PostgreSQL, and PgBouncer if the web goes through it"""
+    """PostgreSQL, and PgBouncer if the web server connects through it"""
     watcher: Watcher
-    """of PostgreSQL"""
+    """samples PostgreSQL"""
     console: Cursor | None
-    """of PgBouncer"""
+    """a cursor on PgBouncer's console"""
 
 
 def observe(site: Site, path: str, how: Load, duration_s: float) -> Observation:
-    """Load a web for a time and watch everything.
+    """Put load on a web server for a time, and observe all servers.
 
     Args:
-        site: what runs.
-        path: of the page to ask for.
+        site: the running servers.
+        path: the page to request.
         how: the load.
-        duration_s: how long is counted, after the warm-up.
+        duration_s: the length of the measurement, after the warm-up.
     """
     pids = {"web": site.web.pids, **{server.name: (server.pid,) for server in site.servers if server.pid is not None}}
     with loading(site.web.urls(path), how) as under_way:
@@ -90,17 +90,17 @@ def observe(site: Site, path: str, how: Load, duration_s: float) -> Observation:
 
 @dataclass(frozen=True)
 class Window:
-    """A time that has passed."""
+    """A period of measurement."""
 
     begin_s: float
     """since 1970"""
     end_s: float
     processor_s: dict[str, float]
-    """that each took in it"""
+    """by process group, within the period"""
 
 
 def pass_window(duration_s: float, pids: Mapping[str, Sequence[int]]) -> Window:
-    """Let a time pass, and count the processor time that processes and their children take in it."""
+    """Sleep, and return the processor time that processes and their children took meanwhile."""
     before_s, begin_s = _processor_s(pids), time.time()
     time.sleep(duration_s)
     after_s, end_s = _processor_s(pids), time.time()

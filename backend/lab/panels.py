@@ -1,38 +1,23 @@
-"""Charts of many strategies: a small panel for each, all on the same axes, so that the eye compares shapes."""
+"""Charts of many strategies: a small panel for each, all with the same axes, so that shapes can be compared."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lab.chart import STYLE as BASE_STYLE
 from lab.svg import cross, dot, line, path, picture, polygon, text
 
 COLUMNS, WIDTH, HEIGHT, NAME, TOP, TICKS = 4, 202, 104, 20, 62, 40
 RIGHT, BELOW = 46, 34
-"""room beside a panel for its number, and under it for the x axis"""
-
-STYLE = f"""{BASE_STYLE}
-    :root {{ --bad: #c0392b; --faint: #d5dbe4; }}
-    @media (prefers-color-scheme: dark) {{ :root {{ --bad: #ff8a7a; --faint: #3a4657; }} }}
-    @media print {{ :root {{ --bad: #000; --faint: #ddd; }} }}
-    .name {{ font-size: 11.5px; font-weight: 600; }} .value {{ font-size: 11px; }}
-    .tick {{ font-size: 10.5px; fill: var(--soft); }}
-    .others {{ fill: none; stroke: var(--faint); stroke-width: 1; }}
-    .line {{ fill: none; stroke: var(--ours); stroke-width: 2.2; }}
-    .dot {{ fill: var(--ours); }} .failing {{ fill: none; stroke: var(--bad); stroke-width: 2.2; }}
-    .grid {{ stroke: var(--faint); stroke-width: 1; }}
-    .area {{ fill: var(--ours); opacity: .35; }} .part {{ stroke: var(--faint); stroke-dasharray: 2 3; }}
-    .limit {{ stroke: var(--bad); stroke-width: 1.2; stroke-dasharray: 4 3; }}
-"""
+"""the space beside a panel for its value, and below it for the x axis"""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A measurement at one of the places on the x axis."""
+    """A measurement at one of the positions on the x axis."""
 
     value: float | None
     is_failing: bool = False
-    """drawn as a cross: not every answer was good"""
+    """drawn as a cross: errors, or a load that was not steady"""
 
 
 @dataclass(frozen=True)
@@ -44,7 +29,7 @@ class Axis:
     is_logarithmic: bool = False
 
     def y(self, value: float) -> float:
-        """Say where in a panel a value lies."""
+        """Return the position of a value in a panel."""
         return HEIGHT * (1 - self._share(value))
 
     def _share(self, value: float) -> float:
@@ -55,7 +40,7 @@ class Axis:
 
     @property
     def ticks(self) -> list[float]:
-        """Give round values to draw lines at."""
+        """Round values for grid lines."""
         if self.is_logarithmic:
             decades = self._between(1)
             return decades if len(decades) > 1 else self._between(1, 3)
@@ -66,21 +51,21 @@ class Axis:
         return [self.least + number * step for number in range(int(span / step) + 1)]
 
     def _between(self, *steps: int) -> list[float]:
-        """Give the steps of each decade that lie on the axis."""
+        """Return the multiples of each power of ten that lie on the axis."""
         powers = range(math.floor(math.log10(self.least)), math.ceil(math.log10(self.greatest)) + 1)
         found = [step * 10.0**power for power in powers for step in steps]
         return [value for value in found if self.least <= value <= self.greatest]
 
 
 def lines(title: str, subtitle: str, panels: Mapping[str, Sequence[Point]], labels: Sequence[str], axis: Axis) -> str:
-    """Draw a line in each panel, with those of the others behind it; beside each panel is the last value.
+    """Return a chart with a line in each panel, the other lines in grey behind it, and its last value beside it.
 
     Args:
-        title: what the picture shows.
+        title: what the chart shows.
         subtitle: how to read it.
-        panels: by name, a point for each label; a point without a value leaves a gap.
-        labels: of the x axis.
-        axis: of values.
+        panels: by name, one point for each label; a point without a value leaves a gap.
+        labels: the labels of the x axis.
+        axis: the y axis.
     """
     step = WIDTH / max(1, len(labels) - 1)
     places = {name: _places(points, step, axis) for name, points in panels.items()}
@@ -95,8 +80,8 @@ def lines(title: str, subtitle: str, panels: Mapping[str, Sequence[Point]], labe
             if place is not None:
                 marks.append(cross("failing", *place) if point.is_failing else dot("dot", *place))
         last = points[-1].value
-        said = "" if last is None else _beside(last, axis)
-        bodies[name] = "".join([behind, *marks, said])
+        value = "" if last is None else _beside(last, axis)
+        bodies[name] = "".join([behind, *marks, value])
     return _panels(title, subtitle, bodies, axis)
 
 
@@ -107,14 +92,14 @@ def areas(
     labels: Sequence[str],
     limit: float,
 ) -> str:
-    """Draw how a number went in time, in parts that follow each other; beside each panel is the greatest.
+    """Return a chart of a number over time, in consecutive parts; beside each panel is its maximum.
 
     Args:
-        title: what the picture shows.
+        title: what the chart shows.
         subtitle: how to read it.
-        panels: by name, a part for each label: moments in seconds since the part began, and values.
-        labels: of the parts.
-        limit: a line to draw across.
+        panels: by name, one part for each label: seconds since the part began, and values.
+        labels: the labels of the parts.
+        limit: the value of the dashed line.
     """
     most = {name: max((value for part in parts for _, value in part), default=0) for name, parts in panels.items()}
     axis = Axis(0, max([limit, *most.values()]) * 1.08)
@@ -157,12 +142,12 @@ def _beside(value: float, axis: Axis) -> str:
 
 
 def _panels(title: str, subtitle: str, bodies: Mapping[str, str], axis: Axis) -> str:
-    """Put panels in rows; the axis that all share is told at the first of each."""
+    """Arrange panels in rows; the first of each row shows the ticks of the shared axis."""
     across, down = WIDTH + RIGHT, HEIGHT + NAME + BELOW
     parts = []
     for number, (name, body) in enumerate(bodies.items()):
         row, column = divmod(number, COLUMNS)
-        told = text(0, -7, name, "name") + (_ticks(axis) if column == 0 else "")
-        parts.append(f'<g transform="translate({TICKS + column * across} {TOP + NAME + row * down})">{told}{body}</g>')
+        head = text(0, -7, name, "name") + (_ticks(axis) if column == 0 else "")
+        parts.append(f'<g transform="translate({TICKS + column * across} {TOP + NAME + row * down})">{head}{body}</g>')
     height = TOP + math.ceil(len(bodies) / COLUMNS) * down
-    return picture((TICKS + COLUMNS * across, height), STYLE, title, subtitle, parts)
+    return picture((TICKS + COLUMNS * across, height), title, subtitle, parts)

@@ -1,4 +1,4 @@
-"""The pictures of a comparison of strategies, each of one setting's rows."""
+"""The charts of a comparison of strategies, each from the rows of one setting."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,21 +11,21 @@ from lab.workloads import ERRORS, WORKLOADS
 
 GOOD = "answered"
 OURS = "queuepool"
-MARK = f"more than {1 - FAULTLESS_SHARE:.1%} errors, or a load that was not steady"
+MARK = f"more than {1 - FAULTLESS_SHARE:.1%} errors, or the load was not steady"
 
 
 def of_setting(rows: Sequence[Row]) -> dict[str, str]:
-    """Draw throughput, and p99 where it can be seen against several numbers of clients; SVG by name."""
+    """Return charts of throughput, and of p99 if several numbers of clients were measured; SVG by name."""
     clients = sorted({row.clients for row in rows})
     return {"": rates(rows)} if len(clients) == 1 else _against_clients(rows, clients)
 
 
 def rates(rows: Sequence[Row]) -> str:
-    """Draw the requests per second of each strategy under the same clients, the fastest first."""
+    """Return a chart of requests/s by strategy for one number of clients, the fastest first."""
     ordered = sorted(rows, key=lambda row: -row.requests_per_s)
     bars = [(_label(row), row.rates, row.strategy == OURS) for row in ordered]
     one = rows[0]
-    subtitle = f"{_setting(rows)}, {one.clients} clients; medians of {len(one.turns)} rounds, line: least to greatest"
+    subtitle = f"{_setting(rows)}, {one.clients} clients; medians of {len(one.turns)} rounds, line: minimum to maximum"
     return chart.bars("Requests per second by strategy", subtitle, bars, "requests/s")
 
 
@@ -42,14 +42,14 @@ def _against_clients(rows: Sequence[Row], clients: Sequence[int]) -> dict[str, s
     return {
         "throughput": panels.lines(
             f"Requests per second: {_setting(rows)}",
-            f"good answers, by clients; {reading}",
+            f"answers without error, by clients; {reading}",
             throughputs,
             labels,
             Axis(0, max(1.0, greatest) * 1.1),
         ),
         "p99": panels.lines(
             f"p99 in milliseconds: {_setting(rows)}",
-            f"of good answers, where there were 100, logarithmic; {reading}",
+            f"of at least 100 answers without error, logarithmic; {reading}",
             p99s,
             labels,
             _decades(p99s),
@@ -84,11 +84,11 @@ def _decades(points: dict[str, list[Point]]) -> Axis:
 
 
 def connections(rows: Sequence[Row], limit: int) -> str:
-    """Draw the connections on the server over time, from few clients to many.
+    """Return a chart of the connections on the server over time, from few clients to many.
 
     Args:
-        rows: of a setting.
-        limit: how many the server has room for.
+        rows: the rows of one setting.
+        limit: how many connections the server allows.
     """
     clients = sorted({row.clients for row in rows})
     names = sorted({row.strategy for row in rows})
@@ -103,7 +103,7 @@ def connections(rows: Sequence[Row], limit: int) -> str:
     }
     return panels.areas(
         f"Connections on the server: {_setting(rows)}",
-        f"the fullest turn with each number of clients, its most beside it; dashed: the server's room of {limit}",
+        f"for each number of clients, the turn with the most; beside it the maximum; dashed: the limit of {limit}",
         parts,
         [str(count) for count in clients],
         limit,
@@ -111,19 +111,19 @@ def connections(rows: Sequence[Row], limit: int) -> str:
 
 
 def _fullest(row: Row) -> Turn:
-    """Give the turn in which the server had the most connections."""
+    """Return the turn in which the server had the most connections."""
     return max(row.turns, key=lambda turn: turn.seen["server_connections"]["max"])
 
 
 def exhaustion(rows: Sequence[Row]) -> str:
-    """Draw what became of the requests under the most clients."""
+    """Return a chart of how requests ended with the largest number of clients."""
     most = max(row.clients for row in rows)
     crowded = sorted((row for row in rows if row.clients == most), key=lambda row: row.strategy)
     further = {kind for row in crowded for kind in row.errors} - set(ERRORS.values())
     return shares(
-        f"What exhaustion looks like: {most} clients, {_setting(rows)}",
-        "what became of the requests of all rounds; good/s and p99, of those that were answered, are medians",
-        {row.strategy: ({GOOD: row.good_share, **_error_shares(row)}, _told(row)) for row in crowded},
+        f"How requests end when connections are exhausted: {most} clients, {_setting(rows)}",
+        "all rounds; answered/s and p99 of the answered requests are medians",
+        {row.strategy: ({GOOD: row.good_share, **_error_shares(row)}, _note(row)) for row in crowded},
         [GOOD, *ERRORS.values(), *sorted(further)],
     )
 
@@ -132,8 +132,8 @@ def _error_shares(row: Row) -> dict[str, float]:
     return {kind: count / row.answers for kind, count in row.errors.items()}
 
 
-def _told(row: Row) -> str:
+def _note(row: Row) -> str:
     p99_ms = row.latency_ms("p99_ms")
     latency = "" if p99_ms is None else f"p99 {p99_ms:,.0f} ms, "
     steady = "" if row.is_steady else ", not steady"
-    return f"{row.requests_per_s:,.0f} good/s, {latency}{row.most_connections} connections on the server{steady}"
+    return f"{row.requests_per_s:,.0f} answered/s, {latency}{row.most_connections} connections on the server{steady}"

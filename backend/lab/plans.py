@@ -1,17 +1,17 @@
-"""What the strategies are compared by: the question, the plans, and the settings that are told apart from the rest."""
+"""How strategies are compared: the question, the plans, and the settings that the report shows first."""
 
 from config.strategies import STRATEGIES
 from lab.matrix import Block, Plan
 from lab.summary import Setting
 from lab.workloads import WORKLOADS
 
-QUESTION = "How many requests does a web answer, how fast and how well, by how it keeps its connections?"
+QUESTION = "How many requests does a web server answer, how fast and how reliably, with each connection strategy?"
 
 HEADLINE = Setting("gthread", "one")
-"""where strategies are compared in one number"""
+"""the setting in which strategies are compared by one number"""
 HEADLINE_CLIENTS = 16
 EXHAUSTION = Setting("gevent", "think")
-"""where nothing but the pools bounds what is asked of the database at once; told at its greatest number of clients"""
+"""the setting in which only the pools limit concurrent queries; reported at its largest number of clients"""
 
 _ALL = tuple(STRATEGIES)
 _HEADLINE = Block((HEADLINE.model,), (HEADLINE.workload,), (HEADLINE_CLIENTS,))
@@ -22,7 +22,7 @@ PLANS = {
         _ALL,
         (
             Block(("sync", "gthread"), tuple(WORKLOADS), (8, 32, 128)),
-            # These bound nothing themselves, so it takes more clients to see what does.
+            # These servers limit nothing themselves, so it takes more clients to see what does.
             Block(("gevent", "asgi"), tuple(WORKLOADS), (8, 64, 512)),
         ),
         rounds=3,

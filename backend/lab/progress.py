@@ -1,4 +1,4 @@
-"""How far an experiment is: in place on a terminal, elsewhere a line every few seconds, however long a step takes."""
+"""The progress of an experiment: updated in place on a terminal, otherwise one line every few seconds."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Progress:
-    """Shows, for the length of a block, what an experiment does."""
+    """Shows the current step of an experiment, for the length of a block."""
 
     def __init__(self, console: Console, prefix: str = "") -> None:
         self._console, self._prefix = console, prefix
@@ -39,7 +39,7 @@ class Progress:
             self._lines.join()
 
     def __call__(self, text: str) -> None:
-        """Note what is being done; elsewhere than on a terminal, the first of these is printed at once."""
+        """Set the current step; without a terminal, the first step is printed at once."""
         is_first, self._text = not self._text, f"{self._prefix}{text}"
         if self._status:
             self._status.update(self._text)
@@ -47,7 +47,7 @@ class Progress:
             self._print_line()
 
     def each(self, things: Sequence[T], what: str) -> Iterator[T]:
-        """Go through things, and note which of them it is."""
+        """Yield each of the things, and show its number."""
         for number, thing in enumerate(things, 1):
             self(f"{what} {number:,} of {len(things):,}")
             yield thing

@@ -1,4 +1,4 @@
-"""Every strategy under every load: a web for each, its database, its pooler, turn by turn."""
+"""Every strategy under every load: a web server for each, its database, its pooler, turn by turn."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,9 +20,9 @@ from lab.web import MODELS, running
 from sandbox.servers import Place, pgbouncer, timescale
 
 POOL_TIMEOUT_S = 0.5
-"""for which a request waits for a connection, in a pool or in PgBouncer"""
+"""how long a request waits for a connection, in a pool or in PgBouncer"""
 METHOD = 3
-"""changes with how is measured: turns that were taken otherwise do not mix"""
+"""changes with the method of measurement: turns of another method do not mix"""
 
 LIMITS = """
 SELECT current_setting('max_connections')::int,
@@ -31,11 +31,11 @@ SELECT current_setting('max_connections')::int,
 
 
 def conditions(plan: Plan) -> dict[str, Any]:
-    """Give what all turns of a plan have in common, as JSON data; the server must run."""
+    """Return the conditions that all turns of a plan share, as JSON data; the server must run."""
     with connection.cursor() as cursor:
         cursor.execute(LIMITS)
         most, reserved = cursor.fetchone()
-    connection.close()  # what is measured is to be alone on the server
+    connection.close()  # only what is measured may have connections
     return {
         **plan.conditions,
         "method": METHOD,
@@ -50,7 +50,7 @@ def conditions(plan: Plan) -> dict[str, Any]:
 
 
 def variables(stand: Stand, plan: Plan) -> dict[str, str]:
-    """Give the environment of a web: the same number of connections, whoever keeps them."""
+    """Return the environment of a web server: the same number of connections for every strategy."""
     each = max(1, plan.connections // MODELS[stand.model].processes_in_all)
     return {
         "DB_POOL_STRATEGY": stand.strategy,
@@ -68,7 +68,7 @@ def variables(stand: Stand, plan: Plan) -> dict[str, str]:
 
 
 def measure(plan: Plan, journal: Journal, place: Place, screen: Console) -> None:
-    """Measure what the journal lacks of a plan, and keep each turn as it ends."""
+    """Measure the cells of a plan that the journal lacks, and append each turn when it ends."""
     cells = journal.missing(plan.cells())
     with (
         Watcher.connected(read(Database), read(Monitor)) as watcher,
@@ -77,13 +77,13 @@ def measure(plan: Plan, journal: Journal, place: Place, screen: Console) -> None
         done = 0
         for stand, of_stand in groupby(cells, key=lambda cell: cell.stand):
             label = f"{stand.strategy} · {stand.model} · {stand.workload}"
-            progress(f"{label}, {done} of {len(cells)} turns are done")
+            progress(f"{label}, {done} of {len(cells)} turns done")
             with standing(stand, plan, place, watcher) as site:
                 for cell in of_stand:
                     seen = observe(site, cell.workload, _load(plan, cell), plan.turn_s)
                     journal.add(Turn(cell, seen.as_document()))
                     done += 1
-                    progress(f"{label}, {done} of {len(cells)} turns are done")
+                    progress(f"{label}, {done} of {len(cells)} turns done")
 
 
 def _load(plan: Plan, cell: Cell) -> Load:
@@ -92,7 +92,7 @@ def _load(plan: Plan, cell: Cell) -> Load:
 
 @contextmanager
 def standing(stand: Stand, plan: Plan, place: Place, watcher: Watcher) -> Iterator[Site]:
-    """Run the web of a stand, and PgBouncer before it where the strategy has it, for the length of a block."""
+    """Run the web server of a stand, and PgBouncer if the strategy uses it, for the length of a block."""
     server = timescale(place, read(Database), read(Monitor), read(Servers))
     with ExitStack() as started:
         servers, asked = [server], None

@@ -9,12 +9,12 @@ from poolhouse.display.table import Table
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Print a table and a verdict for each setting, and whether the goals are met."""
+    """Print a table and a verdict for each setting, and the results of the goals."""
     for verdict in comparison.verdicts:
         console.print(f"\n[bold]{comparison.title(verdict.setting)}[/]")
-        told = figures(within(verdict.setting, comparison.rows), brief=True)
-        made = Table(*map(_heading, told.columns))
-        for line in told.lines:
+        shown = figures(within(verdict.setting, comparison.rows), brief=True)
+        made = Table(*map(_heading, shown.columns))
+        for line in shown.lines:
             made.add_row(*line)
         console.print(made)
         console.print(verdict.sentence)
@@ -25,5 +25,5 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 
 def _heading(column: Column) -> str:
-    """Give it as `table` takes it, in two lines where it has two words."""
+    """Return a heading for `Table`, in two lines if it has two words."""
     return column.title.replace(" ", "\n", 1) + "#" * column.is_number

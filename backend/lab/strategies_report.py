@@ -1,7 +1,7 @@
-"""A comparison of strategies as a page that needs nothing else, and as Markdown with its pictures beside it."""
+"""A comparison of strategies as a self-contained HTML page, and as Markdown with SVG files."""
 
+import gzip
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -28,7 +28,7 @@ Pictures = Mapping[str, SafeString]
 
 @dataclass(frozen=True)
 class Section:
-    """What is told of a setting."""
+    """The part of the report on one setting."""
 
     name: str
     title: str
@@ -43,33 +43,37 @@ class Section:
 
 
 def write_report(comparison: Comparison, folder: Path, journal: Path, stem: str = "strategies") -> None:
-    """Write a page, Markdown and pictures, and copy the raw data beside them.
+    """Write an HTML page, Markdown, charts and the compressed journal.
 
     Args:
-        comparison: what to tell.
-        folder: where; it is made.
-        journal: the raw data.
-        stem: what the names of all files begin with.
+        comparison: what to report.
+        folder: where to write; it is created if missing.
+        journal: the raw data; compressed if its name ends in .gz.
+        stem: the beginning of all file names.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    raw = folder / f"{stem}.jsonl"
-    if not (raw.exists() and raw.samefile(journal)):
-        shutil.copyfile(journal, raw)
+    _compress(journal, folder / f"{stem}.jsonl.gz")
     sections = [_section(comparison, verdict, stem) for verdict in comparison.verdicts]
     past_the_limit = _past_the_limit(comparison, stem)
     for drawn in (past_the_limit, *(section.pictures for section in sections)):
         for name, svg in drawn.items():
             (folder / name).write_text(svg)
-    told = _told(comparison) | {"stem": stem, "sections": sections, "past_the_limit": past_the_limit}
+    context = _introduction(comparison) | {"stem": stem, "sections": sections, "past_the_limit": past_the_limit}
     for ending, is_markup in (("html", True), ("md", False)):
-        page = TEMPLATES.get_template(f"strategies.{ending}").render(Context(told, autoescape=is_markup))
+        page = TEMPLATES.get_template(f"strategies.{ending}").render(Context(context, autoescape=is_markup))
         (folder / f"{stem}.{ending}").write_text(page)
+
+
+def _compress(journal: Path, raw: Path) -> None:
+    """Copy a journal compressed; the same journal gives the same bytes."""
+    text = journal.read_bytes()
+    raw.write_bytes(text if journal.suffix == ".gz" else gzip.compress(text, mtime=0))
 
 
 def _section(comparison: Comparison, verdict: Verdict, stem: str) -> Section:
     setting, rows = verdict.setting, within(verdict.setting, comparison.rows)
     name = f"{setting.model}-{setting.workload}"
-    # Where nothing but the headline was measured, its picture is the report's.
+    # If only the headline was measured, its chart has the report's name.
     begin = stem if comparison.rows == comparison.headline else f"{stem}-{name}"
     drawn = _files(begin, pictures.of_setting(rows))
     return Section(name, comparison.title(setting), verdict.sentence, drawn, figures(rows))
@@ -84,12 +88,12 @@ def _past_the_limit(comparison: Comparison, stem: str) -> Pictures:
 
 
 def _files(begin: str, drawn: Mapping[str, str]) -> Pictures:
-    """Name the pictures' files; one without a name is the only one of its kind."""
+    """Return charts by file name; a chart without a name is the only one of its setting."""
     return {"-".join(filter(None, (begin, name))) + ".svg": mark_safe(svg) for name, svg in drawn.items()}  # noqa: S308 - our own SVG
 
 
-def _told(comparison: Comparison) -> dict[str, Any]:
-    """Give what is told once."""
+def _introduction(comparison: Comparison) -> dict[str, Any]:
+    """Return the variables of the templates that concern the whole comparison."""
     found, rounds = comparison.circumstances, [len(row.turns) for row in comparison.rows]
     least, most = min(rounds), max(rounds)
     return {

@@ -1,4 +1,4 @@
-"""What the turns of a comparison come to: medians over the rounds, for each strategy in each setting."""
+"""Medians over the rounds of a comparison, for each strategy in each setting."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -10,14 +10,14 @@ from lab.matrix import Turn
 
 FAULTLESS_SHARE = 0.999
 ANSWERS_FOR = {"p95_ms": 20, "p99_ms": 100}
-"""how many good answers a percentile needs: of fewer, it is no more than the slowest of them"""
+"""how many good answers a percentile needs: of fewer, it would only be the slowest answer"""
 PARTIES = ("web", "timescale", "pgbouncer")
-"""whose processor time and memory are told"""
+"""whose processor time and memory are measured"""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What strategies are compared in: a web server's model and what is asked of it."""
+    """What strategies are compared in: a model of web server and a workload."""
 
     model: str
     workload: str
@@ -25,7 +25,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Row:
-    """A strategy in a setting under so many clients, over all rounds."""
+    """A strategy in a setting with a number of clients, over all rounds."""
 
     strategy: str
     setting: Setting
@@ -39,52 +39,52 @@ class Row:
 
     @property
     def requests_per_s(self) -> float:
-        """Their median."""
+        """The median of the rates."""
         return median(self.rates)
 
     def latency_ms(self, which: str, of: str = "latency") -> float | None:
-        """Give the median of a percentile, as p99_ms; None where too few were answered to tell it."""
+        """Return the median of a percentile such as p99_ms; None if there were too few answers for it."""
         found = [turn.seen[of][which] for turn in self.turns if turn.seen[of]]
         return median(found) if found and self.good >= ANSWERS_FOR.get(which, 0) else None
 
     @property
     def errors(self) -> Counter[str]:
-        """How many errors of each kind there were in all rounds."""
+        """The number of errors of each kind in all rounds."""
         return sum((Counter(turn.seen["errors"]) for turn in self.turns), Counter())
 
     @property
     def answers(self) -> int:
-        """How many requests were made in all rounds."""
+        """The number of requests in all rounds."""
         return sum(turn.seen["answers"] for turn in self.turns)
 
     @property
     def good(self) -> int:
-        """How many were answered without an error."""
+        """The number of requests that were answered without an error."""
         return self.answers - self.errors.total()
 
     @property
     def good_share(self) -> float:
-        """Their share of the requests."""
+        """The share of requests that were answered without an error."""
         return self.good / self.answers if self.answers else 0.0
 
     @property
     def has_errors(self) -> bool:
-        """Whether more than next to none of the answers were errors."""
+        """True if too many requests failed for the strategy to qualify."""
         return self.good_share < FAULTLESS_SHARE
 
     @property
     def is_steady(self) -> bool:
-        """Whether every round shows the load as it was to be, and not how it began."""
+        """True if the load had warmed up and kept its rate in every round."""
         return all(turn.seen["steady"] for turn in self.turns)
 
     @property
     def is_faultless(self) -> bool:
-        """Whether it qualifies: it has no errors, and what was measured is what was to be asked."""
+        """True if the strategy qualifies for a verdict."""
         return not self.has_errors and self.is_steady
 
     @property
     def most_connections(self) -> int:
-        """The most connections that the server was seen to have."""
+        """The largest number of connections that was seen on the server."""
         return int(max(turn.seen["server_connections"]["max"] for turn in self.turns))
 
     @property
@@ -94,30 +94,30 @@ class Row:
 
     @property
     def pool_wait_ms(self) -> float | None:
-        """The median of the mean wait for a connection of the pool, by loan; None where there is no pool that tells."""
+        """The median of the mean wait time for each checkout; None if no pool reports it."""
         return self._wait_ms("pool_mean")
 
     @property
     def pgbouncer_wait_ms(self) -> float | None:
-        """The median of the mean wait for one of PgBouncer's, by transaction; None where there is no PgBouncer."""
+        """The median of the mean wait in PgBouncer for each transaction; None without a PgBouncer."""
         return self._wait_ms("pgbouncer_mean")
 
     def _wait_ms(self, which: str) -> float | None:
-        told = [turn.seen["wait_ms"][which] for turn in self.turns if turn.seen["wait_ms"][which] is not None]
-        return median(told) if told else None
+        waits = [turn.seen["wait_ms"][which] for turn in self.turns if turn.seen["wait_ms"][which] is not None]
+        return median(waits) if waits else None
 
     def processor_us(self, who: str) -> float | None:
-        """Give the median of processor time that a good answer took of the web or a server; None where none was."""
-        told = [turn.seen["processor_us_a_request"].get(who, 0) for turn in self.turns]
-        known = [us for us in told if us is not None]
+        """Return the median processor time of the web or a server for each answer; None without answers."""
+        measured = [turn.seen["processor_us_a_request"].get(who, 0) for turn in self.turns]
+        known = [us for us in measured if us is not None]
         return float(median(known)) if known else None
 
     def memory_mib(self, who: str) -> float:
-        """Give the median of what the web or a server had resident."""
+        """Return the median memory of the web or a server."""
         return float(median(turn.seen["memory_mib"].get(who, 0) for turn in self.turns))
 
     def as_document(self) -> dict[str, Any]:
-        """Give it as JSON data; null is what nobody tells."""
+        """Return it as JSON data; null is a figure that nothing reports."""
         return {
             "strategy": self.strategy,
             "model": self.setting.model,
@@ -139,7 +139,7 @@ class Row:
 
 
 def rows(turns: Iterable[Turn]) -> list[Row]:
-    """Put the rounds of each cell together."""
+    """Return a row for the rounds of each cell."""
     found: dict[tuple[str, str, str, int], list[Turn]] = defaultdict(list)
     for turn in turns:
         cell = turn.cell
@@ -151,10 +151,10 @@ def rows(turns: Iterable[Turn]) -> list[Row]:
 
 
 def settings(table: Sequence[Row]) -> list[Setting]:
-    """Give the settings, each once."""
+    """Return the settings, each once."""
     return list(dict.fromkeys(row.setting for row in table))
 
 
 def within(setting: Setting, table: Iterable[Row]) -> list[Row]:
-    """Give the rows of a setting."""
+    """Return the rows of a setting."""
     return [row for row in table if row.setting == setting]

@@ -1,4 +1,4 @@
-"""Which strategy to take in a setting, by a rule that is written down."""
+"""Which strategy to choose in a setting, by a published rule."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,35 +11,35 @@ from lab.summary import FAULTLESS_SHARE, Row, Setting, within
 EQUAL_SHARE = 0.9
 
 RULE = (
-    f"A strategy qualifies for a number of clients if with so many, and with fewer, at least {FAULTLESS_SHARE:.1%} of "
-    "its answers are no errors, and its load was steady. Judged is the greatest number of clients for which any "
-    "strategy qualifies. The fastest sets the mark, and all count as equally fast that "
-    f"reach {EQUAL_SHARE:.0%} of its median, or whose best round reaches its worst round: this machine cannot tell "
-    "them apart. Of the equally fast, the one with the fewest connections on the server wins, and of those with the "
-    "same number the one with the lowest p99."
+    f"A strategy qualifies for a number of clients if at least {FAULTLESS_SHARE:.1%} of its requests succeed and its "
+    "load is steady, with this number of clients and with each smaller one. The verdict is for the largest number of "
+    "clients for which any strategy qualifies. A strategy counts as fast as the fastest if its median reaches "
+    f"{EQUAL_SHARE:.0%} of the fastest median, or if its best round reaches the worst round of the fastest: on this "
+    "machine the difference is noise. Among these, the strategy with the fewest connections on the server wins; "
+    "if several have the same number, the one with the lowest p99."
 )
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which strategy to take in a setting."""
+    """Which strategy to choose in a setting."""
 
     setting: Setting
     winner: Row | None
-    """None where no strategy qualifies, however few clients there are"""
+    """None if no strategy qualifies for any number of clients"""
     equals: tuple[Row, ...]
-    """those as fast as the fastest, the winner among them"""
+    """the strategies that are as fast as the fastest, with the winner"""
     failing: tuple[str, ...]
     """strategies with errors"""
     behind: tuple[str, ...]
-    """strategies whose load did not get steady"""
+    """strategies whose load was not steady"""
 
     @property
     def sentence(self) -> str:
-        """Say it."""
+        """The verdict in words."""
         if self.winner is None:
             return "No strategy answers without errors under a steady load."
-        said = [
+        sentences = [
             f"`{self.winner.strategy}`: {self.winner.requests_per_s:,.0f} requests/s for {self.winner.clients} clients "
             f"with {self.winner.most_connections} connections on the server{self._reservation}."
         ]
@@ -49,8 +49,8 @@ class Verdict:
             ("Not steady", self.behind),
         ):
             if strategies:
-                said.append(f"{what}: {', '.join(f'`{strategy}`' for strategy in strategies)}.")
-        return " ".join(said)
+                sentences.append(f"{what}: {', '.join(f'`{strategy}`' for strategy in strategies)}.")
+        return " ".join(sentences)
 
     @property
     def _others(self) -> list[str]:
@@ -58,19 +58,19 @@ class Verdict:
 
     @property
     def _reservation(self) -> str:
-        """Say what the winner does otherwise than it was asked."""
+        """What the winner does not support, in words."""
         if self.winner is None:
             return ""
-        broken, said = STRATEGIES[self.winner.strategy].breaks, ""
+        broken, text = STRATEGIES[self.winner.strategy].breaks, ""
         if Feature.ATOMIC in broken:
-            said += f"; {Feature.ATOMIC.value} is an error with it"
+            text += f"; {Feature.ATOMIC.value} is an error with it"
         if Feature.CURSORS in broken and self.setting.workload == workloads.stream.__name__:
-            said += f"; it has no {Feature.CURSORS.value}, and holds all rows in the web's memory instead"
-        return said
+            text += f"; it has no {Feature.CURSORS.value}, and holds all rows in the web's memory instead"
+        return text
 
 
 def verdict(setting: Setting, table: Sequence[Row]) -> Verdict:
-    """Judge a setting by RULE."""
+    """Return the verdict on a setting by RULE."""
     here = within(setting, table)
     judged = [_judged(setting, here, clients) for clients in sorted({row.clients for row in here}, reverse=True)]
     return next((one for one in judged if one.winner), judged[-1])

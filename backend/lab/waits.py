@@ -1,4 +1,4 @@
-"""How long requests waited for a connection: by the pools' own reports, and by PgBouncer's count."""
+"""How long requests waited for a connection, by the pools' reports and by PgBouncer's statistics."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -22,7 +22,7 @@ ALIAS, SERVICE = "default", "web"
 def console() -> Iterator[Cursor]:
     """Connect to PgBouncer's console, for the length of a block.
 
-    Before anything is measured: a PgBouncer with as many logins as it can take does not let another one in for seconds.
+    Do so before the measurement: a PgBouncer that is busy with logins may not accept another for seconds.
     """
     url = read(Monitor).model_copy(update={"pgbouncer_host": HOST}).pgbouncer_url
     with closing(psycopg2.connect(url)) as connection:
@@ -33,31 +33,31 @@ def console() -> Iterator[Cursor]:
 
 @dataclass
 class Waits:
-    """The waits since they were begun, once they have ended."""
+    """The wait times between `begun` and `ended`."""
 
     pool: Histogram
-    """of the application's pools; empty where they have none"""
+    """of the application's pools; empty without a pool"""
     in_pgbouncer_s: float | None
-    """of all clients together; None where there is no PgBouncer"""
+    """of all clients together; None without a PgBouncer"""
     transactions: int = 0
-    """that PgBouncer saw"""
+    """counted by PgBouncer"""
     console: Cursor | None = field(default=None, repr=False)
 
     @classmethod
     def begun(cls, console: Cursor | None) -> Self:
-        """Note what has been counted so far, by the pools and by PgBouncer, if there is one."""
+        """Read the counters of the pools, and of PgBouncer if there is one."""
         wait_s, transactions = (None, 0) if console is None else _in_pgbouncer(console)
         return cls(_in_pools(), wait_s, transactions, console)
 
     def ended(self) -> "Waits":
-        """Give what came after."""
+        """Return the wait times since then."""
         now = Waits.begun(self.console)
         if now.in_pgbouncer_s is not None and self.in_pgbouncer_s is not None:
             now.in_pgbouncer_s -= self.in_pgbouncer_s
         return Waits(now.pool.since(self.pool), now.in_pgbouncer_s, now.transactions - self.transactions)
 
     def as_document(self) -> dict[str, Any]:
-        """Give them as JSON data, in milliseconds; null is what nobody tells."""
+        """Return them as JSON data in milliseconds; null is a figure that nothing reports."""
         p95_s = self.pool.quantile_s(0.95) if self.pool.count else None
         mean_s = self.pool.mean_s
         return {
@@ -72,12 +72,12 @@ class Waits:
 def _in_pools() -> Histogram:
     reports = store()
     if reports is None:
-        raise RuntimeError("the lab has no Redis, in which its webs report; it is started by scripts/bench")
+        raise RuntimeError("the lab needs a Redis for the reports of its web servers: start it with scripts/bench")
     totals = totals_of(reports.read_totals([SERVICE])[SERVICE])
     return totals[ALIAS].durations.get("wait", Histogram()) if ALIAS in totals else Histogram()
 
 
 def _in_pgbouncer(console: Cursor) -> tuple[float, int]:
-    """Ask PgBouncer how long its clients have waited in all, in seconds, and for how many transactions."""
+    """Return the seconds that PgBouncer's clients have waited in all, and the number of transactions."""
     stats = pgbouncer.stats(console)
     return sum(one.wait_s for one in stats), sum(one.transactions for one in stats)

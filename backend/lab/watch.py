@@ -1,4 +1,4 @@
-"""What the database server shows while an experiment runs: its connections, ten times a second."""
+"""The connections on the database server while an experiment runs, sampled ten times a second."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ from sandbox.servers import HOST
 
 INTERVAL_S = 0.1
 
-# The watcher is of another role, so it does not count itself.
+# The watcher connects as another role, so it does not count itself.
 QUESTION = """
 SELECT count(*), count(*) FILTER (WHERE state = 'active'), count(*) FILTER (WHERE state LIKE 'idle in transaction%%')
 FROM pg_stat_activity WHERE usename = %s AND backend_type = 'client backend'
@@ -25,7 +25,7 @@ class Sample:
     """The application's connections on the server at a moment."""
 
     at_s: float
-    """since the watch began"""
+    """seconds since the start of the block"""
     open: int
     active: int
     idle_in_transaction: int
@@ -33,7 +33,7 @@ class Sample:
 
 @dataclass
 class Watch:
-    """What was seen, and the server's own counts at both ends."""
+    """The samples, and the difference of the server's own counters."""
 
     samples: list[Sample] = field(default_factory=list)
     sessions: int = 0
@@ -41,7 +41,7 @@ class Watch:
 
     @property
     def most_open(self) -> int:
-        """The largest number of connections that was seen."""
+        """The largest number of connections in a sample."""
         return max((sample.open for sample in self.samples), default=0)
 
     @property
@@ -51,9 +51,9 @@ class Watch:
 
 
 class Watcher:
-    """One connection to the server, made before anything is measured: a server that is refusing has none left over.
+    """One connection to the server, opened before the measurement: an exhausted server would refuse it.
 
-    Each refused client takes a slot, the reserved ones included, until it is told.
+    Even a refused client takes a slot for a moment, reserved slots included.
     """
 
     def __init__(self, connection: "psycopg2.extensions.connection", role: str) -> None:
@@ -76,7 +76,7 @@ class Watcher:
 
     @contextmanager
     def watching(self) -> Iterator[Watch]:
-        """Watch for the length of a block."""
+        """Sample for the length of a block."""
         watch, end = Watch(), threading.Event()
         sessions = self._sessions()
         thread = threading.Thread(target=self._watch, args=(watch, end), daemon=True)
@@ -96,7 +96,7 @@ class Watcher:
                 watch.samples.append(Sample(round(time.monotonic() - begun_at, 2), *cursor.fetchone()))
 
     def _sessions(self) -> int:
-        """Ask how many connections were made to the database since its figures began."""
+        """Return the number of connections to the database since its statistics were reset."""
         with self._connection.cursor() as cursor:
             cursor.execute("SELECT sessions FROM pg_stat_database WHERE datname = current_database()")
             return int(cursor.fetchone()[0])

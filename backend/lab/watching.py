@@ -1,6 +1,6 @@
-"""What does watching cost? What processes note, how their reports are merged, and how long an answer takes.
+"""What does monitoring cost? Counting in each process, merging their reports, and the commands.
 
-Each figure has a bound, which was chosen before it was measured: above it, watching would be felt.
+Each figure has a bound, which was chosen before the measurement: above it, monitoring would be noticeable.
 """
 
 import random
@@ -32,7 +32,7 @@ from sandbox.isolation import isolated_servers
 
 PROCESSES = 1000
 NOTES = 10_000
-"""of which one round takes the mean"""
+"""repetitions in a round, of which it takes the mean"""
 COMMANDS: tuple[tuple[str, ...], ...] = (
     ("db_pool_status",),
     ("db_pool_status", "--json"),
@@ -46,34 +46,34 @@ app = Celery("bench", set_as_current=False, broker="memory://")
 
 @app.task(name="do_nothing")
 def do_nothing() -> None:
-    """Be followed."""
+    """Do nothing; the task is only traced."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What is measured, and how much it may be."""
+    """What is measured, and its bound."""
 
     what: str
     unit: str
     bound: float
     measure: Callable[[], float]
-    """one round, in the unit"""
+    """returns the result of one round, in the unit"""
 
 
 def figures(store: ReportStore) -> list[Figure]:
-    """Return what there is to measure; the store holds the reports of a large fleet."""
+    """Return the figures to measure; the store holds the reports of a large fleet."""
     commands = [Figure(" ".join(command), "s", 1.0, partial(answer_s, command)) for command in COMMANDS]
     return [
         Figure("a statement is counted", "µs", 2, count_us),
-        Figure("a task is followed", "µs", 50, follow_us),
+        Figure("a task is traced", "µs", 50, follow_us),
         Figure(f"the reports of {PROCESSES:,} processes are read and merged", "ms", 100, partial(merge_ms, store)),
-        Figure("a status is taken", "ms", 300, look_ms),
+        Figure("a status is taken", "ms", 300, status_ms),
         *commands,
     ]
 
 
 def count_us() -> float:
-    """Return the microseconds that the meter of statements takes for one."""
+    """Return the microseconds that counting a statement takes."""
     meter = StatementMeter()
     begun_at = time.perf_counter()
     for _ in range(NOTES):
@@ -117,8 +117,8 @@ def merge_ms(store: ReportStore) -> float:
     return (time.perf_counter() - begun_at) * 1000
 
 
-def look_ms() -> float:
-    """Return the milliseconds that a status takes, with the server, its extension and the reports."""
+def status_ms() -> float:
+    """Return the milliseconds that a status takes, with queries to the server and all reports."""
     begun_at = time.perf_counter()
     take_status()
     return (time.perf_counter() - begun_at) * 1000
@@ -132,7 +132,7 @@ def answer_s(command: tuple[str, ...]) -> float:
 
 
 def compare(rounds: int, console: Console) -> dict[str, Any]:
-    """Measure each figure so many times."""
+    """Measure each figure in a number of rounds; return minimum, median and bound."""
     with Progress(console) as progress, isolated_servers():
         progress("publishing the reports of a large fleet")
         store = ReportStore(read(Queue).url, prefix="watching", ttl_s=3600, timeout_s=60)
@@ -148,14 +148,14 @@ def compare(rounds: int, console: Console) -> dict[str, Any]:
                 "median": round(median(taken), 3),
             }
         store.close()
-        return {"question": "what watching costs", **circumstances(), "rounds": rounds, "figures": measured}
+        return {"question": "what monitoring costs", **circumstances(), "rounds": rounds, "figures": measured}
 
 
 def print_comparison(result: dict[str, Any], console: Console) -> None:
-    """Print a table of what `compare` gave."""
-    made = Table("what", "least#", "median#", "bound#", "")
+    """Print the result of `compare` as a table."""
+    made = Table("what", "min#", "median#", "bound#", "")
     for what, one in result["figures"].items():
         verdict = "within" if one["least"] <= one["bound"] else "OVER"
         made.add_row(what, f"{one['least']:,}", f"{one['median']:,}", f"{one['bound']:,} {one['unit']}", verdict)
     console.print(made)
-    console.print("the least of all rounds is held against the bound: whatever else runs only adds to it")
+    console.print("the minimum of all rounds is compared with the bound: other load on the machine can only add time")

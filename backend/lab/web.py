@@ -1,4 +1,4 @@
-"""A web server that runs for an experiment, as its model of concurrency and the environment have it."""
+"""A web server for an experiment, started with a model of concurrency and an environment."""
 
 import os
 import signal
@@ -23,35 +23,35 @@ TOOLS = Path(sys.executable).parent
 
 @dataclass(frozen=True)
 class Model:
-    """How a web server does several things at once.
+    """How a web server handles concurrent requests.
 
-    Where a process serves several connections, each has a port of its own: on one port, which process a connection
-    comes to is chance, and it stays there, so that one process would have most of the load.
+    If a process serves several connections, each process has its own port: on a shared port, chance decides which
+    process accepts a connection, and the connection stays there, so that one process would get most of the load.
     """
 
     label: str
     ports: int
     processes: int
-    """that listen at each port"""
+    """the number of processes that listen on each port"""
     threads: int
-    """requests that a process serves at once, as far as the server bounds them; 0: it does not"""
+    """the limit of concurrent requests in a process; 0: no limit"""
     command: tuple[str, ...]
-    """PORT in it stands for the port"""
+    """its argument PORT is replaced by the port"""
     closes_connections: bool = False
-    """after each answer"""
+    """True if the server closes the connection after each answer"""
 
     @property
     def processes_in_all(self) -> int:
-        """How many processes serve."""
+        """The number of processes on all ports."""
         return self.ports * self.processes
 
     def variables(self) -> dict[str, str]:
-        """Give what gunicorn.conf.py reads."""
+        """Return the environment variables that gunicorn.conf.py reads."""
         return {"WEB_PROCESSES": str(self.processes), "WEB_THREADS": str(max(self.threads, 1))}
 
 
 def gunicorn(*options: str, application: str = "lab.wsgi:application") -> tuple[str, ...]:
-    """Give gunicorn's command line."""
+    """Return gunicorn's command line."""
     return (str(TOOLS / "gunicorn"), application, "--log-level", "warning", *options)
 
 
@@ -76,28 +76,28 @@ MODELS = {
 
 @dataclass(frozen=True)
 class Web:
-    """A web that runs."""
+    """A running web server."""
 
     ports: tuple[int, ...]
     pids: tuple[int, ...]
-    """of what was started, a process for each port; they may have children"""
+    """of the process that was started for each port; it may have children"""
 
     def urls(self, path: str) -> list[str]:
-        """Give the addresses of a page, one for each port."""
+        """Return the addresses of a page, one for each port."""
         return [f"http://127.0.0.1:{port}/{path}" for port in self.ports]
 
 
 @contextmanager
 def running(model: Model, variables: Mapping[str, str], log: Path) -> Iterator[Web]:
-    """Run a web for the length of a block.
+    """Run a web server for the length of a block.
 
     Args:
-        model: which server.
-        variables: of its environment, above this process's own.
-        log: the file that it writes to.
+        model: the kind of server.
+        variables: environment variables, added to those of this process.
+        log: the file for its output.
 
     Raises:
-        RuntimeError: it did not start; the text has the end of its log.
+        RuntimeError: it did not start; the text contains the end of its log.
     """
     ports = tuple(free_ports(model.ports))
     processes: list[subprocess.Popen[bytes]] = []
@@ -109,9 +109,9 @@ def running(model: Model, variables: Mapping[str, str], log: Path) -> Iterator[W
         yield Web(ports, tuple(process.pid for process in processes))
     finally:
         for process in processes:
-            process.send_signal(signal.SIGINT)  # which gunicorn and uvicorn take for: end now, and not within a second
+            process.send_signal(signal.SIGINT)  # gunicorn and uvicorn stop at once, not within a second
         for process in processes:
-            wait_or_kill_group(process, STOP_TIMEOUT_S)  # a request that hangs is the experiment's to wait for
+            wait_or_kill_group(process, STOP_TIMEOUT_S)  # without waiting for requests that hang
 
 
 def _serve(model: Model, port: int, variables: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
@@ -132,21 +132,22 @@ def _serve(model: Model, port: int, variables: Mapping[str, str], log: Path) -> 
 
 
 def _wait_until_all_answer(port: int, processes: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Wait until each of its processes has answered: what still starts slows down what is there."""
+    """Wait until every process has answered: a process that still starts would slow down the others."""
     deadline, seen = time.monotonic() + START_TIMEOUT_S, set[str]()
     with ThreadPoolExecutor(2 * processes) as askers:
         while len(seen) < processes:
             try:
                 seen |= set(askers.map(_process_that_answers, [port] * 2 * processes))
-            except OSError as error:  # refused, reset, or silent for too long
+            except OSError as error:  # refused, reset or timed out
                 if process.poll() is not None or time.monotonic() > deadline:
                     tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
-                    raise RuntimeError(f"the web did not start ({error}); the end of {log}:\n{tail}") from error
+                    raise RuntimeError(f"the web server did not start ({error}); the end of {log}:\n{tail}") from error
                 time.sleep(0.1)
             if time.monotonic() > deadline:
                 missing = processes - len(seen)
                 raise RuntimeError(
-                    f"of the {processes} processes at port {port}, {missing} did not answer in {START_TIMEOUT_S} s"
+                    f"{missing} of {processes} processes on port {port} did not answer within {START_TIMEOUT_S} s: "
+                    f"see {log}"
                 )
 
 

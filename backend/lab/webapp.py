@@ -1,4 +1,4 @@
-"""The lab's web: a view for each workload, on the strategy that the environment names, and nothing else around it."""
+"""The lab's web application: a view for each workload, with the connection strategy of the environment."""
 
 from config.start import start
 
@@ -8,7 +8,7 @@ from django.conf import settings  # noqa: E402 - it reads the environment
 
 
 def configure(*, with_poolhouse: bool) -> None:
-    """Settle what a request passes through; before Django is set up.
+    """Configure Django for the lab, before it is set up.
 
     Args:
         with_poolhouse: time statements and report the pools, as the app does in a project.
@@ -20,9 +20,9 @@ def configure(*, with_poolhouse: bool) -> None:
 
 
 def _wait_as_greenlets() -> None:
-    """Under gevent, let psycopg2, which is C and not patched, wait without stopping the other greenlets.
+    """Under gevent, let psycopg2, whose C code is not patched, wait without blocking the other greenlets.
 
-    As https://www.psycopg.org/docs/advanced.html#support-for-coroutine-libraries has it. psycopg 3 needs nothing.
+    See https://www.psycopg.org/docs/advanced.html#support-for-coroutine-libraries. psycopg 3 does not need this.
     """
     from gevent.monkey import is_module_patched
 
@@ -38,6 +38,6 @@ def _wait_as_greenlets() -> None:
             elif state == extensions.POLL_WRITE:
                 wait_write(connection.fileno())
             else:
-                raise OperationalError(f"libpq waits for something unknown: {state!r}")
+                raise OperationalError(f"expected poll() to return POLL_OK, POLL_READ or POLL_WRITE, got {state!r}")
 
     extensions.set_wait_callback(wait)

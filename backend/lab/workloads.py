@@ -1,4 +1,4 @@
-"""What a request does to the database: each workload is a view of the lab's web."""
+"""The workloads: what a request does to the database. Each is a view of the lab's web application."""
 
 import asyncio
 import itertools
@@ -22,7 +22,7 @@ READY_S = 0.05
 CHUNKS, CHUNK_S = 10, 0.005
 
 SLOW_STATUS = 202
-"""a slow request's, so that a log of statuses tells it from the fast ones"""
+"""the status of slow requests, which identifies them in the log of h2load"""
 ERRORS = {
     503: "pool: no connection in time",
     504: "PgBouncer: no connection in time",
@@ -30,35 +30,35 @@ ERRORS = {
     502: "connection closed by the other side",
     500: "other error",
 }
-"""what each status of the lab's web means"""
+"""the kind of error by HTTP status"""
 
 POOL_TIMEOUTS = {"PoolTimeoutError", "PoolTimeout", PlainPoolTimeout.__name__}
-"""of this project's engine, of psycopg's pool (Django wraps it), and of dj_db_conn_pool"""
+"""the pool timeouts of this project's engine, of psycopg's pool (wrapped by Django) and of dj_db_conn_pool"""
 
-_numbers = itertools.count(os.getpid())  # so that processes do not have their slow ones together
+_numbers = itertools.count(os.getpid())  # so that the slow requests of several processes do not coincide
 
 
 def ready(_: HttpRequest) -> HttpResponse:
-    """Answer without the database: some strategies leave no connection for the asking.
+    """Answer without the database, because some strategies may have no free connection.
 
-    After a moment, so that of many who ask at once, all processes get one.
+    The answer takes a moment, so that of many concurrent requests each process gets one.
     """
     time.sleep(READY_S)
     return _answer("ready")
 
 
 def one(_: HttpRequest) -> HttpResponse:
-    """Ask one short query."""
+    """Run one short query."""
     return _answer(_query())
 
 
 def ten(_: HttpRequest) -> HttpResponse:
-    """Ask ten short queries, one after the other."""
+    """Run ten short queries, one after the other."""
     return _answer(sum(_query() for _ in range(10)))
 
 
 def think(_: HttpRequest) -> HttpResponse:
-    """Hold a transaction open while the application thinks."""
+    """Hold a transaction open while the application does something else."""
     with transaction.atomic():
         _query()
         time.sleep(THINK_S)
@@ -66,17 +66,17 @@ def think(_: HttpRequest) -> HttpResponse:
 
 
 def mixed(_: HttpRequest) -> HttpResponse:
-    """Ask one slow query in every ten requests, a short one otherwise."""
+    """Run a slow query in one of ten requests, and a short one in the others."""
     if next(_numbers) % ONE_SLOW_IN:
         return _answer(_query())
     return _answer(_query("SELECT 1 FROM pg_sleep(%s)", SLOW_S), status=SLOW_STATUS)
 
 
 def stream(request: HttpRequest) -> HttpResponseBase:
-    """Send what a query gives row by row, to a client that takes its time.
+    """Stream the rows of a query to a slow client.
 
-    As `QuerySet.iterator()` has it: by a server-side cursor, which fetches each row from the server, unless these are
-    disabled; then all rows are here at once.
+    Like `QuerySet.iterator()`: a server-side cursor fetches each row from the server. If these cursors are disabled,
+    all rows are in memory at once.
     """
     are_disabled = connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS")
     cursor = connection.cursor() if are_disabled else connection.chunked_cursor()
@@ -92,7 +92,7 @@ def _lines(cursor: CursorWrapper) -> Iterator[str]:
 
 
 async def _lines_in_loop(cursor: CursorWrapper) -> AsyncIterator[str]:
-    """Do the same under ASGI, where Django reads all of what is not asynchronous before it sends anything."""
+    """Return the lines for ASGI, where Django would read a synchronous iterator completely before it sends anything."""
     try:
         while row := await sync_to_async(cursor.fetchone)():
             await asyncio.sleep(CHUNK_S)
@@ -107,8 +107,8 @@ def _query(sql: str = "SELECT 1", *parameters: float) -> int:
         return int(cursor.fetchone()[0])
 
 
-def _answer(said: int | str, status: int = 200) -> HttpResponse:
-    body = f"{said}\n".encode()
+def _answer(text: int | str, status: int = 200) -> HttpResponse:
+    body = f"{text}\n".encode()
     return HttpResponse(body, status=status, headers={"Content-Length": str(len(body)), "X-Process": str(os.getpid())})
 
 
@@ -124,7 +124,7 @@ class Workload:
 
     @property
     def name(self) -> str:
-        """Its name, which is its path."""
+        """The name, which is also the path."""
         return self.view.__name__
 
 
@@ -133,33 +133,33 @@ WORKLOADS = {
     for workload in (
         Workload(one, "one short query"),
         Workload(ten, "ten short queries"),
-        Workload(think, f"a transaction with {THINK_S * 1000:.0f} ms of thought"),
+        Workload(think, f"a transaction with {THINK_S * 1000:.0f} ms pause"),
         Workload(mixed, f"one query of {SLOW_S * 1000:.0f} ms in {ONE_SLOW_IN} short ones"),
         Workload(stream, f"a response streamed for {CHUNKS * CHUNK_S * 1000:.0f} ms"),
     )
 }
 
 
-def _telling_errors(view: View) -> View:
-    """Let the status say what stood in the way, instead of a page about it."""
+def _with_error_statuses(view: View) -> View:
+    """Answer database errors with a status of ERRORS instead of an error page."""
 
-    def told(request: HttpRequest) -> HttpResponseBase:
+    def answered(request: HttpRequest) -> HttpResponseBase:
         try:
             return view(request)
         except (Error, PlainPoolTimeout) as error:
             return _answer(f"{error}", status=error_status(error))
 
-    return told
+    return answered
 
 
 def error_status(error: Exception) -> int:
-    """Say which of ERRORS it is: an error at connecting has no code, so its words decide."""
-    said = str(error).lower()
-    if "too many clients" in said or "remaining connection slots" in said:
+    """Return the status of ERRORS for an error; a failure to connect has no SQLSTATE, so its text decides."""
+    text = str(error).lower()
+    if "too many clients" in text or "remaining connection slots" in text:
         return 507
-    if "query_wait_timeout" in said:
+    if "query_wait_timeout" in text:
         return 504
-    if "server closed the connection" in said:  # as PgBouncer does, and its reason does not always get through
+    if "server closed the connection" in text:  # by PgBouncer, whose reason is sometimes lost
         return 502
     is_pool_timeout = {type(error).__name__, type(error.__cause__).__name__} & POOL_TIMEOUTS
     return 503 if is_pool_timeout else 500
@@ -167,5 +167,5 @@ def error_status(error: Exception) -> int:
 
 urlpatterns = [
     path("ready", ready),
-    *(path(name, _telling_errors(workload.view)) for name, workload in WORKLOADS.items()),
+    *(path(name, _with_error_statuses(workload.view)) for name, workload in WORKLOADS.items()),
 ]

@@ -1,4 +1,4 @@
-"""The lab's web with poolhouse in it, whatever the strategy, so that every one tells its facts."""
+"""The lab's web application with poolhouse, so that it reports wait times with every strategy."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`scripts/bench chaos`, run short: nothing acknowledged is lost or doubled, and nothing of a run is left behind."""
+"""A short `scripts/bench chaos`: no acknowledged data is lost or loaded twice, and the run leaves nothing behind."""
 
 import json
 import os
@@ -42,8 +42,8 @@ def test_nothing_acknowledged_is_lost_or_doubled_whatever_fails(tmp_path: Path, 
     bench = start(folder, "--spool", spool, "--seconds", "8", "--json", str(written))
     printed, _ = bench.communicate(timeout=DEADLINE_S)
     assert bench.returncode == 0, printed
-    assert "seed 1; the same again: scripts/bench chaos" in printed
-    assert "verdict: nothing acknowledged was lost or doubled" in printed
+    assert "seed 1; to repeat: scripts/bench chaos" in printed
+    assert "verdict: no acknowledged data was lost or loaded twice" in printed
     (phase,) = json.loads(written.read_text())["phases"].values()
     assert phase["problems"] == []
     assert_rows_add_up(phase)

@@ -1,4 +1,4 @@
-"""The comparison of strategies, as its users run it: once quickly, and once interrupted."""
+"""The comparison of strategies, as its users run it: quick, interrupted, and from an earlier journal."""
 
 import json
 import re
@@ -69,7 +69,7 @@ def test_exhaustion_is_seen_where_it_must_be(quick: Quick) -> None:
     assert sum(broken["errors"].values()) == broken["answers"]  # atomic() in statement mode
 
 
-def test_its_figures_are_told(quick: Quick) -> None:
+def test_every_row_has_its_figures(quick: Quick) -> None:
     _, result = quick
     for row in result["rows"]:
         good = row["answers"] - sum(row["errors"].values())
@@ -130,7 +130,7 @@ def few_turns(tmp_path: Path, *options: str) -> list[dict[str, Any]]:
     return rows
 
 
-def test_a_rate_is_held_or_said_not_to_be(tmp_path: Path) -> None:
+def test_a_rate_that_is_not_kept_is_marked(tmp_path: Path) -> None:
     """Ten connections of 50 ms serve 200 a second."""
     for_a_while = ("--strategies", "queuepool", "--connections", "10", "--clients", "60")
 
@@ -146,7 +146,7 @@ def test_a_rate_is_held_or_said_not_to_be(tmp_path: Path) -> None:
     assert missed["requests_per_s"] < 250
 
 
-def test_who_gets_no_connection_in_session_mode_is_an_error(tmp_path: Path) -> None:
+def test_a_request_without_a_connection_in_session_mode_is_an_error(tmp_path: Path) -> None:
     """Under ASGI each request has a thread, whose kept connection PgBouncer gives to nobody else."""
     asgi = ("--models", "asgi", "--turn-s", "1.5", "--connections", "4", "--clients", "16")
     (row,) = few_turns(tmp_path, "--strategies", "pgbouncer-session+persistent", *asgi)
@@ -170,7 +170,7 @@ def test_a_web_that_hangs_is_not_without_errors(monkeypatch: pytest.MonkeyPatch)
     assert not answers.is_steady
 
 
-def test_interrupted_it_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_an_interrupted_comparison_is_continued(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     few = command(
         *("--strategies", "persistent", "--clients", "4", "--workloads", "one", "--rounds", "4", "--turn-s", "1"),
@@ -196,3 +196,21 @@ def test_interrupted_it_goes_on_where_it_was(tmp_path: Path) -> None:
     lines = journal.read_text().splitlines()
     assert len(lines) == 5
     assert journal.read_text().startswith(measured)
+
+
+def test_a_published_journal_is_reported_without_measuring(tmp_path: Path) -> None:
+    journal = CHECKOUT / "docs/lab/strategies-headline.jsonl.gz"
+    written = ("--report", str(tmp_path), "--json", str(tmp_path / "medians.json"))
+    made = subprocess.run(command("--from", str(journal), *written), capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    assert "met: queuepool ≥ native" in made.stdout
+    assert {file.suffix for file in tmp_path.glob("strategies-headline.*")} == {".html", ".md", ".svg", ".gz"}
+    assert (tmp_path / journal.name).read_bytes() == journal.read_bytes()
+    result = json.loads((tmp_path / "medians.json").read_text())
+    assert result["command"].startswith("scripts/bench strategies --strategies none persistent")
+
+
+def test_an_earlier_run_that_does_not_exist_is_refused() -> None:
+    made = subprocess.run(command("--from", "no-such-file"), capture_output=True, text=True)
+    assert made.returncode == 2
+    assert "expected a file that an earlier run wrote, got 'no-such-file'" in made.stderr

@@ -72,7 +72,7 @@ def test_an_acknowledgement_counts_whatever_was_answered_before() -> None:
 def test_a_row_that_is_neither_loaded_nor_rejected_is_lost() -> None:
     verdict = check(history_of(11), replace(FOUND, readings={"http-0-0": UPLOAD.good - {4}}))
     assert (verdict.rows, rules(verdict)) == (Counts(10, 7, 2, 0, 1), {"lost", "ledger"})
-    assert Problem("lost", "http-0-0", "1 of 10 rows are nowhere; not loaded: 4") in verdict.problems
+    assert Problem("lost", "http-0-0", "1 of 10 rows are missing; not loaded: 4") in verdict.problems
 
 
 def test_a_job_that_was_acknowledged_and_is_not_recorded_is_lost() -> None:
@@ -158,15 +158,15 @@ def test_every_bad_row_is_listed_once_as_it_was_sent(listed: list[Reject], expec
 
 def test_rejects_that_cannot_be_read_are_a_problem() -> None:
     verdict = check(history_of(11), replace(FOUND, unreadable={11: "IncompleteRead"}))
-    assert Problem("rejects", "http-0-0", "those of job 11 cannot be read: IncompleteRead") in verdict.problems
+    assert Problem("rejects", "http-0-0", "the rejects of job 11 cannot be read: IncompleteRead") in verdict.problems
 
 
-def test_a_reading_that_nobody_sent_is_a_problem() -> None:
+def test_a_reading_that_no_client_sent_is_a_problem() -> None:
     bad_row = replace(FOUND, readings={"http-0-0": UPLOAD.good | {3}})
     assert "not sent" in rules(check(history_of(11), bad_row))
     stranger = replace(FOUND, readings={**FOUND.readings, "http-9-9": frozenset({1})})
     assert check(history_of(11), stranger).problems == [
-        Problem("not sent", "http-9-9", "nobody sent an upload of that name")
+        Problem("not sent", "http-9-9", "no client sent an upload of this name")
     ]
     altered = replace(FOUND, readings={"http-0-0": UPLOAD.good - {4}}, altered={"http-0-0": ["5 at 4 s"]})
     assert {"not sent", "lost"} <= rules(check(history_of(11), altered))
@@ -206,9 +206,9 @@ def test_a_batch_that_waits_for_an_input_that_is_gone_can_never_be_loaded() -> N
     assert problems_of(outside, history_of(11), frozenset()) == set()
 
 
-def test_what_passes_by_itself_parks_no_batch() -> None:
+def test_a_fault_that_ends_by_itself_must_not_park_a_batch() -> None:
     parked = replace(SECOND, state="parked", error="the store refused the connection")
-    assert problems_of(parked, history_of(11)) == {"parked for what passes"}
+    assert problems_of(parked, history_of(11)) == {"parked for a passing fault"}
 
 
 def test_a_batch_that_blames_killed_workers_has_seen_as_many_killed() -> None:

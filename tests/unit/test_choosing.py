@@ -3,12 +3,15 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
 
 from config.env import CHECKOUT
 from config.strategies import STRATEGIES
+from lab.matrix import Journal
+from lab.summary import rows
 
 
 def page(name: str) -> str:
@@ -28,9 +31,14 @@ Cell = tuple[str, str, str, int]
 """strategy, model, workload, clients"""
 
 
+@cache
 def rows_of(name: str) -> dict[Cell, dict[str, Any]]:
-    rows = json.loads((LAB / name).read_text())["rows"]
-    return {(row["strategy"], row["model"], row["workload"], row["clients"]): row for row in rows}
+    """The rows of a file: computed from a journal, or as an experiment wrote them with --json."""
+    if name.endswith(".jsonl.gz"):
+        found = [row.as_document() for row in rows(Journal.finished(LAB / name).turns)]
+    else:
+        found = json.loads((LAB / name).read_text())["rows"]
+    return {(row["strategy"], row["model"], row["workload"], row["clients"]): row for row in found}
 
 
 MATRIX, _, OWN_RUNS = EVIDENCE.partition("\n## Process models\n")
@@ -54,11 +62,11 @@ MEASURES = {
 
 def figures() -> Iterator[tuple[str, str, str, float]]:
     """Give each figure: its line, whose it is, what is told, and what was measured."""
-    for text, data in ((MATRIX, "strategies.json"), (OWN_RUNS, "strategies-models.json")):
-        rows = rows_of(data)
+    for text, data in ((MATRIX, "strategies.jsonl.gz"), (OWN_RUNS, "strategies-models.json")):
+        measured_rows = rows_of(data)
         for name, workload, model, clients, measure, told in LINE.findall(text):
             for strategy, value in FIGURE.findall(told):
-                measured = MEASURES[measure](rows[strategy, model, workload, int(clients)])
+                measured = MEASURES[measure](measured_rows[strategy, model, workload, int(clients)])
                 yield name, strategy, value, measured
 
 

@@ -110,5 +110,5 @@ def test_a_load_generator_that_fails_says_why(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", ["garbage", "1\t200"])
 def test_a_log_that_is_not_understood_is_an_error(line: str) -> None:
-    with pytest.raises(ValueError, match="expected start in µs"):
+    with pytest.raises(ValueError, match="expected three fields: start in µs"):
         Log(f"{line}\n")

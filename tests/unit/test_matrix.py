@@ -1,5 +1,6 @@
-"""Which cells are measured, in which turn, and what an interruption leaves."""
+"""The cells of a plan, their order, and the journal after an interruption."""
 
+import gzip
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -34,14 +35,14 @@ def test_the_order_changes_with_the_round_and_not_with_the_run() -> None:
     assert [replace(cell, round=0) for cell in cells[16:]] != cells[:16]
 
 
-def test_what_one_start_serves_comes_together_from_few_clients_to_many() -> None:
+def test_cells_of_one_web_server_follow_each_other_from_few_clients_to_many() -> None:
     cells = list(PLAN.cells())
     starts = sum(1 for before, after in pairwise(cells) if before.stand != after.stand) + 1
     assert starts == 2 * 2 * 2 * 2
     assert [cell.clients for cell in cells[:4]] == [8, 32, 8, 32]
 
 
-def test_an_interrupted_journal_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_an_interrupted_journal_is_continued(tmp_path: Path) -> None:
     cells = list(PLAN.cells())
     begun = Journal.opened(tmp_path / "journal", HERE)
     for cell in cells[:5]:
@@ -68,3 +69,20 @@ def test_turns_of_another_machine_do_not_mix(tmp_path: Path) -> None:
     Journal.opened(tmp_path / "journal", HERE)
     with pytest.raises(ValueError, match=r"machine 'this one'; now: machine 'another'"):
         Journal.opened(tmp_path / "journal", {**HERE, "machine": "another"})
+
+
+def test_another_command_may_continue_a_journal(tmp_path: Path) -> None:
+    Journal.opened(tmp_path / "journal", {**HERE, "command": "one"})
+    assert Journal.opened(tmp_path / "journal", {**HERE, "command": "other"}).circumstances["command"] == "other"
+
+
+def test_a_compressed_journal_is_read_but_not_continued(tmp_path: Path) -> None:
+    begun = Journal.opened(tmp_path / "journal", HERE)
+    begun.add(Turn(next(PLAN.cells()), {"requests_per_s": 1.0}))
+    packed = tmp_path / "journal.gz"
+    packed.write_bytes(before := gzip.compress(begun.path.read_bytes()))
+    read = Journal.finished(packed)
+    assert (read.circumstances, read.turns) == (HERE, begun.turns)
+    with pytest.raises(ValueError, match=r"journal\.gz: read it with --from"):
+        Journal.opened(packed, HERE)
+    assert packed.read_bytes() == before

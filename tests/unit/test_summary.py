@@ -1,6 +1,5 @@
-"""What turns come to, the verdict that follows by the rule, and the goals."""
+"""Rows from turns, the verdicts by the rule, and the goals."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +7,9 @@ import pytest
 
 from config.env import CHECKOUT
 from lab import goals
-from lab.comparison import Comparison
+from lab.comparison import Comparison, of_journal
 from lab.figures import figures
-from lab.matrix import Cell, Turn
+from lab.matrix import Cell, Journal, Turn
 from lab.plans import HEADLINE, HEADLINE_CLIENTS
 from lab.strategies_report import write_report
 from lab.summary import Row, Setting, rows
@@ -42,7 +41,7 @@ def turn(
 
 
 def row(strategy: str, *rates: float, **seen: Any) -> Row:
-    """A row with a round for each rate."""
+    """Return a row with a round for each rate."""
     (made,) = rows(turn(strategy, rate, number=number, **seen) for number, rate in enumerate(rates))
     return made
 
@@ -57,13 +56,13 @@ def test_a_row_is_the_median_of_its_rounds() -> None:
     assert made.answers == 3000
 
 
-def test_waits_in_the_pool_and_in_pgbouncer_are_told_apart_and_silence_is_no_zero() -> None:
-    told = row("native", 1, wait_ms={"pool_mean": 2.0, "pool_p95": 5.0, "pgbouncer_mean": 1.0})
-    assert (told.pool_wait_ms, told.pgbouncer_wait_ms) == (2.0, 1.0)
+def test_pool_and_pgbouncer_waits_are_separate_and_unknown_is_not_zero() -> None:
+    measured = row("native", 1, wait_ms={"pool_mean": 2.0, "pool_p95": 5.0, "pgbouncer_mean": 1.0})
+    assert (measured.pool_wait_ms, measured.pgbouncer_wait_ms) == (2.0, 1.0)
     assert row("none", 1).as_document()["wait_ms"] == {"pool": None, "pgbouncer": None}
 
 
-def test_a_percentile_of_too_few_answers_is_not_told() -> None:
+def test_a_percentile_of_too_few_answers_is_unknown() -> None:
     few = row("native", 1, 1, answers=49)
     assert (few.latency_ms("p95_ms"), few.latency_ms("p99_ms")) == (2.0, None)
     assert row("native", 1, 1, answers=50).latency_ms("p99_ms") == 3.0
@@ -71,7 +70,7 @@ def test_a_percentile_of_too_few_answers_is_not_told() -> None:
     assert row("native", 1, answers=19).latency_ms("p95_ms") is None
 
 
-def test_what_takes_no_answer_has_no_processor_time_a_request() -> None:
+def test_without_answers_the_processor_time_per_request_is_unknown() -> None:
     hung = row("native", 0, latency=None, processor_us_a_request={"web": None, "timescale": None})
     assert hung.processor_us("web") is None
     assert row("native", 1).processor_us("web") == 500
@@ -100,7 +99,7 @@ def test_of_the_equally_fast_the_one_with_the_fewest_connections_wins() -> None:
     )
 
 
-def test_rounds_that_overlap_with_the_fastest_s_are_equally_fast() -> None:
+def test_rounds_that_overlap_with_the_fastest_count_as_equally_fast() -> None:
     judged = verdict(
         SETTING,
         [row("persistent", 700, 1000, 1300), row("native", 500, 600, 700), row("queuepool", 500, 600, 699)],
@@ -151,17 +150,17 @@ def test_a_strategy_that_answered_nothing_does_not_qualify() -> None:
     assert judged.sentence == "No strategy answers without errors under a steady load."
 
 
-def test_a_strategy_whose_load_is_not_steady_is_marked_and_does_not_qualify() -> None:
+def test_a_strategy_without_a_steady_load_is_marked_and_does_not_qualify() -> None:
     table = [row("none", 500, steady=False), row("native", 400)]
     judged = verdict(SETTING, table)
     assert judged.sentence.startswith("`native`")
     assert judged.sentence.endswith("Not steady: `none`.")
-    told = figures(table)
-    rate = [column.title for column in told.columns].index("steady")
-    assert [(line[0], line[rate]) for line in told.lines] == [("none", "no"), ("native", "–")]
+    shown = figures(table)
+    rate = [column.title for column in shown.columns].index("steady")
+    assert [(line[0], line[rate]) for line in shown.lines] == [("none", "no"), ("native", "–")]
 
 
-def test_who_streams_without_server_side_cursors_is_said_to_hold_all_rows() -> None:
+def test_a_verdict_warns_if_all_rows_are_held_in_memory() -> None:
     stream = Setting("gthread", "stream")
     for strategy, holds_all in (("pgbouncer-transaction", True), ("pgbouncer-session", False), ("queuepool", False)):
         judged = verdict(stream, [row(strategy, 100, setting=stream)])
@@ -169,18 +168,18 @@ def test_who_streams_without_server_side_cursors_is_said_to_hold_all_rows() -> N
     assert "memory" not in verdict(SETTING, [row("pgbouncer-transaction", 100)]).sentence
 
 
-def test_who_wins_without_transactions_is_said_to_break_them() -> None:
+def test_a_verdict_warns_if_atomic_is_an_error() -> None:
     for strategy, breaks_them in (("pgbouncer-statement+persistent", True), ("pgbouncer-transaction", False)):
         assert ("`atomic()` is an error" in verdict(SETTING, [row(strategy, 100)]).sentence) == breaks_them
 
 
-def test_figures_leave_out_what_says_nothing_and_put_the_fastest_first() -> None:
-    told = figures([row("none", 1), row("native", 1234.0), row("queuepool", 9, clients=4)])
-    assert [line[0] for line in told.lines] == ["queuepool", "native", "none"]
-    titles = [column.title for column in told.columns]
+def test_figures_omit_empty_columns_and_put_the_fastest_first() -> None:
+    shown = figures([row("none", 1), row("native", 1234.0), row("queuepool", 9, clients=4)])
+    assert [line[0] for line in shown.lines] == ["queuepool", "native", "none"]
+    titles = [column.title for column in shown.columns]
     assert "pool wait ms" not in titles
     assert "rate kept" not in titles
-    assert told.lines[1][titles.index("requests/s")] == "1,234"
+    assert shown.lines[1][titles.index("requests/s")] == "1,234"
 
 
 CIRCUMSTANCES = {
@@ -207,7 +206,7 @@ def headline(**rates: float) -> list[Row]:
 
 
 def report(folder: Path, stem: str, table: list[Row]) -> set[str]:
-    """Write one, and give the names of its files."""
+    """Write a report, and return the names of its files."""
     (folder / "journal").write_text("{}\n")
     write_report(Comparison(CIRCUMSTANCES, table), folder / "report", folder / "journal", stem)
     return {file.name for file in (folder / "report").iterdir()}
@@ -215,7 +214,7 @@ def report(folder: Path, stem: str, table: list[Row]) -> set[str]:
 
 def test_a_report_of_the_headline_has_its_picture_and_leaves_others_alone(tmp_path: Path) -> None:
     written = report(tmp_path, "strategies-headline", headline(none=100, queuepool=1000))
-    assert written == {f"strategies-headline.{ending}" for ending in ("svg", "html", "md", "jsonl")}
+    assert written == {f"strategies-headline.{ending}" for ending in ("svg", "html", "md", "jsonl.gz")}
 
 
 def test_a_report_of_more_has_no_headline(tmp_path: Path) -> None:
@@ -230,18 +229,18 @@ def test_a_report_of_more_has_no_headline(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["md", "html"])
-def test_a_report_tells_how_was_measured_then(tmp_path: Path, ending: str) -> None:
+def test_a_report_describes_the_conditions_of_its_measurement(tmp_path: Path, ending: str) -> None:
     report(tmp_path, "strategies", [*headline(none=100), row("none", 50, 60, clients=32)])
     text = " ".join((tmp_path / f"report/strategies.{ending}").read_text().split())
-    for told in (
+    for expected in (
         "waits 0.4 s for one in a pool, 0.3 s in PgBouncer",
-        "room for 66 (max_connections 77",
-        "1.2 s a turn after a warm-up of 0.5 to 4.0 s",
-        "No kept connection is tested",
+        "allows 66 (max_connections 77",
+        "1.2 s per turn after a warm-up of 0.5 to 4.0 s",
+        "No kept connection is validated",
         "1–2 rounds",
         "a server of its time",
     ):
-        assert told in text
+        assert expected in text
 
 
 def test_goals_are_judged_by_the_headline() -> None:
@@ -255,8 +254,8 @@ def test_goals_are_judged_by_the_headline() -> None:
 
 
 def test_the_headline_that_is_published_meets_its_goals() -> None:
-    published = json.loads((CHECKOUT / "docs/lab/strategies-headline.json").read_text())
-    judged = goals.judged(published["requests_per_s"])
+    published = of_journal(Journal.finished(CHECKOUT / "docs/lab/strategies-headline.jsonl.gz"))
+    judged = goals.judged(published.as_document()["requests_per_s"])
     assert len(judged) == len(goals.GOALS)
     missed = [f"{goal['goal']}: {goal['measured']}" for goal in judged if not goal["met"]]
-    assert not missed, f"take the headline again, or say in docs/lab/README.md what is missed: {missed}"
+    assert not missed, f"measure the headline again, or name the missed goals in docs/lab/README.md: {missed}"

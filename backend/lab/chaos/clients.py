@@ -1,4 +1,4 @@
-"""Clients that send uploads and retry as documented, and an operator who cancels and retries jobs."""
+"""Clients that send uploads and retry as documented, and an operator that cancels and retries jobs."""
 
 import http.client
 import json
@@ -31,17 +31,17 @@ JOB = re.compile(r"\bjob (\d+)\b", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Deadline:
-    """When clients are to end."""
+    """When clients stop."""
 
     enough: Event = field(default_factory=Event)
-    """nothing new is sent"""
+    """set: nothing new is sent"""
     give_up: Event = field(default_factory=Event)
-    """and nothing is sent again"""
+    """set: nothing is sent again"""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a client was told in an attempt."""
+    """What a client knows after an attempt."""
 
     outcome: Outcome
     detail: str
@@ -50,13 +50,13 @@ class Answer:
 
 
 class Client(ABC):
-    """Somebody who sends uploads one after the other, each again until it is acknowledged or refused."""
+    """A client that sends uploads one after the other, each of them until it is acknowledged or refused."""
 
     def __init__(self, system: System, uploads: Iterator[Upload], history: History, deadline: Deadline) -> None:
         self.system, self.uploads, self.history, self.deadline = system, uploads, history, deadline
 
     def run(self) -> None:
-        """Send until it is enough."""
+        """Send uploads until the deadline."""
         for upload in self.uploads:
             if self.deadline.enough.wait(upload.pause_s):
                 return
@@ -77,7 +77,7 @@ class Client(ABC):
 
     @abstractmethod
     def send(self, upload: Upload, breaks_off_s: float | None) -> Answer:
-        """Send an upload once; break off after so long, if a time is given."""
+        """Send an upload once; abort it after `breaks_off_s` if that is set."""
 
 
 class HttpClient(Client):
@@ -86,7 +86,7 @@ class HttpClient(Client):
     token = ""
 
     def send(self, upload: Upload, breaks_off_s: float | None) -> Answer:
-        """Post it; one who breaks off hangs up without having read the answer."""
+        """Post an upload; to abort it, close the connection without reading the answer."""
         connection = http.client.HTTPConnection(HOST, self.system.web_port, timeout=HTTP_TIMEOUT_S)
         query = urlencode({**COLUMNS, "name": upload.file_name, "batch_rows": upload.batch_rows})
         headers = {
@@ -98,7 +98,7 @@ class HttpClient(Client):
         try:
             connection.request("POST", f"/api/ingest/?{query}", upload.content(), headers)
             if breaks_off_s is not None:
-                time.sleep(breaks_off_s)  # the server may have answered by then; nobody looks
+                time.sleep(breaks_off_s)  # the server may have answered by then; the answer is not read
                 return Answer(Outcome.UNKNOWN, f"the client hung up after {breaks_off_s:.2f} s", retry_after_s=0)
             response = connection.getresponse()
             return self._answer(response, response.read())
@@ -122,15 +122,15 @@ class HttpClient(Client):
 
 
 class CommandClient(Client):
-    """A client of `enqueue_ingest`, who runs it again when it fails and names no job."""
+    """A client that runs `enqueue_ingest`, again if it fails without naming a job."""
 
     @property
     def folder(self) -> Path:
-        """Where its files are; they stay there."""
+        """The folder of its files, which are kept."""
         return self.system.folder / "inputs"
 
     def send(self, upload: Upload, breaks_off_s: float | None) -> Answer:
-        """Run the command; one who breaks off presses Ctrl-C."""
+        """Run the command; to abort it, send it the signal of Ctrl-C."""
         path = self.folder / f"{upload.file_name}{ENDINGS[upload.compression]}"
         if not path.exists():
             path.write_bytes(upload.content())
@@ -152,7 +152,7 @@ class CommandClient(Client):
             except subprocess.TimeoutExpired:
                 process.kill()
                 printed, _ = process.communicate()
-        last = printed.strip().splitlines()[-1] if printed.strip() else "nothing printed"
+        last = printed.strip().splitlines()[-1] if printed.strip() else "no output"
         detail = f"{interrupted}exit {process.returncode}: {last}"
         if match := JOB.search(printed):
             return Answer(Outcome.ACKNOWLEDGED, detail, int(match[1]))
@@ -161,13 +161,13 @@ class CommandClient(Client):
 
 
 class Operator:
-    """Somebody who cancels jobs that have just been taken, and later retries them."""
+    """An operator that cancels recent jobs, and later retries them."""
 
     def __init__(self, system: System, orders: Iterator[Order], history: History, deadline: Deadline) -> None:
         self.system, self.orders, self.history, self.deadline = system, orders, history, deadline
 
     def run(self) -> None:
-        """Order until it is enough."""
+        """Cancel and retry jobs until the deadline."""
         for order in self.orders:
             if self.deadline.enough.wait(order.pause_s):
                 return
@@ -176,5 +176,5 @@ class Operator:
                 self._ask(order.action, recent[int(order.chance * len(recent))])
 
     def _ask(self, action: str, job_id: int) -> None:
-        """Cancel or retry a job; a command that fails may have done it all the same."""
+        """Cancel or retry a job; a command that fails may have succeeded nevertheless."""
         self.history.acted(action, job_id, f"exit {self.system.manage(f'{action}_ingest', str(job_id)).status}")

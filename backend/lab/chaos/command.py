@@ -1,4 +1,4 @@
-"""`scripts/bench chaos`: the phases one after the other, and what is cleaned up however it ends."""
+"""`scripts/bench chaos`: the phases one after the other, and the cleanup."""
 
 import argparse
 import secrets
@@ -35,11 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=SECONDS,
         metavar="N",
-        help="of load and faults in all (default: %(default)s)",
+        help="length of load and faults in all (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="of the schedule; without it one is drawn, and printed")
     parser.add_argument(
-        "--spool", choices=SPOOLS, default="both", help="what to have, one after the other (default: both)"
+        "--seed",
+        type=int,
+        metavar="N",
+        help="repeat the schedule of this seed (default: a random one, which is printed)",
+    )
+    parser.add_argument(
+        "--spool", choices=SPOOLS, default="both", help="where uploads are stored, one after the other (default: both)"
     )
     parser.add_argument(
         "--only",
@@ -47,10 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=KINDS,
         default=KINDS,
         metavar="FAULT",
-        help=f"strike with these alone, of: {', '.join(KINDS)}",
+        help=f"inject only these faults, of: {', '.join(KINDS)}",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write counts, problems and the whole history")
-    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep the services' logs there")
+    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep the logs of the services there")
     parser.add_argument(mounts.OWN_MOUNTS, action="store_true", help=argparse.SUPPRESS)
 
 
@@ -61,13 +66,13 @@ def _seconds(text: str) -> int:
 
 
 def chaos(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Strike everything at random under load, and hold what is left against what was acknowledged."""
+    """Inject faults under load, and compare the final state with what was acknowledged."""
     missing = {} if arguments.own_mounts else _enter_own_mounts()
     phases = _phases(arguments.spool, missing)
     seed = secrets.randbelow(SEED_MAX) if arguments.seed is None else arguments.seed
     only = "" if arguments.only is KINDS else f" --only {shlex.join(arguments.only)}"
     repeat = f"scripts/bench chaos --spool {arguments.spool} --seconds {arguments.seconds} --seed {seed}{only}"
-    console.print(f"seed {seed}; the same again: {repeat}", soft_wrap=True)
+    console.print(f"seed {seed}; to repeat: {repeat}", soft_wrap=True)
     debian.ensure_tools()
     debian.make(debian.cached_root())
     results = {}
@@ -76,7 +81,7 @@ def chaos(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         results[phase] = _run(phase, plan, arguments, console)
     print_report(results, missing, repeat, console)
     return {
-        "question": "whether anything acknowledged is lost or doubled, whatever fails meanwhile",
+        "question": "is acknowledged data lost or loaded twice while services fail?",
         "command": repeat,
         "seed": seed,
         "not_available": missing,
@@ -86,20 +91,20 @@ def chaos(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def _enter_own_mounts() -> dict[str, str]:
-    """Begin again where a disk can be mounted; return only if that cannot be had: what is missing, and why."""
+    """Restart in a mount namespace; return only if that is impossible, with the missing fault and the reason."""
     obstacle = mounts.obstacle()
     if not obstacle:
-        remove_spool()  # as this process would have done at its end
+        remove_spool()  # exec skips the cleanup at the end of this process
         mounts.enter()
     return {"spool disk full": obstacle}
 
 
 def _phases(spool: str, missing: dict[str, str]) -> list[str]:
-    """Choose what is asked for and can be had; the rest is noted as missing."""
+    """Return the requested phases that are available; add the others to `missing`."""
     phases = list(SPOOLS[spool])
     if STORE in phases and not spools.has_object_store():
         phases.remove(STORE)
-        missing["store refuses, store silent"] = "moto is not installed: scripts/setup --dev"
+        missing["store refuses, store silent"] = "moto is not installed: run scripts/setup --dev"
         if not phases:
             raise SystemExit(f"a spool in an object store: {missing.popitem()[1]}")
     return phases

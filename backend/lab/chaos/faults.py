@@ -1,4 +1,4 @@
-"""What can go wrong: each fault begins, lasts, and ends; those of one target do not overlap."""
+"""The faults: each begins, lasts and ends; faults of the same target do not overlap."""
 
 import signal
 from abc import ABC, abstractmethod
@@ -13,26 +13,26 @@ LEFT_BYTES_MAX = 100_000
 
 
 class Fault(ABC):
-    """One fault."""
+    """A fault."""
 
     kind: ClassVar[str]
     target: ClassVar[str]
     longest_s: ClassVar[float] = 0.0
-    """0: it is over at once"""
+    """0: the fault has no duration"""
 
     def __init__(self, system: System, spool: Spool, chance: float) -> None:
         self.system, self.spool, self.chance = system, spool, chance
 
     @abstractmethod
     def begin(self) -> str:
-        """Strike, and say what was struck."""
+        """Inject the fault; return a description of its victim."""
 
-    def end(self) -> None:  # noqa: B027 - most faults are over at once
-        """Heal what was struck."""
+    def end(self) -> None:  # noqa: B027 - most faults have no duration
+        """End the fault."""
 
 
 class _WorkerChildKilled(Fault):
-    """A process of the worker's pool dies in whatever it is doing."""
+    """A child process of the worker is killed."""
 
     kind, target = "worker child killed", "worker"
 
@@ -41,7 +41,7 @@ class _WorkerChildKilled(Fault):
 
 
 class _WorkerMainKilled(Fault):
-    """The worker's main process dies, and leaves its children behind."""
+    """The main process of the worker is killed; its children stay."""
 
     kind, target = "worker main killed", "worker"
 
@@ -50,7 +50,7 @@ class _WorkerMainKilled(Fault):
 
 
 class _WorkerKilled(Fault):
-    """All of the worker dies, as with its container."""
+    """All processes of the worker are killed, as with its container."""
 
     kind, target = "whole worker killed", "worker"
 
@@ -59,7 +59,7 @@ class _WorkerKilled(Fault):
 
 
 class _WebChildKilled(Fault):
-    """A process of the web dies with the requests that it serves."""
+    """A process of the web is killed with its requests."""
 
     kind, target = "web child killed", "web"
 
@@ -68,7 +68,7 @@ class _WebChildKilled(Fault):
 
 
 class _WebKilled(Fault):
-    """The web dies: its main process alone, or all of it."""
+    """The web is killed: its main process, or all processes."""
 
     kind, target = "web killed", "web"
 
@@ -77,7 +77,7 @@ class _WebKilled(Fault):
 
 
 class _BeatKilled(Fault):
-    """Beat dies, perhaps while it writes its schedule."""
+    """Beat is killed, perhaps while it writes its schedule."""
 
     kind, target = "beat killed", "beat"
 
@@ -86,7 +86,7 @@ class _BeatKilled(Fault):
 
 
 class _PostgresRestarted(Fault):
-    """The database server stops in immediate mode, and comes back after a while."""
+    """The database server stops in immediate mode and starts again later."""
 
     kind, target, longest_s = "PostgreSQL restarted", "database", 6.0
 
@@ -99,7 +99,7 @@ class _PostgresRestarted(Fault):
 
 
 class _AnswersLost(Fault):
-    """The database does what it is asked, but its answers are lost and its connections reset: to all, or to COMMITs."""
+    """The database runs all statements, but its answers to COMMIT or to everything are lost and connections reset."""
 
     kind, target, longest_s = "database answers lost", "database", 1.0
 
@@ -113,7 +113,7 @@ class _AnswersLost(Fault):
 
 
 class _RedisRestarted(Fault):
-    """Redis stops, in good order or killed, and comes back after a while."""
+    """Redis is terminated or killed, and starts again later."""
 
     kind, target, longest_s = "Redis restarted", "redis", 8.0
 
@@ -127,7 +127,7 @@ class _RedisRestarted(Fault):
 
 
 class _RedisEmptied(Fault):
-    """Redis forgets everything."""
+    """Redis loses all its data."""
 
     kind, target = "Redis emptied", "redis"
 
@@ -137,14 +137,14 @@ class _RedisEmptied(Fault):
 
 
 class _DiskFull(Fault):
-    """The spool's disk has no room, or room for a part of a file."""
+    """The spool's disk is full, or has space for a part of a file."""
 
     kind, target, longest_s = "spool disk full", "spool", 8.0
 
     @property
     def _disk(self) -> Disk:
         if self.spool.disk is None:
-            raise ValueError("this spool is not on a disk of its own")
+            raise ValueError("the fault needs a spool on a disk of its own")
         return self.spool.disk
 
     def begin(self) -> str:
@@ -164,7 +164,7 @@ class _StoreFault(Fault):
     @property
     def network(self) -> Relay:
         if self.spool.network is None:
-            raise ValueError("this spool has no network")
+            raise ValueError("the fault needs a spool in an object store")
         return self.spool.network
 
     def end(self) -> None:
@@ -188,7 +188,7 @@ class _StoreSilent(_StoreFault):
 
     def begin(self) -> str:
         self.network.fall_silent()
-        return "nothing is carried"
+        return "no data is forwarded"
 
 
 _EVERYWHERE: tuple[type[Fault], ...] = (
@@ -211,6 +211,6 @@ KINDS = tuple(fault.kind for fault in (*_EVERYWHERE, *_ON_DISK, *_IN_STORE))
 
 
 def faults_of(spool: Spool) -> dict[str, type[Fault]]:
-    """Return the faults that can strike a system with this spool, by kind."""
+    """Return the faults that are possible with this spool, by kind."""
     kinds = _EVERYWHERE + (_ON_DISK if spool.disk else ()) + (_IN_STORE if spool.network else ())
     return {kind.kind: kind for kind in kinds}

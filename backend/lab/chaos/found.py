@@ -1,4 +1,4 @@
-"""What the database, the spool and the reject files hold when all is over."""
+"""The contents of the database, the spool and the reject files at the end."""
 
 import http.client
 import json
@@ -14,7 +14,7 @@ from lab.chaos.system import System
 QUEUED, DONE, PARKED, CANCELLED = "queued", "done", "parked", "cancelled"
 HTTP_TIMEOUT_S = 60
 COMMAND_PREFIX = "cli-"
-"""of the names of uploads by command"""
+"""the beginning of the names of uploads by command"""
 
 BATCHES_SQL = """
     SELECT batch.id, batch.job_id, file.name, file.location, state, row_count,
@@ -45,12 +45,12 @@ class Batch:
     rejected: int
     error: str
     created_s: float
-    """its job"""
+    """when its job was created"""
     finished_s: float | None = None
 
     @property
     def upload(self) -> str:
-        """The name of the upload that it is a part of."""
+        """The name of its upload."""
         return PurePath(self.file_name).name.partition(".")[0]
 
 
@@ -64,19 +64,19 @@ class Reject:
 
 @dataclass(frozen=True)
 class Found:
-    """Everything at the end."""
+    """The final state."""
 
     batches: tuple[Batch, ...]
     readings: dict[str, frozenset[int]]
-    """the numbers of the rows that are loaded, by device"""
+    """the numbers of the loaded rows, by device"""
     altered: dict[str, list[str]] = field(default_factory=dict)
-    """readings that are not as any row was sent, by device"""
+    """readings that differ from every row that was sent, by device"""
     rejects: dict[int, list[Reject]] = field(default_factory=dict)
     """by job"""
     unreadable: dict[int, str] = field(default_factory=dict)
     """jobs whose rejects cannot be read, and why"""
     spooled: frozenset[str] = frozenset()
-    """what is in the spool after `clean_spool`"""
+    """the files in the spool after `clean_spool`"""
 
 
 def batches_of(system: System) -> tuple[Batch, ...]:
@@ -84,8 +84,8 @@ def batches_of(system: System) -> tuple[Batch, ...]:
     return tuple(Batch(*row) for row in system.query(BATCHES_SQL))
 
 
-def look(system: System, token: str, spooled: frozenset[str]) -> Found:
-    """Read everything back."""
+def read_back(system: System, token: str, spooled: frozenset[str]) -> Found:
+    """Return the final state."""
     batches = batches_of(system)
     readings, altered = _readings(system)
     rejects: dict[int, list[Reject]] = {}
@@ -102,7 +102,7 @@ def look(system: System, token: str, spooled: frozenset[str]) -> Found:
 
 
 def _readings(system: System) -> tuple[dict[str, frozenset[int]], dict[str, list[str]]]:
-    """Read the hypertable; a row's number is both in its time and in its value."""
+    """Read the hypertable; the number of a row is in its time and in its value."""
     numbers: dict[str, set[int]] = defaultdict(set)
     altered: dict[str, list[str]] = defaultdict(list)
     for device, times_s, values in system.query(READINGS_SQL):
@@ -128,5 +128,5 @@ def _rejects_over_http(address: str, token: str) -> list[Reject]:
 
 
 def _rejects_in(lines: Iterable[str | bytes]) -> list[Reject]:
-    """Read the rejected rows, and pass over the count of those that are not listed."""
+    """Return the rejected rows, without the count of those that are not listed."""
     return [Reject(line["line"], line["raw"]) for line in map(json.loads, lines) if "line" in line]

@@ -1,4 +1,4 @@
-"""What clients, the operator and faults did, and what they were answered: written down first, judged afterwards."""
+"""What clients, the operator and faults did, and the answers: recorded first, checked afterwards."""
 
 import time
 from dataclasses import asdict, dataclass, field
@@ -10,23 +10,23 @@ from lab.chaos.payload import Upload
 
 
 class Outcome(StrEnum):
-    """What a client knows of an attempt."""
+    """What a client knows about an attempt."""
 
     ACKNOWLEDGED = "acknowledged"
-    """HTTP 202, or the command named a job"""
+    """the answer was HTTP 202, or the command named a job"""
     REFUSED = "refused"
-    """as something that cannot be loaded, so another attempt is of no use"""
+    """the answer was that the upload cannot be loaded, so it is not sent again"""
     UNKNOWN = "unknown"
-    """an error of the server, or no answer: it may have been taken or not"""
+    """an error of the server or no answer: the upload may have been accepted or not"""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """An upload that was sent once, and its answer."""
+    """One attempt to send an upload, and the answer."""
 
     upload: str
     begun_s: float
-    """since 1970, as every time here"""
+    """seconds since 1970, like all times here"""
     ended_s: float
     outcome: Outcome
     detail: str
@@ -35,7 +35,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Act:
-    """What the operator asked for."""
+    """A request of the operator."""
 
     at_s: float
     action: str
@@ -45,7 +45,7 @@ class Act:
 
 @dataclass
 class Fault:
-    """A fault that struck."""
+    """A fault that was injected."""
 
     kind: str
     detail: str
@@ -55,10 +55,10 @@ class Fault:
 
 @dataclass
 class History:
-    """Everything that happened, in the order in which it was known. Threads may add to it at the same time."""
+    """All events in the order in which they were recorded. Several threads may add to it."""
 
     uploads: dict[str, Upload] = field(default_factory=dict)
-    """by their names; each is here before it is sent"""
+    """by name; an upload is added before it is sent"""
     attempts: list[Attempt] = field(default_factory=list)
     acts: list[Act] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
@@ -75,12 +75,12 @@ class History:
             self.attempts.append(attempt)
 
     def acted(self, action: str, job_id: int, detail: str) -> None:
-        """Record what the operator asked for."""
+        """Record a request of the operator."""
         with self.lock:
             self.acts.append(Act(time.time(), action, job_id, detail))
 
     def struck(self, kind: str) -> Fault:
-        """Record a fault that begins; what it struck and when it ended is added to what this returns."""
+        """Record the begin of a fault; the caller adds its detail and its end to the returned object."""
         fault = Fault(kind, "", time.time())
         with self.lock:
             self.faults.append(fault)
@@ -92,12 +92,12 @@ class History:
             return list(dict.fromkeys(attempt.job_id for attempt in self.attempts if attempt.job_id is not None))
 
     def jobs_asked(self, action: str) -> list[int]:
-        """Return the jobs for which the operator asked something."""
+        """Return the jobs for which the operator requested an action."""
         with self.lock:
             return list(dict.fromkeys(act.job_id for act in self.acts if act.action == action))
 
     def outcomes(self) -> dict[str, Outcome]:
-        """Return what the client knows of each upload in the end; once acknowledged, it stays so."""
+        """Return the final outcome of each upload; an acknowledged upload stays acknowledged."""
         with self.lock:
             known = dict.fromkeys(self.uploads, Outcome.UNKNOWN)
             for attempt in self.attempts:

@@ -1,4 +1,4 @@
-"""A small disk that can be full: a tmpfs in a mount namespace of this process's own, which ends with it."""
+"""A small disk that can be full: a tmpfs in a mount namespace that ends with this process."""
 
 import os
 import subprocess
@@ -9,16 +9,16 @@ from errno import ENOSPC
 from pathlib import Path
 from typing import NoReturn
 
-# As root a mount namespace is enough; an ordinary user needs to be root in a namespace of users.
+# Root needs only a mount namespace; an ordinary user must be root in a user namespace.
 AS_ROOT = ("unshare", "--mount")
 AS_USER = ("unshare", "--user", "--map-root-user", "--mount")
 OWN_MOUNTS = "--own-mounts"
-"""the argument that tells a process that it has a namespace"""
+"""the argument of a process that already has its own mount namespace"""
 PIECE = bytes(1 << 16)
 
 
 def obstacle() -> str:
-    """Return why this user may have no disk of their own; empty if nothing is in the way."""
+    """Return why this user cannot mount a disk; empty if mounting works."""
     probe = [*_unshare(), "mount", "-t", "tmpfs", "probe", "/mnt"]
     try:
         answer = subprocess.run(probe, capture_output=True, text=True)
@@ -28,9 +28,9 @@ def obstacle() -> str:
 
 
 def enter() -> NoReturn:
-    """Start this program again, as the same process, in a mount namespace of its own."""
+    """Restart this program in a mount namespace of its own, as the same process."""
     command = [*_unshare(), sys.executable, "-m", "lab", *sys.argv[1:], OWN_MOUNTS]
-    os.execvp(command[0], command)  # noqa: S606 - it takes the place of this process
+    os.execvp(command[0], command)  # noqa: S606 - replaces this process
 
 
 def _unshare() -> tuple[str, ...]:
@@ -48,7 +48,7 @@ class Disk:
         return self.root / "filler"
 
     def fill(self, left_bytes: int) -> None:
-        """Use up what is free but for a rest."""
+        """Fill the disk up to a number of free bytes."""
         with self._filler.open("wb", buffering=0) as filler:
             try:
                 while True:
@@ -59,17 +59,17 @@ class Disk:
             filler.truncate(max(0, filler.tell() - left_bytes))
 
     def clear(self) -> None:
-        """Free the space again."""
+        """Free the space."""
         self._filler.unlink(missing_ok=True)
 
 
 @contextmanager
 def disk(root: Path, size_bytes: int) -> Iterator[Disk]:
-    """Mount a disk for the length of a block; this process has a mount namespace of its own."""
+    """Mount a disk for the length of a block; this process must have its own mount namespace."""
     root.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "chaos", str(root)], check=True)
     try:
         yield Disk(root)
     finally:
-        # Lazily: what still writes there ends with the run.
+        # Lazily, because a process may still write there; it ends with the run.
         subprocess.run(["umount", "--lazy", str(root)], check=True)

@@ -1,4 +1,4 @@
-"""Uploads whose rows identify themselves: each has a device of its own, and each row a number in it."""
+"""Uploads whose rows identify themselves: each upload has its own device, and each row its own number."""
 
 import gzip
 import json
@@ -14,31 +14,31 @@ COLUMNS = {"time": "time", "labels": "device", "values": "value"}
 ENDINGS = {"": "", "gzip": ".gz", "zstd": ".zst"}
 CONTENT_TYPES = {"csv": "text/csv", "ndjson": "application/x-ndjson"}
 BAD_CELLS = {"time": ("soon", "1"), "number": ("2024-01-01T00:00:00Z", "many")}
-"""the kinds of bad rows: the time and the value that each has"""
+"""the kinds of rows that must be rejected: their time and value"""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A file that a client sends; row N is the reading N of its device, N seconds after the first, unless it is bad."""
+    """A file that a client sends. Row N is reading N of its device, N seconds after the first, unless it is bad."""
 
     name: str
     """the device of all its rows, and the beginning of the file's name"""
     day: int
     rows: int
     bad: tuple[tuple[int, str], ...]
-    """rows that cannot be read, by their numbers, and of which kind each is"""
+    """the numbers and kinds of the rows that must be rejected"""
     format: str
     compression: str
     batch_rows: int
     pause_s: float
-    """before it is sent"""
+    """the pause before it is sent"""
     into_spool: bool = False
     breaks_off_s: float | None = None
-    """the client's first attempt ends by itself after so long, without an answer"""
+    """the client aborts its first attempt after this time"""
 
     @property
     def file_name(self) -> str:
-        """What the ledger calls it; the compression shows in the name of a file alone."""
+        """Its name in the ledger, without the extension of the compression."""
         return f"{self.name}.{self.format}"
 
     @property
@@ -48,12 +48,12 @@ class Upload:
 
     @cached_property
     def good(self) -> frozenset[int]:
-        """The numbers of the rows that can be read."""
+        """The numbers of the rows that can be loaded."""
         return frozenset(range(self.rows)) - {row for row, _ in self.bad}
 
     @cached_property
     def bad_lines(self) -> dict[int, str]:
-        """The lines that must be rejected, by their numbers in the file, and their texts."""
+        """The texts of the lines that must be rejected, by line number."""
         first_line = 2 if self.format == "csv" else 1
         return {first_line + row: self._line(row) for row, _ in self.bad}
 
@@ -71,7 +71,7 @@ class Upload:
         return json.dumps({"time": time, "device": self.name, "value": value if kind else row})
 
     def content(self) -> bytes:
-        """Return the file, compressed as it is sent."""
+        """Return the content of the file as it is sent, compressed."""
         header = ["time,device,value"] if self.format == "csv" else []
         text = "".join(f"{line}\n" for line in (*header, *map(self._line, range(self.rows)))).encode()
         match self.compression:

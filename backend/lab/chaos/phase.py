@@ -1,4 +1,4 @@
-"""A phase: a system with one kind of spool, load and faults for a while, then calm, then the checker."""
+"""A phase: a system with one kind of spool, load with faults, then no faults, then the checker."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from config.env import Ingest, read
 from lab.chaos import faults as kinds
 from lab.chaos.checker import Problem, Verdict, check, check_waiting
 from lab.chaos.clients import Client, CommandClient, Deadline, HttpClient, Operator
-from lab.chaos.found import CANCELLED, COMMAND_PREFIX, DONE, PARKED, QUEUED, Batch, batches_of, look
+from lab.chaos.found import CANCELLED, COMMAND_PREFIX, DONE, PARKED, QUEUED, Batch, batches_of, read_back
 from lab.chaos.history import Fault as Struck
 from lab.chaos.history import History, Outcome
 from lab.chaos.plan import Strike, command_uploads, http_uploads, orders, strikes
@@ -19,10 +19,10 @@ from lab.chaos.system import INPUT_GRACE_S, Stopped, System
 HTTP_CLIENTS, COMMAND_CLIENTS = 4, 2
 TICK_S = 0.1
 ACKNOWLEDGED_WITHIN_S = 120
-"""of the end of the faults: then clients give up"""
+"""time that clients have after the last fault; then they give up"""
 CLIENTS_END_WITHIN_S = 300
 STALLED_S = 120
-"""without a batch that is finished: what still waits is said to wait"""
+"""the longest time without a finished batch; then the run stops waiting"""
 DRAINED_WITHIN_S = 600
 ASKED_AGAIN = 5
 Say = Callable[[str], None]
@@ -30,30 +30,30 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a phase is made from."""
+    """The parameters of a phase."""
 
     seed: int
     duration_s: float
     kinds: Sequence[str]
-    """of faults, as far as they can strike"""
+    """kinds of faults to inject, if they are possible"""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a phase has shown."""
+    """The result of a phase."""
 
     history: History
     verdict: Verdict
     waiting: list[Batch]
-    """batches that were not done when all had healed, before they were retried"""
+    """batches that were not done after the last fault, before they were retried"""
     waiting_problems: list[Problem]
     left: list[Batch]
-    """those that were not done in the end"""
+    """batches that were not done at the end"""
     duration_s: float
 
     @property
     def problems(self) -> list[Problem]:
-        """All of them."""
+        """All problems of the phase."""
         return [*self.waiting_problems, *self.verdict.problems]
 
 
@@ -69,7 +69,7 @@ class Phase:
         self._active: list[tuple[float, kinds.Fault, Struck]] = []
 
     def run(self) -> Result:
-        """Load and strike for so long, heal, wait until every job is over, and check.
+        """Run load and faults, end all faults, wait until every job is finished, and check.
 
         Raises:
             RuntimeError, SandboxError: the experiment itself failed.
@@ -83,22 +83,22 @@ class Phase:
         self._strike()
         self.deadline.enough.set()
         self._await_clients(threads)
-        self._drain("waiting until every job is over")
+        self._drain("waiting until every job is finished")
         waiting = [batch for batch in batches_of(self.system) if batch.state != DONE]
         problems = self._check_waiting(waiting)
         self._retry(waiting)
         left = [batch for batch in batches_of(self.system) if batch.state != DONE]
         known = {problem.batch_id for problem in problems}
         problems += [problem for problem in self._check_waiting(left) if problem.batch_id not in known]
-        self.say("reading everything back")
+        self.say("reading the final state")
         time.sleep(INPUT_GRACE_S)
         self._ask("clean_spool", "--older-than", "0")
-        found = look(self.system, token, self.spool.locations())
+        found = read_back(self.system, token, self.spool.locations())
         verdict = check(self.history, found)
         return Result(self.history, verdict, waiting, problems, left, time.monotonic() - self.begun_s)
 
     def _guard(self, run: Callable[[], None]) -> None:
-        """Run a client, and keep what it fails with: less load must not look like success."""
+        """Run a client, and keep its exception: a run with less load must not pass as a success."""
         try:
             run()
         except Stopped:
@@ -121,7 +121,7 @@ class Phase:
         return clients
 
     def _strike(self) -> None:
-        """Begin and end faults as they are due; one whose target is still struck waits for its turn."""
+        """Begin and end faults as scheduled; a fault waits while another one affects its target."""
         known, duration_s = kinds.faults_of(self.spool), self.plan.duration_s
         due = strikes(self.plan.seed, [kind for kind in known if kind in self.plan.kinds], duration_s)
         while (now_s := time.monotonic() - self.begun_s) < duration_s:
@@ -152,14 +152,14 @@ class Phase:
     def _progress(self, now_s: float, duration_s: float) -> str:
         outcomes = list(self.history.outcomes().values())
         acknowledged = outcomes.count(Outcome.ACKNOWLEDGED)
-        struck = ", ".join(fault.kind for _, fault, _ in self._active if fault.longest_s) or "nothing"
+        active = ", ".join(fault.kind for _, fault, _ in self._active if fault.longest_s) or "none"
         return (
-            f"{now_s:.0f} of {duration_s:.0f} s, {len(self.history.faults)} faults, now: {struck}; "
+            f"{now_s:.0f} of {duration_s:.0f} s, {len(self.history.faults)} faults, active: {active}; "
             f"{acknowledged} of {len(outcomes)} uploads acknowledged"
         )
 
     def _await_clients(self, threads: list[Thread]) -> None:
-        """Let clients send again what is not acknowledged yet, for a while."""
+        """Give clients time to send again what is not acknowledged yet."""
         begun_s = time.monotonic()
         while any(thread.is_alive() for thread in threads):
             waited_s = time.monotonic() - begun_s
@@ -168,13 +168,13 @@ class Phase:
             if waited_s > CLIENTS_END_WITHIN_S:
                 raise RuntimeError(f"clients did not end within {CLIENTS_END_WITHIN_S} s")
             self.system.keep_up()
-            self.say("all is healed; the last uploads are acknowledged")
+            self.say("all faults are over; clients finish their last uploads")
             time.sleep(TICK_S)
         if self._failures:
-            raise RuntimeError("a client failed by itself") from self._failures[0]
+            raise RuntimeError("a client failed for another reason than a fault") from self._failures[0]
 
     def _drain(self, label: str) -> None:
-        """Wait until no batch is queued, for as long as any is finished now and then."""
+        """Wait until no batch is queued, at most STALLED_S after the last batch finished."""
         moved_s = begun_s = time.monotonic()
         seen = -1
         while True:
@@ -185,24 +185,24 @@ class Phase:
                 seen, moved_s = queued, now_s
             if not queued or now_s - moved_s > STALLED_S or now_s - begun_s > DRAINED_WITHIN_S:
                 return
-            self.say(f"{label}: {queued} batches are queued")
+            self.say(f"{label}: {queued} batches queued")
             time.sleep(TICK_S)
 
     def _retry(self, waiting: list[Batch]) -> None:
-        """Retry every job that was parked or cancelled, now that nothing fails; what is good must be loaded."""
+        """Retry every parked or cancelled job; now that no fault is active, it must be loaded."""
         jobs = sorted({batch.job_id for batch in waiting if batch.state in (PARKED, CANCELLED)})
         for number, job_id in enumerate(jobs):
-            self.say(f"retrying {len(jobs)} jobs that were cancelled or parked: {number} asked")
+            self.say(f"retrying {len(jobs)} cancelled or parked jobs: {number} done")
             self._ask("retry_ingest", str(job_id))
         if jobs:
-            self._drain("waiting for what was retried")
+            self._drain("waiting for the retried jobs")
 
     def _check_waiting(self, batches: list[Batch]) -> list[Problem]:
         max_attempts = read(Ingest).ingest_max_attempts
         return check_waiting(self.history, batches, self.spool.locations(), max_attempts=max_attempts)
 
     def _ask(self, *arguments: str) -> str:
-        """Run a command that must succeed: nothing fails now, but a connection may still be an old one."""
+        """Run a command that must succeed; it is repeated, because a connection may still be broken."""
         for _ in range(ASKED_AGAIN):
             answer = self.system.manage(*arguments)
             if answer.status == 0:

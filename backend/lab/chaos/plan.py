@@ -1,4 +1,4 @@
-"""The schedule: which faults strike when, and what clients send, all from the seed alone."""
+"""The schedule: the times of faults and the uploads of clients, derived from the seed alone."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -7,55 +7,55 @@ from dataclasses import dataclass
 from lab.chaos.payload import BAD_CELLS, Upload
 
 GAP_S = 4.0
-"""between two faults, in the mean of a long run; in a short one each kind still has its turn"""
+"""the mean gap between two faults in a long run; in a short run it shrinks so that each kind occurs"""
 LASTS_S = (0.5, 8.0)
 CALM_SHARE = 0.1
-"""of the time, at the beginning: nothing is struck before there is load"""
+"""the share of the time, at the beginning, without faults: first there must be load"""
 DAYS = 3
 ROWS = (50, 2500)
 LARGE_ROWS, LARGE_SHARE = 20_000, 0.04
 BATCH_ROWS = (200, 500, 2000)
 BAD_SHARE = 0.4
-"""of the uploads: they have bad rows"""
+"""the share of uploads with bad rows"""
 LONGEST_PAUSE_S = 1.5
 BREAKS_OFF_SHARE = 0.2
-"""of the uploads: their clients do not wait for the first answer"""
+"""the share of uploads whose first attempt is aborted"""
 SPOOL_SHARE = 0.4
-"""of the command's uncompressed files: they are copied to the spool"""
+"""the share of the command's uncompressed files that are copied to the spool"""
 CANCEL_SHARE = 0.6
-"""of the operator's orders; the others are retries"""
+"""the share of cancels among the operator's requests; the others are retries"""
 
 
 @dataclass(frozen=True)
 class Strike:
-    """A fault that is due."""
+    """A scheduled fault."""
 
     at_s: float
-    """since the beginning"""
+    """since the start of the load"""
     kind: str
     lasts_s: float
     chance: float
-    """0 to 1: picks one of several victims or ways"""
+    """0 to 1: selects a victim or a variant"""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What the operator asks for next."""
+    """A scheduled request of the operator."""
 
     pause_s: float
     action: str
     """cancel or retry"""
     chance: float
-    """0 to 1: picks one of the jobs"""
+    """0 to 1: selects a job"""
 
 
 def chance_of(seed: int, *purpose: object) -> random.Random:
-    """Return a source of chance for one purpose, which no other purpose disturbs."""
+    """Return a random generator for one purpose, independent of all other purposes."""
     return random.Random(" ".join(map(str, (seed, *purpose))))  # noqa: S311 - an order, the same each time
 
 
 def strikes(seed: int, kinds: Sequence[str], duration_s: float) -> list[Strike]:
-    """Schedule faults: every kind once before any comes again, in another order each time."""
+    """Return the scheduled faults: every kind once before any is repeated, in another order each time."""
     chance = chance_of(seed, "strikes", *kinds)
     gap_s = min(GAP_S, (1 - CALM_SHARE) * duration_s / (len(kinds) + 1))
     longest_s = max(LASTS_S[0], min(LASTS_S[1], duration_s / 5))
@@ -74,7 +74,7 @@ def strikes(seed: int, kinds: Sequence[str], duration_s: float) -> list[Strike]:
 
 
 def http_uploads(seed: int, client: str) -> Iterator[Upload]:
-    """Yield what a client over HTTP sends, without end."""
+    """Yield the uploads of a client over HTTP, without end."""
     chance = chance_of(seed, client)
     for number in _numbers():
         format_ = chance.choice(("csv", "csv", "ndjson"))
@@ -82,17 +82,17 @@ def http_uploads(seed: int, client: str) -> Iterator[Upload]:
 
 
 def command_uploads(seed: int, client: str) -> Iterator[Upload]:
-    """Yield what a client of `enqueue_ingest` sends, without end."""
+    """Yield the uploads of a client of `enqueue_ingest`, without end."""
     chance = chance_of(seed, client)
     for number in _numbers():
         compression = chance.choice(("", "gzip", "zstd"))
         into_spool = bool(compression) or chance.random() < SPOOL_SHARE
-        # The command takes a second or more until it has begun.
+        # The command needs a second or more to start.
         yield _upload(chance, f"{client}-{number}", "csv", compression, longest_break_s=4, into_spool=into_spool)
 
 
 def orders(seed: int) -> Iterator[Order]:
-    """Yield what the operator asks for, without end."""
+    """Yield the requests of the operator, without end."""
     chance = chance_of(seed, "orders")
     while True:
         action = "cancel" if chance.random() < CANCEL_SHARE else "retry"
@@ -117,7 +117,7 @@ def _upload(  # noqa: PLR0913 - all but three by name
 ) -> Upload:
     rows = LARGE_ROWS if chance.random() < LARGE_SHARE else chance.randint(*ROWS)
     bad_count = chance.randint(1, 5) if chance.random() < BAD_SHARE else 0
-    # Not the first: a file of which nothing can be read is refused.
+    # Never the first row: a file whose beginning cannot be read is refused.
     bad = tuple((row, chance.choice(sorted(BAD_CELLS))) for row in sorted(chance.sample(range(1, rows), bad_count)))
     breaks_off = chance.random() < BREAKS_OFF_SHARE
     return Upload(

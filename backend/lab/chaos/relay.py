@@ -1,4 +1,4 @@
-"""A network between two programs of this machine that can be taken away: refused, silent, or without answers."""
+"""A network between two programs on this machine that can fail: refuse, be silent, or lose answers."""
 
 import socket
 import struct
@@ -17,17 +17,17 @@ class _Connection:
     client: socket.socket
     server: socket.socket
     is_mute: bool = False
-    """what the server answers is lost"""
+    """answers of the server are lost"""
 
     def reset(self) -> None:
         for end in (self.client, self.server):
             with suppress(OSError):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-                end.shutdown(socket.SHUT_RDWR)  # which wakes its reader
+                end.shutdown(socket.SHUT_RDWR)  # wakes its reader
 
 
 class Relay:
-    """Carries any number of connections to a port of this machine."""
+    """Forwards any number of connections to a port of this machine."""
 
     def __init__(self, port: int, target_port: int) -> None:
         self._target = (HOST, target_port)
@@ -47,31 +47,31 @@ class Relay:
         """Accept connections until it is closed."""
         while not self._is_closed:
             self._accepting.wait()
-            with suppress(OSError):  # it stopped listening
+            with suppress(OSError):  # the listener was shut down
                 client, _ = self._listener.accept()
                 Thread(target=self._carry, args=(client,), daemon=True).start()
 
     def refuse(self) -> None:
-        """Refuse new connections, and reset those that there are."""
+        """Refuse new connections, and reset existing ones."""
         self._accepting.clear()
         # The port stays bound meanwhile, so that no other program takes it.
         self._listener.shutdown(socket.SHUT_RD)
         self._reset(lambda _: True)
 
     def fall_silent(self) -> None:
-        """Accept connections and carry nothing; what is sent meanwhile arrives afterwards."""
+        """Accept connections but forward nothing; data that is sent meanwhile arrives after `heal`."""
         self._carrying.clear()
 
     def lose_answers(self, after: bytes = b"") -> None:
-        """Carry what clients send, and lose what the server answers to it.
+        """Forward the data of clients, and lose the answers of the server.
 
         Args:
-            after: only from the moment on when a client has sent this.
+            after: lose answers of a connection only after its client has sent this.
         """
         self._mute_after = after
 
     def heal(self) -> None:
-        """Carry everything again; connections that have lost something are reset."""
+        """Forward everything again; connections that have lost data are reset."""
         self._mute_after = None
         self._reset(lambda connection: connection.is_mute)
         if not self._accepting.is_set():
@@ -80,7 +80,7 @@ class Relay:
         self._carrying.set()
 
     def close(self) -> None:
-        """End it with all its connections."""
+        """Close it with all its connections."""
         self._is_closed = True
         self.heal()
         with suppress(OSError):
@@ -104,9 +104,9 @@ class Relay:
             with server, self._known(_Connection(client, server)) as connection:
                 for end in (client, server):
                     end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                answers = Thread(target=self._carry_answers, args=(connection,), daemon=True)
+                answers = Thread(target=self._forward_answers, args=(connection,), daemon=True)
                 answers.start()
-                self._carry_questions(connection)
+                self._forward_requests(connection)
                 answers.join()
 
     @contextmanager
@@ -119,8 +119,8 @@ class Relay:
             with self._lock:
                 self._connections.remove(connection)
 
-    def _carry_questions(self, connection: _Connection) -> None:
-        with suppress(OSError):  # one side is gone
+    def _forward_requests(self, connection: _Connection) -> None:
+        with suppress(OSError):  # one side has closed
             while data := connection.client.recv(CHUNK_BYTES):
                 self._carrying.wait()
                 after = self._mute_after
@@ -128,16 +128,16 @@ class Relay:
                     connection.is_mute = True
                 connection.server.sendall(data)
         with suppress(OSError):
-            connection.server.shutdown(socket.SHUT_WR)  # its answers may still be under way
+            connection.server.shutdown(socket.SHUT_WR)  # its answers may still be in transit
 
-    def _carry_answers(self, connection: _Connection) -> None:
+    def _forward_answers(self, connection: _Connection) -> None:
         with suppress(OSError):
             while data := connection.server.recv(CHUNK_BYTES):
                 self._carrying.wait()
                 if not connection.is_mute:
                     connection.client.sendall(data)
         with suppress(OSError):
-            connection.client.shutdown(socket.SHUT_RDWR)  # without a server there is nothing more to ask
+            connection.client.shutdown(socket.SHUT_RDWR)  # the server has closed its side
 
 
 @contextmanager

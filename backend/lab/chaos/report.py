@@ -1,4 +1,4 @@
-"""The report of a run: where every row is, which batches wait and why, and the history of each problem."""
+"""The report of a run: the counts of rows, the unfinished batches and why, and the history of each problem."""
 
 import re
 from collections import Counter
@@ -18,24 +18,24 @@ from poolhouse.display.table import Table
 EXPLAINED = 3
 REASON_LENGTH = 110
 PROCESS = re.compile(r"\w+@\S+:\d+")
-"""the names of worker processes, left out so that the same reason from two processes is counted as one"""
+"""names of worker processes, which are removed so that the same reason from two processes is counted once"""
 COUNTS = {
     "sent": "rows of acknowledged uploads",
     "loaded": "loaded once",
     "rejected": "rejected with their reason",
-    "waiting": "in batches that say why they wait",
-    "lost": "nowhere",
+    "waiting": "in unfinished batches with a reason",
+    "lost": "lost",
 }
 
 
 def print_report(results: dict[str, Result], missing: dict[str, str], repeat: str, console: Console) -> None:
-    """Print everything, the verdict last.
+    """Print the report, with the verdict at the end.
 
     Args:
-        results: by phase.
-        missing: what could not be done, and why.
-        repeat: the command that runs the same again.
-        console: where.
+        results: the results by phase.
+        missing: what was not available, and why.
+        repeat: the command that repeats the schedule.
+        console: where to print.
     """
     _print_counts(results, console)
     _print_faults(results, console)
@@ -46,8 +46,8 @@ def print_report(results: dict[str, Result], missing: dict[str, str], repeat: st
     for what, reason in missing.items():
         console.print(f"not available: {what}: {reason}", soft_wrap=True)
     count = sum(len(result.problems) for result in results.values())
-    console.print(f"\nverdict: {f'{count} problems' if count else 'nothing acknowledged was lost or doubled'}")
-    console.print(f"the same again: {repeat}", soft_wrap=True)
+    console.print(f"\nverdict: {f'{count} problems' if count else 'no acknowledged data was lost or loaded twice'}")
+    console.print(f"to repeat: {repeat}", soft_wrap=True)
 
 
 def _print_counts(results: dict[str, Result], console: Console) -> None:
@@ -59,7 +59,7 @@ def _print_counts(results: dict[str, Result], console: Console) -> None:
         made.add_row(f"uploads {outcome}", *(f"{count:,}" for count in counts))
     made.add_row("attempts of clients", *(f"{len(result.history.attempts):,}" for result in results.values()))
     loaded = (f"{result.verdict.indeterminate_rows:,}" for result in results.values())
-    made.add_row("rows loaded of uploads unknown", *loaded)
+    made.add_row("loaded rows of unknown uploads", *loaded)
     made.add_row("cancels and retries", *(f"{len(result.history.acts):,}" for result in results.values()))
     console.print(made)
 
@@ -74,7 +74,7 @@ def _print_faults(results: dict[str, Result], console: Console) -> None:
 
 
 def _print_waiting(phase: str, result: Result, console: Console) -> None:
-    moments = {"when all had healed": result.waiting, "after a retry of what was parked or cancelled": result.left}
+    moments = {"after the last fault": result.waiting, "after the retry of parked and cancelled jobs": result.left}
     for moment, batches in moments.items():
         if batches:
             made = Table(f"batches not done, {phase}, {moment}", "batches#", "rows#")
@@ -89,7 +89,7 @@ def _reasons(batches: Iterable[Batch]) -> dict[tuple[str, str], list[int]]:
     for batch in batches:
         error = batch.error.replace(batch.location.removeprefix(LOCATION), "…").replace(batch.file_name, "…")
         error = PROCESS.sub("…", error)
-        reason = error or ("as the operator asked" if batch.state == CANCELLED else "no reason")
+        reason = error or ("cancelled by the operator" if batch.state == CANCELLED else "no reason")
         reasons.setdefault((batch.state, reason[:REASON_LENGTH]), []).append(batch.rows)
     return reasons
 
@@ -97,7 +97,7 @@ def _reasons(batches: Iterable[Batch]) -> dict[tuple[str, str], list[int]]:
 def _print_problems(phase: str, result: Result, console: Console) -> None:
     if not result.problems:
         return
-    made = Table(f"problems, {phase}", "count#", "the first")
+    made = Table(f"problems, {phase}", "count#", "first example")
     by_rule: dict[str, list[Problem]] = {}
     for problem in result.problems:
         by_rule.setdefault(problem.rule, []).append(problem)
@@ -107,13 +107,13 @@ def _print_problems(phase: str, result: Result, console: Console) -> None:
     console.print(made)
     for rule, problems in by_rule.items():
         for name in list(dict.fromkeys(problem.subject for problem in problems))[:EXPLAINED]:
-            console.print(f"\n{rule}: how {name} came about")
+            console.print(f"\n{rule}: history of {name}")
             for line in explain(result.history, name):
                 console.print(f"  {line}", soft_wrap=True)
 
 
 def explain(history: History, name: str) -> Iterator[str]:
-    """Return the history of an upload in order: its attempts, cancels and retries of its jobs, and faults meanwhile."""
+    """Return the history of an upload: its attempts, cancels and retries of its jobs, and faults meanwhile."""
     attempts = [attempt for attempt in history.attempts if attempt.upload == name]
     if not attempts:
         return
@@ -133,7 +133,7 @@ def explain(history: History, name: str) -> Iterator[str]:
 
 
 def document(result: Result) -> dict[str, Any]:
-    """Return a phase's result as JSON data, its whole history included."""
+    """Return the result of a phase as JSON data, with its whole history."""
     return {
         "rows": asdict(result.verdict.rows),
         "uploads": result.verdict.uploads,

@@ -1,4 +1,4 @@
-"""Where a phase's spool is: in a folder on a small disk, or in an object store behind a network of ours."""
+"""The spool of a phase: in a folder on a small disk, or in an object store behind a relay."""
 
 import subprocess
 import sys
@@ -22,22 +22,22 @@ DISK_BYTES = 96 << 20
 START_TIMEOUT_S = 120
 OPTIONS = "scheme=http&region=us-east-1&allow_bucket_creation=true"
 LOCATION = "spool:"
-"""what the ledger puts before the path of a file in the spool"""
+"""the prefix in the ledger of paths in the spool"""
 
 
 @dataclass(frozen=True)
 class Spool:
-    """A spool, and what can be done to it."""
+    """A spool, and the handles for faults."""
 
     url: str
     """INGEST_SPOOL"""
     direct: fs.FileSystem
-    """past the network, at the spool's root"""
+    """direct access to the spool's root, without the relay"""
     disk: Disk | None = None
     network: Relay | None = None
 
     def locations(self) -> frozenset[str]:
-        """Return every file that is in it, as the ledger names it."""
+        """Return the names in the ledger of all files in the spool."""
         found = self.direct.get_file_info(fs.FileSelector("", allow_not_found=True, recursive=True))
         files = {info.path for info in found if info.type == fs.FileType.File}
         return frozenset(LOCATION + path for path in files - {SPOOL_MARKER})
@@ -45,7 +45,7 @@ class Spool:
 
 @contextmanager
 def in_folder(folder: Path, *, on_own_disk: bool) -> Iterator[Spool]:
-    """Have a spool in a folder for the length of a block."""
+    """Provide a spool in a folder for the length of a block."""
     path = folder / "disk"
     if not on_own_disk:
         path.mkdir()
@@ -61,13 +61,13 @@ def _folder(path: Path, small: Disk | None) -> Spool:
 
 
 def has_object_store() -> bool:
-    """Return True if the server of an object store is installed."""
+    """Return True if the server of the object store (moto) is installed."""
     return find_spec("moto") is not None
 
 
 @contextmanager
 def in_object_store(folder: Path) -> Iterator[Spool]:
-    """Have a spool in an object store for the length of a block."""
+    """Provide a spool in an object store for the length of a block."""
     port, relayed_port = quiet_ports(2)
     with _moto(port, folder / "moto.log"), relay(relayed_port, port) as network:
         base, _ = fs.FileSystem.from_uri(_url(port))
@@ -89,7 +89,7 @@ def _moto(port: int, log: Path) -> Iterator[None]:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not _answers(port):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the object store did not start; see {log}")
+                raise RuntimeError(f"the object store did not start within {START_TIMEOUT_S} s or has ended: see {log}")
             time.sleep(0.1)
         yield
     finally:

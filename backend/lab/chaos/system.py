@@ -1,4 +1,4 @@
-"""What is struck: servers, web, worker and beat of the run's own, on ports and in folders of its own."""
+"""The system under test: servers, web, worker and beat, on their own ports and in their own folders."""
 
 import os
 import random
@@ -44,11 +44,11 @@ SETTINGS = {
     "INGEST_INPUT_GRACE_S": str(INPUT_GRACE_S),
     "INGEST_SPOOL_MIN_FREE_BYTES": "0",
 }
-"""waits that are shorter than by default, so that a short run has seen each of them end, and a disk that may be full"""
+"""timeouts are shorter than by default, so that each of them expires in a short run, and the disk may become full"""
 
 
 def quiet_ports(count: int) -> list[int]:
-    """Find free ports that no outgoing connection is given while their server is away."""
+    """Return free ports that outgoing connections do not use while their server is down."""
     low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     found: list[int] = []
     for port in random.sample(range(max(1024, low - PORTS_BELOW_EPHEMERAL), low), PORTS_BELOW_EPHEMERAL // 2):
@@ -62,19 +62,19 @@ def quiet_ports(count: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Printed:
-    """What came of a command."""
+    """The exit status and output of a command."""
 
     status: int
     text: str
 
 
 class Stopped(Exception):
-    """The system has been stopped, so nothing may be started in it."""
+    """The system has been stopped, so that no command can be started."""
 
 
 @dataclass
 class Service:
-    """One line of the Procfile, started again whenever it has ended."""
+    """One line of the Procfile, which is restarted whenever it has ended."""
 
     name: str
     command: str
@@ -82,15 +82,15 @@ class Service:
     log: Path
     process: "subprocess.Popen[bytes] | None" = None
     starts_at_s: float = 0.0
-    """not before this moment, by the monotonic clock"""
+    """earliest time of the next start, by the monotonic clock"""
 
     def keep_up(self) -> None:
-        """Start it if it has ended, after a while."""
+        """Restart it RESTART_DELAY_S after it has ended."""
         if self.process is not None and self.process.poll() is not None:
             self.process, self.starts_at_s = None, time.monotonic() + RESTART_DELAY_S
         if self.process is None and time.monotonic() >= self.starts_at_s:
             with self.log.open("a") as log:
-                self.process = subprocess.Popen(  # noqa: S602 - a line of our own Procfile
+                self.process = subprocess.Popen(  # noqa: S602 - a line of the project's Procfile
                     self.command,
                     shell=True,
                     cwd=CHECKOUT,
@@ -102,7 +102,7 @@ class Service:
                 )
 
     def children(self) -> list[int]:
-        """Return the pids of what it has started and that runs."""
+        """Return the pids of its running child processes."""
         if self.process is None:
             return []
         try:
@@ -111,7 +111,7 @@ class Service:
             return []
 
     def kill(self, *, with_children: bool) -> str:
-        """Kill its main process, or all of it, and say what was killed."""
+        """Kill its main process, or all its processes; return a description of them."""
         if self.process is None or self.process.poll() is not None:
             return "was not running"
         end = os.killpg if with_children else os.kill
@@ -120,7 +120,7 @@ class Service:
         return f"pid {self.process.pid}{' and its children' if with_children else ''}"
 
     def kill_child(self, chance: float) -> str:
-        """Kill one of its processes, and say which."""
+        """Kill one of its child processes; return a description of it."""
         children = self.children()
         if not children:
             return "had no processes"
@@ -132,11 +132,11 @@ class Service:
 
 @dataclass
 class System:
-    """Everything that runs for a phase."""
+    """All servers and services of a phase."""
 
     folder: Path
     database: Database
-    """past the relay"""
+    """direct access, without the relay"""
     queue: Queue
     timescale: Server
     redis: Server
@@ -146,10 +146,10 @@ class System:
     services: dict[str, Service] = field(default_factory=dict)
     is_stopped: bool = False
     starting: Lock = field(default_factory=Lock)
-    """held while a command is started, and while it is decided that there are to be no more"""
+    """held while a command is started, and while the system is marked as stopped"""
 
     def start(self) -> None:
-        """Start the servers, make the schema, start the services, and wait until the web is ready."""
+        """Start the servers, create the schema, start the services, and wait until they are ready."""
         self.timescale.start()
         self.redis.start()
         migrated = self.manage("migrate", "--verbosity", "0")
@@ -161,22 +161,22 @@ class System:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._is_ready():
             if time.monotonic() > deadline:
-                raise RuntimeError(f"the services were not ready after {START_TIMEOUT_S} s; see {self.log_folder}")
+                raise RuntimeError(f"the services were not ready after {START_TIMEOUT_S} s: see {self.log_folder}")
             self.keep_up()
             time.sleep(0.1)
 
     @property
     def log_folder(self) -> Path:
-        """Where the services' logs are."""
+        """The folder of the services' logs."""
         return self.folder / "log"
 
     def keep_up(self) -> None:
-        """Start services that have ended, as a supervisor does."""
+        """Restart services that have ended, as a supervisor does."""
         for service in self.services.values():
             service.keep_up()
 
     def stop(self) -> None:
-        """End all of it at once."""
+        """Kill all services and stop the servers."""
         with self.starting:
             self.is_stopped = True
         while left := [pid for pid in marked_processes(f"{MARK}={self.folder}") if pid != os.getpid()]:
@@ -188,7 +188,7 @@ class System:
         self.timescale.stop()
 
     def begin(self, *arguments: str) -> "subprocess.Popen[str]":
-        """Start a management command; what it prints is to be read.
+        """Start a management command; the caller reads its output.
 
         Raises:
             Stopped: the system has been stopped.
@@ -206,7 +206,7 @@ class System:
             )
 
     def manage(self, *arguments: str) -> Printed:
-        """Run a management command to its end; one that does not end in time is killed."""
+        """Run a management command; kill it after COMMAND_TIMEOUT_S."""
         process = self.begin(*arguments)
         try:
             text, _ = process.communicate(timeout=COMMAND_TIMEOUT_S)
@@ -217,11 +217,11 @@ class System:
 
     @property
     def address(self) -> str:
-        """Where the web answers."""
+        """The address of the web."""
         return f"http://{HOST}:{self.web_port}"
 
     def query(self, sql: str) -> Sequence[tuple[Any, ...]]:
-        """Ask the database, past the relay and past Django."""
+        """Run a query, without the relay and without Django."""
         connection = connect(self.database)
         try:
             with connection.cursor() as cursor:
@@ -232,7 +232,7 @@ class System:
             connection.close()
 
     def flush_redis(self) -> None:
-        """Have Redis forget everything."""
+        """Delete all data in Redis."""
         with redis.Redis.from_url(self.queue.url) as client:
             client.flushall()
 
@@ -240,7 +240,7 @@ class System:
         try:
             with urlopen(f"{self.address}/readyz", timeout=5):  # noqa: S310 - our own address
                 pass
-        except OSError:  # refused, or answered with an error's status
+        except OSError:  # refused, or answered with an error status
             return False
         return len(self.services["worker"].children()) > 0
 
@@ -250,7 +250,7 @@ def running(folder: Path, spool: str) -> Iterator[System]:
     """Run servers and services for the length of a block.
 
     Args:
-        folder: for their data and logs.
+        folder: the folder for their data and logs.
         spool: INGEST_SPOOL.
 
     Raises:
@@ -268,7 +268,7 @@ def running(folder: Path, spool: str) -> Iterator[System]:
             **os.environ,  # noqa: TID251 - handed on
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # noqa: TID251 - handed on
             "PYTHONUNBUFFERED": "1",
-            "TMPDIR": str(folder / "tmp"),  # who is killed does not clean up
+            "TMPDIR": str(folder / "tmp"),  # killed processes leave their files
             MARK: str(folder),
             "SANDBOX_DIR": str(folder),
             "DB_PORT": str(relayed_port),
@@ -287,7 +287,7 @@ def running(folder: Path, spool: str) -> Iterator[System]:
 
 
 def crash(server: Server, how: signal.Signals) -> None:
-    """Signal a server and wait for its end."""
+    """Signal a server and wait until it has ended."""
     pid = server.pid
     if pid is None:
         return
@@ -300,6 +300,6 @@ def crash(server: Server, how: signal.Signals) -> None:
 
 
 def is_answering(server: Server) -> bool:
-    """Return True if something still listens at a server's port."""
+    """Return True if a process still listens on the server's port."""
     with socket.socket() as probe:
         return probe.connect_ex((HOST, server.port)) == 0

@@ -1,4 +1,4 @@
-"""An experiment as a Django command: it gives way to `python -m lab`, which has servers of its own."""
+"""An experiment as a Django command, which is replaced by `python -m lab` with servers of its own."""
 
 import os
 import sys
@@ -10,20 +10,20 @@ from config.env import CHECKOUT
 
 
 class ExperimentCommand(BaseCommand):
-    """A command whose options are the experiment's."""
+    """A command with the options of its experiment."""
 
     experiment: ClassVar[str]
     requires_system_checks = []
 
     def run_from_argv(self, argv: list[str]) -> NoReturn:
-        """Start the experiment in this process's stead, with everything behind the command's name."""
+        """Replace this process by the experiment, with all arguments after the command's name."""
         if not (CHECKOUT / "sandbox").is_dir():
             raise CommandError(
-                f"{self.experiment} starts servers of its own, which needs a checkout and bubblewrap: run it there"
+                f"{self.experiment} starts servers of its own: run it in a checkout, with bubblewrap installed"
             )
         os.chdir(CHECKOUT)
         os.execv(sys.executable, [sys.executable, "-m", "lab", self.experiment, *argv[2:]])  # noqa: S606 - our own module
 
     def handle(self, *arguments: Any, **options: Any) -> NoReturn:
-        """Start it when it is called from Python."""
+        """Start the experiment when the command is called from Python."""
         self.run_from_argv(["", "", *arguments])

@@ -1,4 +1,4 @@
-"""Compares the strategies on this machine: `--help` tells how, docs/lab what came out elsewhere."""
+"""Compare the connection strategies on this machine; docs/lab has published results."""
 
 from lab.management.experiment import ExperimentCommand
 

@@ -1,4 +1,4 @@
-"""Measures what a connection costs on this machine: `--help` tells how."""
+"""Measure what a connection costs on this machine; docs/lab has published results."""
 
 from lab.management.experiment import ExperimentCommand
 
