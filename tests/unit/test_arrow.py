@@ -141,7 +141,7 @@ def test_only_the_columns_that_are_read_count_towards_the_bound(tmp_path: Path, 
         new.write_table(wide)
     source = Source.local(tmp_path / "a.arrow")
     assert [row["load"] for row in rows_of(read_all(source, 100_000))] == list(range(count))
-    with pytest.raises(BadInput, match=r"a record batch of 10,000 rows takes .* bytes of memory, allowed: 524,288"):
+    with pytest.raises(BadInput, match=r"a record batch of 10,000 rows takes .* bytes of memory, the limit is 524,288"):
         list(FORMAT.cut(source, 100_000, Columns("time", ("device",), ("load", *other))))
 
 
@@ -149,7 +149,7 @@ def test_dictionaries_have_a_bound_together(tmp_path: Path, settings: Settings) 
     settings.INGEST_WORKER_MEMORY_BYTES = 1 << 20
     labels = pa.array([f"{n:0100}" for n in range(1000)])
     source = write(tmp_path / "a.arrow", ipc.new_stream, table(device=pa.DictionaryArray.from_arrays([0] * 10, labels)))
-    with pytest.raises(BadInput, match=r"its dictionaries take .* bytes of memory, allowed: 65,536 \(a share of"):
+    with pytest.raises(BadInput, match=r"the dictionaries take .* bytes of memory, the limit is 65,536 \(1/16 of"):
         list(FORMAT.cut(source, 10, COLUMNS))
 
 
@@ -160,7 +160,7 @@ def test_a_batch_that_says_it_has_more_rows_than_bytes_is_refused(tmp_path: Path
         batch = next(message for message in messages(file, 0, file.size()) if message.kind == "record batch")
     at = content.index(struct.pack("<q", 4), batch.begin)
     Path(source.path).write_bytes(content[:at] + struct.pack("<q", 1 << 40) + content[at + 8 :])
-    with pytest.raises(BadInput, match="a record batch of 1,099,511,627,776 rows has fewer bytes than that"):
+    with pytest.raises(BadInput, match="a record batch of 1,099,511,627,776 rows has fewer bytes than rows"):
         list(FORMAT.cut(source, 10, COLUMNS))
 
 
@@ -225,12 +225,12 @@ def test_a_row_with_a_fault_is_set_aside_with_its_number_in_the_file(tmp_path: P
 
 def test_a_file_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
     naive = table(time=TIMES.cast(pa.timestamp("ms")))
-    with pytest.raises(BadInput, match="has no zone"):
+    with pytest.raises(BadInput, match="expected timestamps with a time zone"):
         FORMAT.check(write(tmp_path / "naive.arrow", ipc.new_stream, naive), COLUMNS)
-    with pytest.raises(BadInput, match="no column 'load'"):
+    with pytest.raises(BadInput, match="missing column 'load'"):
         FORMAT.check(write(tmp_path / "less.arrow", ipc.new_file, table().drop(["load"])), COLUMNS)
     (tmp_path / "fake.arrow").write_bytes(b"time,device,load\n" * 10)
-    with pytest.raises(BadInput, match=r"fake\.arrow: this is not an Arrow stream or file"):
+    with pytest.raises(BadInput, match=r"fake\.arrow: not a valid Arrow stream or file"):
         FORMAT.check(Source.local(tmp_path / "fake.arrow"), COLUMNS)
     with pytest.raises(BadInput, match="the file has no rows"):
         list(FORMAT.cut(write(tmp_path / "none.arrow", ipc.new_stream, table().slice(0, 0)), 10, COLUMNS))
@@ -244,14 +244,14 @@ def test_a_file_that_was_cut_off_is_refused_before_anything_is_loaded(
     source = write(tmp_path / "a.arrow", new, table(), table(), table())
     content = Path(source.path).read_bytes()
     Path(source.path).write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(BadInput, match=r"a\.arrow: after row"):
+    with pytest.raises(BadInput, match=r"a\.arrow: cannot read the data after row"):
         list(FORMAT.cut(source, 4, COLUMNS))
 
 
 def test_a_text_that_is_not_utf_8_is_damage_and_not_a_crash(tmp_path: Path) -> None:
     broken = pa.array([b"a", b"\xff"] * 5).cast(pa.binary()).view(pa.string())
     source = write(tmp_path / "a.arrow", ipc.new_stream, table(device=broken))
-    with pytest.raises(BadInput, match=r"a\.arrow: rows from 1: .*UTF8"):
+    with pytest.raises(BadInput, match=r"a\.arrow: cannot read the rows from 1 on: .*UTF8"):
         read_all(source, 100)
 
 

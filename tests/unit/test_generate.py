@@ -58,10 +58,10 @@ def test_a_rate_is_read_as_an_interval(rate: str, interval_us: int) -> None:
 
 @pytest.mark.parametrize("rate", ["", "5", "5/week", "0/s", "-1/s", "9999999/s"])
 def test_what_is_no_rate_is_refused_with_what_is(rate: str) -> None:
-    with pytest.raises(ValueError, match="is no rate; allowed: a number up to a million per s, min, h or d"):
+    with pytest.raises(ValueError, match="expected a rate of up to 1000000 per s, min, h or d"):
         interval_us_of(rate)
 
 
 def test_a_file_of_another_ending_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'\.xlsx' is neither \.csv nor \.parquet"):
+    with pytest.raises(ValueError, match=r"ends in \.csv or \.parquet, got the ending '\.xlsx'"):
         list(write(fleet(), tmp_path / "a.xlsx"))

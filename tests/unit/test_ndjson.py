@@ -75,29 +75,29 @@ def test_both_ways_read_the_same(file: Path, before: bytes, line: bytes, device:
     ("line", "column", "fault", "detail"),
     [
         (b'{"device":"a"}', "time", "unreadable time", "the time is missing"),
-        (b'{"time":"soon","device":"a"}', "time", "unreadable time", "'soon' is no time"),
-        (b'{"time":1714564800,"device":"a"}', "time", "unreadable time", "1714564800 is no text"),
-        (b'{"time":"2024-05-01T12:00","device":"a"}', "time", "time without zone", "has no zone"),
+        (b'{"time":"soon","device":"a"}', "time", "unreadable time", "(ISO 8601), got 'soon'"),
+        (b'{"time":1714564800,"device":"a"}', "time", "unreadable time", "got 1714564800"),
+        (b'{"time":"2024-05-01T12:00","device":"a"}', "time", "time without zone", "with a UTC offset"),
         (b'{"time":"2024-05-01T12:00Z"}', "device", "missing label", "the label is missing"),
         (b'{"time":"2024-05-01T12:00Z","device":""}', "device", "missing label", "the label is missing"),
-        (b'{"time":"2024-05-01T12:00Z","device":1.5}', "device", "unreadable label", "1.5 is no label"),
-        (b'{"time":"2024-05-01T12:00Z","device":["a"]}', "device", "unreadable label", '["a"] is no label'),
-        (b'{"time":"2024-05-01T12:00Z","device":"a\\u0000"}', "device", "unreadable label", "'a\\\\x00' is not text"),
-        (b'{"time":"2024-05-01T12:00Z","device":"\\ud800"}', "device", "unreadable label", "ud800' is not text"),
-        (b'{"time":"2024-05-01T12:00Z","device":"\xff"}', "device", "unreadable label", "xff' is not text"),
-        (b'{"time":"2024-05-01T12:00Z","device":"' + b"x" * 2001 + b'"}', "device", "labels too long", "2001 bytes"),
+        (b'{"time":"2024-05-01T12:00Z","device":1.5}', "device", "unreadable label", "as a label, got 1.5"),
+        (b'{"time":"2024-05-01T12:00Z","device":["a"]}', "device", "unreadable label", 'as a label, got ["a"]'),
+        (b'{"time":"2024-05-01T12:00Z","device":"a\\u0000"}', "device", "unreadable label", "got 'a\\\\x00'"),
+        (b'{"time":"2024-05-01T12:00Z","device":"\\ud800"}', "device", "unreadable label", "UTF-8 text without NUL"),
+        (b'{"time":"2024-05-01T12:00Z","device":"\xff"}', "device", "unreadable label", "UTF-8 text without NUL"),
+        (b'{"time":"2024-05-01T12:00Z","device":"' + b"x" * 2001 + b'"}', "device", "labels too long", "2,001 bytes"),
         (b'{"time":"2024-05-01T12:00Z","device":"a","heat":"hot"}', "heat", "unreadable number", 'got "hot"'),
         (b'{"time":"2024-05-01T12:00Z","device":"a","heat":"1"}', "heat", "unreadable number", 'got "1"'),
         (b'{"time":"2024-05-01T12:00Z","device":"a","heat":true}', "heat", "unreadable number", "got true"),
         (b'{"time":"2024-05-01T12:00Z","device":"a","heat":1e999}', "heat", "number out of range", "1e999"),
-        (b'{"time":"2024-05-01T12:00Z","device":"a","heat":1,"heat":2}', "", "broken record", "heat stands in it more"),
-        (b'{"time":"2024-05-01T12:00Z","device":"a"', "", "broken record", "this is no JSON"),
-        (b'{"a":1}{"b":2}', "", "broken record", "this is no JSON"),
-        (b"[1]", "", "broken record", "this is no JSON object"),
-        (b"[" * 100_000, "", "broken record", "this is no JSON"),
-        (b"[" * 100_001, "", "record too large", "this line has 100,001 of { [ , : together; allowed: 100,000"),
-        (b"x" * (1 << 20), "", "record too large", "this line has 1,048,577 bytes; allowed: 1,048,576"),
-        (b"{\x00}", "", "broken record", "this is no JSON"),
+        (b'{"time":"2024-05-01T12:00Z","device":"a","heat":1,"heat":2}', "", "broken record", "'heat' more than once"),
+        (b'{"time":"2024-05-01T12:00Z","device":"a"', "", "broken record", "not valid JSON"),
+        (b'{"a":1}{"b":2}', "", "broken record", "not valid JSON"),
+        (b"[1]", "", "broken record", "not a JSON object"),
+        (b"[" * 100_000, "", "broken record", "not valid JSON"),
+        (b"[" * 100_001, "", "record too large", "100,001 of the characters { [ , : in total, the limit is 100,000"),
+        (b"x" * (1 << 20), "", "record too large", "the line has 1,048,577 bytes, the limit is 1,048,576"),
+        (b"{\x00}", "", "broken record", "not valid JSON"),
     ],
 )  # fmt: skip
 def test_a_line_with_a_fault_is_told_from_the_others(
@@ -137,10 +137,16 @@ def test_blank_lines_are_no_rows(file: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"time,device\n1,2\n", "readings.ndjson:1: this is no NDJSON file"),
-        (GOOD.replace(b"device", b"gadget"), "readings.ndjson:1: no column 'device'; its columns: time, gadget"),
-        (GOOD.replace(b"heat", b"cold"), "readings.ndjson: no column 'heat'; its columns: time, device, load, cold"),
-        (GOOD.replace(b"2024-05-01", b"someday"), "readings.ndjson:1: column 'time': 'somedayT12:00:00Z' is no time"),
+        (b"time,device\n1,2\n", "readings.ndjson:1: not an NDJSON file: not valid JSON"),
+        (
+            GOOD.replace(b"device", b"gadget"),
+            "readings.ndjson:1: missing column 'device'; the file has the columns time, gadget",
+        ),
+        (GOOD.replace(b"heat", b"cold"), "readings.ndjson: missing column 'heat'; the file has the columns time, dev"),
+        (
+            GOOD.replace(b"2024-05-01", b"someday"),
+            "ndjson:1: column 'time': expected a time .*, got 'somedayT12:00:00Z",
+        ),
         (b"", "the file is empty"),
     ],
 )
@@ -153,14 +159,14 @@ def test_a_file_that_cannot_be_loaded_is_refused(file: Path, content: bytes, pro
 def test_what_is_for_csv_alone_is_refused(file: Path) -> None:
     file.write_bytes(GOOD)
     FORMAT.check(Source.local(file), COLUMNS)
-    with pytest.raises(BadInput, match="for CSV alone"):
+    with pytest.raises(BadInput, match="for CSV files only"):
         FORMAT.check(Source.local(file), Columns("time", ("device",), ("load",), text=TextFormat(delimiter=";")))
 
 
 def test_a_line_without_an_end_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(borders, "RECORD_MAX_BYTES", 1000)
     file.write_bytes(GOOD + b"x" * 2000)
-    with pytest.raises(BadInput, match=r"readings\.ndjson:2: this line has more than"):
+    with pytest.raises(BadInput, match=r"readings\.ndjson:2: the line is longer than"):
         list(FORMAT.cut(Source.local(file), 10, COLUMNS))
 
 

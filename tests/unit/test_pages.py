@@ -55,20 +55,22 @@ ROW_GROUP = structs(1, COLUMN_CHUNK, 1) + b"\x16\x00\x16\x00\x00"
 def test_a_footer_of_many_small_parts_is_refused_before_arrow_makes_large_ones_of_them(
     tmp_path: Path, footer: bytes
 ) -> None:
-    with pytest.raises(BadInput, match="this is not a Parquet file: it takes more than 134,217,728 bytes of memory"):
+    with pytest.raises(
+        BadInput, match="not a valid Parquet file: the metadata takes more than 134,217,728 bytes of memory"
+    ):
         FORMAT.check(file_with(tmp_path / "a.parquet", footer), COLUMNS)
 
 
 @pytest.mark.parametrize(
     ("footer", "length", "problem"),
     [
-        (b"", 0, "not a Parquet file"),
-        (VERSION, 1 << 31, "its footer has 2,147,483,648 bytes, allowed: 8,388,608"),
-        (VERSION, 5000, "its footer is longer than the file"),
-        (VERSION + b"\x19\xfc" + varint(1 << 40), None, "it is cut off"),
+        (b"", 0, "not a valid Parquet file"),
+        (VERSION, 1 << 31, "the footer has 2,147,483,648 bytes, the limit is 8,388,608"),
+        (VERSION, 5000, "the footer is longer than the file"),
+        (VERSION + b"\x19\xfc" + varint(1 << 40), None, "the metadata is cut off"),
         (VERSION + b"\x3c" * 40, None, "nested more than 16 levels deep"),
         (VERSION + b"\x1d", None, "unknown type 13"),
-        (VERSION + bytes([3 << 4 | 9, 0x18]) + b"\x00", None, "a list of structs holds something else"),
+        (VERSION + bytes([3 << 4 | 9, 0x18]) + b"\x00", None, "expected a list of structs"),
         (b"\x16" + b"\xff" * 12, None, "more than 64 bits"),
     ],
 )
@@ -101,7 +103,7 @@ def test_a_row_group_cannot_have_fewer_than_no_rows(tmp_path: Path) -> None:
     rows = bytes([0x16]) + varint(2 * 77)  # an integer is twice itself, or one less than twice the negative one
     assert rows in content[begin:]
     Path(source.path).write_bytes(content[:begin] + content[begin:].replace(rows, bytes([0x16]) + varint(2 * 77 - 1)))
-    with pytest.raises(BadInput, match=r"negative number of rows|not a Parquet file"):
+    with pytest.raises(BadInput, match=r"negative number of rows|not a valid Parquet file"):
         list(FORMAT.cut(source, 10, COLUMNS))
 
 
@@ -181,5 +183,5 @@ def test_a_page_that_is_too_large_is_refused(tmp_path: Path, settings: Settings)
     settings.INGEST_WORKER_MEMORY_BYTES = 1 << 20
     source = write(tmp_path / "a.parquet", ["x" * 500_000], compression="zstd", use_dictionary=False)
     (part,) = FORMAT.cut(source, 10, COLUMNS)
-    with pytest.raises(BadInput, match=r"a page of column 'device' takes 5.* bytes of memory, allowed: 262,144"):
+    with pytest.raises(BadInput, match=r"a page of column 'device' takes 5.* bytes of memory, the limit is 262,144"):
         list(FORMAT.read(source, part.place, COLUMNS))

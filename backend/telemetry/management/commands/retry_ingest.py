@@ -1,4 +1,4 @@
-"""`manage.py retry_ingest`: give a job's parked and cancelled batches another try."""
+"""`manage.py retry_ingest`: enqueue a job's parked and cancelled batches again."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -11,26 +11,26 @@ from telemetry.management.job_command import JobCommand
 
 
 class Command(JobCommand):
-    """A door to `telemetry.intake.retry_job`."""
+    """Retry a job with `telemetry.intake.retry_job`."""
 
     help = "Enqueue a job's parked and cancelled batches again."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the arguments."""
+        """Add the option for the rejected rows."""
         super().add_arguments(parser)
         parser.add_argument(
             "--max-rejects",
             type=argument(RejectLimit.of),
             metavar="N|P%",
-            help="how many rows, or which share of them, may be rejected from now on (default: as before)",
+            help="new limit of the job's rejected rows, as a number or a percentage (default: keep the limit)",
         )
 
     def act(self, job_id: int, options: dict[str, Any]) -> str:
-        """Queue them, and return how many there were."""
+        """Queue the batches, and return their number."""
         count = retry_job(job_id, options["max_rejects"])
         try:
             if count:
                 announce(job_id)
         except BrokerAwayError as error:
-            raise CommandError(f"{count} batches are queued again, but {error}", returncode=1) from None
+            raise CommandError(f"{count} batches were queued again, but {error}", returncode=1) from None
         return f"{count} batches enqueued again"
