@@ -150,7 +150,7 @@ def _cut(file: InputFile, columns: Columns, batch_rows: int, max_batches: int) -
         slices = list(islice(file.format.cut(source, batch_rows, columns), max_batches + 1))
     if len(slices) > max_batches:
         raise BadInput(
-            source, f"it has more than {max_batches:,} batches of {batch_rows:,} rows; use more rows per batch"
+            source, f"it makes more than {max_batches:,} batches with batch_rows = {batch_rows:,}; use a larger value"
         )
     return stamp, slices
 

@@ -137,7 +137,7 @@ def require_few_rejects(batch: IngestBatch, rejected: Tally) -> None:
     rows = rejected.rows + (done.aggregate(rows=Sum("rejected_count"))["rows"] or 0)
     if rows > limit:
         raise TooManyRejectsError(
-            f"{rows:,} rows of the job were rejected, the limit is {limit:,}{_example(batch, rejected.first)}"
+            f"rejected rows of the job: {rows:,}, the limit is {limit:,}{_example(batch, rejected.first)}"
         )
 
 

@@ -195,7 +195,8 @@ def test_a_bad_row_is_kept_and_shown_with_its_place(running: Running, tmp_path: 
     assert "2 readings inserted" in out
     assert "1 of 3 rows rejected" in out
     job_id = out.split()[1].rstrip(":")
-    assert f"{path}:3: column 'time': 'soon' is no time" in running.manage("ingest_status", job_id, "--rejects").stdout
+    listed = running.manage("ingest_status", job_id, "--rejects").stdout
+    assert f"{path}:3: column 'time': expected a time such as 2013-01-31T06:00:00Z (ISO 8601), got 'soon'" in listed
 
 
 def test_misuse_exits_with_2_and_says_where(running: Running, tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_uploads_have_only_a_part_of_the_threads(client: Client) -> None:
         with trickle(slow, CSV[:5000]):  # quick enough to be left alone
             until(lambda: len(client.spooled()) == THREADS // 2)
         refused = client.upload(CSV)
-        assert_problem(refused, 503, f"{THREADS // 2} uploads are under way")
+        assert_problem(refused, 503, f"this process is already receiving {THREADS // 2} uploads")
         assert refused.headers["Retry-After"]
         assert client.ask("GET", "/api/jobs/").status == 200
         for one in slow:

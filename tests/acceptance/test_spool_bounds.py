@@ -26,7 +26,7 @@ def client(make_stack: Callable[..., Stack]) -> Iterator[Client]:
 
 
 def test_an_upload_that_passes_its_quota_on_the_way_is_refused_and_leaves_nothing(client: Client) -> None:
-    assert_problem(client.upload([b" " * 1_000_000] * 201), 507, f"allowed with this upload: {QUOTA_BYTES:,}")
+    assert_problem(client.upload([b" " * 1_000_000] * 201), 507, f"with this upload they would exceed {QUOTA_BYTES:,}")
     assert client.spooled() == []
     accepted = client.upload(CSV)
     assert client.finished(accepted.headers["Location"])["inserted"] == 900

@@ -144,7 +144,7 @@ def test_times_that_are_equal_once_they_are_cut_to_microseconds_are_no_duplicate
     assert list(found) == [kept, 4]
     progress = job_progress(batch.job_id)
     assert progress is not None
-    assert "1 reading had the time of another after rounding to microseconds" in summarise(progress)
+    assert "1 reading dropped for having the same time as another after rounding to microseconds" in summarise(progress)
 
 
 @pytest.mark.parametrize("first", ["789", "000"], ids=["fine", "whole"])
@@ -283,8 +283,8 @@ def test_the_ledger_says_when_the_next_attempt_is_due_and_since_when_there_are_i
     assert (retry["batches"], retry["failing_since"]) == (1, first.failing_since)
     assert retry["next_attempt_at"] == fresh(batch).due_at
     out = run("ingest_status", str(batch.job_id))
-    assert "1 batch waits for another attempt, the next at" in out
-    assert "after 0 of 5 failures: OperationalError: server closed the connection" in " ".join(out.split())
+    assert "1 batch waits for the next attempt at" in out
+    assert "0 of 5 attempts failed): OperationalError: server closed the connection" in " ".join(out.split())
 
 
 def test_a_second_message_for_a_batch_that_is_not_due_is_dropped_and_not_counted(
@@ -311,8 +311,8 @@ def test_interruptions_are_bounded_in_time_and_the_batch_is_parked_with_the_true
     due_again(batch)
     load_batch(batch.pk)
     assert fresh(batch).state == "parked"
-    assert "was interrupted, for more than INGEST_RETRY_MAX_S = 3600 s" in fresh(batch).error
-    assert fresh(batch).error.endswith("the last: OperationalError: server closed the connection unexpectedly")
+    assert "were interrupted, longer than 3600 s (INGEST_RETRY_MAX_S)" in fresh(batch).error
+    assert fresh(batch).error.endswith("the last error: OperationalError: server closed the connection unexpectedly")
 
 
 def test_a_disk_that_is_full_for_minutes_parks_nothing_however_many_messages_there_are(
@@ -407,7 +407,9 @@ def test_a_batch_that_fails_again_and_again_is_parked_with_its_error(
     due_again(batch)
     load_batch(batch.pk)
     assert fresh(batch).state == "parked"
-    assert fresh(batch).error == "3 attempts failed, the last with ValueError: it does not fit"
+    assert fresh(batch).error == (
+        "3 attempts failed, the limit is 3 (INGEST_MAX_ATTEMPTS); the last error: ValueError: it does not fit"
+    )
 
 
 def test_a_batch_that_takes_its_worker_down_again_and_again_is_parked(
@@ -418,7 +420,8 @@ def test_a_batch_that_takes_its_worker_down_again_and_again_is_parked(
     assert [ledger.begin(batch.pk), ledger.begin(batch.pk)] == [1, 2]  # and each time its process ended
     load_batch(batch.pk)
     assert fresh(batch).state == "parked"
-    assert fresh(batch).error == "2 attempts failed, and the process of the last one was killed, or ran out of memory"
+    reason = "2 attempts failed (INGEST_MAX_ATTEMPTS); the process of the last one was killed, for example for "
+    assert fresh(batch).error == f"{reason}lack of memory"
     assert Reading.objects.count() == 0
 
 
@@ -432,7 +435,7 @@ def test_an_error_that_was_recorded_is_kept_when_the_last_attempt_ends_with_its_
     due_again(batch)
     assert ledger.begin(batch.pk) == 2  # and its process ended
     load_batch(batch.pk)
-    assert fresh(batch).error.endswith("ran out of memory; the error recorded before: ValueError: it does not fit")
+    assert fresh(batch).error.endswith("lack of memory; the error of an earlier attempt: ValueError: it does not fit")
 
 
 def test_a_web_whose_clock_is_ahead_delays_no_batch(batches_of: MakeBatches, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -528,7 +531,7 @@ def test_a_job_has_no_end_while_it_runs(batches_of: MakeBatches) -> None:
 
 @pytest.mark.parametrize("command", ["retry_ingest", "cancel_ingest"])
 def test_a_job_that_does_not_exist_is_misuse(command: str) -> None:
-    with pytest.raises(CommandError, match="there is no job 4711") as refused:
+    with pytest.raises(CommandError, match="job 4711 does not exist") as refused:
         call_command(command, "4711")
     assert refused.value.returncode == 2
 
@@ -612,8 +615,8 @@ def test_a_job_with_too_many_rejects_is_parked_and_says_why(tmp_path: Path, sent
     for batch in batches:
         load_batch(batch.pk)
     assert [fresh(batch).state for batch in batches] == ["done", "done", "parked", "parked"]
-    assert "2 rows cannot be read, allowed: 1; the first here is" in fresh(batches[2]).error
-    assert "limited.csv:6: time: 'later' is no time" in fresh(batches[3]).error
+    assert "rejected rows of the job: 2, the limit is 1; the first of this batch:" in fresh(batches[2]).error
+    assert "limited.csv:6: column 'time': expected a time such as" in fresh(batches[3]).error
     assert [reject["line"] for reject in rejects.read(batches[0].job_id)] == [3, 6]
     assert Reading.objects.count() == 6
 

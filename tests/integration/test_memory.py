@@ -254,7 +254,7 @@ def test_an_upload_may_ask_for_a_small_window_alone() -> None:
     refused = client.post(address, large_window, content_type="text/csv", headers=headers)
     assert refused.status_code == 422
     assert (
-        "the body: it cannot be unpacked as zstd: a frame asks for a window of 134,217,728 bytes; allowed: 8,388,608"
+        "the body cannot be unpacked as zstd: a frame needs a window of 134,217,728 bytes, the limit is 8,388,608"
         in refused.json()["detail"]
     )
     packed = pa.compress(b"time,device,load\n2024-05-01T00:00Z,a,1\n", "zstd", asbytes=True)

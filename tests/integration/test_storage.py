@@ -167,7 +167,7 @@ def test_a_store_that_is_away_is_told_from_bad_input_when_a_file_is_enqueued(
     client = Client(headers={"Authorization": f"Bearer {create_token('tests')}"})
     response = client.post(ADDRESS, ROWS.encode(), content_type="text/csv")
     assert (response.status_code, response["Retry-After"]) == (503, "30")
-    assert response.json()["detail"] == "the server cannot read or write its files now; try again"
+    assert response.json()["detail"] == "the server's file storage is not available; try again in 30 s"
     assert IngestJob.objects.count() == 0
     store.start()
     assert client.post(ADDRESS, ROWS.encode(), content_type="text/csv").status_code == 202
@@ -198,7 +198,7 @@ def test_nothing_is_written_to_a_spool_that_is_not_mounted(tmp_path: Path, folde
     client = Client(headers={"Authorization": f"Bearer {create_token('tests')}"})
     response = client.post(ADDRESS, ROWS.encode(), content_type="text/csv")
     assert (response.status_code, response["Retry-After"]) == (503, "30")
-    with pytest.raises(CommandError, match=r"has no file \.poolhouse-spool; is its volume mounted\?"):
+    with pytest.raises(CommandError, match=r"has no file \.poolhouse-spool; check that its volume is mounted"):
         run("enqueue_ingest", str(tmp_path / "a.csv"), *OPTIONS, "--spool")
     assert_waits(outside)  # its rejects cannot be written
     assert_waits(batch)

@@ -87,7 +87,7 @@ def test_a_warning_names_the_chunks_and_an_interval_that_fits(chunks: int, hours
     warning = chunk_warning(chunks, facts())
     assert warning is not None
     assert f"up to {chunks:,} chunks of 24 hours" in warning
-    assert f"READING_CHUNK_INTERVAL_HOURS={hours} makes about {fitting}" in warning
+    assert f"READING_CHUNK_INTERVAL_HOURS={hours} would create about {fitting}" in warning
 
 
 def test_a_few_years_of_days_are_no_reason_for_a_warning() -> None:
