@@ -288,7 +288,7 @@ def test_an_upload_that_is_refused_leaves_no_job_and_no_file(
         (422, "before: Input should be less than", "/api/jobs/?before=99999999999999999999", {}),
     ],
 )
-def test_a_question_that_is_refused(
+def test_a_request_that_is_refused(
     client: Client, status: int, detail: str, path: str, headers: dict[str, str]
 ) -> None:
     assert_problem(client.ask("GET", path, **headers), status, detail)
@@ -377,7 +377,7 @@ def test_an_upload_that_is_cut_off_leaves_no_job_and_no_file(client: Client) -> 
     assert client.job_ids() == before
 
 
-def test_a_client_that_falls_silent_is_told_so_and_leaves_no_job_and_no_file(client: Client) -> None:
+def test_a_stalled_upload_is_answered_with_400_and_leaves_no_job_and_no_file(client: Client) -> None:
     before = client.job_ids()
     with client.open_upload(len(CSV), CSV[:1000]) as silent:
         assert_problem(answer_on(silent), 400, "the body was cut off: the client is too slow: it has lagged behind")
@@ -408,7 +408,7 @@ def test_an_upload_without_a_length_is_refused(client: Client) -> None:
         assert_problem(answer_on(endless), 411, "expected a Content-Length")
 
 
-def test_an_upload_holds_no_database_connection_while_its_body_comes(client: Client) -> None:
+def test_an_upload_holds_no_database_connection_while_its_body_arrives(client: Client) -> None:
     with client.open_upload(len(CSV), CSV[:1000]) as slow:
         until(lambda: len(client.spooled()) == 1)
         client.running.stack.await_fresh_reports()
@@ -429,7 +429,7 @@ def test_a_large_upload_is_not_held_in_memory(client: Client) -> None:
     assert sum(peak_memory_bytes(pid) for pid in pids) - before < 40_000_000
 
 
-def test_a_token_that_is_revoked_is_none(client: Client) -> None:
+def test_a_revoked_token_is_refused(client: Client) -> None:
     token = client.running.manage("create_token", "a guest").stdout.strip()
     guest = Client(client.running, token)
     assert guest.ask("GET", "/api/jobs/").status == 200

@@ -102,7 +102,7 @@ def test_half_a_request_keeps_nobody_from_being_answered_and_is_closed(client: C
             assert rest.startswith(b"HTTP/1.1 408 Request Timeout\r\n") if first else rest == b""
 
 
-def test_a_header_that_comes_byte_by_byte_has_one_deadline(client: Client) -> None:
+def test_a_header_that_arrives_byte_by_byte_has_one_deadline(client: Client) -> None:
     with connections(client, 40, HALF_A_HEADER) as sockets, trickle(sockets):
         assert_probes_answer(client)
         assert client.ask("GET", "/api/jobs/").status == 200
@@ -138,7 +138,7 @@ def test_a_client_that_waits_before_it_sends_a_small_body_is_told_to_go_on(clien
         assert answer.status == 404
 
 
-def test_requests_that_come_at_once_are_answered_one_after_the_other(client: Client) -> None:
+def test_pipelined_requests_are_answered_one_after_the_other(client: Client) -> None:
     each = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     last = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     with connections(client, 1, each * 2 + last) as (one,):

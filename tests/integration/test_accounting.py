@@ -54,7 +54,7 @@ def model(rows: list[tuple[str, str, str, str]], on_conflict: str) -> tuple[dict
     piece_bytes=st.sampled_from((1, 60, 1 << 20)),
     on_conflict=st.sampled_from(("ignore", "update")),
 )
-def test_rows_add_up_and_the_table_is_the_model_s(
+def test_counts_add_up_and_the_table_equals_the_model(
     monkeypatch: pytest.MonkeyPatch,
     rows: list[tuple[str, str, str, str]],
     batch_rows: int,

@@ -196,7 +196,7 @@ def test_of_readings_with_one_key_the_last_in_the_file_stays_though_it_is_loaded
     assert (fresh(batch).inserted_count, fresh(batch).updated_count, fresh(batch).skipped_count) == (3, 0, 147)
 
 
-def test_what_takes_long_is_loaded_by_several_tasks(
+def test_a_batch_that_takes_long_is_loaded_by_several_tasks(
     make_batch: MakeBatch, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.INGEST_TIME_LIMIT_S = 0
@@ -213,7 +213,7 @@ def test_what_takes_long_is_loaded_by_several_tasks(
     assert (fresh(batch).state, fresh(batch).inserted_count, fresh(batch).skipped_count) == ("done", 8, 0)
 
 
-def test_an_attempt_that_fails_half_way_goes_on_where_it_was(
+def test_an_attempt_after_a_failure_continues_where_the_last_one_stopped(
     make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = make_batch(days(5, "a", "b"))

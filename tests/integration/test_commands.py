@@ -57,7 +57,7 @@ def test_a_batch_has_at_least_a_row(rows: str) -> None:
         run("enqueue_ingest", "x.csv", *COLUMNS, "--batch-rows", rows)
 
 
-def test_a_column_serves_once(tmp_path: Path) -> None:
+def test_a_column_may_be_named_only_once(tmp_path: Path) -> None:
     with pytest.raises(
         CommandError, match="expected different columns for the time, labels and values, got time, load, load"
     ) as refused:

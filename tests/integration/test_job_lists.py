@@ -200,7 +200,7 @@ def test_a_job_with_thousands_of_failures_is_shown_in_a_few_lines() -> None:
 
 
 @pytest.mark.parametrize("option", [("--state", "done"), ("--limit", "1"), ("--before", "1")])
-def test_what_selects_jobs_does_not_go_with_the_number_of_one(option: tuple[str, str]) -> None:
+def test_options_that_select_jobs_cannot_be_combined_with_a_job_id(option: tuple[str, str]) -> None:
     with pytest.raises(CommandError, match=f"{option[0]} cannot be combined with the id of a job") as refused:
         run("ingest_status", "1", *option)
     assert refused.value.returncode == 2

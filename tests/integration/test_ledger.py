@@ -88,7 +88,7 @@ AGAIN = ("2024-05-01T00:00Z,a,2", "2024-05-01T00:00Z,a,3", "2024-05-01T01:00Z,a,
     ("on_conflict", "counts", "expected"),
     [("ignore", (1, 0, 3), {"00:00": 1, "01:00": 4}), ("update", (1, 1, 2), {"00:00": 3, "01:00": 5})],
 )
-def test_duplicates_of_what_is_there_and_within_a_batch(
+def test_duplicates_of_existing_readings_and_within_a_batch(
     tmp_path: Path, sent: list[int], on_conflict: str, counts: tuple[int, int, int], expected: dict[str, float]
 ) -> None:
     load(job_of(tmp_path, "ignore", THERE).pk)
@@ -173,7 +173,7 @@ def test_a_job_that_refuses_duplicates_takes_times_that_only_rounding_makes_equa
     assert (fresh(batch).state, fresh(batch).inserted_count, fresh(batch).rounded_count) == ("done", 1, 1)
 
 
-def test_rejects_are_written_as_they_are_met_and_those_of_the_last_reading_count(
+def test_rejects_are_written_while_parsing_and_those_of_the_last_pass_count(
     batches_of: MakeBatches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("telemetry.formats.borders.PIECE_BYTES", 1)  # a piece for each line
@@ -187,7 +187,7 @@ def test_rejects_are_written_as_they_are_met_and_those_of_the_last_reading_count
     assert reject_counts(batch.job_id) == [{"rows": 3, "reason": "unreadable time", "column": "time"}]
 
 
-def test_memory_holds_the_rejects_of_a_piece(batches_of: MakeBatches, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_has_only_the_rejects_of_one_piece(batches_of: MakeBatches, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("telemetry.formats.rows.ROWS_AT_ONCE", 500)
     monkeypatch.setattr("telemetry.formats.borders.PIECE_BYTES", 8 << 10)
     monkeypatch.setattr("telemetry.formats.borders.READ_BYTES", 16 << 10)
@@ -224,7 +224,7 @@ def test_rejects_of_a_batch_that_is_not_loaded_do_not_count(
     assert [reject["line"] for reject in rejects.read(batch.job_id)] == [2]
 
 
-def test_a_spool_that_cannot_be_written_to_is_the_error_that_is_seen(
+def test_an_error_of_writing_to_the_spool_is_the_error_that_is_raised(
     batches_of: MakeBatches, settings: Settings, tmp_path: Path
 ) -> None:
     (batch,) = batches_of("never,a,1,2", "2024-05-01T00:00Z,b,1,2")
@@ -238,7 +238,7 @@ def test_a_spool_that_cannot_be_written_to_is_the_error_that_is_seen(
     assert (fresh(batch).state, Reading.objects.count()) == ("queued", 0)
 
 
-def test_the_database_refuses_a_ledger_that_does_not_add_up(batches_of: MakeBatches) -> None:
+def test_the_database_refuses_counts_that_do_not_add_up(batches_of: MakeBatches) -> None:
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
     with pytest.raises(IntegrityError, match="ingest_batch_adds_up"):
         IngestBatch.objects.filter(pk=batch.pk).update(cell_count=3, inserted_count=2)
@@ -356,7 +356,7 @@ def unreachable() -> None:
     raise OperationalError("the server is away")
 
 
-def test_parking_is_tried_again_when_the_server_goes_away_before_it(
+def test_parking_is_retried_if_the_server_becomes_unavailable_before_it(
     batches_of: MakeBatches, failing: Callable[[Exception], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
@@ -394,7 +394,7 @@ def test_a_batch_that_waits_for_its_next_attempt_is_not_overdue(
     assert ledger.lost_batches(NOTHING_WAITS) == []
 
 
-def test_a_batch_that_fails_again_and_again_is_parked_with_its_error(
+def test_a_batch_that_fails_repeatedly_is_parked_with_its_error(
     batches_of: MakeBatches, failing: Callable[[Exception], None], settings: Settings
 ) -> None:
     settings.INGEST_MAX_ATTEMPTS = 3
@@ -412,9 +412,7 @@ def test_a_batch_that_fails_again_and_again_is_parked_with_its_error(
     )
 
 
-def test_a_batch_that_takes_its_worker_down_again_and_again_is_parked(
-    batches_of: MakeBatches, settings: Settings
-) -> None:
+def test_a_batch_that_kills_its_worker_repeatedly_is_parked(batches_of: MakeBatches, settings: Settings) -> None:
     settings.INGEST_MAX_ATTEMPTS = 2
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
     assert [ledger.begin(batch.pk), ledger.begin(batch.pk)] == [1, 2]  # and each time its process ended
@@ -438,7 +436,7 @@ def test_an_error_that_was_recorded_is_kept_when_the_last_attempt_ends_with_its_
     assert fresh(batch).error.endswith("lack of memory; the error of an earlier attempt: ValueError: it does not fit")
 
 
-def test_a_web_whose_clock_is_ahead_delays_no_batch(batches_of: MakeBatches, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_clock_of_the_web_delays_no_batch(batches_of: MakeBatches, monkeypatch: pytest.MonkeyPatch) -> None:
     ahead = timezone.now() + timedelta(minutes=5)
     with monkeypatch.context() as patch:
         patch.setattr(timezone, "now", lambda: ahead)
@@ -447,7 +445,7 @@ def test_a_web_whose_clock_is_ahead_delays_no_batch(batches_of: MakeBatches, mon
     assert fresh(batch).state == "done"
 
 
-def test_a_span_in_which_nobody_tried_is_no_span_of_interruptions(
+def test_time_without_attempts_does_not_count_as_interrupted(
     batches_of: MakeBatches, failing: Callable[[Exception], None], settings: Settings
 ) -> None:
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
@@ -493,7 +491,7 @@ def test_a_parked_batch_is_loaded_when_its_job_is_retried(batches_of: MakeBatche
     assert retry_job(batch.job_id) == 0, "what is done is not done again"
 
 
-def test_a_cancelled_job_loads_nothing_more_and_can_be_taken_up_again(batches_of: MakeBatches, sent: list[int]) -> None:
+def test_a_cancelled_job_loads_nothing_more_and_can_be_retried(batches_of: MakeBatches, sent: list[int]) -> None:
     done, queued = batches_of("2024-05-01T00:00Z,a,1,2", "2024-05-01T01:00Z,a,1,2", batch_rows=1)
     load_batch(done.pk)
     assert cancel_job(done.job_id).queued == 1
@@ -536,7 +534,7 @@ def test_a_job_that_does_not_exist_is_misuse(command: str) -> None:
     assert refused.value.returncode == 2
 
 
-def test_two_deliveries_at_once_are_one_load(batches_of: MakeBatches) -> None:
+def test_two_concurrent_deliveries_load_a_batch_once(batches_of: MakeBatches) -> None:
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
     other = connections.create_connection("default")
     try:
@@ -554,7 +552,7 @@ def test_two_deliveries_at_once_are_one_load(batches_of: MakeBatches) -> None:
     assert fresh(batch).state == "done"
 
 
-def test_a_batch_of_the_same_number_in_another_database_does_not_pass_for_this_one(batches_of: MakeBatches) -> None:
+def test_a_batch_with_the_same_id_in_another_database_is_not_mistaken_for_this_one(batches_of: MakeBatches) -> None:
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
     long_ago(IngestBatch.objects.all())
     elsewhere = connect(read(Database))  # the server's own database; the test runs in another
@@ -596,7 +594,7 @@ def test_a_limit_of_rejects_is_a_number_of_rows_or_a_share(text: str, allowed: i
 
 
 @pytest.mark.parametrize("text", ["", "-1", "many", "1.5", "101%", "%", "1e3"])
-def test_what_is_no_limit_of_rejects_is_refused(text: str) -> None:
+def test_an_invalid_limit_of_rejects_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected a number of rows"):
         RejectLimit.of(text)
 
@@ -610,7 +608,7 @@ def limited_job(tmp_path: Path, limit: str) -> list[IngestBatch]:
     return list(job.batches.order_by("pk"))
 
 
-def test_a_job_with_too_many_rejects_is_parked_and_says_why(tmp_path: Path, sent: list[int]) -> None:
+def test_a_job_with_too_many_rejects_is_parked_with_the_reason(tmp_path: Path, sent: list[int]) -> None:
     batches = limited_job(tmp_path, "1")
     for batch in batches:
         load_batch(batch.pk)

@@ -244,7 +244,7 @@ def run(path: Path, shape: Shape) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("sent")
-def test_an_upload_may_ask_for_a_small_window_alone() -> None:
+def test_an_upload_with_a_large_window_is_refused() -> None:
     client = Client(
         headers={"Authorization": f"Bearer {create_token('tests')}"},
     )
@@ -262,7 +262,7 @@ def test_an_upload_may_ask_for_a_small_window_alone() -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_file_is_loaded_within_the_bound_or_refused(tmp_path: Path, name: str) -> None:
+def test_a_file_is_loaded_within_the_memory_limit_or_refused(tmp_path: Path, name: str) -> None:
     shape = SHAPES[name]
     path = tmp_path / f"a{shape.ending}"
     shape.write(path)

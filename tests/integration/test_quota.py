@@ -85,7 +85,7 @@ def test_rejects_of_a_token_count_for_its_quota(client: Client, sent: list[int],
     assert upload(client).status_code == 202
 
 
-def test_a_repetition_needs_no_quota(client: Client, sent: list[int], settings: Settings) -> None:
+def test_a_repeated_upload_needs_no_quota(client: Client, sent: list[int], settings: Settings) -> None:
     settings.INGEST_TOKEN_SPOOL_BYTES = 2 * len(CSV) - 1
     first = upload(client, Idempotency_Key="once")
     again = upload(client, Idempotency_Key="once")
@@ -118,7 +118,7 @@ def test_another_body_with_a_known_key_is_refused_before_it_is_written(
     assert f"different upload of {len(CSV)} bytes (unpacked)" in refused.json()["detail"]
 
 
-def test_repetitions_at_once_share_what_is_beside_the_quota(client: Client, settings: Settings) -> None:
+def test_concurrent_repeated_uploads_share_the_additional_bytes(client: Client, settings: Settings) -> None:
     settings.INGEST_TOKEN_SPOOL_BYTES = 100
     owner = str(ApiToken.objects.get().pk)
     with spool.writing(".csv", owner) as recorded:
@@ -160,7 +160,7 @@ def test_the_quota_holds_for_what_is_unpacked(client: Client, sent: list[int], s
     assert (refused.status_code, spooled()) == (507, [])
 
 
-def test_of_two_uploads_at_once_the_last_to_be_completed_is_refused(client: Client, settings: Settings) -> None:
+def test_of_two_concurrent_uploads_the_one_completed_last_is_refused(client: Client, settings: Settings) -> None:
     settings.INGEST_TOKEN_SPOOL_BYTES = 100
     first, second = (Quota(ApiToken.objects.get()) for _ in range(2))
     first.begin(60)
@@ -191,7 +191,7 @@ def test_the_migration_finds_the_tokens_of_jobs_that_have_a_key(client: Client, 
     assert [(one.job_id, one.token.name) for one in TokenJob.objects.all()] == [(keyed, "tests")]
 
 
-def test_an_upload_may_take_only_so_long(client: Client, settings: Settings) -> None:
+def test_an_upload_that_takes_too_long_is_refused(client: Client, settings: Settings) -> None:
     settings.INGEST_UPLOAD_MAX_S = 0
     refused = upload(client)
     assert (refused.status_code, spooled()) == (400, [])
@@ -214,7 +214,7 @@ def test_an_upload_leaves_the_disk_its_reserve(client: Client, settings: Setting
     assert f"{MORE_THAN_A_DISK_HAS:,} must stay free (INGEST_SPOOL_MIN_FREE_BYTES)" in refused.json()["detail"]
 
 
-def test_the_reserve_is_looked_at_while_an_upload_is_written(client: Client, settings: Settings) -> None:
+def test_the_reserve_is_checked_while_an_upload_is_written(client: Client, settings: Settings) -> None:
     def pieces() -> Iterator[bytes]:
         yield CSV
         settings.INGEST_SPOOL_MIN_FREE_BYTES = MORE_THAN_A_DISK_HAS
@@ -236,7 +236,7 @@ def test_enqueue_ingest_leaves_the_disk_its_reserve(tmp_path: Path, settings: Se
     assert (spooled(), IngestJob.objects.count()) == ([], 0)
 
 
-def test_the_reserve_is_there_for_rejects(client: Client, sent: list[int], settings: Settings) -> None:
+def test_rejects_may_use_the_reserve(client: Client, sent: list[int], settings: Settings) -> None:
     query = "time=time&labels=device&values=load"
     accepted = client.post(f"/api/ingest/?{query}", CSV + b"soon,a,1\n", content_type="text/csv")
     settings.INGEST_SPOOL_MIN_FREE_BYTES = MORE_THAN_A_DISK_HAS

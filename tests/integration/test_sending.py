@@ -107,7 +107,7 @@ def test_batches_that_were_not_sent_yet_are_not_lost(job: IngestJob) -> None:
     assert ledger.lost_batches(NOTHING_WAITS) == []
 
 
-def test_what_a_long_queue_lost_is_found_at_its_head_alone(job: IngestJob, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_lost_from_a_long_queue_are_found_by_its_head(job: IngestJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "WAITING_MAX", 2)
     lost, *others = job.batches.order_by("pk")
     long_ago(IngestBatch.objects.all())
@@ -118,14 +118,14 @@ def test_what_a_long_queue_lost_is_found_at_its_head_alone(job: IngestJob, monke
     assert ledger.lost_batches(seen) == [lost.pk], "it was sent before all that waits; of the others nobody can tell"
 
 
-def test_a_queue_at_whose_head_there_is_nothing_of_ours_tells_nothing(job: IngestJob) -> None:
+def test_a_queue_with_other_messages_at_its_head_resends_nothing(job: IngestJob) -> None:
     long_ago(IngestBatch.objects.all())
     overdue(job)
     unknown = Waiting(set(), set(), is_all=False)
     assert (ledger.lost_batches(unknown), ledger.lost_jobs(unknown)) == ([], [])
 
 
-def test_a_look_sends_again_so_many_at_most(job: IngestJob, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_resent_batches_is_limited(job: IngestJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "RESENT_MAX", 15)
     long_ago(IngestBatch.objects.all())
     assert len(ledger.lost_batches(NOTHING_WAITS)) == 15

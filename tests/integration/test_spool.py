@@ -74,7 +74,7 @@ def _forget_in_a_failover(batch: IngestBatch) -> None:
 
 
 @pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
-def test_workers_read_what_was_put_into_the_spool_and_it_is_cleaned_away_when_the_job_has_been_done_for_a_while(
+def test_spooled_inputs_are_loaded_and_removed_after_the_grace_time(
     tmp_path: Path, spool_url: str, ending: str, settings: Settings
 ) -> None:
     path = tmp_path / f"a.csv{ending}"
@@ -127,7 +127,7 @@ def test_a_file_that_is_not_copied_stays_where_it_is(tmp_path: Path, sent: list[
     ],
 )
 @pytest.mark.usefixtures("spool_url")
-def test_what_cannot_be_loaded_leaves_no_job_and_no_file(
+def test_an_input_that_cannot_be_loaded_leaves_no_job_and_no_file(
     tmp_path: Path, sent: list[int], name: str, content: bytes, problem: str
 ) -> None:
     path = tmp_path / name
@@ -162,7 +162,7 @@ def test_a_job_that_was_given_up_can_be_retried_until_its_files_are_cleaned_away
     assert "no such file" in rest[1].error
 
 
-def test_clean_spool_removes_what_a_dead_process_left_and_nothing_younger(spool_url: str, sent: list[int]) -> None:
+def test_clean_spool_removes_files_left_by_dead_processes_but_no_younger_ones(spool_url: str, sent: list[int]) -> None:
     with spool.writing(".csv") as left:
         left.sink.write(TEXT)
     with spool.rewriting(f"{rejects.FOLDER}/4711/1.ndjson") as sink:

@@ -150,7 +150,7 @@ def test_an_object_that_is_gone_from_a_store_that_answers_parks_its_batch(tmp_pa
 
 
 @pytest.mark.usefixtures("sent", "store")
-def test_a_store_that_is_away_is_told_from_bad_input_when_a_file_is_enqueued(
+def test_an_unavailable_store_is_not_reported_as_bad_input(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
@@ -229,7 +229,7 @@ def test_migrate_prepares_a_spool_that_was_used_and_has_no_marker(tmp_path: Path
 
 
 @pytest.mark.usefixtures("sent")
-def test_prepare_spool_makes_what_migrate_dares_not(tmp_path: Path, folder: Path) -> None:
+def test_prepare_spool_prepares_a_folder_that_migrate_refuses(tmp_path: Path, folder: Path) -> None:
     enqueue(tmp_path / "a.csv", into_spool=True)
     shutil.rmtree(folder)
     run("migrate", "--verbosity", "0")
@@ -311,7 +311,7 @@ def outcome(source: Source) -> tuple[type[Exception], ...]:
     ],
     ids=errno.errorcode.get,
 )
-def test_an_error_that_may_pass_is_the_storage_s(number: int) -> None:
+def test_a_temporary_error_is_reported_as_an_error_of_the_storage(number: int) -> None:
     assert outcome(failing(OSError(number, "?"))) == (StorageUnavailableError,) * 3
     with pytest.raises(StorageUnavailableError), failing(OSError()).naming_damage("row 1"):
         raise OSError(number, "while it is read")
@@ -323,7 +323,7 @@ def test_an_error_that_may_pass_is_the_storage_s(number: int) -> None:
     [errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP],
     ids=errno.errorcode.get,
 )
-def test_an_error_that_stays_is_the_input_s_unless_it_is_of_the_spool(number: int) -> None:
+def test_a_permanent_error_is_reported_as_bad_input_unless_it_is_of_the_spool(number: int) -> None:
     assert outcome(failing(OSError(number, "?"))) == (BadInput,) * 3
     assert outcome(failing(OSError(number, "?"), is_spooled=True)) == (StorageUnavailableError,) * 3
 
@@ -341,7 +341,7 @@ def test_an_error_that_stays_is_the_input_s_unless_it_is_of_the_spool(number: in
         ("google::cloud::Status(PERMISSION_DENIED: no)", BadInput),
     ],
 )
-def test_an_object_store_s_errors_are_told_by_their_texts(text: str, kind: type[Exception]) -> None:
+def test_errors_of_object_stores_are_classified_by_their_texts(text: str, kind: type[Exception]) -> None:
     assert outcome(failing(OSError(text))) == (kind,) * 3
 
 
@@ -351,7 +351,7 @@ def test_damage_is_told_from_an_error_of_the_store_or_the_folder_that_holds_it(t
             raise OSError("Corrupt snappy compressed data.")
 
 
-def test_a_path_that_never_works_is_the_input_s_fault(tmp_path: Path) -> None:
+def test_a_path_that_cannot_work_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     (tmp_path / "file").write_text("x")
     for path in ("loop", "file/a.csv", "x" * 300, "missing/a.csv"):

@@ -53,7 +53,7 @@ def rows_of(parsed: list[Parsed]) -> list[dict[str, object]]:
     ("batch_rows", "row_counts"),
     [(1, [4, 4, 2]), (4, [4, 4, 2]), (9, [8, 2]), (100, [10])],
 )
-def test_slices_hold_every_row_once_and_in_order(
+def test_slices_have_every_row_once_and_in_order(
     tmp_path: Path, new: Writer, compression: str | None, batch_rows: int, row_counts: list[int]
 ) -> None:
     source = write(tmp_path / "a.arrow", new, table(), compression=compression)
@@ -66,7 +66,7 @@ def test_slices_hold_every_row_once_and_in_order(
 
 @writers
 @pytest.mark.parametrize("batch_rows", [1, 4, 100])
-def test_a_dictionary_that_grows_on_the_way_is_that_of_its_batch(tmp_path: Path, new: Writer, batch_rows: int) -> None:
+def test_a_growing_dictionary_is_read_as_it_was_for_each_batch(tmp_path: Path, new: Writer, batch_rows: int) -> None:
     first = table(device=pa.DictionaryArray.from_arrays(pa.array([0, 1] * 5), ["a", "b"]))
     second = table(device=pa.DictionaryArray.from_arrays(pa.array([2, 1] * 5), ["a", "b", "c"]))
     source = write(tmp_path / "a.arrow", new, first, second)
@@ -75,7 +75,7 @@ def test_a_dictionary_that_grows_on_the_way_is_that_of_its_batch(tmp_path: Path,
 
 @writers
 @pytest.mark.parametrize("batch_rows", [1, 8, 9, 100])
-def test_several_dictionaries_may_grow_and_be_replaced_on_the_way(tmp_path: Path, new: Writer, batch_rows: int) -> None:
+def test_several_dictionaries_may_grow_and_be_replaced_in_a_file(tmp_path: Path, new: Writer, batch_rows: int) -> None:
     def part(devices: list[str], rooms: list[str]) -> pa.Table:
         indices = pa.array([0, len(devices) - 1] * 5)
         return table(
@@ -94,7 +94,7 @@ def test_several_dictionaries_may_grow_and_be_replaced_on_the_way(tmp_path: Path
         assert [row[name] for row in rows] == [text for part in parts for text in part[name].to_pylist()]
 
 
-def test_what_a_slice_takes_in_the_ledger_does_not_grow_with_the_dictionaries_before_it(tmp_path: Path) -> None:
+def test_the_ledger_entry_of_a_slice_does_not_grow_with_the_dictionaries_before_it(tmp_path: Path) -> None:
     parts = [
         table(device=pa.DictionaryArray.from_arrays(pa.array([n] * 10), [f"{m}" for m in range(n + 1)]))
         for n in range(200)
@@ -107,7 +107,7 @@ def test_what_a_slice_takes_in_the_ledger_does_not_grow_with_the_dictionaries_be
 
 
 @writers
-def test_a_slice_that_names_each_message_is_read_too(tmp_path: Path, new: Writer) -> None:
+def test_a_slice_of_an_older_version_that_lists_its_messages_is_read(tmp_path: Path, new: Writer) -> None:
     """Earlier versions recorded them so, and a batch may wait in the ledger while the version changes."""
     parts = [table(device=pa.DictionaryArray.from_arrays(pa.array([0, 1] * 5), ["a", "b", "c"][:n])) for n in (2, 3)]
     source = write(tmp_path / "a.arrow", new, *parts)
@@ -126,7 +126,7 @@ def test_a_slice_that_names_each_message_is_read_too(tmp_path: Path, new: Writer
     assert [row["device"] for row in rows_of(parsed)] == ["a", "b"] * 5
 
 
-def test_only_the_columns_that_are_read_count_towards_the_bound(tmp_path: Path, settings: Settings) -> None:
+def test_only_columns_that_are_read_count_towards_the_memory_limit(tmp_path: Path, settings: Settings) -> None:
     settings.INGEST_WORKER_MEMORY_BYTES = 1 << 20
     count = 10_000
     columns = {"time": TIMES.take(pa.array([0] * count)), "device": ["a"] * count, "load": range(count)}
@@ -145,7 +145,7 @@ def test_only_the_columns_that_are_read_count_towards_the_bound(tmp_path: Path, 
         list(FORMAT.cut(source, 100_000, Columns("time", ("device",), ("load", *other))))
 
 
-def test_dictionaries_have_a_bound_together(tmp_path: Path, settings: Settings) -> None:
+def test_all_dictionaries_together_have_a_memory_limit(tmp_path: Path, settings: Settings) -> None:
     settings.INGEST_WORKER_MEMORY_BYTES = 1 << 20
     labels = pa.array([f"{n:0100}" for n in range(1000)])
     source = write(tmp_path / "a.arrow", ipc.new_stream, table(device=pa.DictionaryArray.from_arrays([0] * 10, labels)))
@@ -200,7 +200,7 @@ def shared_schema(levels: int) -> bytes:
     ("levels", "problem"),
     [(30, "the schema takes more than 67,108,864 bytes of memory"), (70, "nested more than 64 levels deep")],
 )
-def test_a_schema_that_repeats_itself_is_refused_before_arrow_reads_it(
+def test_a_schema_with_repeated_fields_is_refused_before_arrow_reads_it(
     tmp_path: Path, levels: int, problem: str
 ) -> None:
     path = tmp_path / "a.arrow"
@@ -213,7 +213,7 @@ def test_a_schema_that_repeats_itself_is_refused_before_arrow_reads_it(
         FORMAT.check(Source.local(path), COLUMNS)
 
 
-def test_a_row_with_a_fault_is_set_aside_with_its_number_in_the_file(tmp_path: Path) -> None:
+def test_a_bad_row_is_rejected_with_its_number_in_the_file(tmp_path: Path) -> None:
     source = write(tmp_path / "a.arrow", ipc.new_stream, table(device=["a"] * 6 + [None, "", "a", "a"]))
     parsed = read_all(source, 3)
     assert [(reject.line, str(reject.fault)) for part in parsed for reject in part.rejects] == [
@@ -238,9 +238,7 @@ def test_a_file_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
 
 @writers
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.8])
-def test_a_file_that_was_cut_off_is_refused_before_anything_is_loaded(
-    tmp_path: Path, new: Writer, share: float
-) -> None:
+def test_a_truncated_file_is_refused_before_anything_is_loaded(tmp_path: Path, new: Writer, share: float) -> None:
     source = write(tmp_path / "a.arrow", new, table(), table(), table())
     content = Path(source.path).read_bytes()
     Path(source.path).write_bytes(content[: int(len(content) * share)])
@@ -248,14 +246,14 @@ def test_a_file_that_was_cut_off_is_refused_before_anything_is_loaded(
         list(FORMAT.cut(source, 4, COLUMNS))
 
 
-def test_a_text_that_is_not_utf_8_is_damage_and_not_a_crash(tmp_path: Path) -> None:
+def test_invalid_utf_8_is_reported_as_damage_and_does_not_crash(tmp_path: Path) -> None:
     broken = pa.array([b"a", b"\xff"] * 5).cast(pa.binary()).view(pa.string())
     source = write(tmp_path / "a.arrow", ipc.new_stream, table(device=broken))
     with pytest.raises(BadInput, match=r"a\.arrow: cannot read the rows from 1 on: .*UTF8"):
         read_all(source, 100)
 
 
-def test_every_byte_may_be_wrong_without_more_than_an_error(tmp_path: Path) -> None:
+def test_any_wrong_byte_causes_at_most_an_error(tmp_path: Path) -> None:
     source = write(tmp_path / "a.arrow", ipc.new_stream, table())
     content = Path(source.path).read_bytes()
     refused = 0

@@ -37,7 +37,7 @@ PROBES = probes()
 
 
 @pytest.mark.parametrize("name", PROBES)
-def test_a_probe_looks_at_the_file_alone(name: str, tmp_path: Path) -> None:
+def test_a_probe_depends_only_on_the_file(name: str, tmp_path: Path) -> None:
     command, file = PROBES[name]
     assert not any(word in command for word in ASK_ELSEWHERE), (
         "a server that is away must not restart what depends on it"

@@ -38,7 +38,7 @@ def rows_of(parsed: list[Parsed]) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("batch_rows", [1, 2, 3, 100])
 @pytest.mark.parametrize("scan_bytes", [1, 7, 1 << 20])
-def test_slices_hold_every_line_once_and_in_order_wherever_they_are_cut(
+def test_slices_of_any_size_have_every_line_once_and_in_order(
     file: Path, monkeypatch: pytest.MonkeyPatch, batch_rows: int, scan_bytes: int
 ) -> None:
     monkeypatch.setattr(borders, "SCAN_BYTES", scan_bytes)
@@ -66,7 +66,9 @@ def test_slices_hold_every_line_once_and_in_order_wherever_they_are_cut(
         (b'{"time":"2024-05-01T12:00Z","device":"a","load":"NAN"}', "a", None),
     ],
 )  # fmt: skip
-def test_both_ways_read_the_same(file: Path, before: bytes, line: bytes, device: str, load: float | None) -> None:
+def test_arrow_and_python_parse_the_same(
+    file: Path, before: bytes, line: bytes, device: str, load: float | None
+) -> None:
     file.write_bytes(before + line + b"\n")
     assert rows_of(read_all(file)) == [{"time": NOON, "device": device, "load": load, "heat": None}]
 
@@ -100,7 +102,7 @@ def test_both_ways_read_the_same(file: Path, before: bytes, line: bytes, device:
         (b"{\x00}", "", "broken record", "not valid JSON"),
     ],
 )  # fmt: skip
-def test_a_line_with_a_fault_is_told_from_the_others(
+def test_a_bad_line_is_rejected_and_the_others_are_read(
     file: Path, line: bytes, column: str, fault: str, detail: str
 ) -> None:
     file.write_bytes(GOOD + line + b"\n" + GOOD)
@@ -128,7 +130,7 @@ def test_two_objects_in_a_line_are_rejected_whatever_the_number_of_lines(file: P
     assert two.decode().rstrip() in [reject.raw for part in parsed for reject in part.rejects]
 
 
-def test_blank_lines_are_no_rows(file: Path) -> None:
+def test_blank_lines_are_ignored(file: Path) -> None:
     file.write_bytes(GOOD + b"\n  \n" + GOOD + b"\n")
     (parsed,) = read_all(file)
     assert (parsed.table.num_rows, parsed.rejects) == (2, [])
@@ -156,14 +158,14 @@ def test_a_file_that_cannot_be_loaded_is_refused(file: Path, content: bytes, pro
         FORMAT.check(Source.local(file), COLUMNS)
 
 
-def test_what_is_for_csv_alone_is_refused(file: Path) -> None:
+def test_options_for_csv_are_refused(file: Path) -> None:
     file.write_bytes(GOOD)
     FORMAT.check(Source.local(file), COLUMNS)
     with pytest.raises(BadInput, match="for CSV files only"):
         FORMAT.check(Source.local(file), Columns("time", ("device",), ("load",), text=TextFormat(delimiter=";")))
 
 
-def test_a_line_without_an_end_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_is_too_long_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(borders, "RECORD_MAX_BYTES", 1000)
     file.write_bytes(GOOD + b"x" * 2000)
     with pytest.raises(BadInput, match=r"readings\.ndjson:2: the line is longer than"):
@@ -231,7 +233,7 @@ def test_a_sample_is_small_however_long_the_lines_are(file: Path) -> None:
     assert [part.table.num_rows for part in FORMAT.sample(source, slices[1], COLUMNS, 4_000)] == [1]
 
 
-def test_a_large_line_is_rejected_whatever_its_neighbours_are(file: Path) -> None:
+def test_a_large_line_is_rejected_independently_of_other_lines(file: Path) -> None:
     large = GOOD[:-2] + b',"z":[%s0]}\n' % (b"0," * 100_000)
     for neighbour in (GOOD, BAD):
         file.write_bytes(large + neighbour)
@@ -239,7 +241,7 @@ def test_a_large_line_is_rejected_whatever_its_neighbours_are(file: Path) -> Non
         assert faults == ["record too large", "broken record"][: 1 + (neighbour == BAD)]
 
 
-def test_names_that_repeat_take_a_time_that_is_linear(file: Path) -> None:
+def test_repeated_names_take_linear_time(file: Path) -> None:
     names = b",".join(b'"n%d":0' % (number // 2) for number in range(48_000))
     file.write_bytes(GOOD[:-2] + b',"z":{%s}}\n' % names + BAD)
     (parsed,) = read_all(file)
@@ -253,7 +255,7 @@ def test_names_that_repeat_take_a_time_that_is_linear(file: Path) -> None:
     block_bytes=st.sampled_from((1, 60, 1 << 20)),
     limits=st.sampled_from(((1 << 20, 100_000), (100, 100_000), (1 << 20, 5))),
 )
-def test_each_line_is_read_rejected_or_blank_wherever_the_file_is_cut(
+def test_each_line_is_parsed_rejected_or_blank_for_any_slices(
     file: Path, data: bytes, batch_rows: int, block_bytes: int, limits: tuple[int, int]
 ) -> None:
     file.write_bytes(data)

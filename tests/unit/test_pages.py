@@ -52,7 +52,7 @@ ROW_GROUP = structs(1, COLUMN_CHUNK, 1) + b"\x16\x00\x16\x00\x00"
     ],
     ids=["column chunks", "row groups", "schema elements", "strings"],
 )
-def test_a_footer_of_many_small_parts_is_refused_before_arrow_makes_large_ones_of_them(
+def test_a_footer_that_takes_much_memory_in_arrow_is_refused_before_arrow_reads_it(
     tmp_path: Path, footer: bytes
 ) -> None:
     with pytest.raises(
@@ -74,14 +74,12 @@ def test_a_footer_of_many_small_parts_is_refused_before_arrow_makes_large_ones_o
         (b"\x16" + b"\xff" * 12, None, "more than 64 bits"),
     ],
 )
-def test_a_footer_that_contradicts_itself_is_refused(
-    tmp_path: Path, footer: bytes, length: int | None, problem: str
-) -> None:
+def test_a_damaged_footer_is_refused(tmp_path: Path, footer: bytes, length: int | None, problem: str) -> None:
     with pytest.raises(BadInput, match=problem):
         FORMAT.check(file_with(tmp_path / "a.parquet", footer, length), COLUMNS)
 
 
-def test_the_schema_that_arrow_keeps_in_a_footer_is_looked_at_too(tmp_path: Path) -> None:
+def test_the_arrow_schema_in_a_footer_is_checked(tmp_path: Path) -> None:
     schema = base64.b64encode(shared_schema(30))
     pair = b"\x18\x0cARROW:schema\x18" + varint(len(schema)) + schema + b"\x00"
     source = file_with(tmp_path / "a.parquet", VERSION + structs(4, pair, 1) + b"\x00")
@@ -96,7 +94,7 @@ def write(path: Path, labels: list[str], **options: object) -> Source:
     return Source.local(path)
 
 
-def test_a_row_group_cannot_have_fewer_than_no_rows(tmp_path: Path) -> None:
+def test_a_row_group_with_a_negative_number_of_rows_is_refused(tmp_path: Path) -> None:
     source = write(tmp_path / "a.parquet", ["a"] * 77)
     content = Path(source.path).read_bytes()
     begin = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
@@ -110,7 +108,7 @@ def test_a_row_group_cannot_have_fewer_than_no_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 @pytest.mark.parametrize("compression", ["none", "zstd"])
 @pytest.mark.parametrize("encoding", ["PLAIN", "DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY", None])
-def test_pages_are_found_and_read_whatever_their_encoding(
+def test_pages_of_every_encoding_are_found_and_read(
     tmp_path: Path, version: str, compression: str, encoding: str | None
 ) -> None:
     labels = [f"{'x' * 50}{n % 700}" for n in range(20_000)]
@@ -147,7 +145,7 @@ def page(values: int, size: int, encoding: int = PLAIN, *, is_data: bool = True)
     return Page(0, size, values, encoding, is_data)
 
 
-def test_few_rows_are_decoded_at_once_where_texts_are_long() -> None:
+def test_few_rows_are_decoded_at_once_if_texts_are_long() -> None:
     assert rows_within([page(100, 1000)] * 50, 1000, 1 << 20) == 1000
     assert rows_within([page(1, 1000)] * 5000, 1000, 10_000) == 7, "they touch one page more"
     assert rows_within([page(1000, 10), page(1, 900), page(1, 900), page(1000, 10)], 1000, 1000) == 1
@@ -161,7 +159,7 @@ def test_values_that_take_no_bytes_in_the_file_are_counted() -> None:
     assert page(1 << 30, 20).memory_bytes == 20
 
 
-def test_columns_that_cannot_be_decoded_side_by_side_are_joined(tmp_path: Path, settings: Settings) -> None:
+def test_columns_that_are_decoded_separately_are_joined(tmp_path: Path, settings: Settings) -> None:
     settings.INGEST_WORKER_MEMORY_BYTES = 1 << 20
     count, names = 3000, [f"v{n}" for n in range(40)]
     columns = {name: np.arange(count) * (n + 1.0) for n, name in enumerate(names)}
