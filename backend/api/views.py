@@ -26,7 +26,7 @@ from poolhouse import __version__
 from telemetry import queries, rejects
 from telemetry.formats import Columns
 from telemetry.inputs import InputFile, Inputs
-from telemetry.intake import BrokerAwayError, adopt_input, announce, create_job, has_unsent_batches
+from telemetry.intake import BrokerUnavailableError, adopt_input, announce, create_job, has_unsent_batches
 from telemetry.models import IngestJob
 from telemetry.queries import Progress
 
@@ -140,7 +140,7 @@ def _create_job(
 def _announce(job_id: int) -> None:
     try:
         announce(job_id)
-    except BrokerAwayError as error:  # the job is recorded, so the upload is accepted anyway
+    except BrokerUnavailableError as error:  # the job is recorded, so the upload is accepted anyway
         logger.warning("%s", error)
 
 

@@ -24,7 +24,7 @@ BATCH_ROWS_MAX = 10_000_000
 BATCHES_MAX = 1_000_000
 
 
-class BrokerAwayError(Exception):
+class BrokerUnavailableError(Exception):
     """The broker cannot be reached; the job is recorded, and beat announces it when the broker is available again."""
 
     def __init__(self, job_id: int, reason: BrokerError) -> None:
@@ -122,12 +122,12 @@ def announce(job_id: int) -> None:
     """Announce a committed job to the worker, with one message for all batches.
 
     Raises:
-        BrokerAwayError: the broker cannot be reached; beat announces the job later.
+        BrokerUnavailableError: the broker cannot be reached; beat announces the job later.
     """
     try:
         send_job(job_id)
     except BrokerError as error:
-        raise BrokerAwayError(job_id, error) from error
+        raise BrokerUnavailableError(job_id, error) from error
 
 
 def _require_one_format(files: Sequence[InputFile]) -> None:

@@ -1,4 +1,4 @@
-"""The HTTP API on the real web: uploads of every format, refusals, repetitions, and clients that go or fall silent."""
+"""The HTTP API on the real web: uploads of every format, refused and repeated ones, and clients that disconnect."""
 
 import gzip
 import http.client
@@ -35,7 +35,7 @@ TABLE = pa_csv.read_csv(io.BytesIO(CSV), convert_options=TIMES)
 
 @dataclass(frozen=True)
 class Answer:
-    """What the web said."""
+    """An answer of the web."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -60,7 +60,7 @@ def answer_on(connection: socket.socket) -> Answer:
 
 @dataclass(frozen=True)
 class Client:
-    """Somebody with a token."""
+    """A client with a token."""
 
     running: Running
     token: str
@@ -101,11 +101,11 @@ class Client:
         return [path for path in self.spool.glob("files/**/*") if path.is_file()]
 
     def job_ids(self) -> list[int]:
-        """Every job, the newest first."""
+        """Return the ids of all jobs, newest first."""
         return [job["job_id"] for job in self.ask("GET", "/api/jobs/").document["jobs"]]
 
     def open_upload(self, length: int | None, first: bytes, header: str = "") -> socket.socket:
-        """Begin an upload, and leave the rest to the caller."""
+        """Send the beginning of an upload; the caller sends the rest."""
         client = socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE_S)
         head = (
             f"POST /api/ingest/?{urlencode(COLUMNS)} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/csv\r\n"
@@ -118,7 +118,7 @@ class Client:
 
 
 def until(look: Callable[[], Any], is_right: Callable[[Any], bool] = bool) -> Any:
-    """Look again and again until what is seen is right."""
+    """Wait until a condition is true."""
     deadline = time.monotonic() + DEADLINE_S
     while not is_right(seen := look()):
         assert time.monotonic() < deadline, f"still {seen}"
@@ -142,7 +142,7 @@ def client(make_stack: Callable[..., Stack]) -> Iterator[Client]:
 
 @pytest.fixture(autouse=True)
 def empty(client: Client) -> None:
-    """Have each test begin without readings."""
+    """Remove all readings before each test."""
     connection = connect(read(Database), name=client.running.stack.variables["DB_NAME"])
     try:
         with connection, connection.cursor() as cursor:
@@ -294,7 +294,7 @@ def test_a_request_that_is_refused(
     assert_problem(client.ask("GET", path, **headers), status, detail)
 
 
-def test_an_upload_needs_no_slash_and_other_addresses_say_that_they_do(client: Client) -> None:
+def test_only_the_upload_address_works_without_a_trailing_slash(client: Client) -> None:
     accepted = client.ask("POST", f"/api/ingest?{urlencode(COLUMNS)}", iter([CSV]), Content_Type="text/csv")
     assert accepted.status == 202, accepted.body
     client.finished(accepted.headers["Location"])
@@ -394,7 +394,7 @@ def test_a_body_whose_chunks_are_broken_is_the_client_s_fault(client: Client) ->
     until(lambda: client.spooled() == [])
 
 
-def test_strangers_who_send_half_a_request_do_not_keep_the_web_from_answering(client: Client) -> None:
+def test_incomplete_requests_without_a_token_do_not_block_the_web(client: Client) -> None:
     stranger = Client(client.running, "no token")
     with ExitStack() as strangers:
         for _ in range(20):  # more than there are threads

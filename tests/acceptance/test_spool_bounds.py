@@ -1,4 +1,4 @@
-"""The spool's bounds on the real web, worker and beat: a token's quota while a body arrives, and the cleaning."""
+"""The limits of the spool on the real web, worker and beat: a token's quota during an upload, and the cleaning."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""The HTTP API where it meets the ledger and the queue."""
+"""The HTTP API with the ledger and the queue."""
 
 from errno import EIO
 

@@ -65,7 +65,7 @@ def test_a_column_may_be_named_only_once(tmp_path: Path) -> None:
     assert refused.value.returncode == 2
 
 
-def test_ingest_status_shows_jobs_and_what_went_wrong(batches_of: Callable[..., list[IngestBatch]]) -> None:
+def test_ingest_status_shows_jobs_and_their_errors(batches_of: Callable[..., list[IngestBatch]]) -> None:
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2", "soon,a,3,4")
     assert "queued" in run("ingest_status")
     load(batch.pk)
@@ -80,7 +80,7 @@ def test_ingest_status_shows_jobs_and_what_went_wrong(batches_of: Callable[..., 
     assert [job["job_id"] for job in json.loads(run("ingest_status", "--json"))] == [batch.job_id]
 
 
-def test_wait_tells_of_batches_pace_and_rejects_where_there_is_no_terminal(
+def test_wait_prints_batches_rate_and_rejects_without_a_terminal(
     batches_of: Callable[..., list[IngestBatch]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2", "soon,a,3,4")
@@ -123,7 +123,7 @@ def test_bucket_means(batches_of: Callable[..., list[IngestBatch]]) -> None:
     assert refused.value.returncode == 2
 
 
-def test_beat_sends_again_what_the_broker_may_have_lost(
+def test_beat_resends_batches_that_the_broker_may_have_lost(
     batches_of: Callable[..., list[IngestBatch]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fresh, forgotten, done = batches_of(*["2024-05-01T00:00Z,a,1,2"] * 3, batch_rows=1)
@@ -149,7 +149,7 @@ def test_labels_and_metrics_are_text_not_markup(batches_of: Callable[..., list[I
     assert "[red]y" in out
 
 
-def test_a_file_that_is_written_otherwise_is_loaded_by_its_options(
+def test_a_file_in_another_format_is_loaded_with_options(
     tmp_path: Path, sent: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "german.csv"

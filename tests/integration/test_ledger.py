@@ -36,7 +36,7 @@ MakeBatches = Callable[..., list[IngestBatch]]
 
 
 class RetryAsked(Retry):
-    """A retry that was asked for, instead of a message."""
+    """Raised instead of sending a retry."""
 
     def __init__(self, countdown_s: float, unrecorded: dict[str, Any] | None) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class RetryAsked(Retry):
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], None]:
-    """Make loading fail, and a retry be seen instead of sent."""
+    """Make loading fail, and raise an exception instead of sending a retry."""
 
     def fail_with(error: Exception) -> None:
         def fail(_: int) -> None:
@@ -133,7 +133,7 @@ NINE_DIGITS = (
 
 @pytest.mark.parametrize("bad", [(), ("never,a,1",)], ids=["at once", "one by one"])
 @pytest.mark.parametrize(("on_conflict", "kept"), [("ignore", 1), ("update", 3)])
-def test_times_that_are_equal_once_they_are_cut_to_microseconds_are_no_duplicates(
+def test_times_that_are_equal_only_after_rounding_are_not_duplicates(
     tmp_path: Path, sent: list[int], on_conflict: str, kept: float, bad: tuple[str, ...]
 ) -> None:
     batch = job_of(tmp_path, on_conflict, *NINE_DIGITS, *bad)
@@ -149,7 +149,7 @@ def test_times_that_are_equal_once_they_are_cut_to_microseconds_are_no_duplicate
 
 @pytest.mark.parametrize("first", ["789", "000"], ids=["fine", "whole"])
 @pytest.mark.parametrize("wanted", [("ignore", 1), ("update", 4), ("error", 1)], ids=lambda wanted: wanted[0])
-def test_rounding_does_not_depend_on_where_pieces_end(
+def test_rounding_does_not_depend_on_the_borders_of_pieces(
     tmp_path: Path, sent: list[int], monkeypatch: pytest.MonkeyPatch, wanted: tuple[str, float], first: str
 ) -> None:
     on_conflict, kept = wanted
@@ -165,7 +165,7 @@ def test_rounding_does_not_depend_on_where_pieces_end(
     assert Reading.objects.get().value == kept
 
 
-def test_a_job_that_refuses_duplicates_takes_times_that_only_rounding_makes_equal(
+def test_a_job_that_refuses_duplicates_accepts_times_that_are_equal_only_after_rounding(
     tmp_path: Path, sent: list[int]
 ) -> None:
     batch = job_of(tmp_path, "error", *NINE_DIGITS[:2])
@@ -245,7 +245,7 @@ def test_the_database_refuses_counts_that_do_not_add_up(batches_of: MakeBatches)
 
 
 def deliver_due(batch: IngestBatch, **kwargs: Any) -> RetryAsked:
-    """Deliver a batch whose next attempt is due, and return the retry that it asks for."""
+    """Make a batch due and deliver it; return the retry that it requests."""
     due_again(batch)
     with pytest.raises(RetryAsked) as asked:
         load_batch(batch.pk, **kwargs)
@@ -266,7 +266,7 @@ def test_an_interruption_is_tried_again_and_not_counted(
     assert fresh(batch).error == "OperationalError: server closed the connection unexpectedly"
 
 
-def test_the_ledger_says_when_the_next_attempt_is_due_and_since_when_there_are_interruptions(
+def test_the_ledger_records_the_next_attempt_and_the_begin_of_interruptions(
     batches_of: MakeBatches, failing: Callable[[Exception], None]
 ) -> None:
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
@@ -298,7 +298,7 @@ def test_a_second_message_for_a_batch_that_is_not_due_is_dropped_and_not_counted
     assert (fresh(batch).state, fresh(batch).attempts) == ("queued", 1)
 
 
-def test_interruptions_are_bounded_in_time_and_the_batch_is_parked_with_the_true_reason(
+def test_a_batch_is_parked_with_the_reason_after_too_long_interruptions(
     batches_of: MakeBatches, failing: Callable[[Exception], None], settings: Settings
 ) -> None:
     settings.INGEST_RETRY_MAX_S = 3600
@@ -423,7 +423,7 @@ def test_a_batch_that_kills_its_worker_repeatedly_is_parked(batches_of: MakeBatc
     assert Reading.objects.count() == 0
 
 
-def test_an_error_that_was_recorded_is_kept_when_the_last_attempt_ends_with_its_process(
+def test_a_recorded_error_is_kept_when_the_process_of_the_last_attempt_is_killed(
     batches_of: MakeBatches, failing: Callable[[Exception], None], settings: Settings
 ) -> None:
     settings.INGEST_MAX_ATTEMPTS = 2
@@ -461,7 +461,7 @@ def test_time_without_attempts_does_not_count_as_interrupted(
     assert since > days_ago
 
 
-def test_a_message_with_an_interruption_to_record_leaves_a_batch_alone_that_is_being_loaded(
+def test_a_message_with_an_unrecorded_interruption_does_not_change_a_batch_that_is_being_loaded(
     batches_of: MakeBatches, failing: Callable[[Exception], None]
 ) -> None:
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
@@ -505,7 +505,7 @@ def test_a_cancelled_job_loads_nothing_more_and_can_be_retried(batches_of: MakeB
     assert Reading.objects.count() == 4
 
 
-def test_a_batch_that_is_being_loaded_does_not_keep_the_others_from_being_cancelled(batches_of: MakeBatches) -> None:
+def test_the_other_batches_are_cancelled_while_one_is_being_loaded(batches_of: MakeBatches) -> None:
     loading, queued = batches_of("2024-05-01T00:00Z,a,1,2", "2024-05-01T01:00Z,a,1,2", batch_rows=1)
     with claimed_by_another_worker(loading), connection.cursor() as cursor:
         cursor.execute("SET statement_timeout = '30s'")
@@ -515,7 +515,7 @@ def test_a_batch_that_is_being_loaded_does_not_keep_the_others_from_being_cancel
     assert (fresh(loading).state, fresh(queued).state) == ("queued", "cancelled")
 
 
-def test_a_job_has_no_end_while_it_runs(batches_of: MakeBatches) -> None:
+def test_a_running_job_has_no_end_time(batches_of: MakeBatches) -> None:
     first, second = batches_of("2024-05-01T00:00Z,a,1,2", "2024-05-01T01:00Z,a,1,2", batch_rows=1)
     load_batch(first.pk)
     running = job_progress(first.job_id)
@@ -570,7 +570,7 @@ def sql(*statements: str) -> None:
             cursor.execute(statement)
 
 
-def test_a_limit_of_the_server_is_the_batch_s_fault_and_a_deadlock_or_a_cancelled_statement_is_not() -> None:
+def test_program_limits_are_failures_but_deadlocks_and_cancelled_statements_are_temporary() -> None:
     with pytest.raises(OperationalError) as too_complex:
         sql("DO $$ BEGIN RAISE SQLSTATE '54001'; END $$")
     assert not is_transient(too_complex.value)
@@ -619,7 +619,7 @@ def test_a_job_with_too_many_rejects_is_parked_with_the_reason(tmp_path: Path, s
     assert Reading.objects.count() == 6
 
 
-def test_a_parked_job_goes_on_with_a_higher_limit(tmp_path: Path, sent: list[int]) -> None:
+def test_a_parked_job_continues_with_a_higher_limit(tmp_path: Path, sent: list[int]) -> None:
     batches = limited_job(tmp_path, "0%")
     for batch in batches:
         load_batch(batch.pk)

@@ -1,4 +1,4 @@
-"""What a file may take of a process: whatever its shape, it is loaded within INGEST_WORKER_MEMORY_BYTES, or refused."""
+"""A file of any shape is loaded within INGEST_WORKER_MEMORY_BYTES, or refused."""
 
 import gzip
 import json
@@ -32,7 +32,7 @@ ENQUEUE_MAX_BYTES = 128 << 20
 
 @dataclass(frozen=True)
 class Shape:
-    """A file, how it is read, and what becomes of it."""
+    """A file, how it is read, and the expected result."""
 
     write: Callable[[Path], None]
     ending: str

@@ -1,4 +1,4 @@
-"""The spool's bounds: a token's quota, the disk's reserve, and what beat removes."""
+"""The limits of the spool: a token's quota, the disk's reserve, and the cleaning by beat."""
 
 import gzip
 import os

@@ -1,4 +1,4 @@
-"""The schema in SQL, and what Django and the settings say of it."""
+"""The schema in SQL agrees with Django's models and the settings."""
 
 import pytest
 from django.apps import apps

@@ -1,4 +1,4 @@
-"""How the messages of batches get into the broker's queue, some at a time, and how lost ones are found."""
+"""Sending the messages of batches in portions, and finding lost ones."""
 
 from collections.abc import Callable, Iterator
 
@@ -21,7 +21,7 @@ LINES = tuple(f"2024-05-01T00:{minute:02d}Z,a,1,2" for minute in range(20))
 
 @pytest.fixture(autouse=True)
 def empty_queue() -> Iterator[None]:
-    """Begin and end without messages."""
+    """Empty the queue before and after a test."""
     app = import_string(django_settings.CELERY_APP)
     with app.connection_for_write() as connection:
         connection.default_channel.client.delete(INGEST_QUEUE)
@@ -89,7 +89,7 @@ def test_a_job_whose_announcement_was_lost_is_announced_again(job: IngestJob) ->
     assert ledger.lost_jobs(NOTHING_WAITS) == [], "and not again before it is overdue again"
 
 
-def test_a_job_that_is_announced_again_and_again_has_no_more_batches_under_way(job: IngestJob) -> None:
+def test_repeated_announcements_of_a_job_send_no_more_batches(job: IngestJob) -> None:
     for _ in range(3):
         send_batches_of_job(job.pk)
     assert len(waiting().batch_ids) == 6

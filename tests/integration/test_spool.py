@@ -1,4 +1,4 @@
-"""The spool, as a folder and as an object store: what comes in, what is read from it, and when it goes."""
+"""The spool as a folder and as an object store: writing, reading and removing files."""
 
 import gzip
 import logging
@@ -34,7 +34,7 @@ NOW = timedelta(0)
 
 @pytest.fixture(scope="module")
 def object_store() -> Iterator[str]:
-    """A server that speaks S3, with a bucket; give the URL of a folder in it."""
+    """Return the URL of a folder in a bucket of an S3 server."""
     (port,) = free_ports(1)
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
@@ -68,7 +68,7 @@ def job_of(path: Path, batch_rows: int = 20, *, into_spool: bool = False) -> Ing
 
 
 def _forget_in_a_failover(batch: IngestBatch) -> None:
-    """Leave the database as a standby has it that did not receive the last transaction: that of the first 20 rows."""
+    """Restore the database to that of a standby that has not received the last transaction, of the first 20 rows."""
     Reading.objects.filter(value__lt=20).delete()
     IngestBatch.objects.filter(pk=batch.pk).update(state=IngestBatch.State.QUEUED, finished_at=None)
 
@@ -137,7 +137,7 @@ def test_an_input_that_cannot_be_loaded_leaves_no_job_and_no_file(
     assert (locations(), IngestJob.objects.count()) == (set(), 0)
 
 
-def test_a_job_that_was_given_up_can_be_retried_until_its_files_are_cleaned_away(
+def test_a_parked_job_can_be_retried_until_its_files_are_removed(
     tmp_path: Path, spool_url: str, settings: Settings
 ) -> None:
     settings.INGEST_INPUT_GRACE_S = 0

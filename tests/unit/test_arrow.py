@@ -108,7 +108,7 @@ def test_the_ledger_entry_of_a_slice_does_not_grow_with_the_dictionaries_before_
 
 @writers
 def test_a_slice_of_an_older_version_that_lists_its_messages_is_read(tmp_path: Path, new: Writer) -> None:
-    """Earlier versions recorded them so, and a batch may wait in the ledger while the version changes."""
+    """Batches may wait in the ledger during an upgrade."""
     parts = [table(device=pa.DictionaryArray.from_arrays(pa.array([0, 1] * 5), ["a", "b", "c"][:n])) for n in (2, 3)]
     source = write(tmp_path / "a.arrow", new, *parts)
     with source.open() as file:
@@ -165,7 +165,7 @@ def test_a_batch_that_says_it_has_more_rows_than_bytes_is_refused(tmp_path: Path
 
 
 def table_bytes(**fields: bytes) -> bytes:
-    """A flatbuffer's table with its own vtable before it; fields by number, f0 to f9, each of up to 4 bytes."""
+    """Return a flatbuffers table with its vtable before it; fields by number, f0 to f9, each of up to 4 bytes."""
     places = {int(name[1:]): 4 + 4 * n for n, name in enumerate(fields)}
     count = max(places) + 1
     vtable = struct.pack(
@@ -180,7 +180,7 @@ def table_bytes(**fields: bytes) -> bytes:
 
 
 def shared_schema(levels: int) -> bytes:
-    """A schema of a few bytes for each level, in which each field has the next one twice as its child."""
+    """Return a schema of a few bytes per level, in which each field has the next one twice as its child."""
     # Each part ends where the next begins; an offset counts from where it stands.
     leaf = table_bytes(f2=b"\x0d", f5=struct.pack("<I", 4)) + struct.pack("<I", 0)
     vtable_bytes = len(leaf) - 4 - 12

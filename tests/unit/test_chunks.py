@@ -1,4 +1,4 @@
-"""How many chunks a transaction may touch, how a batch is divided by time, and what an input's sender is told."""
+"""The chunks that a transaction may touch, dividing a batch by time, and warnings about too many chunks."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""CSV: where it is cut, what is read, and how a row with a fault is told from the others."""
+"""CSV: cutting, parsing, and rejecting single rows."""
 
 import os
 import signal
@@ -318,7 +318,7 @@ def test_times_with_seven_fractional_digits_are_parsed_by_arrow(file: Path, monk
 
 
 def peak_bytes(path: Path) -> int:
-    """Read a file in one batch; give the most memory that Python and numpy had meanwhile."""
+    """Read a file in one batch; return the peak memory of Python and numpy meanwhile."""
     source = Source.local(path)
     (part,) = FORMAT.cut(source, 10_000_000, COLUMNS)
     tracemalloc.start()

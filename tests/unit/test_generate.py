@@ -1,4 +1,4 @@
-"""Made-up metrics: the same for a seed, in every format, at the rate that was asked for."""
+"""Synthetic metrics: reproducible by seed, in every format, at the given rate."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

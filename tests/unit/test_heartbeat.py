@@ -1,4 +1,4 @@
-"""The sign of life of worker and beat, and the probes that look for it."""
+"""The heartbeat files of worker and beat, and the probes that check them."""
 
 import os
 import shlex

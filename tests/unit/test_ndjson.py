@@ -1,4 +1,4 @@
-"""NDJSON: where it is cut, what is read, and that it does not matter which of the two ways reads it."""
+"""NDJSON: cutting, parsing, and the same result of Arrow and Python."""
 
 import json
 import tracemalloc
@@ -203,7 +203,7 @@ PARTS = (
 
 
 def peak_bytes(read: Callable[[], object]) -> int:
-    """Return the most memory that Python and numpy had meanwhile."""
+    """Return the peak memory of Python and numpy while the file was read."""
     tracemalloc.start()
     try:
         read()

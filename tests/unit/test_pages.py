@@ -1,4 +1,4 @@
-"""Parquet's footer and page headers, where they are made to take much memory."""
+"""Parquet's footer and page headers that are damaged, or made to take much memory."""
 
 import base64
 import struct
@@ -27,7 +27,7 @@ def varint(number: int) -> bytes:
 
 
 def structs(field_delta: int, element: bytes, count: int) -> bytes:
-    """A field of Thrift's compact protocol that is a list of structs."""
+    """Return a field of Thrift's compact protocol that is a list of structs."""
     return bytes([field_delta << 4 | 9, 0xFC]) + varint(count) + element * count
 
 

@@ -1,4 +1,4 @@
-"""Parquet: where it is cut, what is read, what is refused."""
+"""Parquet: cutting, parsing, and refusing files."""
 
 import json
 from datetime import UTC, datetime
@@ -129,7 +129,7 @@ def test_a_row_group_that_is_larger_than_a_batch_is_divided(tmp_path: Path) -> N
 
 
 def test_a_slice_of_an_older_version_that_lists_its_row_groups_is_read(tmp_path: Path) -> None:
-    """Earlier versions recorded them so, and a batch may wait in the ledger while the version changes."""
+    """Batches may wait in the ledger during an upgrade."""
     source = Source.local(write(tmp_path / "a.parquet", devices=["a"] * 10))
     place = {"row_groups": [1, 2], "skip": 0, "rows": 6, "first_row": 3}
     parsed = pa.concat_tables([piece.table for piece in FORMAT.read(source, place, COLUMNS)])

@@ -1,4 +1,4 @@
-"""Strict CSV: no line is lost, whatever bytes a file has and wherever it is cut, and both ways of reading agree."""
+"""Strict CSV: no line is lost for any bytes and any slices, and Arrow and Python agree."""
 
 import csv
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ def cut_lines(data: bytes) -> list[bytes]:
 
 
 def ends_by_trying(data: bytes, dialect: Dialect) -> list[int]:
-    """Find records as the definition says: the fewest lines that are well-formed together, or else one."""
+    """Return the ends of records by their definition: the fewest lines that are well-formed together, otherwise one."""
     lines, ends, first = cut_lines(data), [], 0
     while first < len(lines):
         count = next((n for n in range(1, len(lines) - first + 1) if is_whole(lines[first : first + n], dialect)), 1)
@@ -44,7 +44,7 @@ def ends_by_trying(data: bytes, dialect: Dialect) -> list[int]:
 
 
 def is_whole(lines: list[bytes], dialect: Dialect) -> bool:
-    """Return True if Python's csv reads lines as one record, when what it knows no option for is out of its way."""
+    """Return True if Python's csv reads lines as one record, after removing what it has no option for."""
     text = b"".join(lines).decode("latin-1").rstrip("\r\n")
     if sum(map(len, lines)) > quoting.MULTILINE_MAX_BYTES and len(lines) > 1:
         return False
@@ -56,7 +56,7 @@ def is_whole(lines: list[bytes], dialect: Dialect) -> bool:
 
 
 def plain(text: str, dialect: Dialect) -> str:
-    """Take escapes, and blanks between quotes and delimiters, out of a record, a character at a time."""
+    """Return a record without escapes, and without blanks between quotes and delimiters."""
     made, in_quotes, at_begin, position = "", False, True, 0
     while position < len(text):
         character = text[position]
@@ -91,7 +91,7 @@ def plain(text: str, dialect: Dialect) -> str:
 
 @contextmanager
 def limited(limit_bytes: int) -> Iterator[None]:
-    """Let records of several lines be that long for the length of a block."""
+    """Limit the length of records of several lines for the length of a block."""
     before = quoting.MULTILINE_MAX_BYTES
     quoting.MULTILINE_MAX_BYTES = limit_bytes
     try:
@@ -146,20 +146,20 @@ def test_cells_written_by_python_are_read(cells: list[str]) -> None:
 
 
 def test_unclosed_quotes_take_linear_time() -> None:
-    """Each line opens a quote for all that follow it: looked at anew from each line, this is a matter of hours."""
+    """Each line opens a quote for all that follow; searching from each line would take hours."""
     data = b'x","y\n' * 300_000
     assert Dialect().find(data, is_last=True).count == 300_000
 
 
 def test_a_long_line_of_quoted_cells_takes_linear_time() -> None:
-    """Where its end is looked for behind each cell, this is a matter of hours."""
+    """Searching the end of the line after each cell would take hours."""
     data = b'"12",' * 3_000_000 + b"\n"
     assert Dialect().find(data, is_last=True).count == 1
 
 
 @contextmanager
 def one_by_one() -> Iterator[None]:
-    """Have rows read by Python alone for the length of a block."""
+    """Parse rows with Python only, for the length of a block."""
     at_once = csv_format._parse_at_once
     csv_format._parse_at_once = lambda *_: None
     try:

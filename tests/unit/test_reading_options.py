@@ -1,4 +1,4 @@
-"""Files that are written otherwise: times of other kinds, other separators, other encodings; each with its bytes."""
+"""Format options: epoch times and time zones, delimiters and decimal marks, encodings."""
 
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Compressed data, unpacked in pieces: members, frames, windows, and errors of the file itself."""
+"""Unpacking compressed data in pieces: members, frames, windows, and errors of the file itself."""
 
 import gzip
 import io
@@ -20,7 +20,7 @@ def zstd(data: bytes) -> bytes:
 
 
 def frame(window_descriptor: int, *, rle_blocks: int = 1) -> bytes:
-    """A frame of zeros in blocks of 128 KiB, which asks for a window by its descriptor."""
+    """Return a frame of zeros in blocks of 128 KiB, with a window descriptor."""
     size = 128 << 10
     blocks = [struct.pack("<I", (size << 3) | (1 << 1) | (n == rle_blocks - 1))[:3] + b"\0" for n in range(rle_blocks)]
     return struct.pack("<IBB", 0xFD2FB528, 0, window_descriptor) + b"".join(blocks)

@@ -1,4 +1,4 @@
-"""A job's pace: now, overall, and how long the rest takes."""
+"""A job's rate, now and overall, and the time left."""
 
 import pytest
 

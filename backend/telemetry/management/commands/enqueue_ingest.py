@@ -14,7 +14,7 @@ from telemetry.arguments import argument, ascii_encoding, escape_character, one_
 from telemetry.formats import BadInput, Columns, StorageUnavailableError, TextFormat, TimeFormat
 from telemetry.formats.times import UNITS_PER_S
 from telemetry.inputs import Inputs, open_input
-from telemetry.intake import BATCH_ROWS_MAX, EMPTY_CELLS, BrokerAwayError, RejectLimit, announce, create_job
+from telemetry.intake import BATCH_ROWS_MAX, EMPTY_CELLS, BrokerUnavailableError, RejectLimit, announce, create_job
 from telemetry.models import IngestJob
 from telemetry.queries import job_progress, parked_batches
 from telemetry.watch import watch_job
@@ -43,7 +43,7 @@ class Command(ReasonCommand):
             job = self._create(_columns(options), options, console)
         except (BadInput, ValueError) as error:
             raise CommandError(str(error), returncode=MISUSE) from None
-        except BrokerAwayError as error:
+        except BrokerUnavailableError as error:
             raise CommandError(str(error), returncode=1) from None
         except StorageUnavailableError as error:
             raise CommandError(f"{error}; try again later", returncode=1) from None

@@ -20,7 +20,7 @@ from telemetry.formats import Columns
 from telemetry.formats.times import EXAMPLE
 from telemetry.generate import Fleet, interval_us_of, write, write_parquet
 from telemetry.inputs import InputFile, Inputs
-from telemetry.intake import BrokerAwayError, announce, create_job
+from telemetry.intake import BrokerUnavailableError, announce, create_job
 from telemetry.watch import watch_job
 
 DEVICES_MAX = 1_000_000
@@ -95,7 +95,7 @@ class Command(ReasonCommand):
                 self._enqueue(fleet, console, wait=options["wait"])
             else:
                 _show(write(fleet, options["out"]), fleet, str(options["out"]), console)
-        except BrokerAwayError as error:
+        except BrokerUnavailableError as error:
             raise CommandError(str(error), returncode=1) from None
         except ValueError as error:
             raise CommandError(f"{options['out'] or 'the spool'}: {error}", returncode=2) from None

@@ -6,7 +6,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from telemetry.arguments import argument
-from telemetry.intake import BrokerAwayError, RejectLimit, announce, retry_job
+from telemetry.intake import BrokerUnavailableError, RejectLimit, announce, retry_job
 from telemetry.management.job_command import JobCommand
 
 
@@ -31,6 +31,6 @@ class Command(JobCommand):
         try:
             if count:
                 announce(job_id)
-        except BrokerAwayError as error:
+        except BrokerUnavailableError as error:
             raise CommandError(f"{count} batches were queued again, but {error}", returncode=1) from None
         return f"{count} batches enqueued again"
