@@ -204,7 +204,7 @@ def test_misuse_exits_with_2_and_says_where(running: Running, tmp_path: Path) ->
     path.write_text("time,device\n")
     answer = running.manage("enqueue_ingest", str(path), "--time", "time", "--values", "load", check=False)
     assert answer.returncode == 2
-    assert answer.stderr == f"CommandError: {path}:1: no column 'load'; its columns: time, device\n"
+    assert answer.stderr == f"CommandError: {path}:1: missing column 'load'; the file has the columns time, device\n"
 
 
 def test_generated_readings_can_be_loaded_at_once(running: Running) -> None:
