@@ -12,7 +12,7 @@ from telemetry.models import IngestBatch
 
 logger = logging.getLogger(__name__)
 
-NARROWER_BY = 8
+REDUCTION_FACTOR = 8
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class LockTableFullError(OperationalError):
         """chunks that the batch touches, as far as it has been read"""
 
 
-def narrow(batch_id: int, chunk_count: int) -> bool:
+def reduce_chunks(batch_id: int, chunk_count: int) -> bool:
     """Reduce the chunks per transaction of a batch after the lock table was full; if they are reduced already, park it.
 
     A batch that touches few chunks is not at fault: another session holds the locks, and the attempt was interrupted.
@@ -86,7 +86,7 @@ def narrow(batch_id: int, chunk_count: int) -> bool:
     """
     forget_chunk_facts()
     budget = chunk_budget()
-    limit = max(1, budget // NARROWER_BY)
+    limit = max(1, budget // REDUCTION_FACTOR)
     if chunk_count <= limit:
         return True
     if IngestBatch.objects.filter(pk=batch_id, state=IngestBatch.State.QUEUED, chunk_limit=None).update(

@@ -156,7 +156,7 @@ def _is_settled(batch_id: int, error: Exception) -> bool:
     if isinstance(error.__cause__, psycopg2.errors.QueryCanceled):
         connection.close()  # the cancelled statement may have been the one that unlocks
         return ledger.note_cancellation(batch_id)
-    return isinstance(error, LockTableFullError) and not progress.narrow(batch_id, error.chunk_count)
+    return isinstance(error, LockTableFullError) and not progress.reduce_chunks(batch_id, error.chunk_count)
 
 
 def _send_rest(batch_id: int) -> None:

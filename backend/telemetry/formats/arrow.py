@@ -14,7 +14,7 @@ from pyarrow import ipc
 
 from telemetry.formats.base import Columns, Parsed, Slice
 from telemetry.formats.memory import SAMPLE_MAX_BYTES, dictionaries_max_bytes, message_max_bytes
-from telemetry.formats.messages import Message, memory_bytes, messages, require_modest_schema
+from telemetry.formats.messages import Message, memory_bytes, messages, require_small_schema
 from telemetry.formats.source import DAMAGE, BadInput, Source
 from telemetry.formats.typed import check_schema, parse_batches
 
@@ -79,8 +79,8 @@ class ArrowFormat:
             offset, length = part.place["schema"]
             schema = _schema(file, _schema_message(messages(file, offset, offset + length)))
             first = next(_of_ranges(file, part.place["batches"]))
-            is_modest = _Bounds(file, schema, columns).require(first) <= SAMPLE_MAX_BYTES
-        if is_modest:
+            is_small = _Bounds(file, schema, columns).require(first) <= SAMPLE_MAX_BYTES
+        if is_small:
             place = {**part.place, "batches": [_range(first.begin, first.end)], "rows": first.row_count}
             yield from self.read(source, place, columns)
 
@@ -97,7 +97,7 @@ def _schema_message(stream: Iterator[Message]) -> Message:
     message = next(stream, None)
     if message is None or message.kind != "schema":
         raise pa.ArrowInvalid("it does not begin with an Arrow schema")
-    require_modest_schema(message)
+    require_small_schema(message)
     return message
 
 

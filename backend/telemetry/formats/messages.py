@@ -205,7 +205,7 @@ def _unpacked_lengths(file: pa.NativeFile, message: Message, offsets: list[int])
         yield max(length, 0)
 
 
-def require_modest_schema(message: Message) -> None:
+def require_small_schema(message: Message) -> None:
     """Refuse a schema that takes much memory in Arrow, because it has many fields or refers to fields repeatedly.
 
     Raises:

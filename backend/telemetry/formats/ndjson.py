@@ -117,26 +117,26 @@ def _names_in(head: bytes) -> list[str]:
 
 def _parse(block: Block, columns: Columns) -> Iterator[Parsed]:
     """Parse lines; if any has an error, parse them one by one to find out which and why."""
-    parsed = _parse_at_once(bytes(block.data), columns) if _has_modest_lines(block) else None
+    parsed = _parse_at_once(bytes(block.data), columns) if _has_small_lines(block) else None
     if parsed is not None:
         yield parsed
     else:
         yield from _parse_line_by_line(block, columns)
 
 
-def _has_modest_lines(block: Block) -> bool:
+def _has_small_lines(block: Block) -> bool:
     ends = block.borders.ends
     begins = np.concatenate(([0], ends[:-1]))
     is_long = ends - begins > MARKS_MAX
     try:
         for begin, end in zip(begins[is_long], ends[is_long], strict=True):
-            _require_modest(bytes(block.data[begin:end]))
+            _require_small(bytes(block.data[begin:end]))
     except FaultError:
         return False
     return True
 
 
-def _require_modest(line: bytes) -> None:
+def _require_small(line: bytes) -> None:
     """Refuse a line that takes much memory in Python.
 
     Raises:
@@ -254,7 +254,7 @@ def _object_of(line: bytes, errors: str = "surrogateescape") -> _Object:
     Raises:
         FaultError: the line is not a JSON object, or is too large.
     """
-    _require_modest(line)
+    _require_small(line)
     text = line.decode("utf-8", errors).rstrip("\r\n")
     text = TRAILING_COMMA.sub("}", text.removeprefix(BOM))  # Arrow accepts a trailing comma
     try:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from telemetry.formats.memory import message_max_bytes, metadata_max_bytes, page_max_bytes
-from telemetry.formats.messages import messages, require_modest_schema
+from telemetry.formats.messages import messages, require_small_schema
 from telemetry.formats.thrift import I64, LIST, STRUCT, Reader, TruncatedError
 
 MAGIC = b"PAR1"
@@ -56,7 +56,7 @@ class Footer:
         reader = Reader(_footer(file), message_max_bytes() // 2)
         for number, kind in reader.fields():
             if (number, kind) == (KEY_VALUES, LIST):
-                _require_modest_key_values(reader)
+                _require_small_key_values(reader)
             elif (number, kind) == (ROW_GROUPS, LIST):
                 self._row_groups = [_row_group(reader) for _ in reader.large_structs()]
             else:
@@ -98,10 +98,10 @@ def _chunk(reader: Reader) -> Chunk:
     return Chunk(numbers[VALUE_COUNT], numbers[DATA_OFFSET], numbers[DICTIONARY_OFFSET])
 
 
-def _require_modest_key_values(reader: Reader) -> None:
+def _require_small_key_values(reader: Reader) -> None:
     for key, value in _pairs(reader):
         if key == ARROW_SCHEMA:
-            _require_modest_arrow_schema(value)
+            _require_small_arrow_schema(value)
 
 
 def _footer(file: pa.NativeFile) -> bytes:
@@ -128,13 +128,13 @@ def _pairs(reader: Reader) -> Iterator[tuple[bytes, bytes]]:
         yield pair.get(1, b""), pair.get(2, b"")
 
 
-def _require_modest_arrow_schema(encoded: bytes) -> None:
+def _require_small_arrow_schema(encoded: bytes) -> None:
     try:
         data = base64.b64decode(encoded)
     except binascii.Error as error:
         raise pa.ArrowInvalid(f"the metadata {ARROW_SCHEMA.decode()} is damaged: {error}") from None
     for message in messages(pa.BufferReader(data), 0, len(data)):
-        require_modest_schema(message)
+        require_small_schema(message)
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,9 @@ class Lines:
     def __init__(self, data: bytes, *, is_last: bool) -> None:
         self._is_newline = np.frombuffer(data, np.uint8) == NEWLINE
         self._newlines = int(np.count_nonzero(self._is_newline))
-        behind_newline = data.rfind(b"\n") + 1
-        self._end = len(data) if is_last else behind_newline
-        self.count = self._newlines + (self._end > behind_newline)
+        after_newline = data.rfind(b"\n") + 1
+        self._end = len(data) if is_last else after_newline
+        self.count = self._newlines + (self._end > after_newline)
 
     @property
     def ends(self) -> np.ndarray:
@@ -141,9 +141,9 @@ class Dialect:
         is_kept = np.cumsum(steps, dtype=np.int8)[1:-1] == 0
         return bytes(np.frombuffer(data, np.uint8)[is_kept])
 
-    def behind_cell(self, data: bytes, position: int) -> bool:
+    def ends_cell(self, data: bytes, position: int) -> bool:
         """Return True if a quoted cell may end at a position: blanks, then a delimiter or the end of the line."""
-        return self._behind_cell.match(data, position) is not None
+        return self._cell_end.match(data, position) is not None
 
     def opening(self, data: bytes, begin: int, end: int) -> int:
         """Return the offset after the next quote at the beginning of a cell, or -1 if there is none."""
@@ -175,7 +175,7 @@ class Dialect:
         return re.compile(rb'(?:\A|(?<=\n)|%s)[%s]*"' % (re.escape(self._separator), self._blanks))
 
     @cached_property
-    def _behind_cell(self) -> re.Pattern[bytes]:
+    def _cell_end(self) -> re.Pattern[bytes]:
         return re.compile(rb"[%s]*(?:%s|\r*(?:\n|\Z))" % (self._blanks, re.escape(self._separator)))
 
     @cached_property
@@ -221,12 +221,12 @@ class Dialect:
         """Return True if each of the quotes ends a cell, or is the first of a pair."""
         if self._is_border[codes[quotes + 1]].all():
             return True
-        behind = self._past_blanks(codes, quotes, 1)
-        if behind is None:
+        after = self._past_blanks(codes, quotes, 1)
+        if after is None:
             return False
-        is_first = (codes[behind] == QUOTE) & (behind == quotes + 1)
-        is_line_end = codes[behind + (codes[behind] == CR)] == NEWLINE
-        return bool((is_first | (codes[behind] == ord(self.delimiter)) | is_line_end).all())
+        is_first = (codes[after] == QUOTE) & (after == quotes + 1)
+        is_line_end = codes[after + (codes[after] == CR)] == NEWLINE
+        return bool((is_first | (codes[after] == ord(self.delimiter)) | is_line_end).all())
 
     def _past_blanks(self, codes: np.ndarray, places: np.ndarray, step: int) -> np.ndarray | None:
         """Return the next positions without a blank in one direction; None after STEPS_MAX steps."""
@@ -241,7 +241,7 @@ class Dialect:
     def _cells(self, record: bytes, masked: bytes) -> Iterator[bytes]:
         position = 0
         while True:
-            begin = self._behind_blanks(masked, position)
+            begin = self._after_blanks(masked, position)
             if masked[begin : begin + 1] == b'"':
                 end = self._quoted_end(masked, begin)
                 yield self._plain(record[begin + 1 : end - 1])
@@ -256,15 +256,15 @@ class Dialect:
                 return
             position += 1
 
-    def _behind_blanks(self, data: bytes, position: int) -> int:
+    def _after_blanks(self, data: bytes, position: int) -> int:
         found = self._leading.match(data, position)
         return found.end() if found else position
 
     def _quoted_end(self, masked: bytes, begin: int) -> int:
-        end = behind_closing_quote(masked, begin + 1)
+        end = after_closing_quote(masked, begin + 1)
         if end < 0:
             raise FaultError(Fault.BROKEN_RECORD, f"the quote at byte {begin + 1} of the line is not closed")
-        if not self.behind_cell(masked, end):
+        if not self.ends_cell(masked, end):
             shown = masked[end : end + SHOWN_BYTES].decode("latin-1")
             raise FaultError(Fault.BROKEN_RECORD, f"expected a delimiter after a closing quote, got {shown!r}")
         return end
@@ -328,10 +328,10 @@ class _Follower:
             its quote is not closed.
         """
         while (opened := self._dialect.opening(self._data, position, line_end)) >= 0:
-            position = behind_closing_quote(self._data, opened)
+            position = after_closing_quote(self._data, opened)
             if position < 0:
                 return -1, False
-            if not self._dialect.behind_cell(self._data, position):
+            if not self._dialect.ends_cell(self._data, position):
                 return position - 1, False
             if position > line_end:
                 line_end = self._data.find(b"\n", position) + 1 or len(self._data)
@@ -341,7 +341,7 @@ class _Follower:
         return bisect_right(self._ends, offset)
 
 
-def behind_closing_quote(data: bytes, begin: int) -> int:
+def after_closing_quote(data: bytes, begin: int) -> int:
     """Return the offset after the quote that closes a cell, or -1 if there is none; doubled quotes are skipped."""
     for quotes in QUOTES.finditer(data, begin):
         if (quotes.end() - quotes.start()) % 2:
