@@ -1,4 +1,4 @@
-"""Lists of jobs and batches, in the admin and in the terminal: as many questions for thousands as for a few."""
+"""Lists of jobs and batches, in the admin and in the terminal: as many queries for thousands of rows as for a few."""
 
 import json
 import re
