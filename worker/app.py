@@ -12,17 +12,17 @@ from django.conf import settings  # noqa: E402
 
 from config.celery import app  # noqa: E402
 from worker.connections import follow_conn_max_age  # noqa: E402
-from worker.heartbeat import give_heartbeats  # noqa: E402
+from worker.heartbeat import start_heartbeats  # noqa: E402
 from worker.schedule import beat_schedule  # noqa: E402
 
 if not settings.CELERY_WORKER_RUNNING:
     sys.stderr.write(
-        "CELERY_WORKER_RUNNING is not set: this process would fork with the web's connection pool. "
-        "Set it to 1 for the worker and for beat.\n"
+        "CELERY_WORKER_RUNNING is not set, so this process would use the connection pool of the web and fork with it. "
+        "Set CELERY_WORKER_RUNNING=1 for the worker and for beat.\n"
     )
     raise SystemExit(2)
 
 follow_conn_max_age()
 if (heartbeat_file := read(Queue).heartbeat_file) is not None:
-    give_heartbeats(heartbeat_file)
+    start_heartbeats(heartbeat_file)
 app.conf.update(beat_schedule=beat_schedule(), include=["worker.tasks"])

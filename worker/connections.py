@@ -1,4 +1,4 @@
-"""How long a worker's process keeps its database connection: as CONN_MAX_AGE and CONN_HEALTH_CHECKS say."""
+"""Applying CONN_MAX_AGE and CONN_HEALTH_CHECKS to a worker's database connections."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from django.db import close_old_connections
 
 
 def follow_conn_max_age() -> None:
-    """Treat a task as Django treats a request: around it, close what is too old or has failed, and keep the rest."""
+    """Close old and failed connections before and after each task, as Django does for each request."""
     task_prerun.connect(_close_old_connections, weak=False, dispatch_uid="worker.close_old_connections")
     task_postrun.connect(_close_old_connections, weak=False, dispatch_uid="worker.close_old_connections")
 

@@ -1,7 +1,7 @@
-"""A sign of life for a liveness probe, of this process alone: no server is asked for it.
+"""A heartbeat file for a liveness probe of this process; it does not depend on any server.
 
-A worker that waits for its broker lives. Started anew it would lose the batches that it is loading, and not find the
-broker either. So a thread gives the sign, and not the loop that talks to the broker.
+A worker that waits for its broker is alive. A restart would interrupt the batches that it is loading, and not make the
+broker available. Therefore a thread touches the file, and not the loop that communicates with the broker.
 """
 
 import threading
@@ -12,8 +12,8 @@ from celery.signals import beat_init, worker_init
 INTERVAL_S = 5.0
 
 
-def give_heartbeats(file: Path) -> None:
-    """Have the worker's main process, or beat, touch a file all the time."""
+def start_heartbeats(file: Path) -> None:
+    """Have the main process of the worker, or beat, touch a file every INTERVAL_S."""
 
     def start(**_: object) -> None:
         threading.Thread(target=_touch_for_ever, args=(file,), name="heartbeat", daemon=True).start()

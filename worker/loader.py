@@ -1,4 +1,4 @@
-"""One batch: COPY its readings, and say so in the ledger, in one transaction."""
+"""Loading a batch: COPY its readings and record the result in the ledger, in one transaction."""
 
 import io
 import logging
@@ -24,13 +24,13 @@ from worker.survey import EARLIEST_US, LATEST_US, Portion, portions, span_of, wi
 
 logger = logging.getLogger(__name__)
 
-# Enough to spare calls, little enough to stay in the processor's cache: 34 bytes a row.
+# Rows of 34 bytes: enough to save calls, few enough to fit into the processor's cache.
 ENCODED_ROWS = 16_384
-# Of a batch that is loaded in portions: 20 bytes each, and as much again while they are sorted.
+# Readings in memory of a batch that is loaded in portions: 20 bytes each, and twice that while they are sorted.
 HELD_READINGS = 2_000_000
 
 MERGE = {
-    # In the order of the file, the first of several readings of a series and a time stays.
+    # Of several readings of a series with the same time, the first in the order of the file is kept.
     IngestJob.OnConflict.IGNORE: """
         WITH merged AS (
             INSERT INTO reading SELECT * FROM reading_batch ORDER BY series_id, time, ctid
@@ -39,7 +39,7 @@ MERGE = {
         )
         SELECT count(*), 0 FROM merged
     """,
-    # The last of several stays. A row that an INSERT made has no xmax; one that it updated has.
+    # The last of several is kept. An inserted row has xmax 0, an updated row has not.
     IngestJob.OnConflict.UPDATE: """
         WITH merged AS (
             INSERT INTO reading
@@ -53,21 +53,21 @@ MERGE = {
 
 
 class DuplicateReadingError(Exception):
-    """A job that wants every reading to be new has one that is not."""
+    """A reading exists already, and the job's on_conflict is error."""
 
 
 def load(batch_id: int) -> bool:
-    """Load a batch that is queued; one that is not, or that another worker is loading, is left alone.
+    """Load a batch if it is queued and no other worker is loading it.
 
     A batch that touches more chunks than one transaction may is loaded in several.
 
     Returns:
-        False if the rest of it is for another task, since this one has taken long.
+        False if another task has to load the rest, because this one has taken long.
 
     Raises:
         BadInput: the slice cannot be read.
-        DuplicateReadingError: the job refuses duplicates, and there is one.
-        django.db.OperationalError: among others, when the server is away; the batch is as it was.
+        DuplicateReadingError: a reading exists already, and the job's on_conflict is error.
+        django.db.OperationalError: among others, the server is not available; the batch is unchanged.
     """
     batch = IngestBatch.objects.select_related("job", "file").get(pk=batch_id)
     if batch.state != IngestBatch.State.QUEUED:
@@ -88,11 +88,11 @@ def load(batch_id: int) -> bool:
 
 
 def _load_at_once(batch: IngestBatch, readings: Readings) -> bool:
-    """Load in one transaction; False if the batch touches too many chunks for that."""
+    """Load in one transaction; return False if the batch touches too many chunks for that."""
     try:
         try:
             _load(batch, readings)
-        except UnknownSeriesError:  # seldom: a process remembers those that it has met
+        except UnknownSeriesError:  # rare, since a process remembers the series of earlier batches
             readings.learn_series()
             _load(batch, readings)
     except TooManyChunksError:
@@ -101,7 +101,7 @@ def _load_at_once(batch: IngestBatch, readings: Readings) -> bool:
 
 
 def _load(batch: IngestBatch, readings: Readings) -> None:
-    """COPY and say so in the ledger; while the server takes in one piece, the next is parsed."""
+    """COPY and record the result in the ledger; while the server loads one piece, the next is parsed."""
     with transaction.atomic():
         if not ledger.claim(batch.pk):
             return
@@ -124,9 +124,9 @@ def _finish(batch: IngestBatch, readings: Readings, loaded: Loaded) -> None:
 
 
 def _load_in_portions(batch: IngestBatch, readings: Readings, chunk_limit: int) -> bool:
-    """Load in order of time, each portion in a transaction of its own; False if there is more to load.
+    """Load in order of time, each portion in its own transaction; return False if there is more to load.
 
-    Readings of the same series and time are in the same portion, so the order of the file holds among them.
+    Readings of the same series and time are in the same portion, so they keep the order of the file.
     """
     deadline = time.monotonic() + settings.INGEST_TIME_LIMIT_S / 2
     since_us = EARLIEST_US if batch.loaded_until_us is None else batch.loaded_until_us
@@ -145,7 +145,7 @@ def _load_in_portions(batch: IngestBatch, readings: Readings, chunk_limit: int) 
 
 
 def _pieces(readings: Readings, window: list[Portion]) -> Callable[[Portion], Generator[pa.RecordBatch]]:
-    """Hold what is loaded next, rather than parse the whole slice for each portion; one too large to hold is parsed."""
+    """Keep a window's readings in memory instead of parsing the slice for each portion, unless they are too many."""
     if window[0].row_count * readings.width > HELD_READINGS:
         return readings.between
     held = merge_sorted(readings.between(span_of(window)))
@@ -153,7 +153,7 @@ def _pieces(readings: Readings, window: list[Portion]) -> Callable[[Portion], Ge
 
 
 def _load_portion(batch: IngestBatch, readings: Readings, portion: Portion, stream: Stream) -> bool:
-    """COPY a portion and say so in the ledger; False if the batch is not to be loaded any more."""
+    """COPY a portion and record it in the ledger; return False if the batch is not queued any more."""
     with transaction.atomic():
         if ledger.note_cancellation(batch.pk) or not ledger.claim(batch.pk):
             return False
@@ -166,13 +166,13 @@ def _load_portion(batch: IngestBatch, readings: Readings, portion: Portion, stre
 
 
 def _require_series(ids: set[int]) -> None:
-    """Refuse readings of a series that has been deleted since this process learnt its id; the next try asks again.
+    """Check that no series was deleted since this process cached its id; if one was, empty the cache for the next try.
 
     Raises:
-        django.db.OperationalError: a series is gone.
+        django.db.OperationalError: a series does not exist any more.
     """
     with connection.cursor() as cursor:
-        # One text is quicker to read for the server than a thousand numbers.
+        # The server parses one text faster than a thousand numbers.
         cursor.execute("SELECT count(*) FROM series WHERE id = ANY(%s::int[])", [f"{{{','.join(map(str, ids))}}}"])
         if cursor.fetchone() != (len(ids),):
             forget_series()
@@ -180,13 +180,13 @@ def _require_series(ids: set[int]) -> None:
 
 
 def copy_readings(readings: Stream, on_conflict: str) -> Loaded:
-    """COPY readings through Django's own connection, in its transaction.
+    """COPY readings through Django's connection, in its transaction.
 
-    COPY knows no ON CONFLICT, so readings that are there already cost a second way, through a temporary table.
+    COPY has no ON CONFLICT, so if readings exist already, the readings are copied again through a temporary table.
 
     Raises:
-        DuplicateReadingError: on_conflict is error, and a reading is there already or comes twice.
-        django.db.OperationalError: a series is gone.
+        DuplicateReadingError: on_conflict is error, and a reading exists already or occurs more than once.
+        django.db.OperationalError: a series does not exist any more.
     """
     inserted, updated = _copy_or_merge(readings, on_conflict)
     _require_series(readings.series)
@@ -203,7 +203,9 @@ def _copy_or_merge(readings: Stream, on_conflict: str) -> tuple[int, int]:
             raise
         if on_conflict == IngestJob.OnConflict.ERROR:
             detail = error.__cause__.diag.message_detail
-            raise DuplicateReadingError(f"a reading is there already, or comes twice: {detail}") from error
+            raise DuplicateReadingError(
+                f"a reading exists already, or occurs more than once in the batch, and on_conflict is error: {detail}"
+            ) from error
     return _merge(readings, on_conflict)
 
 
@@ -217,22 +219,22 @@ def _merge(readings: Stream, on_conflict: str) -> tuple[int, int]:
 
 
 class _Encoder(io.RawIOBase):
-    """Readings as PostgreSQL's binary COPY format, made a piece at a time while the server takes in the last one."""
+    """Readings in PostgreSQL's binary COPY format, encoded piece by piece while the server loads the one before."""
 
     def __init__(self, readings: Stream) -> None:
         self._pieces = self._encode(readings)
         self.failure: Exception | None = None
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next piece, whatever size is asked for: psycopg2 sends what it gets."""
+        """Return the next piece, of any size: psycopg2 sends whatever it gets."""
         try:
-            return next(filter(None, self._pieces), b"")  # an empty one would pass for the end
+            return next(filter(None, self._pieces), b"")  # an empty piece would mean the end
         except Exception as error:
             self.failure = error
             raise
 
     def close(self) -> None:
-        """End reading; what was written of the rejects is complete then, and the next time may write it anew."""
+        """Stop reading, which closes the file of rejected rows, so that the next attempt may rewrite it."""
         self._pieces.close()
         super().close()
 
@@ -251,13 +253,13 @@ def _copy(table: str, readings: Stream) -> None:
     statement = f"COPY {table} (time, series_id, value) FROM STDIN (FORMAT binary)"
     with closing(_Encoder(readings)) as encoder:
         try:
-            # Django wraps the errors of what it knows; of COPY it does not know.
+            # Django does not wrap the errors of copy_expert by itself.
             with connection.wrap_database_errors, connection.cursor() as cursor:
                 cursor.copy_expert(statement, encoder)
                 copied = cursor.rowcount
         except DatabaseError:
-            if encoder.failure is not None:  # the server only says that COPY was given up
+            if encoder.failure is not None:  # the server's error only says that COPY failed
                 raise encoder.failure from None
             raise
-    if copied != readings.count:  # the ledger is about to say that all of them are there
-        raise DataError(f"the server took {copied} of {readings.count} readings")
+    if copied != readings.count:  # otherwise the ledger would record all of them as loaded
+        raise DataError(f"COPY loaded {copied:,} of {readings.count:,} readings")

@@ -1,4 +1,4 @@
-"""How far a batch is that is loaded in several transactions, and what becomes of one that takes too many locks."""
+"""The progress of a batch that is loaded in several transactions, and the handling of a full lock table."""
 
 import logging
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from telemetry.models import IngestBatch
 
 logger = logging.getLogger(__name__)
 
-NARROWER_BY = 8
+REDUCTION_FACTOR = 8
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What the transactions of a batch so far have loaded, in readings."""
+    """The numbers of readings that the transactions of a batch have loaded so far."""
 
     inserted: int
     updated: int
@@ -25,16 +25,16 @@ class Loaded:
 
     @property
     def count(self) -> int:
-        """All of them."""
+        """The number of all readings."""
         return self.inserted + self.updated + self.skipped
 
     def __add__(self, other: "Loaded") -> "Loaded":
-        """Return both together."""
+        """Return the sums."""
         return Loaded(self.inserted + other.inserted, self.updated + other.updated, self.skipped + other.skipped)
 
 
 def loaded(batch_id: int) -> Loaded:
-    """Return what is loaded of a batch."""
+    """Return the numbers of readings that are loaded of a batch, from the ledger."""
     counts = IngestBatch.objects.values_list("inserted_count", "updated_count", "skipped_count")
     return Loaded(*counts.get(pk=batch_id))
 
@@ -42,7 +42,7 @@ def loaded(batch_id: int) -> Loaded:
 def advance(batch_id: int, until_us: int, more: Loaded) -> None:
     """Record that a batch is loaded up to a time, in the transaction that loads it.
 
-    Its attempts and interruptions are forgotten: they bound those that achieve nothing.
+    Its attempts and interruptions are reset, since they only limit attempts without progress.
     """
     IngestBatch.objects.filter(pk=batch_id).update(
         loaded_until_us=until_us,
@@ -59,7 +59,8 @@ def advance(batch_id: int, until_us: int, more: Loaded) -> None:
 def is_lock_exhaustion(error: Exception) -> bool:
     """Return True if the server's lock table was full.
 
-    SQLSTATE 53200 is also that of a server without memory, which passes; the hint, in any language, names the setting.
+    SQLSTATE 53200 also means that the server is out of memory, which is temporary. Only for a full lock table does the
+    hint, in any language, contain max_locks_per_transaction.
     """
     cause = error.__cause__
     hint = getattr(getattr(cause, "diag", None), "message_hint", None) or ""
@@ -72,26 +73,28 @@ class LockTableFullError(OperationalError):
     def __init__(self, error: Exception, chunk_count: int) -> None:
         super().__init__(str(error))
         self.chunk_count = chunk_count
-        """chunks that the batch touches, as far as it was read"""
+        """chunks that the batch touches, as far as it has been read"""
 
 
-def narrow(batch_id: int, chunk_count: int) -> bool:
-    """Let a batch with which the lock table was full touch fewer chunks at a time; park it if it does so already.
+def reduce_chunks(batch_id: int, chunk_count: int) -> bool:
+    """Reduce the chunks per transaction of a batch after the lock table was full; if they are reduced already, park it.
 
-    A batch of few chunks is not at fault: another session holds the locks, and the attempt was interrupted.
+    A batch that touches few chunks is not at fault: another session holds the locks, and the attempt was interrupted.
 
     Returns:
-        True if it may be tried again.
+        True if the batch may be tried again.
     """
     forget_chunk_facts()
     budget = chunk_budget()
-    limit = max(1, budget // NARROWER_BY)
+    limit = max(1, budget // REDUCTION_FACTOR)
     if chunk_count <= limit:
         return True
     if IngestBatch.objects.filter(pk=batch_id, state=IngestBatch.State.QUEUED, chunk_limit=None).update(
         chunk_limit=limit
     ):
-        logger.warning("batch %d: the server's lock table is full; next with %d chunks at a time", batch_id, limit)
+        logger.warning(
+            "batch %d: the server's lock table was full; trying again with %d chunks per transaction", batch_id, limit
+        )
         return True
     ledger.park(batch_id, _exhaustion(budget, limit, chunk_facts().locks))
     return False
@@ -99,8 +102,8 @@ def narrow(batch_id: int, chunk_count: int) -> bool:
 
 def _exhaustion(budget: int, limit: int, locks: LockTable) -> str:
     return (
-        f"out of shared memory: the server's lock table ({locks.size:,} locks) was full with at most {budget:,} chunks "
-        f"in a transaction, and again with {limit:,}. Raise max_locks_per_transaction on the server (now "
+        f"out of shared memory: the server's lock table ({locks.size:,} locks) was full with {budget:,} chunks per "
+        f"transaction, and again with {limit:,}. Raise max_locks_per_transaction on the server (now "
         f"{locks.max_locks_per_transaction}), or use larger chunks (READING_CHUNK_INTERVAL_HOURS, which manage.py "
-        f"migrate applies to new chunks); then manage.py retry_ingest"
+        f"migrate applies to new chunks); then run manage.py retry_ingest"
     )

@@ -1,4 +1,4 @@
-"""A batch's readings: its slice parsed, melted and sorted, a piece at a time."""
+"""The readings of a batch: its slice is parsed, melted and sorted piece by piece."""
 
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -17,7 +17,7 @@ from telemetry.models import IngestBatch
 from worker.series import Kind, LabelValues, known_ids, learn
 from worker.survey import Portion
 
-# Any bound between the square of the largest batch and the largest 64-bit integer.
+# Any limit between the square of the largest batch and the largest 64-bit integer.
 CODES_MAX = 1 << 62
 DENSE_CODES = 1 << 20
 
@@ -26,7 +26,7 @@ SCHEMA = pa.schema([("time", TIME_TYPE), ("series_id", pa.int32()), ("value", pa
 
 @dataclass(frozen=True)
 class Ends:
-    """The last time of each series of a piece, in the order of the series, and what was cut off from it."""
+    """The last time of each series of a piece, in the order of the series, and the nanoseconds cut off from it."""
 
     series_id: np.ndarray
     time_us: np.ndarray
@@ -39,7 +39,7 @@ class Ends:
         return cls(series_id[last], time_us[last], cut_off_ns[last])
 
     def of_series(self, series_id: np.ndarray) -> "Ends":
-        """Return those of some series."""
+        """Return the ends of the given series."""
         chosen = np.isin(self.series_id, series_id)
         return Ends(self.series_id[chosen], self.time_us[chosen], self.cut_off_ns[chosen])
 
@@ -53,14 +53,14 @@ class Melted:
 
     readings: pa.RecordBatch
     rounded: int
-    """those that were left out, since only what is below a microsecond tells their time from that of one before"""
+    """readings that were dropped, because they have the same time as one before after rounding to microseconds"""
     ends: Ends
 
 
 class Melt:
-    """Makes readings of the pieces of a batch, in their order.
+    """Converts the pieces of a batch, in their order, to readings.
 
-    Which readings are left out as rounded does not depend on where a piece ends, as long as each series is in order.
+    Which readings are dropped as rounded does not depend on the borders of the pieces, if each series is in order.
     """
 
     def __init__(self, columns: Columns) -> None:
@@ -75,11 +75,11 @@ class Melt:
 
 
 class TooManyChunksError(Exception):
-    """A batch whose readings touch more chunks than one transaction may."""
+    """The readings of a batch touch more chunks than one transaction may."""
 
 
 class Stream:
-    """Readings that are made a piece at a time whenever they are asked for, and what was met on the way."""
+    """Readings that are made piece by piece on each iteration, with their number and their series."""
 
     def __init__(self, pieces: Callable[[], Generator[pa.RecordBatch]]) -> None:
         self._pieces = pieces
@@ -87,7 +87,7 @@ class Stream:
         self.series: set[int] = set()
 
     def __iter__(self) -> Generator[pa.RecordBatch]:
-        """Yield the pieces, counting their readings and series anew."""
+        """Yield the pieces, and reset and update `count` and `series`."""
         self.count = 0
         self.series.clear()
         with closing(self._pieces()) as pieces:
@@ -102,7 +102,7 @@ class Readings(Stream):
 
     Args:
         batch: the batch.
-        chunk_limit: chunks that it may touch; None: any number.
+        chunk_limit: the number of chunks that it may touch; None for any number.
         chunk_width_us: the width of a chunk.
     """
 
@@ -118,22 +118,22 @@ class Readings(Stream):
 
     @property
     def cells(self) -> int:
-        """The value cells of the rows that could be read."""
+        """The number of value cells of the rows that were not rejected."""
         return (self.rows - self.rejected.rows) * len(self._columns.values)
 
     @property
     def width(self) -> int:
-        """Readings that a row makes, at most."""
+        """The maximum number of readings per row."""
         return len(self._columns.values)
 
     def _whole(self) -> Generator[pa.RecordBatch]:
-        """Yield all readings, sorted within each piece; the rejects are written on the way, each time anew.
+        """Yield all readings, sorted within each piece, and write the rejected rows.
 
         Raises:
             BadInput: the slice cannot be read.
-            OSError: the rejects cannot be written.
-            UnknownSeriesError: this process does not know the id of a series.
-            TooManyChunksError: they touch more chunks than they may.
+            OSError: the rejected rows cannot be written.
+            UnknownSeriesError: the id of a series is not cached.
+            TooManyChunksError: the readings touch more than `chunk_limit` chunks.
         """
         self._reset()
         chunks: set[int] = set()
@@ -151,15 +151,15 @@ class Readings(Stream):
                 yield melted.readings
 
     def between(self, portion: Portion) -> Generator[pa.RecordBatch]:
-        """Yield the readings of a span of time, sorted within each piece."""
+        """Yield the readings in a portion's time range, sorted within each piece."""
         melt = Melt(self._columns)
         for parsed in self._parsed():
             yield melt(parsed.where(portion.holds(self._times_us(parsed)))).readings
 
     def survey(self, since_us: int, edges: Edges, interval_us: int) -> dict[int, int]:
-        """Parse everything, and return the rows since a time by the begin of the chunk that they are in.
+        """Parse everything, and return the number of rows since a time by the begin of their chunk.
 
-        The rejects are written and counted, and the series become known, as by `learn_series`.
+        The rejected rows are written and counted, and the ids of the series are cached, as by `learn_series`.
         """
         self._reset()
         values: set[LabelValues] = set()
@@ -176,7 +176,7 @@ class Readings(Stream):
                 begins = chunk_begins(times_us[times_us >= since_us], edges, interval_us)
                 begins, counts = np.unique(begins, return_counts=True)
                 rows_by_chunk.update(dict(zip(begins.tolist(), counts.tolist(), strict=True)))
-        learn(_kinds(self._columns), values)  # all at once: a cache that is full forgets what it had before
+        learn(_kinds(self._columns), values)  # all at once, since a full cache is emptied
         self.chunk_count = len(rows_by_chunk)
         return rows_by_chunk
 
@@ -189,7 +189,7 @@ class Readings(Stream):
         return _times_us(parsed.table[self._columns.time])
 
     def learn_series(self) -> None:
-        """Find out the ids of all series; not to be called in a transaction that may be rolled back."""
+        """Cache the ids of all series. Do not call it in a transaction that may be rolled back."""
         values: set[LabelValues] = set()
         for parsed in self._parsed():
             values.update(_label_values(parsed.table, self._columns.labels)[0])
@@ -203,18 +203,18 @@ class Readings(Stream):
 
 
 def make_readings(parsed: Parsed, columns: Columns, before: Ends = NO_ENDS) -> Melted:
-    """Melt a parsed piece: a reading for each value cell that is not empty, sorted by series and time.
+    """Melt a parsed piece: return a reading for each value cell that is not empty, sorted by series and time.
 
-    Sorting first spares the unique index from being touched at random, which is what a COPY into it costs. Readings of
-    the same series and time keep the order of the file.
+    Sorting avoids random access to the unique index, which is the main cost of a COPY. Readings of the same series and
+    time keep the order of the file.
 
     Args:
         parsed: the piece.
-        columns: which columns make readings.
+        columns: the columns that make readings.
         before: the ends of the piece before it in the file.
 
     Raises:
-        UnknownSeriesError: this process does not know the id of a series.
+        UnknownSeriesError: the id of a series is not cached.
     """
     table, cut_off_ns = parsed.table, parsed.cut_off_ns
     values, which = _label_values(table, columns.labels)
@@ -239,7 +239,7 @@ def make_readings(parsed: Parsed, columns: Columns, before: Ends = NO_ENDS) -> M
 
 
 def merge_sorted(pieces: Iterable[pa.RecordBatch]) -> pa.RecordBatch:
-    """Make one sorted piece of several; readings of the same series and time keep their order."""
+    """Return one sorted piece made of several; readings of the same series and time keep their order."""
     whole = pa.Table.from_batches(pieces, SCHEMA)
     time, series_id = _times_us(whole["time"]), whole["series_id"].to_numpy()
     return _ordered(np.lexsort((time, series_id)), time, series_id, whole["value"].to_numpy())
@@ -253,7 +253,7 @@ def _ordered(order: np.ndarray, time: np.ndarray, series_id: np.ndarray, value: 
 def _without_rounded(
     time: np.ndarray, series_id: np.ndarray, cut_off_ns: np.ndarray, before: Ends
 ) -> tuple[np.ndarray, Ends]:
-    """Return the order of readings, without what has the series and time of one before it, but another in the file."""
+    """Return the order of readings, without those that have the time of one before them only because of rounding."""
     time = np.concatenate((before.time_us, time))
     series_id = np.concatenate((before.series_id, series_id))
     cut_off_ns = np.concatenate((before.cut_off_ns, cut_off_ns))
@@ -269,7 +269,7 @@ def _without_rounded(
 
 
 def within(readings: pa.RecordBatch, portion: Portion) -> pa.RecordBatch:
-    """Return those of sorted readings that are in a span of time."""
+    """Return the readings in a portion's time range; they stay sorted."""
     return readings.filter(pa.array(portion.holds(_times_us(readings["time"]))))
 
 
@@ -283,12 +283,12 @@ def _kinds(columns: Columns) -> list[Kind]:
 
 
 def _label_values(table: pa.Table, labels: tuple[str, ...]) -> tuple[list[LabelValues], np.ndarray]:
-    """Give the distinct combinations of labels' values, and for each row which of them it has."""
+    """Return the distinct combinations of label values, and for each row the index of its combination."""
     code = np.zeros(table.num_rows, dtype=np.int64)
     size = 1
     for name in labels:
         encoded = table[name].combine_chunks().dictionary_encode()
-        if size * len(encoded.dictionary) > CODES_MAX:  # more than there are rows: close the gaps before they overflow
+        if size * len(encoded.dictionary) > CODES_MAX:  # renumber the codes before they overflow
             distinct, code = np.unique(code, return_inverse=True)
             size = len(distinct)
         code = code * len(encoded.dictionary) + encoded.indices.to_numpy(zero_copy_only=False)
@@ -301,11 +301,11 @@ def _label_values(table: pa.Table, labels: tuple[str, ...]) -> tuple[list[LabelV
 
 
 def _first_occurrences(code: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Give the first row of each distinct code below `size`, and for each row which of them it has."""
+    """Return the first row of each distinct code below `size`, and for each row the index of its code."""
     if size > DENSE_CODES:
         _, first_row, which = np.unique(code, return_index=True, return_inverse=True)
         return first_row, which
-    position = np.full(size, -1, dtype=np.int64)  # a table is quicker than sorting
+    position = np.full(size, -1, dtype=np.int64)  # a table is faster than sorting
     position[code[::-1]] = np.arange(len(code) - 1, -1, -1)
     distinct = np.flatnonzero(position >= 0)
     first_row = position[distinct]

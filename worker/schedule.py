@@ -1,4 +1,4 @@
-"""What beat asks for, and how often."""
+"""The schedule of beat's tasks."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from telemetry.queue import CLEAN_SPOOL, RESEND_UNFINISHED
 
 
 def beat_schedule() -> dict[str, Any]:
-    """Look for lost batches several times in the span after which one counts as lost, and clean the spool.
+    """Return the schedule: find lost batches five times per INGEST_RESEND_AFTER_S, and clean the spool.
 
-    Both go through the default queue: behind a long backlog in the queue of batches they would expire.
+    Both tasks use the default queue; behind a long backlog in the queue of batches they would expire.
     """
     every_s = max(1.0, settings.INGEST_RESEND_AFTER_S / 5)
     return {

@@ -1,4 +1,4 @@
-"""Series' ids by metric and labels: asked of the database once, then remembered by the process."""
+"""A cache of the ids of series by metric and labels, filled from the database."""
 
 import json
 from collections.abc import Iterable, Sequence, Set
@@ -9,7 +9,7 @@ from django.db import connection
 
 @dataclass(frozen=True)
 class Kind:
-    """What series of a batch have in common; the values of their labels, in that order, tell them apart."""
+    """The metric and label names of series, which differ in the values of these labels."""
 
     metric: str
     label_names: tuple[str, ...]
@@ -37,26 +37,26 @@ _ids: dict[Kind, dict[LabelValues, int]] = {}
 
 
 class UnknownSeriesError(Exception):
-    """A series whose id this process does not know; `learn` asks for it."""
+    """The id of a series is not in this process's cache; `learn` adds it."""
 
 
 def known_ids(kind: Kind, values: Sequence[LabelValues]) -> list[int]:
-    """Give the ids of series, in the order of their labels' values, without asking the database.
+    """Return the ids of series from the cache, in the order of their label values.
 
     Raises:
-        UnknownSeriesError: this process does not know one of them.
+        UnknownSeriesError: an id is not in the cache.
     """
     known = _ids.get(kind, {})
     try:
         return [known[labels] for labels in values]
     except KeyError as error:
-        raise UnknownSeriesError(f"{kind.metric} of {error}") from None
+        raise UnknownSeriesError(f"series of metric {kind.metric!r} with label values {error}") from None
 
 
 def learn(kinds: Iterable[Kind], values: Set[LabelValues]) -> None:
-    """Find out the ids of series, creating those that do not exist, so that `known_ids` has every one of them.
+    """Cache the ids of series for `known_ids`, and create series that do not exist.
 
-    It must not be called in a transaction that may be rolled back: the ids are remembered.
+    Do not call it in a transaction that may be rolled back, since the ids stay in the cache.
     """
     if sum(map(len, _ids.values())) > CACHE_KEYS:
         _ids.clear()
@@ -66,12 +66,12 @@ def learn(kinds: Iterable[Kind], values: Set[LabelValues]) -> None:
 
 
 def forget_series() -> None:
-    """Forget every id, so that the database is asked again."""
+    """Empty the cache, so that ids are queried again."""
     _ids.clear()
 
 
 def _fetch(kind: Kind, values: Sequence[LabelValues]) -> dict[LabelValues, int]:
-    """Create what is missing, then read all; sorted, so that two workers lock in the same order."""
+    """Create missing series, then query all ids. The values are sorted, so that workers lock in the same order."""
     metrics, labels = [kind.metric] * len(values), [_as_json(kind.label_names, labels) for labels in values]
     with connection.cursor() as cursor:
         cursor.execute(CREATE_MISSING, [metrics, labels])

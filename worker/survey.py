@@ -1,4 +1,4 @@
-"""How a batch that touches more chunks than one transaction may is divided by time; nothing here asks a server."""
+"""Dividing a batch that touches more chunks than one transaction may, by time; nothing here queries a server."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ EARLIEST_US, LATEST_US = int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class Portion:
-    """A span of time whose chunks fit into one transaction."""
+    """A time range with few enough chunks for one transaction."""
 
     begin_us: int
     end_us: int
@@ -19,17 +19,17 @@ class Portion:
     row_count: int
 
     def holds(self, times_us: np.ndarray) -> np.ndarray:
-        """Return for each time whether it is in the span."""
+        """Return a mask of the times that are in the range."""
         return (times_us >= self.begin_us) & (times_us < self.end_us)
 
 
 def portions(rows_by_chunk: Mapping[int, int], begin_us: int, chunk_limit: int) -> list[Portion]:
-    """Gather neighbouring chunks to portions that follow each other without a gap, to the end of time.
+    """Group consecutive chunks into portions without gaps between them; the last one has no end.
 
     Args:
-        rows_by_chunk: rows, by the begin of the chunk that they are in.
-        begin_us: of the first portion.
-        chunk_limit: chunks in a portion, at most.
+        rows_by_chunk: the number of rows by the begin of their chunk.
+        begin_us: the begin of the first portion.
+        chunk_limit: the maximum number of chunks per portion.
     """
     chunks = sorted(rows_by_chunk)
     firsts = range(0, max(1, len(chunks)), chunk_limit)
@@ -41,7 +41,7 @@ def portions(rows_by_chunk: Mapping[int, int], begin_us: int, chunk_limit: int) 
 
 
 def windows(found: Sequence[Portion], row_limit: int) -> Iterator[list[Portion]]:
-    """Gather neighbouring portions that can be held in memory together; one that is too large is alone."""
+    """Group consecutive portions that fit into memory together; a portion that is too large is a group of its own."""
     window: list[Portion] = []
     for portion in found:
         if window and sum(each.row_count for each in (*window, portion)) > row_limit:
@@ -52,5 +52,5 @@ def windows(found: Sequence[Portion], row_limit: int) -> Iterator[list[Portion]]
 
 
 def span_of(window: Sequence[Portion]) -> Portion:
-    """Return neighbouring portions as one."""
+    """Return consecutive portions as one."""
     return Portion(window[0].begin_us, window[-1].end_us, sum(portion.row_count for portion in window))

@@ -1,4 +1,4 @@
-"""The tasks: from the queue to the loader, and what follows when it fails."""
+"""The Celery tasks: loading batches with retries, sending them, and cleaning the spool."""
 
 import logging
 import random
@@ -25,21 +25,21 @@ from worker.progress import LockTableFullError
 
 logger = logging.getLogger(__name__)
 
-# Classes of SQLSTATEs of what passes by itself: connection failures, transaction rollbacks (deadlocks), insufficient
-# resources (too many connections, disk full), operator intervention: the server's shutdown, and a cancelled statement,
-# since the batch that the session loaded before may have been meant.
+# Classes of SQLSTATEs of temporary errors: connection failures, transaction rollbacks (deadlocks), insufficient
+# resources (too many connections, disk full) and operator intervention. The last includes the server's shutdown, and a
+# cancelled statement, since the cancellation may have been meant for the batch that the session loaded before.
 # https://www.postgresql.org/docs/17/errcodes-appendix.html
 TRANSIENT_SQLSTATES = ("08", "40", "53", "57")
 BACKOFF_MAX_S = 60
-# Batches of a job that wait in the broker at the same time: enough for any number of processes, little in its memory.
+# Batches of a job that are in the queue at the same time: enough for all processes, but little memory of the broker.
 SENT_AT_ONCE = 1000
-# How many of those are still to be loaded when the next ones are sent.
+# The number of those that are not loaded yet when the next ones are sent.
 SENT_AHEAD = 200
 
 
 @shared_task(name=SEND_JOB)
 def send_batches_of_job(job_id: int) -> None:
-    """Send some of a job's batches, and between them, if there are more, this message again."""
+    """Send some of a job's batches, and this task again before the last of them if there are more."""
     batch_ids, is_rest = ledger.next_unsent(job_id, SENT_AT_ONCE)
     send_batches(batch_ids[:-SENT_AHEAD])
     if is_rest:
@@ -49,16 +49,16 @@ def send_batches_of_job(job_id: int) -> None:
 
 @shared_task(name=LOAD_BATCH, bind=True, max_retries=None)
 def load_batch(self: "Task[Any, Any]", batch_id: int, *, unrecorded: dict[str, Any] | None = None) -> None:
-    """Load one batch, however often it is delivered.
+    """Load one batch; it is loaded only once even if its message is delivered repeatedly.
 
-    Input that cannot be used parks the batch. An interruption, such as a server that is away, is not counted as the
-    batch's fault: it is tried again, with back-off, for INGEST_RETRY_MAX_S. Any other failure is counted, and so is an
-    attempt that takes its process down; INGEST_MAX_ATTEMPTS of them park the batch.
+    Input that cannot be used parks the batch. An interruption, such as a server that is not available, is not counted
+    as a failure of the batch: it is tried again, with back-off, for INGEST_RETRY_MAX_S. Any other failure is counted,
+    and so is an attempt whose process was killed; INGEST_MAX_ATTEMPTS of them park the batch.
 
     Args:
         self: the task.
         batch_id: the batch.
-        unrecorded: the interruption of the last attempt, if the ledger could not be reached to record it.
+        unrecorded: the interruption of the last attempt, if the ledger was not available to record it.
     """
     attempt = Attempt(batch_id, unrecorded)
     countdown_s = _backoff_s(self)
@@ -82,7 +82,7 @@ def load_batch(self: "Task[Any, Any]", batch_id: int, *, unrecorded: dict[str, A
 
 
 class Attempt:
-    """One attempt to load a batch, and what the ledger has been told of it."""
+    """One attempt to load a batch, and what is recorded of it in the ledger."""
 
     def __init__(self, batch_id: int, unrecorded: dict[str, Any] | None) -> None:
         self._batch_id = batch_id
@@ -93,7 +93,7 @@ class Attempt:
         """Load the batch if it is due, or park it if its input cannot be used.
 
         Returns:
-            The keyword arguments of another message, which is to record what this one could not; None: there is none.
+            The keyword arguments of another message, which has to record what this one could not; None for no message.
         """
         try:
             with ledger.loading(self._batch_id) as is_mine:
@@ -104,7 +104,7 @@ class Attempt:
             if not is_over:
                 _send_rest(self._batch_id)
         except MissingFileError as error:
-            text = f"{error} (looked for by {current().name}; files must be where the workers see them)"
+            text = f"{error} (on {current().name}; the file must be readable by all workers, or enqueued with --spool)"
             ledger.park(self._batch_id, text)
         except (BadInput, DuplicateReadingError) as error:
             ledger.park(self._batch_id, str(error))
@@ -116,10 +116,10 @@ class Attempt:
             self._unrecorded = None
 
     def _begin(self) -> bool:
-        """Count the attempt before anything can go wrong; park a batch that has taken too many processes down.
+        """Count the attempt before it is made; park a batch that has killed too many processes.
 
         Returns:
-            True if the batch is to be loaded now.
+            True if the batch has to be loaded now.
         """
         attempts = ledger.begin(self._batch_id)
         if attempts > settings.INGEST_MAX_ATTEMPTS:
@@ -129,10 +129,10 @@ class Attempt:
         return self._is_counted
 
     def note_interruption(self, error: Exception, countdown_s: float) -> dict[str, Any] | None:
-        """Record an interruption in the ledger or, where that cannot be reached, for the message of the next attempt.
+        """Record an interruption in the ledger or, if that is not available, in the message of the next attempt.
 
         Returns:
-            The keyword arguments of that message; None if there is to be no other attempt.
+            The keyword arguments of that message; None if there is no other attempt.
         """
         connection.close()
         reason = f"{type(error).__name__}: {error}"
@@ -140,7 +140,7 @@ class Attempt:
         try:
             goes_on = ledger.note_interruption(self._batch_id, Interruption(**interruption), retried_in_s=countdown_s)
         except (OperationalError, InterfaceError) as unreachable:
-            logger.warning("batch %d: the interruption cannot be recorded yet: %s", self._batch_id, unreachable)
+            logger.warning("batch %d: cannot record the interruption yet: %s", self._batch_id, unreachable)
             connection.close()
             return {"unrecorded": interruption}
         return {} if goes_on else None
@@ -152,25 +152,27 @@ def _backoff_s(task: "Task[Any, Any]") -> float:
 
 
 def _is_settled(batch_id: int, error: Exception) -> bool:
-    """Return True if nothing is left to do for a batch whose loading was stopped, or that takes too many locks."""
+    """Return True if no attempt is left for a batch, because its job was cancelled, or it was parked for its locks."""
     if isinstance(error.__cause__, psycopg2.errors.QueryCanceled):
-        connection.close()  # it may have been the unlocking that was cancelled
+        connection.close()  # the cancelled statement may have been the one that unlocks
         return ledger.note_cancellation(batch_id)
-    return isinstance(error, LockTableFullError) and not progress.narrow(batch_id, error.chunk_count)
+    return isinstance(error, LockTableFullError) and not progress.reduce_chunks(batch_id, error.chunk_count)
 
 
 def _send_rest(batch_id: int) -> None:
-    """Send a batch again that is loaded in part: others have their turn, and no task takes too long."""
+    """Send a partly loaded batch again, so that other batches are loaded in between, and no task takes too long."""
     ledger.mark_sent([batch_id])
     try:
         send_batches([batch_id])
     except BrokerError as error:
-        logger.warning("batch %d is loaded in part; beat sends it again, since the broker is away: %s", batch_id, error)
+        logger.warning(
+            "batch %d is partly loaded; cannot reach the broker to send it again, beat will do it: %s", batch_id, error
+        )
 
 
 def is_transient(error: Exception) -> bool:
-    """Return True if an error passes by itself: the server, the files or the way to them, not the data."""
-    if isinstance(error, OSError):  # what is permanent of a source is BadInput
+    """Return True if an error is temporary, such as one of the server, the storage or the network, not of the data."""
+    if isinstance(error, OSError):  # permanent errors of a source are raised as BadInput
         return True
     if not isinstance(error, OperationalError | InterfaceError):
         return False
@@ -180,7 +182,7 @@ def is_transient(error: Exception) -> bool:
 
 @shared_task(name=RESEND_UNFINISHED)
 def resend_unfinished() -> None:
-    """Send again what the ledger has as unfinished and the broker has lost."""
+    """Send the messages again that the ledger waits for and the broker has lost."""
     seen = waiting()
     send_batches(ledger.lost_batches(seen))
     for job_id in ledger.lost_jobs(seen):
@@ -189,6 +191,6 @@ def resend_unfinished() -> None:
 
 @shared_task(name=CLEAN_SPOOL)
 def clean_spool() -> None:
-    """Remove from the spool what no unfinished job needs and no upload is writing any more."""
+    """Remove files from the spool that no unfinished job needs and no upload is writing."""
     removed = [entry.size_bytes for entry in clean(timedelta(seconds=settings.INGEST_CLEAN_AGE_S))]
-    logger.info("%d files, %d bytes removed from the spool", len(removed), sum(removed))
+    logger.info("removed %d files (%d bytes) from the spool", len(removed), sum(removed))

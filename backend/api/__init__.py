@@ -1,1 +1,1 @@
-"""The HTTP API: uploads to the spool, jobs to look at."""
+"""The HTTP API: uploads, and the progress and rejected rows of their jobs."""

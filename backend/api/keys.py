@@ -1,6 +1,6 @@
-"""Idempotency-Key: an upload that is sent once more gets the first one's job.
+"""Idempotency-Key: a repeated upload gets the job of the first one.
 
-As in the IETF's draft-ietf-httpapi-idempotency-key-header: a key that comes again with another upload is refused.
+As in the IETF's draft-ietf-httpapi-idempotency-key-header, a key that is reused for a different upload is refused.
 """
 
 import hashlib
@@ -20,20 +20,20 @@ KEY_MAX_LENGTH = 255
 
 
 def key_of(request: HttpRequest) -> str | None:
-    """Read the header; None if there is none.
+    """Return the value of the Idempotency-Key header, or None if it is absent.
 
     Raises:
-        Problem: 422, it is empty or too long.
+        Problem: 422 if it is empty or too long.
     """
     key = request.headers.get("Idempotency-Key")
     if key is not None and not 0 < len(key) <= KEY_MAX_LENGTH:
-        detail = f"Idempotency-Key has {len(key)} characters; allowed: 1 to {KEY_MAX_LENGTH}"
+        detail = f"expected an Idempotency-Key of 1 to {KEY_MAX_LENGTH} characters, got {len(key)}"
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
     return key
 
 
 def first_size_bytes(token: ApiToken, key: str | None) -> int | None:
-    """Return the size, unpacked, of the upload that came with a key before; None if there was none."""
+    """Return the unpacked size of the first upload with a key, or None if there was none."""
     first = KeyedUpload.objects.filter(token=token, key=key) if key is not None else KeyedUpload.objects.none()
     size_bytes: int | None = first.aggregate(size=Sum("job__files__size_bytes"))["size"]
     return size_bytes
@@ -41,37 +41,37 @@ def first_size_bytes(token: ApiToken, key: str | None) -> int | None:
 
 @dataclass(frozen=True)
 class Upload:
-    """An upload, as its client names it."""
+    """What identifies an upload: its token, its key and its content."""
 
     token: ApiToken
     key: str | None
     fingerprint: bytes
-    """tells it from other uploads"""
+    """SHA-256 of the query string, the content headers and the body; equal for repeated uploads"""
 
     @classmethod
     def of(cls, request: HttpRequest, token: ApiToken, key: str | None, body_sha256: bytes) -> "Upload":
-        """Tell an upload from others by what is asked for, and by the body."""
+        """Return the upload of a request; its body is known by its hash alone."""
         headers = (request.headers.get(name, "") for name in ("Content-Type", "Content-Encoding"))
         parts = (request.META["QUERY_STRING"], *headers)
         return cls(token, key, hashlib.sha256("\0".join(parts).encode() + body_sha256).digest())
 
-    def once(self, create: Callable[[Callable[[IngestJob], None]], IngestJob]) -> tuple[int, bool]:
-        """Create a job, unless this upload has one.
+    def get_or_create_job(self, create: Callable[[Callable[[IngestJob], None]], IngestJob]) -> tuple[int, bool]:
+        """Create a job, unless this upload already has one.
 
         Args:
-            create: makes the job, and calls what it is given within the job's transaction.
+            create: creates the job, and calls its argument with the job in the same transaction.
 
         Returns:
-            The job's number, and whether it is new.
+            The job's id, and True if the job was created.
 
         Raises:
-            Problem: 422, the key came with another upload before.
+            Problem: 422 if the key was used for a different upload.
         """
         if (job_id := self._first_job()) is not None:
             return job_id, False
         try:
             return create(self._remember).pk, True
-        except IntegrityError:  # the same upload, at the same time, was quicker
+        except IntegrityError:  # a concurrent repetition of this upload recorded its job first
             if (job_id := self._first_job()) is None:
                 raise
             return job_id, False
@@ -88,6 +88,6 @@ class Upload:
         if first is not None and bytes(first.fingerprint) != self.fingerprint:
             raise Problem(
                 HTTPStatus.UNPROCESSABLE_ENTITY,
-                f"Idempotency-Key {self.key!r} came with another upload before; a new upload needs a new key",
+                f"Idempotency-Key {self.key!r} was already used for a different upload; use a new key",
             )
         return first.job_id if first else None

@@ -1,4 +1,4 @@
-"""What is Django's way elsewhere, and not right under /api/."""
+"""Problem documents for the errors under /api/ that Django answers itself, outside the API."""
 
 from collections.abc import Callable
 from functools import cache
@@ -15,7 +15,7 @@ Handler = Callable[[HttpRequest], HttpResponse]
 
 
 def api_middleware(get_response: Handler) -> Handler:
-    """Answer every error with a problem."""
+    """Answer every error under /api/ with a problem document."""
 
     def respond(request: HttpRequest) -> HttpResponse:
         response = get_response(request)
@@ -32,29 +32,29 @@ def api_middleware(get_response: Handler) -> Handler:
 
 
 def _moved(request: HttpRequest, response: HttpResponse) -> tuple[HTTPStatus, str]:
-    """Explain a redirect, which clients would follow with a GET and without the body."""
+    """Return the status and detail to send in place of a redirect, which clients would follow without the body."""
     if response["Location"].startswith("https:") and not request.is_secure():
-        hint = "behind a proxy that ends TLS, SECURE_PROXY_SSL_HEADER names the header by which it says so"
-        return HTTPStatus.FORBIDDEN, f"this server takes requests over https only; {hint}"
-    return HTTPStatus.NOT_FOUND, f"the address is {request.path}/, with a slash at its end"
+        hint = "behind a proxy that terminates TLS, set SECURE_PROXY_SSL_HEADER to the header in which it reports HTTPS"
+        return HTTPStatus.FORBIDDEN, f"this server accepts requests over https only; {hint}"
+    return HTTPStatus.NOT_FOUND, f"the address must end with a slash: {request.path}/"
 
 
 def _refused(request: HttpRequest, response: HttpResponse) -> tuple[HTTPStatus, str]:
-    """Explain an answer that was made outside the API, as to an address that does not exist."""
+    """Return the status and detail of an error that was answered outside the API, such as an unknown address."""
     status = HTTPStatus(response.status_code)
     try:
         request.get_host()
     except DisallowedHost:
-        return status, f"this server has no host name {request.headers.get('Host', '')!r}"
+        return status, f"host {request.headers.get('Host', '')!r} is not in the server's setting ALLOWED_HOSTS"
     if "Allow" in response.headers:
         return status, f"{status.description}; allowed: {response['Allow']}"
     if status == HTTPStatus.NOT_FOUND:
-        return status, f"{status.description}; addresses: {', '.join(_addresses())}"
+        return status, f"{status.description}; existing addresses: {', '.join(_addresses())}"
     return status, status.description
 
 
 def _problem(request: HttpRequest, response: HttpResponse, status: HTTPStatus, detail: str) -> HttpResponse:
-    """Make a problem of an answer, with the headers that other middlewares have given it."""
+    """Return a problem document with the headers that other middlewares set on the original answer."""
     problem = Problem(status, f"{request.method} {request.path}: {detail}").response(request)
     for name, value in response.headers.items():
         if name != "Location":

@@ -1,4 +1,4 @@
-"""Who may call, whose jobs are whose, and which calls were repeated."""
+"""API tokens, the jobs that they created, and the uploads that carried an Idempotency-Key."""
 
 from django.db import models
 
@@ -6,9 +6,9 @@ from telemetry.models import IngestJob
 
 
 class ApiToken(models.Model):
-    """A secret that somebody was given; only its hash is kept."""
+    """A bearer token; only its hash is stored."""
 
-    name = models.TextField(help_text="whose it is")
+    name = models.TextField(help_text="name of the token's owner")
     digest = models.BinaryField(unique=True, max_length=32, help_text="SHA-256 of the token")
     created_at = models.DateTimeField(auto_now_add=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
@@ -25,11 +25,13 @@ class ApiToken(models.Model):
 
 
 class KeyedUpload(models.Model):
-    """The upload that a client named by an Idempotency-Key: a second one of that name gets the first one's job."""
+    """An upload with an Idempotency-Key; a repeated upload gets its job."""
 
     token = models.ForeignKey(ApiToken, on_delete=models.CASCADE, db_index=False)
     key = models.TextField()
-    fingerprint = models.BinaryField(max_length=32, help_text="SHA-256 of what was asked for, and of the body")
+    fingerprint = models.BinaryField(
+        max_length=32, help_text="SHA-256 of the query string, the content headers and the body"
+    )
     job = models.ForeignKey(IngestJob, on_delete=models.CASCADE)
 
     class Meta:
@@ -40,7 +42,7 @@ class KeyedUpload(models.Model):
 
 
 class TokenJob(models.Model):
-    """Whose a job is: the token of the upload that made it. A job of the command line has none."""
+    """The token whose upload created a job. A job that was created on the command line has none."""
 
     job = models.OneToOneField(IngestJob, on_delete=models.CASCADE, primary_key=True, related_name="token_job")
     token = models.ForeignKey(ApiToken, on_delete=models.CASCADE, related_name="jobs")

@@ -1,4 +1,4 @@
-"""What the OpenAPI document tells of an upload beyond its parameters: a body that is streamed is none of a schema."""
+"""The parts of the OpenAPI document that cannot be derived from the views: streamed bodies, headers and problems."""
 
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -8,7 +8,7 @@ from api.keys import KEY_MAX_LENGTH
 from api.problems import CONTENT_TYPE
 from api.uploads import CODINGS, CONTENT_TYPES
 
-# Of every request: its line and header, its token, its parameters, and the state of the server.
+# The errors of every request: of its request line and headers, its token, its parameters, and of the server.
 OF_ALL = (400, 401, 408, 414, 422, 431, 500, 503)
 OF_A_JOB = (*OF_ALL, 404)
 OF_AN_UPLOAD = (*OF_ALL, 411, 413, 415, 429, 507)
@@ -38,7 +38,7 @@ UPLOAD: dict[str, Any] = {
             "in": "header",
             "name": "Idempotency-Key",
             "schema": {"type": "string", "minLength": 1, "maxLength": KEY_MAX_LENGTH},
-            "description": "names this upload: sent once more, it gets the first one's job",
+            "description": "identifies this upload: a repeated upload with the same key gets the job of the first one",
         },
         {"in": "header", "name": "Content-Encoding", "schema": {"enum": list(CODINGS)}},
     ],
@@ -54,8 +54,8 @@ REJECTS: dict[str, Any] = {
     "responses": {
         **_problems(OF_A_JOB),
         200: {
-            "description": "an object a line, with file, line, column, reason, detail and raw; for the rows of a batch "
-            "that are counted and not listed, one with file, unlisted_rows and detail",
+            "description": "one JSON object per rejected row, with file, line, column, reason, detail and raw; one "
+            "object per batch whose rows are not all listed, with file, unlisted_rows and detail",
             "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
         },
     }

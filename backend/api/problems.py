@@ -1,4 +1,4 @@
-"""Refusals, as RFC 9457 has them: a document that says what happened, for people and for programs."""
+"""Errors as RFC 9457 problem documents, which say what happened, for people and for programs."""
 
 import json
 import logging
@@ -24,13 +24,13 @@ STORAGE_RETRY_S = 30
 
 
 class Problem(Exception):
-    """A request that is refused.
+    """An error to be answered with a problem document.
 
     Args:
-        status: of the answer.
+        status: the HTTP status.
         detail: what happened, the value, what is allowed, and what to do.
-        headers: of the answer, beside its own.
-        members: more of the document, for programs.
+        headers: additional headers of the answer.
+        members: additional members of the document, for programs.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Problem(Exception):
         self.status, self.detail, self.headers, self.members = status, detail, headers or {}, members
 
     def response(self, request: HttpRequest) -> HttpResponse:
-        """Make the answer; the kind of problem is told by the status, so its type is about:blank."""
+        """Return the answer. Its type is about:blank, because the status alone identifies the kind of problem."""
         document = {
             "type": "about:blank",
             "title": self.status.phrase,
@@ -50,7 +50,7 @@ class Problem(Exception):
             **self.members,
         }
         headers = {**self.headers}
-        if request.method == "POST":  # else the server would read the rest of a body that nobody wants
+        if request.method == "POST":  # otherwise the server would read the rest of a body that is not used
             headers["Connection"] = "close"
         body = json.dumps(document, indent=2, ensure_ascii=False).encode()
         headers["Content-Length"] = str(len(body))
@@ -58,7 +58,7 @@ class Problem(Exception):
 
 
 def answer_with_problems(api: NinjaAPI) -> None:
-    """Have every error of an API answered with a problem."""
+    """Register handlers that answer every error of an API with a problem document."""
     for kind, make in MAKERS.items():
         api.add_exception_handler(kind, partial(_answer, make))
 
@@ -70,7 +70,7 @@ def _answer(make: Callable[[Any], Problem], request: HttpRequest, error: Excepti
 def _of_authentication(_: Exception) -> Problem:
     return Problem(
         HTTPStatus.UNAUTHORIZED,
-        "a valid token is needed: Authorization: Bearer …; manage.py create_token NAME makes one",
+        "a valid token is required, as in Authorization: Bearer TOKEN; manage.py create_token NAME creates one",
         headers={"WWW-Authenticate": "Bearer"},
     )
 
@@ -85,7 +85,7 @@ def _of_validation(error: ValidationError) -> Problem:
 
 
 def _parameter(place: Sequence[str | int]) -> str:
-    """Return the name of a parameter; of a list's item, the place ends in its index."""
+    """Return the name of the parameter at a location; that of an item in a list ends with its index."""
     return next((name for name in reversed(place) if isinstance(name, str)), "request")
 
 
@@ -93,7 +93,7 @@ def _of_database(error: Exception) -> Problem:
     log_database_error(error, current_work())
     return Problem(
         HTTPStatus.SERVICE_UNAVAILABLE,
-        f"the database cannot be used now ({type(error).__name__}); try again",
+        f"the database is not available ({type(error).__name__}); try again in {DATABASE_RETRY_S} s",
         headers={"Retry-After": str(DATABASE_RETRY_S)},
     )
 
@@ -102,14 +102,14 @@ def _of_storage(error: StorageUnavailableError) -> Problem:
     logger.warning("%s", error)
     return Problem(
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "the server cannot read or write its files now; try again",
+        f"the server's file storage is not available; try again in {STORAGE_RETRY_S} s",
         headers={"Retry-After": str(STORAGE_RETRY_S)},
     )
 
 
 def _of_anything(error: Exception) -> Problem:
-    logger.error("a request failed", exc_info=error)
-    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server's own fault; its log has the reason")
+    logger.error("unhandled exception while answering an API request", exc_info=error)
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error of the server; its log has the reason")
 
 
 MAKERS: dict[type[Exception], Callable[[Any], Problem]] = {

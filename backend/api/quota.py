@@ -1,4 +1,4 @@
-"""How much of the spool a token's uploads and their rejects may take, and how many uploads a process takes at once."""
+"""Limits on uploads: the bytes of a token in the spool, and the number of uploads that a process receives at once."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,19 +11,19 @@ from api.models import ApiToken
 from api.problems import Problem
 from telemetry import rejects, spool
 
-LOOK_BYTES = 64 << 20
+REMEASURE_BYTES = 64 << 20
 RETRY_AFTER_S = 60
-TURN_RETRY_AFTER_S = 10
+SLOT_RETRY_AFTER_S = 10
 
 
 class Quota:
-    """What an upload may still write: the token's quota less what its other inputs and its rejects have in the spool.
+    """The bytes that an upload may still write: the token's quota minus its other inputs and its rejects in the spool.
 
-    Rejects count as they are when the upload begins. They are written whatever the quota says, since without them no
-    batch is loaded; then the next upload is refused. The other inputs are looked up when the upload begins, each
-    time it has written LOOK_BYTES, and when its file is complete. Of two uploads at once the one that is completed last
-    sees the other, so what is recorded never exceeds the quota. Those that are under way may exceed it by LOOK_BYTES
-    each; in an object store, which shows a file when it is complete, by the whole file.
+    Rejects are measured when the upload begins. They are written even if they exceed the quota, because a batch cannot
+    be loaded without them; the next upload is refused instead. The other inputs are measured when the upload begins,
+    each time it has written REMEASURE_BYTES, and when its file is complete. Of two concurrent uploads, the one that is
+    completed last includes the other, so recorded inputs never exceed the quota. Uploads in progress may exceed it by
+    REMEASURE_BYTES each, or by the whole file in an object store, which lists a file only when it is complete.
     """
 
     def __init__(self, token: ApiToken) -> None:
@@ -32,43 +32,43 @@ class Quota:
         self._rejects_bytes = self._others_bytes = self._own_bytes = self._unseen_bytes = 0
 
     def begin(self, declared_bytes: int) -> None:
-        """Look before the body is read.
+        """Check the quota before the body is read.
 
         Raises:
-            Problem: 413, the body is larger than the quota; 507.
+            Problem: 413 if the body is larger than the quota, 507 if it does not fit beside the other inputs.
         """
         if declared_bytes > self._limit_bytes:
             raise Problem(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"the body has {declared_bytes:,} bytes; one token may have {self._limit_bytes:,} in the spool "
-                "(INGEST_TOKEN_SPOOL_BYTES); divide it",
+                f"the body has {declared_bytes:,} bytes; a token may have at most {self._limit_bytes:,} bytes in the "
+                "spool (INGEST_TOKEN_SPOOL_BYTES); split the upload",
             )
         self._rejects_bytes = rejects.used_bytes(self.owner)
-        self._look("")
+        self._measure_others("")
         self._require(declared_bytes)
 
     def take(self, size_bytes: int, location: str) -> None:
-        """Count what is about to be written.
+        """Count bytes that are about to be written.
 
         Raises:
-            Problem: 507.
+            Problem: 507 if they exceed the quota.
         """
         self._own_bytes += size_bytes
         self._unseen_bytes += size_bytes
-        if self._unseen_bytes >= LOOK_BYTES:
-            self._look(location)
+        if self._unseen_bytes >= REMEASURE_BYTES:
+            self._measure_others(location)
         self._require(self._own_bytes)
 
     def complete(self, location: str) -> None:
-        """Look once more when the file is complete, before its job is recorded.
+        """Check the quota again when the file is complete, before its job is recorded.
 
         Raises:
-            Problem: 507.
+            Problem: 507 if the file exceeds the quota.
         """
-        self._look(location)
+        self._measure_others(location)
         self._require(self._own_bytes)
 
-    def _look(self, location: str) -> None:
+    def _measure_others(self, location: str) -> None:
         self._others_bytes = self._rejects_bytes + spool.used_bytes(self.owner, besides=location)
         self._unseen_bytes = 0
 
@@ -77,9 +77,9 @@ class Quota:
             return
         raise Problem(
             HTTPStatus.INSUFFICIENT_STORAGE,
-            f"the inputs of this token have {self._others_bytes:,} bytes in the spool, its rejects included; allowed "
-            f"with this upload: {self._limit_bytes:,} (INGEST_TOKEN_SPOOL_BYTES); try again when its jobs are done. "
-            "Inputs of parked and cancelled jobs stay until retry_ingest or clean_spool --parked-and-cancelled, "
+            f"this token's inputs and rejects have {self._others_bytes:,} bytes in the spool; with this upload they "
+            f"would exceed {self._limit_bytes:,} bytes (INGEST_TOKEN_SPOOL_BYTES); try again when its jobs are done. "
+            "Inputs of parked and cancelled jobs are kept until retry_ingest or clean_spool --parked-and-cancelled, "
             "rejects for INGEST_REJECTS_KEEP_S",
             headers={"Retry-After": str(RETRY_AFTER_S)},
             used_bytes=self._others_bytes,
@@ -88,9 +88,10 @@ class Quota:
 
 
 class Replay(Quota):
-    """Of an upload whose key is known: it may write what the first one had, beside the quota, as its file goes at once.
+    """The quota of a repeated upload, whose file is removed as soon as its body has been compared.
 
-    More than that is another upload. Several at once share what is beside the quota.
+    It may write as many bytes as the first upload in addition to the quota; a larger body is a different upload.
+    Concurrent repetitions share the additional bytes.
     """
 
     def __init__(self, token: ApiToken, first_bytes: int) -> None:
@@ -99,36 +100,36 @@ class Replay(Quota):
         self._limit_bytes += first_bytes
 
     def begin(self, declared_bytes: int) -> None:
-        """Look before the body is read; its length may be that of a compressed one, and tells nothing of the first's.
+        """Check the quota before the body is read, without its declared length, since it may be compressed.
 
         Raises:
-            Problem: 507.
+            Problem: 507 if the quota is used up.
         """
-        self._look("")
+        self._measure_others("")
         self._require(0)
 
     def _require(self, size_bytes: int) -> None:
         if size_bytes > self._first_bytes:
             raise Problem(
                 HTTPStatus.UNPROCESSABLE_ENTITY,
-                f"Idempotency-Key came with another upload before, which had {self._first_bytes:,} bytes, unpacked; "
-                "a new upload needs a new key",
+                f"Idempotency-Key was already used for a different upload of {self._first_bytes:,} bytes (unpacked); "
+                "use a new key",
             )
         super()._require(size_bytes)
 
 
-class Turns:
-    """How many uploads this process has taken; the other threads are left to other requests."""
+class UploadSlots:
+    """Limits how many uploads this process receives at once, so that threads remain for other requests."""
 
     def __init__(self) -> None:
         self._lock, self._taken = Lock(), 0
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Take a turn for the length of a block.
+        """Take a slot for the length of a block.
 
         Raises:
-            Problem: 503, there is none.
+            Problem: 503 if all slots are taken.
         """
         with self._lock:
             if self._taken >= settings.INGEST_UPLOADS_AT_ONCE:
@@ -143,10 +144,10 @@ class Turns:
     def _refusal(self) -> Problem:
         return Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            f"{self._taken} uploads are under way in this process, allowed: {settings.INGEST_UPLOADS_AT_ONCE} "
-            f"(WEB_UPLOAD_THREADS); try again in {TURN_RETRY_AFTER_S} s",
-            headers={"Retry-After": str(TURN_RETRY_AFTER_S)},
+            f"this process is already receiving {self._taken} uploads, the limit is {settings.INGEST_UPLOADS_AT_ONCE} "
+            f"(WEB_UPLOAD_THREADS); try again in {SLOT_RETRY_AFTER_S} s",
+            headers={"Retry-After": str(SLOT_RETRY_AFTER_S)},
         )
 
 
-turns = Turns()
+upload_slots = UploadSlots()

@@ -1,4 +1,4 @@
-"""What goes in and out, as the OpenAPI document tells it."""
+"""The parameters and answers of the API, as the OpenAPI document describes them."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -21,7 +21,7 @@ Limit = Annotated[
 
 def _text(text: str) -> str:
     if "\0" in text:
-        raise ValueError("a NUL is no character that can be kept")
+        raise ValueError("NUL characters are not allowed")
     return text
 
 
@@ -29,51 +29,56 @@ Text = Annotated[str, AfterValidator(_text)]
 
 
 class Parameters(Schema):
-    """How the body is to be read, and what becomes of its readings."""
+    """How the body is read, and how its readings are loaded."""
 
-    time: Text = Field(description="column of the time: ISO 8601 with a zone, unless said otherwise")
-    labels: list[Text] = Field([], description="columns that tell one source from another")
+    time: Text = Field(
+        description="column with the time: ISO 8601 with a time zone, unless timezone or time_unit is set"
+    )
+    labels: list[Text] = Field([], description="columns that identify a series, for example host and region")
     values: list[Text] = Field(min_length=1, description="columns of numbers; each becomes a metric")
-    # The page at /api/docs would send the default without its empty text, were it told of it.
+    # The page at /api/docs would send a declared default without its empty text.
     empty: list[Text] = Field(
         default_factory=lambda: list(EMPTY_CELLS),
-        description=f"texts of an empty cell; by default {', '.join(map(repr, EMPTY_CELLS))}",
+        description=f"texts that mean an empty cell (default: {', '.join(map(repr, EMPTY_CELLS))})",
     )
-    keep_nan: bool = Field(False, description="whether NaN and infinity are values; otherwise they are empty cells")
+    keep_nan: bool = Field(False, description="load NaN and infinity as values (default: they are empty cells)")
     timezone: Annotated[str, AfterValidator(arguments.timezone)] | None = Field(
-        None, description="of times without a zone, as Europe/Berlin"
+        None, description="time zone of times that have none, for example Europe/Berlin"
     )
     time_unit: Literal["iso", "s", "ms", "us", "ns"] = Field(
-        "iso", description="times are whole numbers of it since 1970"
+        "iso", description="iso: times are ISO 8601 texts; otherwise they are integers, in this unit since 1970"
     )
-    delimiter: Annotated[str, AfterValidator(arguments.one_character)] = Field(",", description="of a CSV")
-    decimal: Literal[".", ","] = Field(".", description="mark in the numbers of a CSV")
+    delimiter: Annotated[str, AfterValidator(arguments.one_character)] = Field(
+        ",", description="delimiter between the cells of a CSV"
+    )
+    decimal: Literal[".", ","] = Field(".", description="decimal mark in the numbers of a CSV")
     escape: Annotated[str, AfterValidator(arguments.escape_character)] | None = Field(
-        None, description="character of a CSV that makes the next one stand for itself, as \\ before a quote"
+        None, description="escape character of a CSV, for example \\ before a quote"
     )
     encoding: Annotated[str, AfterValidator(arguments.ascii_encoding)] | None = Field(
-        None, description="of a CSV; by default the charset of its Content-Type, or UTF-8"
+        None, description="encoding of a CSV (default: the charset of its Content-Type, or UTF-8)"
     )
     on_conflict: IngestJob.OnConflict = Field(
         IngestJob.OnConflict.IGNORE,
-        description="what happens to readings that are there already; the body's order holds within a batch",
+        description="what to do with readings that exist already; of several in one batch, the first counts for "
+        "ignore and the last for update",
     )
     max_rejects: Limit | None = Field(
-        None, description="when more rows than that, or than that share, cannot be read, the job is parked"
+        None, description="park the job if more than this number, or percentage, of its rows cannot be read"
     )
     batch_rows: int = Field(
-        default_factory=lambda: int(settings.INGEST_BATCH_ROWS), ge=1, le=BATCH_ROWS_MAX, description="rows in a batch"
+        default_factory=lambda: int(settings.INGEST_BATCH_ROWS), ge=1, le=BATCH_ROWS_MAX, description="rows per batch"
     )
-    name: Text = Field("upload", min_length=1, max_length=255, description="what errors and rejects call the body")
+    name: Text = Field("upload", min_length=1, max_length=255, description="name of the body in errors and rejects")
 
     def columns(self, charset: str | None) -> Columns:
-        """Return how the body is to be read.
+        """Return how the body is read.
 
         Args:
-            charset: of its Content-Type; None if that names none.
+            charset: the charset of its Content-Type, or None.
 
         Raises:
-            ValueError: the parameters contradict each other.
+            ValueError: two parameters contradict each other.
         """
         return Columns(
             self.time,
@@ -87,7 +92,10 @@ class Parameters(Schema):
 
 
 class Job(Schema):
-    """How far a job is, as `ingest_status --json` has it. Rows are the input's; the next five count value cells."""
+    """A job's progress, as in `ingest_status --json`.
+
+    `rows`, `rows_done` and `rejected` count rows of the input, `inserted` to `empty` count value cells.
+    """
 
     url: str
     rejects_url: str
@@ -111,7 +119,7 @@ class Job(Schema):
 
 
 class ParkedBatch(Schema):
-    """A batch that is not tried again until `retry_ingest`."""
+    """A batch that was given up until `retry_ingest`."""
 
     id: int
     path: str
@@ -120,17 +128,17 @@ class ParkedBatch(Schema):
 
 
 class Retry(Schema):
-    """Why batches wait for another attempt."""
+    """Batches that wait for another attempt after the same error."""
 
     error: str
     batches: int
-    attempts: int = Field(description="failures that count; interruptions do not")
-    failing_since: datetime | None = Field(description="since when they have been interrupted")
+    attempts: int = Field(description="failed attempts so far; interrupted attempts do not count")
+    failing_since: datetime | None = Field(description="time of the first of the current interruptions")
     next_attempt_at: datetime
 
 
 class RejectCount(Schema):
-    """How many rows could not be read for a reason."""
+    """The number of rows that were rejected for one reason in one column."""
 
     reason: str
     column: str
@@ -138,25 +146,25 @@ class RejectCount(Schema):
 
 
 class JobDetails(Job):
-    """A job, and what went wrong in it."""
+    """A job's progress, its warnings and its errors."""
 
-    warnings: list[str] = Field(description="what the sender should know though the job can be loaded")
+    warnings: list[str] = Field(description="problems that do not prevent the job from being loaded")
     parked_batches: list[ParkedBatch] = Field(
-        description=f"the first {PARKED_BATCHES_MAX}; `parked` counts all of them"
+        description=f"the first {PARKED_BATCHES_MAX} parked batches; `parked` is the number of all"
     )
     retries: list[Retry]
     rejects: list[RejectCount]
 
 
 class PageOfJobs(Schema):
-    """Which jobs to list."""
+    """The page of jobs to list."""
 
-    limit: int = Field(100, ge=1, le=1000, description="jobs on a page")
-    before: int | None = Field(None, ge=1, le=2**63 - 1, description="only jobs with a smaller number")
+    limit: int = Field(100, ge=1, le=1000, description="jobs per page")
+    before: int | None = Field(None, ge=1, le=2**63 - 1, description="list only jobs with an id below this")
 
 
 class Jobs(Schema):
-    """A page of jobs, the newest first."""
+    """A page of jobs, newest first."""
 
     jobs: list[Job]
-    next: str | None = Field(description="where the older ones are")
+    next: str | None = Field(description="address of the page with older jobs; null if this page is not full")

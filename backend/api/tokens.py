@@ -1,4 +1,4 @@
-"""Bearer tokens: RFC 6750. They are random and long, so a plain hash keeps them; nobody can guess at 256 bits."""
+"""Bearer tokens (RFC 6750). A plain hash protects them well enough, because 256 random bits cannot be guessed."""
 
 import hashlib
 import secrets
@@ -9,19 +9,19 @@ from django.utils import timezone
 from api.models import ApiToken
 
 JOB_ID_MAX = 2**63 - 1  # of a bigint
-PREFIX = "poolhouse_"  # so that a scanner for leaked secrets can know one
+PREFIX = "poolhouse_"  # lets scanners for leaked secrets recognise a token
 
 
 class TokenExistsError(Exception):
-    """A name that has a valid token already."""
+    """The name already has a valid token."""
 
 
 def create_token(name: str) -> str:
-    """Make a token; it is shown this once.
+    """Create a token and return it; it cannot be read again later.
 
     Raises:
-        ValueError: the name is empty, or has a character that cannot be printed, as a line break.
-        TokenExistsError: there is a valid one of that name.
+        ValueError: the name is empty, or has a character that cannot be printed, such as a line break.
+        TokenExistsError: the name already has a valid token.
     """
     if not name.strip() or not name.isprintable():
         raise ValueError(f"expected a name of printable characters, got {name!r}")
@@ -30,28 +30,30 @@ def create_token(name: str) -> str:
         with transaction.atomic():
             ApiToken.objects.create(name=name, digest=_digest(token))
     except IntegrityError:
-        raise TokenExistsError(f"{name!r} has a token; revoke_token {name} makes room for another") from None
+        raise TokenExistsError(
+            f"{name!r} already has a valid token; run manage.py revoke_token {name} to replace it"
+        ) from None
     return token
 
 
 def revoke_token(name: str) -> bool:
-    """Let the token of that name be valid no more; False if there is none."""
+    """Revoke the valid token of a name; return False if there is none."""
     return bool(ApiToken.objects.filter(name=name, revoked_at=None).update(revoked_at=timezone.now()))
 
 
 def find_token(token: str) -> ApiToken | None:
-    """Give the record of a valid token."""
+    """Return the record of a token, or None if the token is not valid."""
     return ApiToken.objects.filter(digest=_digest(token), revoked_at=None).first()
 
 
 def newest_jobs(token: ApiToken, *, limit: int, before: int | None = None) -> list[int]:
-    """Return the numbers of the token's jobs, the newest first: those below `before`, at most `limit`."""
+    """Return the ids of the token's jobs, newest first: those below `before`, at most `limit`."""
     jobs = token.jobs.filter(job_id__lt=JOB_ID_MAX if before is None else before)
     return list(jobs.order_by("-job_id").values_list("job_id", flat=True)[:limit])
 
 
 def is_job_of(token: ApiToken, job_id: int) -> bool:
-    """Return True if the token's upload made the job."""
+    """Return True if the job was created by an upload with the token."""
     return job_id <= JOB_ID_MAX and token.jobs.filter(job_id=job_id).exists()
 
 

@@ -1,4 +1,4 @@
-"""A request's body, on its way into the spool: a piece at a time, hashed, unpacked, and gone if it is cut off."""
+"""Receiving a request's body into the spool: piece by piece, hashed, unpacked, and removed again if it is cut off."""
 
 import hashlib
 import io
@@ -36,19 +36,19 @@ FULL_RETRY_AFTER_S = 60
 
 @dataclass(frozen=True)
 class Declared:
-    """What a request says of its body."""
+    """What the headers of a request say about its body."""
 
     written: Written
     charset: str | None
     length_bytes: int | None
-    """None: it comes in chunks, and tells its end by itself"""
+    """None if the body is sent in chunks"""
 
 
 def declared(request: HttpRequest) -> Declared:
-    """Read the headers that tell of the body, before the body.
+    """Read the headers that describe the body, before the body is read.
 
     Raises:
-        Problem: 411, 413 or 415.
+        Problem: 411 without a length, 413 if the body is too large, 415 if it cannot be decoded.
     """
     header = Message()
     header["Content-Type"] = request.headers.get("Content-Type", "")
@@ -57,7 +57,7 @@ def declared(request: HttpRequest) -> Declared:
         allowed = ", ".join(CONTENT_TYPES)
         raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            f"Content-Type {kind!r} cannot be loaded; allowed: {allowed}",
+            f"unsupported Content-Type {kind!r}; allowed: {allowed}",
             headers={"Accept-Post": allowed},
         )
     coding = request.headers.get("Content-Encoding", "identity").strip().lower()
@@ -65,7 +65,7 @@ def declared(request: HttpRequest) -> Declared:
         allowed = ", ".join(CODINGS)
         raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            f"Content-Encoding {coding!r} cannot be unpacked; allowed: {allowed}",
+            f"unsupported Content-Encoding {coding!r}; allowed: {allowed}",
             headers={"Accept-Encoding": allowed},
         )
     charset = _charset_of(header) if kind == "text/csv" else None
@@ -80,7 +80,7 @@ def _charset_of(header: Message) -> str | None:
     try:
         return arguments.ascii_encoding(name)
     except ValueError as error:
-        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the charset of Content-Type: {error}") from None
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"charset of Content-Type: {error}") from None
 
 
 def _length_of(request: HttpRequest) -> int | None:
@@ -88,7 +88,7 @@ def _length_of(request: HttpRequest) -> int | None:
     if not length and request.headers.get("Transfer-Encoding", "").lower() == "chunked":
         return None
     if not length.isdecimal():
-        raise Problem(HTTPStatus.LENGTH_REQUIRED, "the body's length is needed: Content-Length, or chunks")
+        raise Problem(HTTPStatus.LENGTH_REQUIRED, "expected a Content-Length, or Transfer-Encoding: chunked")
     _require_size(int(length))
     return int(length)
 
@@ -97,7 +97,8 @@ def _require_size(size_bytes: int) -> None:
     if size_bytes > settings.INGEST_UPLOAD_MAX_BYTES:
         raise Problem(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"the body has more than {settings.INGEST_UPLOAD_MAX_BYTES:,} bytes, unpacked; divide it",
+            f"the body has more than {settings.INGEST_UPLOAD_MAX_BYTES:,} bytes unpacked (INGEST_UPLOAD_MAX_BYTES); "
+            "split the upload",
         )
 
 
@@ -105,7 +106,7 @@ class _Body(io.RawIOBase):
     """A request's body as a file that can be read once."""
 
     def __init__(self, request: HttpRequest, length_bytes: int | None) -> None:
-        # Django takes a body without a length for an empty one; the server knows where its chunks end.
+        # Django treats a body without a length as empty; the server knows where its chunks end.
         self._file = request if length_bytes is not None else request.environ["wsgi.input"]  # type: ignore[attr-defined]
         self._length_bytes = length_bytes
         self._read_bytes = 0
@@ -116,14 +117,14 @@ class _Body(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Give the next piece.
+        """Return the next piece, or b"" at the end.
 
         Raises:
-            Problem: 400, the client has gone or is silent; 413.
+            Problem: 400 if the client has disconnected or takes too long, 413 if the body is too large.
         """
         try:
             piece: bytes = self._file.read(PIECE_BYTES if size < 0 else min(size, PIECE_BYTES))
-        except Exception as error:  # noqa: BLE001 - each server has its own for a body that breaks off
+        except Exception as error:  # noqa: BLE001 - each server raises an error of its own for a body that is cut off
             reason = getattr(error, "strerror", None) or error
             raise Problem(HTTPStatus.BAD_REQUEST, f"the body was cut off: {reason}") from None
         self._read_bytes += len(piece)
@@ -141,25 +142,26 @@ class _Body(io.RawIOBase):
         if time.monotonic() - self._begun_at > settings.INGEST_UPLOAD_MAX_S:
             raise Problem(
                 HTTPStatus.BAD_REQUEST,
-                f"the body was cut off after {self._read_bytes:,} bytes: an upload may take "
-                f"{settings.INGEST_UPLOAD_MAX_S:,} s (INGEST_UPLOAD_MAX_S); divide it",
+                f"the body was cut off after {self._read_bytes:,} bytes: the upload took longer than "
+                f"{settings.INGEST_UPLOAD_MAX_S:,} s (INGEST_UPLOAD_MAX_S); split it",
             )
 
 
 @dataclass(frozen=True)
 class Received:
-    """A body that is in the spool."""
+    """A body that has been written to the spool."""
 
     location: str
     sha256: bytes
-    """of the body as it was sent"""
+    """of the body as it was sent, before unpacking"""
 
 
 def receive(request: HttpRequest, body: Declared, quota: Quota) -> Received:
-    """Write a request's body into the spool, unpacked; memory holds a piece of it.
+    """Write a request's body to the spool, unpacked, with one piece in memory at a time.
 
     Raises:
-        Problem: 400, it was cut off; 413; 422, it cannot be unpacked; 507. The spool holds nothing of it then.
+        Problem: 400 if the body is cut off, 413 if it is too large, 422 if it cannot be unpacked, 507 if there is no
+            room for it. Nothing of it is left in the spool then.
     """
     declared_bytes = body.length_bytes or 0
     quota.begin(declared_bytes)
@@ -188,13 +190,13 @@ def _write(pieces: Iterator[bytes], spooled: Spooled, quota: Quota) -> None:
 
 @contextmanager
 def _insufficient_storage() -> Iterator[None]:
-    """Answer 507 if the disk is full, or has only its reserve left."""
+    """Answer 507 if the spool's disk is full, or has only its reserve left."""
     try:
         yield
     except OSError as error:
         if error.errno != ENOSPC:
             raise
-        detail = f"{error}; try again when jobs are done"
+        detail = f"{error}; try again when jobs are done and their inputs are removed"
         headers = {"Retry-After": str(FULL_RETRY_AFTER_S)}
         raise Problem(HTTPStatus.INSUFFICIENT_STORAGE, detail, headers=headers) from None
 
@@ -203,12 +205,12 @@ def _unpacked(source: _Body, compression: str) -> Iterator[bytes]:
     try:
         yield from unpacking.unpacked(source, compression, window_max_bytes=unpacking.HTTP_WINDOW_MAX_BYTES)
     except unpacking.UnpackError as error:
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"the body: {error}") from None
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"the body {error}") from None
 
 
 @contextmanager
 def _pace(request: HttpRequest) -> Iterator[None]:
-    """Hold an upload to its own pace, where the server knows paces: see `config.paced_socket`."""
+    """Require the pace of an upload from the client, if the server can measure it: see `config.paced_socket`."""
     socket = request.environ.get("gunicorn.socket")  # type: ignore[attr-defined]
     if not hasattr(socket, "set_pace"):
         yield

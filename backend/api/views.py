@@ -1,4 +1,4 @@
-"""The addresses under /api/."""
+"""The views under /api/."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ from ninja.security import HttpBearer
 from api import keys, openapi
 from api.models import ApiToken
 from api.problems import Problem, answer_with_problems
-from api.quota import Quota, Replay, turns
+from api.quota import Quota, Replay, upload_slots
 from api.schemas import PARKED_BATCHES_MAX, JobDetails, Jobs, PageOfJobs, Parameters
 from api.tokens import find_token, is_job_of, newest_jobs
 from api.uploads import declared, receive
@@ -26,7 +26,7 @@ from poolhouse import __version__
 from telemetry import queries, rejects
 from telemetry.formats import Columns
 from telemetry.inputs import InputFile, Inputs
-from telemetry.intake import BrokerAwayError, adopt_input, announce, create_job, has_unsent_batches
+from telemetry.intake import BrokerUnavailableError, adopt_input, announce, create_job, has_unsent_batches
 from telemetry.models import IngestJob
 from telemetry.queries import Progress
 
@@ -36,17 +36,17 @@ RETRY_AFTER_MAX_S = 600
 
 
 class Bearer(HttpBearer):
-    """A token that `manage.py create_token` made."""
+    """A token that `manage.py create_token` created."""
 
     def authenticate(self, request: HttpRequest, token: str) -> ApiToken | None:
-        """Give the token's record, which the request then carries as `auth`."""
+        """Return the token's record, which Ninja stores as `request.auth`."""
         return find_token(token)
 
 
 api = NinjaAPI(
     title="Poolhouse",
     version=__version__,
-    description="Bulk ingest of time series: upload a file, then look at its job.",
+    description="Bulk ingest of time series: upload a file, then follow the progress of its job.",
     auth=Bearer(),
     urls_namespace="api",
 )
@@ -54,9 +54,9 @@ answer_with_problems(api)
 
 
 @api.post("/ingest", response={202: JobDetails}, include_in_schema=False, url_name="ingest-without-slash")
-@api.post("/ingest/", response={202: JobDetails}, openapi_extra=openapi.UPLOAD, summary="Upload a file to be loaded")
+@api.post("/ingest/", response={202: JobDetails}, openapi_extra=openapi.UPLOAD, summary="Upload a file to load")
 def ingest(request: HttpRequest, parameters: Query[Parameters], response: HttpResponse) -> Status[dict[str, Any]]:
-    """Take a body into the spool and record a job for it; Location has the job's address."""
+    """Store the body and record a job that loads it; the Location header has the job's address."""
     token = _token(request)
     _require_known(request, Parameters)
     body = declared(request)
@@ -66,20 +66,20 @@ def ingest(request: HttpRequest, parameters: Query[Parameters], response: HttpRe
     if first_bytes is None:
         _require_room()
     quota = Quota(token) if first_bytes is None else Replay(token, first_bytes)
-    with turns.taken():
-        connection.close()  # back to its pool: an upload may take minutes, and needs no database meanwhile
+    with upload_slots.taken():
+        connection.close()  # check it in: an upload may take minutes and does not use the database
         received = receive(request, body, quota)
         upload = keys.Upload.of(request, token, key, received.sha256)
         with Inputs([InputFile(parameters.name, received.location, body.written.format)]) as inputs:
-            job_id, is_new = upload.once(partial(_create_job, inputs, columns, parameters))
+            job_id, is_new = upload.get_or_create_job(partial(_create_job, inputs, columns, parameters))
             if not is_new:
                 response.headers["Idempotent-Replayed"] = "true"
             is_taken = is_new or adopt_input(job_id, inputs)
     if not is_taken:
         inputs.discard()
     details = _details(job_id)
-    if has_unsent_batches(job_id):  # new ones, or those of an upload whose answer was lost
-        connection.close()  # back to its pool: the broker may take its time to refuse
+    if has_unsent_batches(job_id):  # of a new job, or of one whose upload was interrupted before the announcement
+        connection.close()  # check it in: connecting to the broker may take long
         _announce(job_id)
     response.headers["Location"] = reverse("api:job", args=[job_id])
     return Status(202, details)
@@ -90,7 +90,7 @@ def ingest(request: HttpRequest, parameters: Query[Parameters], response: HttpRe
     response=Jobs,
     url_name="jobs",
     openapi_extra=openapi.JOBS,
-    summary="List the token's jobs, the newest first",
+    summary="List the token's jobs, newest first",
 )
 def list_jobs(request: HttpRequest, page: Query[PageOfJobs]) -> dict[str, Any]:
     """Return a page of the token's jobs."""
@@ -101,9 +101,9 @@ def list_jobs(request: HttpRequest, page: Query[PageOfJobs]) -> dict[str, Any]:
     return {"jobs": [{**_links(job), **queries.progress_document(job)} for job in found], "next": older}
 
 
-@api.get("/jobs/{int:job_id}/", response=JobDetails, url_name="job", openapi_extra=openapi.JOB, summary="Look at a job")
+@api.get("/jobs/{int:job_id}/", response=JobDetails, url_name="job", openapi_extra=openapi.JOB, summary="Show a job")
 def show_job(request: HttpRequest, job_id: int) -> dict[str, Any]:
-    """Return how far a job is, and what went wrong in it."""
+    """Return a job's progress, warnings and errors."""
     return _details(_own(request, job_id))
 
 
@@ -112,12 +112,12 @@ def show_job(request: HttpRequest, job_id: int) -> dict[str, Any]:
     response={200: None},
     url_name="rejects",
     openapi_extra=openapi.REJECTS,
-    summary="List a job's rows that could not be read",
+    summary="List a job's rejected rows",
 )
 def list_rejects(request: HttpRequest, job_id: int) -> StreamingHttpResponse:
-    """Return a job's rejects as NDJSON, however many there are."""
+    """Return a job's rejected rows as NDJSON."""
     found = rejects.read(_own(request, job_id))
-    connection.close()  # back to its pool, while the rest comes from the spool
+    connection.close()  # check it in: the rows are read from the spool
     lines = (f"{json.dumps(reject, ensure_ascii=False)}\n".encode() for reject in found)
     return StreamingHttpResponse(lines, content_type="application/x-ndjson")
 
@@ -125,7 +125,7 @@ def list_rejects(request: HttpRequest, job_id: int) -> StreamingHttpResponse:
 def _create_job(
     inputs: Inputs, columns: Columns, parameters: Parameters, also: Callable[[IngestJob], None]
 ) -> IngestJob:
-    connection.close()  # back to its pool: a large file is read through before its job is recorded
+    connection.close()  # check it in: a large file is read through before its job is recorded
     return create_job(
         inputs,
         columns,
@@ -140,15 +140,15 @@ def _create_job(
 def _announce(job_id: int) -> None:
     try:
         announce(job_id)
-    except BrokerAwayError as error:  # the job is recorded, so the upload is accepted all the same
+    except BrokerUnavailableError as error:  # the job is recorded, so the upload is accepted anyway
         logger.warning("%s", error)
 
 
 def _require_known(request: HttpRequest, parameters: type[Schema]) -> None:
-    """Refuse a parameter that nobody would heed, as one that is misspelt.
+    """Refuse unknown parameters, such as misspelt ones, instead of ignoring them.
 
     Raises:
-        Problem: 422.
+        Problem: 422 if a parameter is unknown.
     """
     if unknown := [name for name in request.GET if name not in parameters.model_fields]:
         allowed = ", ".join(parameters.model_fields)
@@ -163,10 +163,10 @@ def _columns(parameters: Parameters, charset: str | None) -> Columns:
 
 
 def _require_room() -> None:
-    """Refuse more work while too much waits; by the pace of the last minute, say when another try may be worth it.
+    """Refuse an upload while too many batches wait; Retry-After is estimated from the rate of the last minute.
 
     Raises:
-        Problem: 429.
+        Problem: 429 if INGEST_MAX_UNFINISHED_BATCHES or more wait.
     """
     limit = settings.INGEST_MAX_UNFINISHED_BATCHES
     backlog = queries.backlog()
@@ -174,7 +174,8 @@ def _require_room() -> None:
         retry_after_s = math.ceil(min(wait_s, RETRY_AFTER_MAX_S))
         raise Problem(
             HTTPStatus.TOO_MANY_REQUESTS,
-            f"{backlog.batches:,} batches wait to be loaded, allowed: {limit:,}; try again in {retry_after_s} s",
+            f"{backlog.batches:,} batches are waiting to be loaded, the limit is {limit:,} "
+            f"(INGEST_MAX_UNFINISHED_BATCHES); try again in {retry_after_s} s",
             headers={"Retry-After": str(retry_after_s)},
         )
 
@@ -185,10 +186,10 @@ def _token(request: HttpRequest) -> ApiToken:
 
 
 def _own(request: HttpRequest, job_id: int) -> int:
-    """Return the job's number if the job is the token's.
+    """Return the job's id if the job belongs to the token.
 
     Raises:
-        Http404: it is another's, or does not exist; the answer does not tell which.
+        Http404: it belongs to another token or does not exist; the answer is the same in both cases.
     """
     if not is_job_of(_token(request), job_id):
         raise _no_job(job_id)

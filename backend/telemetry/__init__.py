@@ -1,1 +1,1 @@
-"""The time series: their schema, their intake, and the questions asked of them."""
+"""The time series: their schema, their ingest, and queries on them."""

@@ -1,4 +1,4 @@
-"""The app's start."""
+"""Django's configuration of the app."""
 
 from typing import Any
 
@@ -9,18 +9,18 @@ from django.db.models.signals import post_migrate
 
 
 class TelemetryConfig(AppConfig):
-    """Keeps the hypertable's chunk interval as the settings have it, and prepares a new spool."""
+    """After a migration, sets the hypertable's chunk interval and prepares a new spool."""
 
     name = "telemetry"
 
     def ready(self) -> None:
-        """Listen for the end of a migration."""
+        """Connect to the signal at the end of a migration."""
         post_migrate.connect(_set_chunk_interval, sender=self, dispatch_uid="telemetry.set_chunk_interval")
         post_migrate.connect(_prepare_spool, sender=self, dispatch_uid="telemetry.prepare_spool")
 
 
 def _set_chunk_interval(*, using: str, **_: Any) -> None:
-    """Apply READING_CHUNK_INTERVAL_HOURS to chunks made from now on; those that exist keep their span."""
+    """Set READING_CHUNK_INTERVAL_HOURS for new chunks; existing ones keep their interval."""
     with connections[using].cursor() as cursor:
         cursor.execute("SELECT to_regclass('reading') IS NOT NULL")
         if cursor.fetchone() == (True,):
@@ -31,6 +31,6 @@ def _set_chunk_interval(*, using: str, **_: Any) -> None:
 
 
 def _prepare_spool(*, using: str, **_: Any) -> None:
-    from telemetry.preparation import prepare_spool  # it loads pyarrow, which most commands do without
+    from telemetry.preparation import prepare_spool  # imports pyarrow, which most commands do not need
 
     prepare_spool(using)

@@ -1,4 +1,4 @@
-"""Readers of command-line arguments, which say what is allowed when they refuse."""
+"""Types of command-line arguments and API parameters, whose errors say what is expected."""
 
 import codecs
 from argparse import ArgumentTypeError
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def argument(read: Callable[[str], T]) -> Callable[[str], T]:
-    """Make a reader of one that raises ValueError with a text for people."""
+    """Return an argparse type from a function whose ValueError has a message for users."""
 
     def convert(text: str) -> T:
         try:
@@ -23,7 +23,7 @@ def argument(read: Callable[[str], T]) -> Callable[[str], T]:
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:
-    """Make a reader of whole numbers within bounds, both included."""
+    """Return an argparse type of whole numbers from `least` to `most`, both included."""
 
     def convert(text: str) -> int:
         if not text.isdecimal() or not least <= int(text) <= most:
@@ -34,10 +34,10 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
 
 
 def timezone(text: str) -> str:
-    """Read the name of a time zone.
+    """Return the name of a time zone.
 
     Raises:
-        ValueError: this system knows none of that name.
+        ValueError: this system has no time zone of that name.
     """
     try:
         return ZoneInfo(text).key
@@ -46,10 +46,10 @@ def timezone(text: str) -> str:
 
 
 def one_character(text: str) -> str:
-    """Read what separates cells.
+    r"""Return the delimiter of a CSV; \t is a tab.
 
     Raises:
-        ValueError: it is not one character of ASCII, or one that means something else.
+        ValueError: it is not a single ASCII character, or one with another meaning in a CSV.
     """
     character = "\t" if text == "\\t" else text
     if len(character) != 1 or not character.isascii() or character in '"\r\n\0':
@@ -58,33 +58,33 @@ def one_character(text: str) -> str:
 
 
 def escape_character(text: str) -> str:
-    """Read the character that makes the next one stand for itself.
+    """Return the escape character of a CSV.
 
     Raises:
-        ValueError: it is not a single punctuation mark, or it is the quote, which is doubled instead.
+        ValueError: it is not a single punctuation mark, or it is the double quote.
     """
     if len(text) != 1 or text not in punctuation or text == '"':
-        raise ValueError(f"expected one punctuation mark other than a quote, such as \\, got {text!r}")
+        raise ValueError(f"expected one punctuation mark other than a double quote, such as \\, got {text!r}")
     return text
 
 
 def ascii_encoding(text: str) -> str:
-    """Read the name of an encoding in which lines and cells can be found before they are decoded.
+    """Return the name of an encoding in which lines and cells can be found before they are decoded.
 
-    It is UTF-8, or has a byte for each character, of which the first 128 are those of ASCII.
+    It is UTF-8, or a single-byte encoding whose first 128 characters are those of ASCII.
 
     Raises:
-        ValueError: it is unknown, or another kind.
+        ValueError: it is unknown, or an encoding of another kind.
     """
     each_byte = bytes(range(256))
     try:
         is_ascii = all(bytes([code]).decode(text) == chr(code) for code in range(128))
-        # An escape is no single character in encodings that know such.
+        # Encodings with escape sequences decode this to fewer characters.
         is_single = len(each_byte.decode(text, "replace")) == 256 and len(rb"\u000a".decode(text)) == 6
         if is_ascii and (is_single or codecs.lookup(text).name == "utf-8"):
             return text
-    except (LookupError, ValueError):  # unknown, not of text, as rot13, or without the means to replace, as idna
+    except (LookupError, ValueError):  # unknown, not a text encoding (rot13), or without error handlers (idna)
         pass
     raise ValueError(
-        f"expected utf-8, or an encoding that extends ASCII by single bytes, such as latin-1 or cp1252; got {text!r}"
+        f"expected utf-8 or a single-byte encoding that extends ASCII, such as latin-1 or cp1252, got {text!r}"
     )

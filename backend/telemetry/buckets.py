@@ -1,4 +1,4 @@
-"""What is asked of the time series; nothing here writes."""
+"""Means of a metric by time buckets."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +10,7 @@ from telemetry.chunks import query_spans
 
 @dataclass(frozen=True)
 class BucketMean:
-    """The mean of a metric over a span of time, for one value of a label."""
+    """The mean of a metric in one bucket, for one value of a label."""
 
     bucket: datetime
     label: str
@@ -19,12 +19,14 @@ class BucketMean:
 
 
 def bucket_means(metric: str, label: str, width: str) -> list[BucketMean]:
-    """Average a metric by time and by label; a span of chunks at a time, since each takes locks of the whole server.
+    """Return the means of a metric by bucket and label value.
+
+    Each query covers a limited number of chunks, because every chunk takes locks of the whole server.
 
     Args:
         metric: the metric's name.
-        label: the label whose values are told apart.
-        width: the span of a bucket, as PostgreSQL reads an interval: '1 month', '15 minutes'.
+        label: the label by whose values the means are grouped.
+        width: the width of a bucket as a PostgreSQL interval, such as '1 month' or '15 minutes'.
 
     """
     sums: dict[tuple[datetime, str], tuple[float, int]] = {}
@@ -37,7 +39,7 @@ def bucket_means(metric: str, label: str, width: str) -> list[BucketMean]:
                 WHERE metric = %(metric)s AND labels ? %(label)s
                 {"AND time >= %(begin)s" if begin else ""} {"AND time < %(end)s" if end else ""}
                 GROUP BY 1, 2
-                """,  # noqa: S608 - the conditions are the two above, constants so that other chunks are not locked
+                """,  # noqa: S608 - the conditions are constants; without them chunks outside the range would be locked
                 {"width": width, "label": label, "metric": metric, "begin": begin, "end": end},
             )
             for bucket, name, total, count in cursor.fetchall():

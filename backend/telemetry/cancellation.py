@@ -1,4 +1,4 @@
-"""Cancelling a job: what is queued is not loaded, and what is being loaded is stopped."""
+"""Cancelling a job: its queued batches are not loaded, and those being loaded are stopped."""
 
 import time
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ STOP_INTERVAL_S = 0.2
 
 @dataclass(frozen=True)
 class Cancelled:
-    """What a cancellation did, in batches."""
+    """The effect of a cancellation, in batches."""
 
     queued: int
-    """cancelled before anybody loaded them"""
+    """cancelled before a worker loaded them"""
     stopped: int
     """cancelled while they were being loaded"""
     finished: int
-    """loaded, or parked, before they could be stopped"""
+    """loaded or parked before they could be stopped"""
     unstopped: int
-    """whose worker has not stopped in time"""
+    """not stopped by their worker in time"""
 
     def __str__(self) -> str:
         text = f"{_batches(self.queued + self.stopped)} cancelled"
@@ -33,7 +33,7 @@ class Cancelled:
         if self.finished:
             text += f"; {_batches(self.finished)} finished before being stopped"
         if self.unstopped:
-            text += f"; {_batches(self.unstopped)} still being loaded: run cancel_ingest again"
+            text += f"; {_batches(self.unstopped)} still being loaded: run manage.py cancel_ingest again"
         return text
 
 
@@ -42,19 +42,19 @@ def _batches(count: int) -> str:
 
 
 def cancel_job(job_id: int, *, timeout_s: float = STOP_TIMEOUT_S) -> Cancelled:
-    """Cancel a job's queued batches, those included that are being loaded.
+    """Cancel a job's queued batches, including those that are being loaded.
 
     Args:
         job_id: the job.
         timeout_s: how long to wait for workers to stop.
     """
-    # Committed first: a worker whose statement is cancelled then finds the reason.
+    # Committed first, so that a worker whose statement is cancelled finds the reason.
     IngestJob.objects.filter(pk=job_id).update(cancelled_at=timezone.now())
     queued = ledger.cancel_unclaimed(job_id)
     loading = list(_queued(job_id))
     deadline = time.monotonic() + timeout_s
     while (left := _queued(job_id)) and time.monotonic() < deadline:
-        _stop_loading(left)  # again and again: a session that is between two statements does not notice
+        _stop_loading(left)  # repeatedly, because cancelling has no effect on a session between two statements
         time.sleep(STOP_INTERVAL_S)
         ledger.cancel_unclaimed(job_id)
     stopped = IngestBatch.objects.filter(pk__in=loading, state=IngestBatch.State.CANCELLED).count()
@@ -67,7 +67,7 @@ def _queued(job_id: int) -> list[int]:
 
 
 def _stop_loading(batch_ids: list[int]) -> None:
-    """Cancel the statements of the sessions that are loading batches; they belong to the application's own role."""
+    """Cancel the statements of the sessions that are loading batches; the sessions have the same role as this one."""
     with connection.cursor() as cursor:
         cursor.execute(
             """

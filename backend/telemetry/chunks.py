@@ -1,6 +1,6 @@
-"""How many chunks one transaction may touch: locks are shared by the whole server, and a chunk takes several.
+"""How many chunks one transaction may touch: each chunk takes several locks, and the whole server shares one table.
 
-PostgreSQL keeps room for max_locks_per_transaction x (max_connections + max_prepared_transactions) locks. A transaction
+PostgreSQL has room for max_locks_per_transaction x (max_connections + max_prepared_transactions) locks. A transaction
 that needs more does not fail alone: until it ends, every session that needs a lock gets "out of shared memory".
 """
 
@@ -15,15 +15,15 @@ from django.db import ProgrammingError, connection
 
 from telemetry.formats.times import EPOCH
 
-# Counted in pg_locks (PostgreSQL 17, TimescaleDB 2.19): a chunk that a transaction makes is four locked objects (the
-# table, its index, its row type and the constraint on its time) until the commit. One that exists is one object for
-# COPY, and two for a merge or a query. The 16 locks of the fast path are too few to count.
+# Counted in pg_locks (PostgreSQL 17, TimescaleDB 2.19): a chunk that a transaction creates takes four locks until the
+# commit (the table, its index, its row type and the constraint on its time). An existing chunk takes one lock for COPY,
+# and two for a merge or a query. The 16 locks of the fast path are too few to matter.
 LOCKS_PER_NEW_CHUNK = 4
 LOCKS_PER_READ_CHUNK = 2
 WORKERS_SHARE = 0.25
-"""of the lock table, for all worker processes together"""
+"""share of the lock table for all worker processes together"""
 QUERY_SHARE = 0.5
-"""of the lock table, for a query over every chunk of one input"""
+"""share of the lock table for a query over all chunks of one input"""
 
 HOUR_US = 3_600_000_000
 INTERVALS_H = (1, 6, 12, 24, 7 * 24, 30 * 24, 90 * 24, 365 * 24, 10 * 365 * 24)
@@ -40,7 +40,7 @@ class LockTable:
 
     @property
     def size(self) -> int:
-        """Locks that the server has room for."""
+        """The number of locks that the server has room for."""
         return self.max_locks_per_transaction * (self.max_connections + self.max_prepared_transactions)
 
     def chunks_at_once(self, worker_processes: int) -> int:
@@ -49,24 +49,24 @@ class LockTable:
 
     @property
     def queryable_chunks(self) -> int:
-        """Chunks above which a query over all of them takes more than its share."""
+        """The number of chunks that a query may cover without exceeding QUERY_SHARE."""
         return max(1, int(self.size * QUERY_SHARE) // LOCKS_PER_READ_CHUNK)
 
 
 @dataclass(frozen=True)
 class ChunkFacts:
-    """What the server says about the chunks of `reading`."""
+    """The chunk intervals of the hypertable `reading`, and the size of the server's lock table."""
 
     interval_us: int
-    """of chunks to come"""
+    """of new chunks"""
     least_us: int
-    """the shortest chunk, of those to come and those that exist"""
+    """the shortest interval of new and existing chunks"""
     locks: LockTable
 
 
 @dataclass(frozen=True)
 class Edges:
-    """Where the chunks that exist begin and end, in microseconds since 1970, in order of time."""
+    """The begins and ends of the existing chunks, in microseconds since 1970, in order of time."""
 
     begins_us: np.ndarray
     ends_us: np.ndarray
@@ -76,16 +76,16 @@ _known: tuple[float, ChunkFacts] | None = None
 
 
 def chunk_facts() -> ChunkFacts:
-    """Ask the server, unless that was done less than FACTS_AGE_S ago: an interval may be changed at any time."""
+    """Return the chunk facts, at most FACTS_AGE_S old, because an interval may be changed at any time."""
     global _known  # noqa: PLW0603 - a cache of one value
     now_s = time.monotonic()
     if _known is None or now_s - _known[0] > FACTS_AGE_S:
-        _known = (now_s, _ask())
+        _known = (now_s, _query_facts())
     return _known[1]
 
 
 def forget_chunk_facts() -> None:
-    """Let the server be asked again."""
+    """Drop the cached facts, so that the next call queries the server."""
     global _known  # noqa: PLW0603 - a cache of one value
     _known = None
 
@@ -95,7 +95,7 @@ def chunk_budget() -> int:
     return chunk_facts().locks.chunks_at_once(settings.WORKER_PROCESSES)
 
 
-def _ask() -> ChunkFacts:
+def _query_facts() -> ChunkFacts:
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -113,13 +113,13 @@ def _ask() -> ChunkFacts:
             """
         )
         if (found := cursor.fetchone()) is None:
-            raise ProgrammingError("the table reading does not exist, or is no hypertable; run manage.py migrate")
+            raise ProgrammingError("table reading does not exist or is not a hypertable; run manage.py migrate")
         interval_us, least_us, *lock_settings = found
         return ChunkFacts(interval_us, least_us, LockTable(*lock_settings))
 
 
 def chunk_edges() -> Edges:
-    """Ask where the chunks that exist lie: one that was made with another interval keeps its span."""
+    """Return the edges of the existing chunks, which keep the interval that they were created with."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -136,7 +136,7 @@ def chunk_edges() -> Edges:
 
 
 def query_spans() -> list[tuple[datetime | None, datetime | None]]:
-    """Return spans of time, end exclusive, that together hold all readings; a query over one takes its share of locks.
+    """Return time ranges (end exclusive) that together cover all readings, each with few enough chunks for one query.
 
     The first has no begin and the last no end.
     """
@@ -146,22 +146,22 @@ def query_spans() -> list[tuple[datetime | None, datetime | None]]:
 
 
 def chunk_numbers(times_us: np.ndarray, width_us: int) -> np.ndarray:
-    """Return the distinct numbers of chunks of that width that times lie in, in order."""
+    """Return the distinct numbers of the chunks of a given width that contain the times, in order."""
     if not len(times_us):
         return np.empty(0, dtype=np.int64)
     first, last = int(times_us.min()) // width_us, int(times_us.max()) // width_us
-    if last - first <= 1:  # nothing needs to be divided where times are close together
+    if last - first <= 1:  # times that are close together need no division
         return np.arange(first, last + 1)
     numbers = times_us // width_us
     if last - first > 4 * len(numbers):
         return np.unique(numbers)
-    seen = np.zeros(last - first + 1, dtype=bool)  # quicker than sorting
+    seen = np.zeros(last - first + 1, dtype=bool)  # faster than sorting
     seen[numbers - first] = True
     return np.flatnonzero(seen) + first
 
 
 def chunk_begins(times_us: np.ndarray, edges: Edges, interval_us: int) -> np.ndarray:
-    """Return for each time the begin of its chunk: of one that exists, or of the one that would be made."""
+    """Return for each time the begin of its existing chunk, or of the chunk that would be created for it."""
     would_be = times_us // interval_us * interval_us
     if not len(edges.begins_us):
         return would_be
@@ -171,7 +171,7 @@ def chunk_begins(times_us: np.ndarray, edges: Edges, interval_us: int) -> np.nda
 
 
 def chunk_warning(chunk_count: int, facts: ChunkFacts) -> str | None:
-    """Return what to tell the sender of an input that makes so many chunks; None if that is a sensible number."""
+    """Return a warning for an input that creates too many chunks, or None."""
     wanted = facts.locks.queryable_chunks
     if chunk_count <= wanted:
         return None
@@ -179,8 +179,8 @@ def chunk_warning(chunk_count: int, facts: ChunkFacts) -> str | None:
     fitting_h = next((hours for hours in INTERVALS_H if hours >= least_h), INTERVALS_H[-1])
     fitting_count = max(1, round(chunk_count * facts.interval_us / HOUR_US / fitting_h))
     return (
-        f"this input makes up to {chunk_count:,} chunks of {facts.interval_us / HOUR_US:,g} hours; it is loaded, but "
-        f"slowly, and a query over more than {wanted:,} chunks takes over half of the server's {facts.locks.size:,} "
-        f"locks. Larger chunks fit: READING_CHUNK_INTERVAL_HOURS={fitting_h} makes about {fitting_count:,}; set it and "
-        f"run manage.py migrate before the load, since it applies to new chunks"
+        f"this input creates up to {chunk_count:,} chunks of {facts.interval_us / HOUR_US:,g} hours, more than "
+        f"{wanted:,}; loading is slow, and a query over all of them takes more than half of the server's "
+        f"{facts.locks.size:,} locks. READING_CHUNK_INTERVAL_HOURS={fitting_h} would create about {fitting_count:,} "
+        f"chunks; set it and run manage.py migrate before loading, because it applies to new chunks only"
     )

@@ -1,4 +1,4 @@
-"""How many chunks an input makes, as far as samples of it tell, so that its sender hears of it before the load."""
+"""Estimates from samples how many chunks an input creates, so that its sender is warned before the load."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -11,16 +11,16 @@ from telemetry.chunks import chunk_facts, chunk_numbers, chunk_warning
 from telemetry.formats import BadInput, Columns, Format, Slice, Source
 
 SAMPLED_ROWS = 50_000
-"""of a file, and as many at its end"""
+"""rows sampled from all over a file, and as many at its end"""
 SAMPLES_MAX = 13
-"""a prime, so that they do not all lie at the same place of each station's part of a file"""
+"""a prime, so that in a file that repeats a pattern, one part per station, samples fall on different places of it"""
 SAMPLES_THAT_SPAN = 4
-"""fewer, unless they are most of the input, may lie in one part of the time that it covers"""
+"""fewer samples, unless they are most of the input, may cover only a part of its time range"""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Neighbouring rows, and the chunks that they are in."""
+    """Consecutive rows, and the chunks that they are in."""
 
     row_count: int
     chunk_count: int
@@ -29,11 +29,11 @@ class Sample:
 
 
 def estimate_chunks(samples: Sequence[Sample], row_count: int) -> int:
-    """Estimate the chunks of an input: as dense as the samples, and no more than there are in the time that they span.
+    """Return the estimated chunks of an input, from the density of the samples, limited to the range that they span.
 
     Args:
-        samples: from all over the input.
-        row_count: of the whole input.
+        samples: samples from all over the input.
+        row_count: rows of the whole input.
     """
     rows = sum(sample.row_count for sample in samples)
     if not rows:
@@ -48,12 +48,12 @@ def estimate_chunks(samples: Sequence[Sample], row_count: int) -> int:
 def sample_file(
     source: Source, written: Format, slices: Sequence[Slice], columns: Columns, width_us: int
 ) -> list[Sample]:
-    """Take samples all over a file; a slice that cannot be read is left to the worker, which says why."""
+    """Return samples from all over a file; slices that cannot be read are skipped, the worker reports them."""
     samples = []
     times_alone = replace(columns, labels=(), values=())
     chosen = _evenly(source, written, slices, columns)
     for number, part in enumerate(chosen, start=1):
-        # The end of the file is often the end of the time that it covers.
+        # The end of the file is often the end of its time range.
         row_limit = SAMPLED_ROWS if number == len(chosen) else SAMPLED_ROWS // SAMPLES_MAX
         with suppress(BadInput):
             for parsed in written.sample(source, part, times_alone, row_limit):
@@ -64,7 +64,7 @@ def sample_file(
 
 
 def _evenly(source: Source, written: Format, slices: Sequence[Slice], columns: Columns) -> Sequence[Slice]:
-    """Choose slices from all over a file, its last one included; of few large ones, make smaller ones."""
+    """Return slices from all over a file, including its last one; a few large slices are divided first."""
     row_count = sum(part.row_count for part in slices)
     if len(slices) < SAMPLES_MAX and row_count > SAMPLED_ROWS:
         slices = list(written.cut(source, -(-row_count // SAMPLES_MAX), columns))
@@ -73,9 +73,9 @@ def _evenly(source: Source, written: Format, slices: Sequence[Slice], columns: C
 
 
 def chunk_warnings(inputs: Iterable[tuple[Source, Format, Sequence[Slice]]], columns: Columns) -> list[str]:
-    """Return what the sender of files should know of the chunks that they make."""
+    """Return warnings about the number of chunks that files create."""
     facts = chunk_facts()
-    if not connection.in_atomic_block:  # files are read next, which may take its time: let others have the connection
+    if not connection.in_atomic_block:  # reading the files may take long; the connection is not needed meanwhile
         connection.close()
     samples: list[Sample] = []
     row_count = 0

@@ -1,4 +1,4 @@
-"""Made-up device metrics that look real: a daily wave, each device's own level, and noise; the same for a seed."""
+"""Synthetic device metrics: a daily wave, a level per device, and noise; the same seed gives the same metrics."""
 
 import os
 import re
@@ -24,29 +24,29 @@ SPANS_S = {"s": 1, "min": 60, "h": 3600, "d": DAY_S}
 
 @dataclass(frozen=True)
 class Fleet:
-    """Devices that each measure one value at a steady rate."""
+    """Devices that each measure one value at a fixed rate."""
 
     devices: int
     interval_us: int
     """between two measurements of a device"""
     begin: datetime
     end: datetime
-    """no measurement is at or after it"""
+    """exclusive"""
     seed: int
 
     @property
     def ticks(self) -> int:
-        """How often each device measures."""
+        """The number of measurements of each device."""
         return -(-_microseconds(self.end - self.begin) // self.interval_us)
 
     @property
     def row_count(self) -> int:
-        """How many measurements there are in all."""
+        """The number of measurements of all devices."""
         return self.ticks * self.devices
 
     @property
     def block_count(self) -> int:
-        """How many blocks they come in."""
+        """The number of blocks that `blocks` yields."""
         return -(-self.ticks // self._ticks_per_block)
 
     @property
@@ -54,12 +54,12 @@ class Fleet:
         return max(1, BLOCK_ROWS // self.devices)
 
     def blocks(self) -> Iterator[pa.RecordBatch]:
-        """Yield the measurements in the order of time, in blocks of about 200,000 rows; memory holds one block.
+        """Yield the measurements in order of time, in blocks of about BLOCK_ROWS rows.
 
-        A block depends on the seed and on its own number alone.
+        A block depends only on the seed and on its number.
         """
         names = pa.array([f"device-{number:05d}" for number in range(self.devices)])
-        level, phase = _characters(self.seed, self.devices)
+        level, phase = _levels_and_phases(self.seed, self.devices)
         for number, first in enumerate(range(0, self.ticks, self._ticks_per_block)):
             ticks = np.arange(first, min(first + self._ticks_per_block, self.ticks), dtype=np.int64)
             time_us = _microseconds(self.begin - datetime(1970, 1, 1, tzinfo=UTC)) + ticks * self.interval_us
@@ -77,18 +77,18 @@ class Fleet:
 
 
 def interval_us_of(rate: str) -> int:
-    """Read a rate (10/s, 1/min, 4/h, 1/d) as the time between two measurements, in microseconds.
+    """Return the time between two measurements, in microseconds, from a rate such as 10/s, 1/min, 4/h or 1/d.
 
     Raises:
-        ValueError: it is no rate.
+        ValueError: it is not a rate, or zero, or over a million per unit.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)/(s|min|h|d)", rate)
     if not match or float(match[1]) == 0 or float(match[1]) > 1e6:
-        raise ValueError(f"{rate!r} is no rate; allowed: a number up to a million per s, min, h or d, as 1/min")
+        raise ValueError(f"expected a rate of up to 1000000 per s, min, h or d, such as 1/min, got {rate!r}")
     return round(SPANS_S[match[2]] * 1e6 / float(match[1]))
 
 
-def _characters(seed: int, devices: int) -> tuple[np.ndarray, np.ndarray]:
+def _levels_and_phases(seed: int, devices: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng([seed, devices, 0xD0])
     return rng.uniform(20, 80, devices), rng.uniform(0, 1, devices)
 
@@ -98,21 +98,21 @@ def _microseconds(span: timedelta) -> int:
 
 
 def write(fleet: Fleet, path: Path) -> Iterator[int]:
-    """Write a fleet's measurements to a file, CSV or Parquet by its ending; yield the rows of each block written.
+    """Write measurements to a CSV or Parquet file, and yield the number of rows of each block.
 
     Raises:
-        ValueError: the ending is neither.
+        ValueError: the file name ends neither in .csv nor in .parquet.
         OSError: the file cannot be written.
     """
     ending = path.suffix.lower()
     if ending not in (".csv", ".parquet"):
-        raise ValueError(f"its ending {ending!r} is neither .csv nor .parquet")
+        raise ValueError(f"expected a file name that ends in .csv or .parquet, got the ending {ending!r}")
     with path.open("wb") as file:
         yield from _write_csv(fleet, file) if ending == ".csv" else write_parquet(fleet, file)
 
 
 def write_parquet(fleet: Fleet, sink: IO[bytes] | pa.NativeFile) -> Iterator[int]:
-    """Write a fleet's measurements as Parquet; yield the rows of each block written.
+    """Write measurements as Parquet, and yield the number of rows of each block.
 
     Raises:
         OSError: the sink cannot be written to.
@@ -124,7 +124,7 @@ def write_parquet(fleet: Fleet, sink: IO[bytes] | pa.NativeFile) -> Iterator[int
 
 
 def _write_csv(fleet: Fleet, sink: IO[bytes] | pa.NativeFile) -> Iterator[int]:
-    """Format blocks on as many threads as there are processors, a few ahead; writing numbers as text is the work."""
+    """Format blocks on one thread per processor, some blocks ahead, because formatting takes longer than writing."""
     threads = os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as formatters:
         sink.write(f"{','.join(SCHEMA.names)}\n".encode())

@@ -1,4 +1,4 @@
-"""From files to batches: check everything, record the job and its batches at once, then announce it to the worker."""
+"""Ingest: check and cut files, record a job and its batches in one transaction, then announce it to the worker."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -24,38 +24,39 @@ BATCH_ROWS_MAX = 10_000_000
 BATCHES_MAX = 1_000_000
 
 
-class BrokerAwayError(Exception):
-    """A job is recorded, but the broker cannot be reached; beat announces the job when the broker is back."""
+class BrokerUnavailableError(Exception):
+    """The broker cannot be reached; the job is recorded, and beat announces it when the broker is available again."""
 
     def __init__(self, job_id: int, reason: BrokerError) -> None:
         text = (
-            f"the broker cannot be reached: {str(reason).rstrip('.')}. Job {job_id} is recorded; beat enqueues it later"
+            f"cannot reach the broker: {str(reason).rstrip('.')}. Job {job_id} is recorded; beat enqueues it when the "
+            "broker is available again"
         )
         super().__init__(text)
 
 
 @dataclass(frozen=True)
 class RejectLimit:
-    """How many rows of a job may be rejected: so many, or so many of a hundred."""
+    """How many rows of a job may be rejected, as a number or as a percentage."""
 
     count: int = 0
     percent: float | None = None
 
     @classmethod
     def of(cls, text: str) -> "RejectLimit":
-        """Read a limit: 100, or 2.5%.
+        """Return a limit such as 100 or 2.5%.
 
         Raises:
-            ValueError: it is neither.
+            ValueError: the text is neither a number nor a percentage up to 100.
         """
         if re.fullmatch(r"\d{1,18}", text):
             return cls(count=int(text))
         if (match := re.fullmatch(r"(\d+(?:\.\d+)?)%", text)) and float(match[1]) <= 100:
             return cls(percent=float(match[1]))
-        raise ValueError(f"expected a number of rows, such as 100, or a share of them, such as 2.5%; got {text!r}")
+        raise ValueError(f"expected a number of rows such as 100, or a percentage such as 2.5%, got {text!r}")
 
     def rows(self, row_count: int) -> int:
-        """Say how many that is of a job's rows."""
+        """Return the limit in rows, for a job of `row_count` rows."""
         return int(row_count * self.percent / 100) if self.percent is not None else self.count
 
 
@@ -69,25 +70,25 @@ def create_job(  # noqa: PLR0913 - all but two by name
     max_batches: int = BATCHES_MAX,
     also: Callable[[IngestJob], None] = lambda job: None,
 ) -> IngestJob:
-    """Record a job, its files and its batches; `announce` it when that is committed.
+    """Record a job, its files and its batches. Call `announce` after the commit.
 
     Args:
-        files: of one format.
-        columns: which columns make readings.
-        batch_rows: input rows in a batch.
-        on_conflict: ignore, update or error: what happens to readings that are there already.
-        reject_limit: how many rows may be rejected before the rest of the job is parked; None: all.
-        max_batches: of each file; one that makes more is refused.
-        also: what else is to be recorded in the same transaction.
+        files: the files, all of one format.
+        columns: the columns that make readings.
+        batch_rows: input rows per batch.
+        on_conflict: what to do with readings that exist already: ignore, update or error.
+        reject_limit: how many rows may be rejected before the rest of the job is parked; None for any number.
+        max_batches: limit of the batches per file; a file with more is refused.
+        also: called with the job in the same transaction, to record more.
 
     Raises:
-        BadInput: a file cannot be loaded. Then nothing is recorded.
-        StorageUnavailableError: a file cannot be reached at present. Then nothing is recorded, either.
-        django.db.DatabaseError: `files.may_be_recorded` tells whether the job may have been recorded all the same.
+        BadInput: a file cannot be loaded. Nothing is recorded.
+        StorageUnavailableError: a file cannot be reached at present. Nothing is recorded.
+        django.db.DatabaseError: if `files.may_be_recorded` is set, the job may have been recorded anyway.
 
     """
     _require_one_format(files)
-    # Before the transaction, since it may take its time.
+    # Outside the transaction, since it may take long.
     cut = [_cut(file, columns, batch_rows, max_batches) for file in files]
     row_count = sum(part.row_count for _, slices in cut for part in slices)
     warnings = _warnings(files, cut, columns)
@@ -113,39 +114,44 @@ def create_job(  # noqa: PLR0913 - all but two by name
 
 
 def has_unsent_batches(job_id: int) -> bool:
-    """Return True if a job has batches that were never sent, so that it is to be announced."""
+    """Return True if a job has batches that were never sent, so that it has to be announced."""
     return IngestJob.objects.filter(pk=job_id, unsent_since__isnull=False).exists()
 
 
 def announce(job_id: int) -> None:
-    """Announce a committed job to the worker: one message, however many batches there are.
+    """Announce a committed job to the worker, with one message for all batches.
 
     Raises:
-        BrokerAwayError: beat announces the job later.
+        BrokerUnavailableError: the broker cannot be reached; beat announces the job later.
     """
     try:
         send_job(job_id)
     except BrokerError as error:
-        raise BrokerAwayError(job_id, error) from error
+        raise BrokerUnavailableError(job_id, error) from error
 
 
 def _require_one_format(files: Sequence[InputFile]) -> None:
     first, *others = files
     for file in others:
         if file.format is not first.format:
-            problem = f"a job has one format, and {first.name} made this one's {first.format.name}"
+            problem = (
+                f"all files of a job must have the same format; this one is {file.format.name}, but {first.name} is "
+                f"{first.format.name}"
+            )
             raise BadInput(file.name, problem)
 
 
 def _cut(file: InputFile, columns: Columns, batch_rows: int, max_batches: int) -> tuple[Stamp, list[Slice]]:
-    """Check and cut a file; a change to it meanwhile shows when the first batch is loaded."""
+    """Check and cut a file; a change to the file meanwhile is detected when its first batch is loaded."""
     source = spool.source_of(file.location, file.name)
     stamp = source.stamp()
-    with source.judging_errors():
+    with source.classifying_errors():
         file.format.check(source, columns)
         slices = list(islice(file.format.cut(source, batch_rows, columns), max_batches + 1))
     if len(slices) > max_batches:
-        raise BadInput(source, f"it makes more than {max_batches:,} batches of {batch_rows:,} rows; make them larger")
+        raise BadInput(
+            source, f"it makes more than {max_batches:,} batches with batch_rows = {batch_rows:,}; use a larger value"
+        )
     return stamp, slices
 
 
@@ -174,7 +180,7 @@ def _record_file(job: IngestJob, file: InputFile, cut: tuple[Stamp, list[Slice]]
 
 
 def columns_of(job: IngestJob) -> Columns:
-    """Say how a job's files are to be read."""
+    """Return how a job's files are read."""
     return Columns(
         time=job.time_column,
         labels=tuple(job.label_columns),
@@ -188,14 +194,14 @@ def columns_of(job: IngestJob) -> Columns:
 
 @transaction.atomic
 def retry_job(job_id: int, reject_limit: RejectLimit | None = None) -> int:
-    """Queue a job's parked and cancelled batches again, with a full number of attempts; `announce` the job afterwards.
+    """Queue a job's parked and cancelled batches again, with no attempts counted. Call `announce` afterwards.
 
     Args:
         job_id: the job.
-        reject_limit: how many rows may be rejected from now on; None: as before.
+        reject_limit: how many rows may be rejected from now on; None to keep the limit.
 
     Returns:
-        How many batches that are.
+        The number of batches that were queued.
     """
     if reject_limit is not None:
         row_count = IngestBatch.objects.filter(job_id=job_id).aggregate(rows=Sum("row_count"))["rows"] or 0
@@ -205,19 +211,19 @@ def retry_job(job_id: int, reject_limit: RejectLimit | None = None) -> int:
 
 
 def adopt_input(job_id: int, inputs: Inputs) -> bool:
-    """Let a job whose only input has been lost from the spool use the same bytes in another file.
+    """Replace the only input of a job, if it was lost from the spool, with another file of the same bytes.
 
-    What was parked meanwhile is queued again; `announce` the job if this returns True.
+    Batches that were parked meanwhile are queued again. Call `announce` if this returns True.
 
     Args:
         job_id: the job.
-        inputs: one file, whose bytes are those of the job's input.
+        inputs: one file with the same bytes as the job's input.
 
     Returns:
-        True if the job needed the file. Otherwise the file is not referred to.
+        True if the job uses the file now.
 
     Raises:
-        StorageUnavailableError: the spool cannot be asked whether the job's input is there.
+        StorageUnavailableError: the spool cannot be searched for the job's input at present.
     """
     (new,) = inputs
     with transaction.atomic():

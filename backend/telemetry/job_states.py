@@ -1,4 +1,4 @@
-"""The states of jobs, asked of the server: `queries.Progress.state` says the same of one job that has been read."""
+"""The states of jobs, computed in SQL by the same rules as `queries.Progress.state`."""
 
 from collections import Counter
 
@@ -13,7 +13,7 @@ State = IngestBatch.State
 
 
 def jobs_in_state(state: str, jobs: QuerySet[IngestJob]) -> QuerySet[IngestJob]:
-    """Return those of the jobs that are in one of JOB_STATES."""
+    """Return the jobs in a state, one of JOB_STATES."""
     batches = IngestBatch.objects.filter(job=OuterRef("pk"))
     queued, parked, cancelled = (
         Q(Exists(batches.filter(state=each))) for each in (State.QUEUED, State.PARKED, State.CANCELLED)
@@ -30,7 +30,7 @@ def jobs_in_state(state: str, jobs: QuerySet[IngestJob]) -> QuerySet[IngestJob]:
 
 
 def count_jobs_by_state() -> dict[str, int]:
-    """Return how many jobs each state has, those without any left out, in one pass over the ledger."""
+    """Return the number of jobs by state, without states that have none, from one query."""
     with connection.cursor() as cursor:
         cursor.execute(
             """

@@ -1,4 +1,4 @@
-"""The ledger: what becomes of a batch. Nothing else writes its state, but for the job that records it as queued."""
+"""The ledger records the state of each batch. Other modules only create batches, which are queued then."""
 
 import logging
 from collections.abc import Iterator
@@ -21,17 +21,17 @@ from telemetry.rejects import Tally
 
 logger = logging.getLogger(__name__)
 
-# The upper half of the keys of advisory locks with which workers mark the batch that they are loading ("ING" in ASCII).
+# Upper half of the advisory lock keys with which workers mark the batch that they are loading ("ING" in ASCII).
 LOADING_LOCK_CLASS = 0x494E47
-# In one look; the next look sends what is left.
+# In one run of the task; the next run sends the others.
 RESENT_MAX = 1000
-# An attempt that was due for longer when it was made: until then nobody was there to make it.
+# If an attempt starts this much later than it was due, no worker was running meanwhile.
 UNATTENDED_S = 3600
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of a batch's rows, and of the value cells of those that could be read; the database adds them up."""
+    """What happened to the rows of a batch and to their value cells; a CHECK constraint verifies the sum."""
 
     row_count: int
     rejected_count: int
@@ -52,7 +52,7 @@ def loading_lock_key(batch_id: int) -> int:
 def loading(batch_id: int) -> Iterator[bool]:
     """Mark a batch as being loaded by this process for the length of a block; yield False if another one is loading it.
 
-    The lock belongs to the database session: however the process ends, it ends too.
+    The lock belongs to the database session, so that it is released however the process ends.
     """
     key = loading_lock_key(batch_id)
     with connection.cursor() as cursor:
@@ -67,14 +67,14 @@ def loading(batch_id: int) -> Iterator[bool]:
 
 
 def begin(batch_id: int) -> int:
-    """Count an attempt before anything can go wrong.
+    """Count an attempt before it is made.
 
     Returns:
-        How many attempts there were with this one; 0 if none is due: the batch is not queued any more, or this is a
-        second message for a batch whose next attempt is due later.
+        The number of attempts including this one; 0 if none is due, because the batch is not queued any more, or
+        because this is a second message for a batch whose next attempt is due later.
     """
     with connection.cursor() as cursor:
-        # The commit need not wait for the disk: should the server crash right now, an attempt is forgotten, no more.
+        # The commit need not wait for the disk: if the server crashes now, no more than this count is lost.
         cursor.execute(
             """
             UPDATE ingest_batch SET attempts = attempts + 1
@@ -89,9 +89,10 @@ def begin(batch_id: int) -> int:
 
 
 def claim(batch_id: int) -> bool:
-    """Lock the batch for this transaction, unless it is not queued any more or another worker has it.
+    """Lock a queued batch for this transaction; return False if it is not queued any more or locked by another worker.
 
-    From here on no statement is timed out: a large COPY may take its time, and the task's time limit bounds it.
+    This also sets statement_timeout to 0 for the transaction: a large COPY may take long, and the task's time limit
+    bounds it.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -105,14 +106,14 @@ def claim(batch_id: int) -> bool:
 
 
 class TooManyRejectsError(Exception):
-    """A batch that brings its job above the number of rows that may be rejected."""
+    """A batch's rejected rows exceed the limit of its job."""
 
 
 def finish(batch: IngestBatch, rejected: Tally, *, counts: Counts) -> None:
     """Record that a batch is loaded, in the transaction that loads it.
 
     Raises:
-        TooManyRejectsError: its job may not have so many rejects.
+        TooManyRejectsError: the job's rejected rows exceed its limit.
     """
     if rejected.rows:
         require_few_rejects(batch, rejected)
@@ -124,10 +125,10 @@ def finish(batch: IngestBatch, rejected: Tally, *, counts: Counts) -> None:
 
 @transaction.atomic
 def require_few_rejects(batch: IngestBatch, rejected: Tally) -> None:
-    """Add up over the job; its row is locked, so that two batches at once cannot overlook each other.
+    """Check the rejected rows of a job including those of a batch; the job's row is locked against concurrent batches.
 
     Raises:
-        TooManyRejectsError: its job may not have so many rejects.
+        TooManyRejectsError: the job's rejected rows exceed its limit.
     """
     limit = IngestJob.objects.select_for_update(no_key=True).get(pk=batch.job_id).max_rejected_count
     if limit is None:
@@ -135,13 +136,16 @@ def require_few_rejects(batch: IngestBatch, rejected: Tally) -> None:
     done = IngestBatch.objects.filter(job_id=batch.job_id, state=IngestBatch.State.DONE)
     rows = rejected.rows + (done.aggregate(rows=Sum("rejected_count"))["rows"] or 0)
     if rows > limit:
-        raise TooManyRejectsError(f"{rows:,} rows cannot be read, allowed: {limit:,}{_example(batch, rejected.first)}")
+        raise TooManyRejectsError(
+            f"rejected rows of the job: {rows:,}, the limit is {limit:,}{_example(batch, rejected.first)}"
+        )
 
 
 def _example(batch: IngestBatch, first: Reject | None) -> str:
     if first is None:
         return ""
-    return f"; the first here is {batch.file.name}:{first.line}: {first.column or 'row'}: {first.detail}"
+    column = f"column {first.column!r}: " if first.column else ""
+    return f"; the first of this batch: {batch.file.name}:{first.line}: {column}{first.detail}"
 
 
 def _count_rejects(batch_id: int, rejected: Tally) -> None:
@@ -153,7 +157,7 @@ def _count_rejects(batch_id: int, rejected: Tally) -> None:
 
 @transaction.atomic
 def park_job(batch: IngestBatch, rejected: Tally, reason: str) -> None:
-    """Park a batch that has too many rejects, which are counted, and the queued batches of its job."""
+    """Park a batch with too many rejected rows, record their counts, and park the queued batches of its job."""
     if claim(batch.pk):
         _queued(batch.pk).update(rejected_count=rejected.rows)
         _count_rejects(batch.pk, rejected)
@@ -163,12 +167,12 @@ def park_job(batch: IngestBatch, rejected: Tally, reason: str) -> None:
 
 
 def note_failure(batch_id: int, reason: str, *, retried_in_s: float) -> bool:
-    """Record what went wrong in an attempt, and park the batch if that was the last.
+    """Record the error of a failed attempt, and park the batch if it was the last.
 
     Args:
         batch_id: the batch.
-        reason: what went wrong.
-        retried_in_s: when the next attempt is due.
+        reason: the error.
+        retried_in_s: the delay of the next attempt.
 
     Returns:
         True if there may be another attempt.
@@ -177,7 +181,11 @@ def note_failure(batch_id: int, reason: str, *, retried_in_s: float) -> bool:
     if attempts is None:
         return False
     if attempts >= settings.INGEST_MAX_ATTEMPTS:
-        park(batch_id, f"{attempts} attempts failed, the last with {reason}")
+        park(
+            batch_id,
+            f"{attempts} attempts failed, the limit is {settings.INGEST_MAX_ATTEMPTS} (INGEST_MAX_ATTEMPTS); the last "
+            f"error: {reason}",
+        )
         return False
     _queued(batch_id).update(error=_one_line(reason), due_at=_from_now(retried_in_s), failing_since=None)
     return True
@@ -185,24 +193,24 @@ def note_failure(batch_id: int, reason: str, *, retried_in_s: float) -> bool:
 
 @dataclass(frozen=True)
 class Interruption:
-    """The end of an attempt for a reason that passes: the server or the spool was away, not the batch at fault."""
+    """The end of an attempt for a temporary reason outside the batch, such as a server that cannot be reached."""
 
     reason: str
     failed_at_s: float
     """seconds since 1970"""
     is_counted: bool
-    """whether `begin` has counted the attempt"""
+    """True if `begin` has counted the attempt"""
 
 
 def note_interruption(batch_id: int, interruption: Interruption, *, retried_in_s: float) -> bool:
-    """Record an interruption and give its attempt back; park the batch if INGEST_RETRY_MAX_S have passed with such.
+    """Record an interruption without counting its attempt; park the batch after INGEST_RETRY_MAX_S of interruptions.
 
     Returns:
         True if there may be another attempt, which is due in `retried_in_s`.
     """
     counted = Greatest(F("attempts") - 1, 0) if interruption.is_counted else F("attempts")
     failed_at = Value(datetime.fromtimestamp(interruption.failed_at_s, UTC), output_field=DateTimeField())
-    # Time in which no worker made an attempt that was due does not count as interrupted.
+    # Time in which no worker was running, so that a due attempt was not made, does not count as interrupted.
     was_tried = When(due_at__gte=_from_now(-UNATTENDED_S), failing_since__isnull=False, then=F("failing_since"))
     _queued(batch_id).update(
         attempts=counted,
@@ -217,30 +225,31 @@ def note_interruption(batch_id: int, interruption: Interruption, *, retried_in_s
         return True
     park(
         batch_id,
-        f"every attempt since {since:%Y-%m-%d %H:%M:%S} UTC was interrupted, for more than INGEST_RETRY_MAX_S = "
-        f"{settings.INGEST_RETRY_MAX_S} s; the last: {interruption.reason}",
+        f"all attempts since {since:%Y-%m-%d %H:%M:%S} UTC were interrupted, longer than {settings.INGEST_RETRY_MAX_S} "
+        f"s (INGEST_RETRY_MAX_S); the last error: {interruption.reason}",
     )
     return False
 
 
 def _from_now(seconds: float) -> Combinable:
-    """Return a time by the database's clock: those of the machines of web and workers may differ from it."""
+    """Return a time by the database's clock, since the clocks of the web and the workers may differ from it."""
     return Now() + timedelta(seconds=seconds)
 
 
 def park(batch_id: int, reason: str) -> None:
-    """Park a batch, and record why."""
+    """Park a batch and record the reason."""
     logger.error("batch %d parked: %s", batch_id, reason)
     _set_parked(_queued(batch_id), reason)
 
 
 def park_after_deaths(batch_id: int, attempts: int) -> None:
-    """Park a batch whose last attempt ended because its process died, and keep the error that was recorded before."""
+    """Park a batch whose last attempt ended with the death of its process; keep the error of the attempt before."""
     recorded = _queued(batch_id).values_list("error", flat=True).first()
-    before = f"; the error recorded before: {recorded}" if recorded else ""
+    before = f"; the error of an earlier attempt: {recorded}" if recorded else ""
     park(
         batch_id,
-        f"{attempts} attempts failed, and the process of the last one was killed, or ran out of memory{before}",
+        f"{attempts} attempts failed (INGEST_MAX_ATTEMPTS); the process of the last one was killed, for example for "
+        f"lack of memory{before}",
     )
 
 
@@ -249,9 +258,9 @@ def _set_parked(queued: "QuerySet[IngestBatch]", reason: str) -> None:
 
 
 def queue_again(batches: "QuerySet[IngestBatch]") -> int:
-    """Queue parked and cancelled batches again, with a full number of attempts; return how many there are.
+    """Queue parked and cancelled batches again with no attempts counted, and return their number.
 
-    To be called in a transaction.
+    Call it in a transaction.
     """
     batch_ids = list(batches.select_for_update().order_by("pk").values_list("pk", flat=True))
     again = IngestBatch.objects.filter(pk__in=batch_ids)
@@ -273,28 +282,28 @@ def queue_again(batches: "QuerySet[IngestBatch]") -> int:
 
 
 def unclaimed_batches(job_id: int) -> "QuerySet[IngestBatch]":
-    """The batches of a job that are queued and that no worker is loading, for which one would have to wait."""
+    """Return the queued batches of a job that no worker has locked, and lock them."""
     queued = IngestBatch.objects.filter(job_id=job_id, state=IngestBatch.State.QUEUED)
     return IngestBatch.objects.filter(pk__in=queued.select_for_update(skip_locked=True).values("pk"))
 
 
 @transaction.atomic
 def cancel_unclaimed(job_id: int) -> int:
-    """Cancel the queued batches of a job that nobody is loading; return how many there were."""
+    """Cancel the queued batches of a job that no worker is loading, and return their number."""
     return unclaimed_batches(job_id).update(state=IngestBatch.State.CANCELLED, finished_at=timezone.now())
 
 
 @transaction.atomic
 def next_unsent(job_id: int, limit: int) -> tuple[list[int], bool]:
-    """Mark batches of a job that were never sent as sent now.
+    """Mark unsent batches of a job as sent.
 
     Args:
         job_id: the job.
-        limit: how many batches of the job may have been sent and not be over, at most.
+        limit: how many queued batches of the job may have been sent.
 
     Returns:
-        Their ids, in the order in which they are to be sent, and whether the rest is to be asked for again after them.
-        There are none if so many are under way already: another message does the same for this job.
+        The ids of the batches in the order to send them, and True if unsent batches are left, for which the task has
+        to be sent again. There are none if the limit is reached; another message of the job will send them.
     """
     jobs = IngestJob.objects.filter(pk=job_id)
     if not jobs.select_for_update(no_key=True).exists():
@@ -312,7 +321,7 @@ def next_unsent(job_id: int, limit: int) -> tuple[list[int], bool]:
 
 
 def _from_each_lane(unsent: "QuerySet[IngestBatch]", lanes: int, limit: int) -> Iterator[int]:
-    """Yield the first ids of each lane: a part of the job's file through which one worker process makes its way."""
+    """Yield the first ids of each lane, which is the part of the job's batches that one worker process loads."""
     bounds = unsent.aggregate(first=Min("pk"), last=Max("pk"))
     if bounds["first"] is None:
         return
@@ -323,13 +332,15 @@ def _from_each_lane(unsent: "QuerySet[IngestBatch]", lanes: int, limit: int) -> 
 
 
 def lost_batches(waiting: Waiting) -> list[int]:
-    """Mark the batches as sent again whose messages are lost: sent and due for long, neither waiting nor being loaded.
+    """Find batches whose messages are lost, and mark them as sent again.
+
+    They were sent and due more than INGEST_RESEND_AFTER_S ago, and are neither in the queue nor being loaded.
 
     Args:
-        waiting: what the broker's queue has at its head.
+        waiting: the messages at the head of the broker's queue.
 
     Returns:
-        Their ids, RESENT_MAX at most.
+        The ids of the batches, at most RESENT_MAX.
     """
     long_ago = _from_now(-settings.INGEST_RESEND_AFTER_S)
     overdue = IngestBatch.objects.filter(state=IngestBatch.State.QUEUED, due_at__lt=long_ago, sent_at__lt=long_ago)
@@ -343,18 +354,18 @@ def lost_batches(waiting: Waiting) -> list[int]:
 
 
 def mark_sent(batch_ids: list[int]) -> None:
-    """Record that messages of batches are sent now."""
+    """Record that the messages of batches are sent now."""
     IngestBatch.objects.filter(pk__in=batch_ids).update(sent_at=Now())
 
 
 def lost_jobs(waiting: Waiting) -> list[int]:
-    """Mark the jobs as announced again that have batches that were never sent, and for which no message waits.
+    """Find jobs with unsent batches whose announcement is lost, and mark them as announced again.
 
     Args:
-        waiting: what the broker's queue has at its head.
+        waiting: the messages at the head of the broker's queue.
 
     Returns:
-        Their ids, RESENT_MAX at most.
+        The ids of the jobs, at most RESENT_MAX.
     """
     jobs = IngestJob.objects.filter(unsent_since__lt=_from_now(-settings.INGEST_RESEND_AFTER_S))
     if not waiting.is_all:
@@ -365,9 +376,9 @@ def lost_jobs(waiting: Waiting) -> list[int]:
 
 
 def _taken_before(waiting: Waiting) -> datetime:
-    """Return a time before which every message was sent that has been taken from the queue, or is at its head.
+    """Return the send time of the oldest message at the head of the queue.
 
-    The queue is first in, first out: what was sent earlier than all that is at its head waits nowhere in it.
+    The queue is first in, first out, so a message that was sent earlier cannot be in it any more.
     """
     sent = IngestBatch.objects.filter(pk__in=waiting.batch_ids).aggregate(first=Min("sent_at"))["first"]
     unsent = IngestJob.objects.filter(pk__in=waiting.job_ids).aggregate(first=Min("unsent_since"))["first"]
@@ -388,7 +399,7 @@ def _being_loaded() -> set[int]:
 
 
 def note_cancellation(batch_id: int) -> bool:
-    """Return True, and record it, if a batch that is being loaded is one of a job that somebody cancelled meanwhile."""
+    """Cancel a batch that is being loaded if its job was cancelled meanwhile, and return True then."""
     asked = IngestBatch.objects.filter(pk=batch_id, state=IngestBatch.State.QUEUED, job__cancelled_at__isnull=False)
     return bool(asked.update(state=IngestBatch.State.CANCELLED, finished_at=timezone.now()))
 

@@ -1,11 +1,11 @@
-"""The tables of telemetry/sql, as Django sees them; the SQL is the source, and a test compares the two."""
+"""Django's models of the tables in telemetry/sql; the SQL defines the tables, and a test compares the two."""
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
 
 class Series(models.Model):
-    """What is measured: a metric, and the labels that tell one source from another."""
+    """A time series: a metric and labels, for example host and region."""
 
     id = models.AutoField(primary_key=True)
     metric = models.TextField()
@@ -22,7 +22,7 @@ class Series(models.Model):
 
 
 class Reading(models.Model):
-    """One measurement, in the hypertable; its key is its series and its time."""
+    """A value of a series at a time, in the hypertable; series and time are the key."""
 
     pk = models.CompositePrimaryKey("series", "time")
     time = models.DateTimeField()
@@ -34,10 +34,10 @@ class Reading(models.Model):
 
 
 class IngestJob(models.Model):
-    """A request to load some files: how their columns are to be read."""
+    """A request to load files, with how their columns are read."""
 
     class OnConflict(models.TextChoices):
-        """What is to happen to a reading of a series and a time that have one already."""
+        """What to do with a reading if its series already has one at this time."""
 
         IGNORE = "ignore"
         UPDATE = "update"
@@ -48,16 +48,16 @@ class IngestJob(models.Model):
     label_columns = ArrayField(models.TextField())
     value_columns = ArrayField(models.TextField())
     null_values = ArrayField(models.TextField())
-    options = models.JSONField(default=dict, help_text="how the files are written, where not as usual")
+    options = models.JSONField(default=dict, help_text="format options of the files: times, text, keep_nan")
     on_conflict = models.TextField(choices=OnConflict.choices, default=OnConflict.IGNORE)
     max_rejected_count = models.BigIntegerField(
-        null=True, blank=True, help_text="rows that may be rejected before the rest of the job is parked; none: all"
+        null=True, blank=True, help_text="rows that may be rejected before the rest of the job is parked; null: any"
     )
     warnings = ArrayField(models.TextField(), default=list, blank=True)
     cancelled_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField()
     unsent_since = models.DateTimeField(
-        null=True, blank=True, help_text="while there are batches that were never sent: when some were sent last"
+        null=True, blank=True, help_text="time of the last send while batches were never sent; null: all were sent"
     )
 
     class Meta:
@@ -73,13 +73,13 @@ class IngestJob(models.Model):
 
 
 class IngestFile(models.Model):
-    """A file of a job, as it was when it was cut."""
+    """A file of a job, with the size and time of change that it had when it was cut."""
 
     job = models.ForeignKey(IngestJob, on_delete=models.CASCADE, related_name="files", db_index=False)
-    name = models.TextField(help_text="as its sender knows it")
+    name = models.TextField(help_text="name that its sender uses")
     location = models.TextField(help_text="where workers read it: a path, a URL, or a name in the spool")
     size_bytes = models.BigIntegerField()
-    mtime_ns = models.BigIntegerField(help_text="when it was changed last, in nanoseconds since 1970")
+    mtime_ns = models.BigIntegerField(help_text="time of its last change, in nanoseconds since 1970")
 
     class Meta:
         db_table = "ingest_file"
@@ -91,10 +91,10 @@ class IngestFile(models.Model):
 
 
 class IngestBatch(models.Model):
-    """A part of a file, and what became of it."""
+    """A slice of a file that is loaded in one transaction, or in several if it touches many chunks, and its result."""
 
     class State(models.TextChoices):
-        """A batch is queued until it is loaded, parked or cancelled."""
+        """A batch is queued until it is done, parked or cancelled."""
 
         QUEUED = "queued"
         DONE = "done"
@@ -103,16 +103,18 @@ class IngestBatch(models.Model):
 
     job = models.ForeignKey(IngestJob, on_delete=models.CASCADE, related_name="batches")
     file = models.ForeignKey(IngestFile, on_delete=models.CASCADE, related_name="batches", db_index=False)
-    slice = models.JSONField(help_text="where in the file it lies; the file's format says how to read this")
+    slice = models.JSONField(help_text="position in the file, in a form that depends on the file's format")
     row_count = models.BigIntegerField(help_text="input rows")
     state = models.TextField(choices=State.choices, default=State.QUEUED)
     attempts = models.IntegerField(
-        default=0, help_text="how often loading was begun and not stopped by the server's absence"
+        default=0, help_text="attempts to load it, without those that were interrupted for a temporary reason"
     )
     cell_count = models.BigIntegerField(default=0, help_text="value cells of the rows that could be read")
-    inserted_count = models.BigIntegerField(default=0, help_text="readings that are new in the hypertable")
+    inserted_count = models.BigIntegerField(default=0, help_text="readings that were new in the hypertable")
     updated_count = models.BigIntegerField(default=0, help_text="readings whose value was replaced")
-    skipped_count = models.BigIntegerField(default=0, help_text="readings that were there already, or came twice")
+    skipped_count = models.BigIntegerField(
+        default=0, help_text="readings that existed already, or occur more than once in the input"
+    )
     rounded_count = models.BigIntegerField(
         default=0, help_text="readings whose time equals another's after rounding to microseconds"
     )
@@ -121,18 +123,18 @@ class IngestBatch(models.Model):
     loaded_until_us = models.BigIntegerField(
         null=True,
         blank=True,
-        help_text="readings before it are loaded, in microseconds since 1970; none: the batch is loaded at once",
+        help_text="readings before this time, in microseconds since 1970, are loaded; null: loaded at once",
     )
     chunk_limit = models.IntegerField(
-        null=True, blank=True, help_text="chunks in a transaction, after the server ran out of locks; none: as usual"
+        null=True, blank=True, help_text="chunks per transaction, set after the server ran out of locks; null: default"
     )
     error = models.TextField(default="", blank=True)
     enqueued_at = models.DateTimeField()
-    due_at = models.DateTimeField(help_text="when the next attempt is due")
+    due_at = models.DateTimeField(help_text="time of the next attempt")
     failing_since = models.DateTimeField(
-        null=True, blank=True, help_text="since when its attempts have failed for reasons that pass"
+        null=True, blank=True, help_text="time of the first of the current interruptions; null: none"
     )
-    sent_at = models.DateTimeField(null=True, blank=True, help_text="when its message was sent last; null: never")
+    sent_at = models.DateTimeField(null=True, blank=True, help_text="time when its message was last sent; null: never")
     finished_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
@@ -155,12 +157,12 @@ class IngestBatch(models.Model):
 
 
 class IngestRejectCount(models.Model):
-    """How many rows of a batch could not be read for a reason; the rows themselves are in a file in the spool."""
+    """The number of rows of a batch that were rejected for a reason; the rows themselves are in a file in the spool."""
 
     pk = models.CompositePrimaryKey("batch", "reason", "column_name")
     batch = models.ForeignKey(IngestBatch, on_delete=models.CASCADE, related_name="reject_counts", db_index=False)
     reason = models.TextField()
-    column_name = models.TextField(help_text="empty if the fault is the row's")
+    column_name = models.TextField(help_text="empty if the whole row is at fault")
     row_count = models.BigIntegerField()
 
     class Meta:

@@ -1,4 +1,4 @@
-"""What is prepared once, when a database has been migrated."""
+"""Preparing the spool after a database has been migrated."""
 
 import logging
 
@@ -13,10 +13,10 @@ logger = logging.getLogger(__name__)
 
 
 def prepare_spool(using: str) -> None:
-    """Prepare a spool that is new, or that a version without a marker has used.
+    """Prepare a spool that is new, or that an older version without the marker file has used.
 
-    Where the ledger has files in the spool, and the folder was never used, its volume may not be mounted; a person must
-    look.
+    If the ledger has files in the spool but the folder was never used, its volume may not be mounted. Then only a
+    warning is logged, and an operator has to decide.
 
     Args:
         using: the alias of the database that has been migrated.
@@ -26,14 +26,14 @@ def prepare_spool(using: str) -> None:
             return
         if not spool.was_used() and _has_spooled_files(using):
             logger.warning(
-                "the ledger has files in the spool, and %s was never used; is its volume mounted? If this is the right "
-                "folder, run manage.py prepare_spool",
+                "the spool %s was never used, but the ledger refers to files in it: check that its volume is mounted. "
+                "If this is the right folder, run manage.py prepare_spool",
                 settings.INGEST_SPOOL,
             )
             return
         spool.prepare()
     except (StorageUnavailableError, pa.ArrowException) as error:
-        logger.warning("the spool could not be prepared: %s; run manage.py prepare_spool where it is mounted", error)
+        logger.warning("cannot prepare the spool: %s; run manage.py prepare_spool where it is mounted", error)
 
 
 def _has_spooled_files(using: str) -> bool:

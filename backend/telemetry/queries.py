@@ -1,4 +1,4 @@
-"""What is asked of the ledger of jobs; nothing here writes, or needs to know the formats of files."""
+"""Read-only queries on the ledger; they do not depend on the file formats."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,11 +16,11 @@ RETRIES_MAX = 20
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is.
+    """The progress of a job.
 
-    Rows are input rows; inserted, updated, skipped, rounded and empty count the value cells of the rows that were not
-    rejected, and add up to them. All but `rows` are of batches that are over, and of what is loaded of one that takes
-    several transactions.
+    `rows`, `rows_done` and `rejected` count input rows. `inserted`, `updated`, `skipped`, `rounded` and `empty` count
+    the value cells of the rows that were not rejected, and add up to their number. All counts except `rows` are of
+    finished batches, and of the loaded part of batches that take several transactions.
     """
 
     job_id: int
@@ -41,7 +41,7 @@ class Progress:
 
     @property
     def state(self) -> str:
-        """queued, running or done; parked if any batch is, or else cancelled if any is."""
+        """One of JOB_STATES; a job that is over is parked if any batch is, else cancelled if any batch is."""
         over = self.done + self.parked + self.cancelled
         if over < self.batches:
             return "running" if over else "queued"
@@ -49,34 +49,34 @@ class Progress:
 
     @property
     def is_over(self) -> bool:
-        """Whether no batch is queued any more."""
+        """True if no batch is queued any more."""
         return self.state in ("done", "parked", "cancelled")
 
     @property
     def elapsed_s(self) -> float | None:
-        """From the job's record to its last batch; None while it is not over."""
+        """Seconds from the job's creation to the end of its last batch; None while it is not over."""
         return (self.finished_at - self.created_at).total_seconds() if self.is_over and self.finished_at else None
 
 
 def all_progress(*, limit: int | None = None, before: int | None = None) -> list[Progress]:
-    """Every job, the newest first.
+    """Return the progress of all jobs, newest first.
 
     Args:
-        limit: so many of them at most.
-        before: only those with a smaller number than this.
+        limit: the maximum number of jobs.
+        before: only jobs with an id below this.
     """
     return _progress("%(before)s::bigint IS NULL OR id < %(before)s", {"before": before, "limit": limit})
 
 
 def job_progress(job_id: int) -> Progress | None:
-    """One job, or None if there is none of that number."""
+    """Return the progress of a job, or None if it does not exist."""
     if job_id >= 2**63:
         return None
     return next(iter(_progress("id = %(id)s", {"id": job_id, "limit": 1})), None)
 
 
 def progress_of(job_ids: Sequence[int]) -> list[Progress]:
-    """Return the progress of these jobs, the newest first."""
+    """Return the progress of the given jobs, newest first."""
     return _progress("id = ANY(%(ids)s)", {"ids": list(job_ids), "limit": None}) if job_ids else []
 
 
@@ -114,12 +114,12 @@ def _progress(condition: str, parameters: dict[str, Any]) -> list[Progress]:
 
 
 def progress_document(progress: Progress) -> dict[str, Any]:
-    """A job's progress as data, for machines."""
+    """Return a job's progress as JSON data."""
     return {"state": progress.state, **asdict(progress), "elapsed_s": progress.elapsed_s}
 
 
 def job_document(progress: Progress, *, parked_limit: int | None = None) -> dict[str, Any]:
-    """Return a job's progress and what went wrong in it, for machines; the first `parked_limit` parked batches."""
+    """Return a job's progress, warnings and errors as JSON data, with at most `parked_limit` parked batches."""
     return {
         **progress_document(progress),
         "warnings": job_warnings(progress.job_id),
@@ -131,14 +131,14 @@ def job_document(progress: Progress, *, parked_limit: int | None = None) -> dict
 
 @dataclass(frozen=True)
 class Backlog:
-    """What waits to be loaded, and how fast that goes."""
+    """The batches that wait to be loaded, and the rate at which batches finish."""
 
     batches: int
     finished_per_s: float
     """over the last minute"""
 
     def wait_s(self, limit: int) -> float:
-        """How long it takes at that pace until fewer than `limit` batches wait; infinite while nothing is finished."""
+        """Return the seconds until fewer than `limit` batches wait, at the current rate; infinite if the rate is 0."""
         excess = self.batches - limit + 1
         if excess <= 0:
             return 0.0
@@ -146,7 +146,7 @@ class Backlog:
 
 
 def backlog() -> Backlog:
-    """What waits to be loaded now."""
+    """Return the current backlog of all jobs."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -158,22 +158,23 @@ def backlog() -> Backlog:
 
 
 def job_warnings(job_id: int) -> list[str]:
-    """What the sender of a job should know though it can be loaded."""
+    """Return a job's warnings: problems that do not prevent it from being loaded."""
     found = IngestJob.objects.filter(pk=job_id).values_list("warnings", flat=True)
     return [warning for warnings in found for warning in warnings]
 
 
 def parked_batches(job_id: int, *, limit: int | None = None) -> list[dict[str, Any]]:
-    """Return the parked batches of a job with their errors; the first `limit` of them."""
+    """Return the parked batches of a job with their errors, at most `limit`."""
     parked = IngestBatch.objects.filter(job_id=job_id, state=IngestBatch.State.PARKED)
     return [dict(batch) for batch in parked.order_by("pk").values("id", "slice", "error", path=F("file__name"))[:limit]]
 
 
 def pending_retries(job_id: int) -> list[dict[str, Any]]:
-    """Return why queued batches of a job wait for another attempt, the next to come first, RETRIES_MAX reasons at most.
+    """Return the errors after which queued batches of a job wait for another attempt, at most RETRIES_MAX of them.
 
-    Each has `error`, the number of `batches`, their most `attempts` (interruptions are not counted), since when they
-    have been interrupted (`failing_since`, or None) and when their next attempt is due (`next_attempt_at`).
+    Each has the `error`, the number of `batches`, the maximum of their `attempts` (without interrupted ones), the time
+    since which they are interrupted (`failing_since`, or None) and the time of the next attempt (`next_attempt_at`), by
+    which they are sorted.
     """
     retried = IngestBatch.objects.filter(job_id=job_id, state=IngestBatch.State.QUEUED).exclude(error="")
     reasons = retried.values("error").annotate(
@@ -186,6 +187,6 @@ def pending_retries(job_id: int) -> list[dict[str, Any]]:
 
 
 def reject_counts(job_id: int) -> list[dict[str, Any]]:
-    """How many rows of a job could not be read, by reason and column, the most frequent first."""
+    """Return the number of rejected rows of a job by reason and column, most frequent first."""
     counts = IngestRejectCount.objects.filter(batch__job_id=job_id).values("reason", column=F("column_name"))
     return [dict(count) for count in counts.annotate(rows=Sum("row_count")).order_by("-rows", "reason", "column")]

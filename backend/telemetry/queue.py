@@ -1,4 +1,4 @@
-"""The queue's contract: what the web may ask of the worker, by name, so that neither imports the other."""
+"""The tasks that the web sends to the worker, by name, so that neither imports the other."""
 
 import base64
 import json
@@ -14,14 +14,14 @@ SEND_JOB = "worker.send_job"
 RESEND_UNFINISHED = "worker.resend_unfinished"
 CLEAN_SPOOL = "worker.clean_spool"
 INGEST_QUEUE = "ingest"
-# About 1 KiB each. The sweeper looks at so many of them, however many there are.
+# Messages of about 1 KiB each; the task that resends lost batches reads no more of the queue than this.
 WAITING_MAX = 1000
 
 T = TypeVar("T")
 
 
 def send_job(job_id: int) -> None:
-    """Ask the worker to send the messages of a job's batches. It is one message, so that no request sends thousands.
+    """Send one message on which the worker sends those of the job's batches, so that no request sends thousands.
 
     Raises:
         kombu.exceptions.OperationalError: the broker cannot be reached.
@@ -30,7 +30,7 @@ def send_job(job_id: int) -> None:
 
 
 def send_batches(batch_ids: Iterable[int]) -> None:
-    """Ask the worker to load batches; a message carries the id alone, the table knows the rest.
+    """Send a message for each batch, with nothing but its id; the rest is in the ledger.
 
     Raises:
         kombu.exceptions.OperationalError: the broker cannot be reached.
@@ -46,13 +46,13 @@ def _celery() -> Any:
 
 
 def spread(batches: Sequence[T], lanes: int) -> list[T]:
-    """Order batches so that those which are loaded at the same time do not lie side by side in their file.
+    """Return batches in an order in which those that are loaded at the same time are not adjacent in their file.
 
-    Neighbours have neighbouring times, and their workers would wait for each other at the same pages of the index.
+    Adjacent batches have adjacent times, so that their workers would wait for each other on the same index pages.
 
     Args:
-        batches: in the order of the file.
-        lanes: how many are loaded at the same time; each works its way through a part of the file.
+        batches: the batches in the order of the file.
+        lanes: the number of batches that are loaded at the same time, each from another part of the file.
     """
     length = -(-len(batches) // lanes)
     return [batch for step in range(length) for batch in batches[step::length]]
@@ -60,23 +60,23 @@ def spread(batches: Sequence[T], lanes: int) -> list[T]:
 
 @dataclass(frozen=True)
 class Waiting:
-    """The messages that are taken from the queue next."""
+    """The messages at the head of the queue, which are taken next."""
 
     batch_ids: set[int]
     job_ids: set[int]
-    """of the jobs whose remaining batches are sent next"""
+    """of the jobs whose unsent batches are sent next"""
     is_all: bool
-    """whether the queue holds no others"""
+    """True if the queue has no other messages"""
 
 
 def waiting() -> Waiting:
-    """Look at the WAITING_MAX messages that are taken next; one that a worker has taken waits no more.
+    """Return the next WAITING_MAX messages of the queue, without those that a worker has already taken.
 
     Raises:
         redis.RedisError, kombu.exceptions.OperationalError: the broker cannot be reached.
     """
     with _celery().connection_for_read() as connection:
-        # Messages are pushed to the left end of the list and taken from the right one.
+        # Messages are pushed at the left end of the list and taken from the right end.
         messages = connection.default_channel.client.lrange(INGEST_QUEUE, -WAITING_MAX, -1)
     read = [json.loads(message) for message in messages]
     return Waiting(_ids_of(LOAD_BATCH, read), _ids_of(SEND_JOB, read), is_all=len(read) < WAITING_MAX)

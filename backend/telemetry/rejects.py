@@ -1,9 +1,10 @@
-"""The rows that could not be read: a file for each batch, an object of JSON a line, in the job's folder of the spool.
+"""Rejected rows: an NDJSON file for each batch, in the job's folder of the spool.
 
-An object store knows no appending; and a batch that is tried again writes its file anew, so no row is listed twice.
+There is a file per batch because an object store cannot append, and because a batch that is tried again rewrites its
+file, so that no row is listed twice.
 
-A line is larger than a short row by far, so a file lists the first rows of its batch up to INGEST_REJECTS_MAX_BYTES.
-The counts of the ledger are of all rows: what they exceed the file by is read as one more line.
+A line is much larger than a short row, so a file lists the first rows of its batch up to INGEST_REJECTS_MAX_BYTES. The
+ledger counts all rows; those that are not listed are summed up in one more line.
 """
 
 import io
@@ -29,7 +30,7 @@ FOLDER = "rejects"
 
 
 class Tally:
-    """How many rows of a batch were rejected, by reason and column, and the first of them."""
+    """Counts the rejected rows of a batch by reason and column, and keeps the first."""
 
     def __init__(self) -> None:
         self.by_reason: Counter[tuple[str, str]] = Counter()
@@ -37,22 +38,22 @@ class Tally:
 
     @property
     def rows(self) -> int:
-        """How many there are in all."""
+        """The number of rejected rows."""
         return self.by_reason.total()
 
     def add(self, rejects: Sequence[Reject]) -> None:
-        """Count some more."""
+        """Count more rejected rows."""
         self.by_reason.update((str(reject.fault), reject.column) for reject in rejects)
         if self.first is None and rejects:
             self.first = rejects[0]
 
 
 class Writer:
-    """Write a batch's rejects while they are read, for the length of a block; without rejects no file is made.
+    """Writes a batch's rejected rows while the batch is read, for the length of a block; without any, creates no file.
 
-    The first is always written, the next ones while the file stays below INGEST_REJECTS_MAX_BYTES.
+    The first row is always written, the others while the file stays below INGEST_REJECTS_MAX_BYTES.
 
-    What is in the file counts only if the batch's counts in the ledger say so. If the block fails, they do not.
+    The file is only read if the ledger counts rejected rows of the batch, which it does not if the block fails.
     """
 
     def __init__(self, batch: IngestBatch) -> None:
@@ -70,7 +71,7 @@ class Writer:
         self._file.__exit__(kind, error, trace)
 
     def write(self, rejects: Sequence[Reject]) -> None:
-        """Write some more.
+        """Write more rejected rows.
 
         Raises:
             OSError: the spool cannot be written to.
@@ -82,7 +83,7 @@ class Writer:
             self._left_bytes -= len(line)
             if self._sink is None:
                 self._sink = self._file.enter_context(spool.rewriting(self._path()))
-            elif self._left_bytes < 0:  # from here on none is listed, even if a shorter one would fit
+            elif self._left_bytes < 0:  # the list ends here, even if a shorter row would still fit
                 return
             self._sink.write(line)
 
@@ -104,7 +105,7 @@ def _line(reject: Reject) -> bytes:
 
 @dataclass(frozen=True)
 class Unlisted:
-    """Rows of a batch that were rejected and are not listed."""
+    """Rejected rows of a batch that are counted but not listed."""
 
     file: str
     unlisted_rows: int
@@ -113,7 +114,7 @@ class Unlisted:
 
 @dataclass(frozen=True)
 class _Listed:
-    """What the ledger has of a batch with rejects."""
+    """The ledger's record of a batch with rejected rows."""
 
     job_id: int
     batch_id: int
@@ -124,14 +125,14 @@ class _Listed:
 
 
 def read(job_id: int) -> Iterator[dict[str, Any]]:
-    """Return a job's rejects in the order of its files: file, line, column, reason, detail, raw.
+    """Return a job's rejected rows in the order of its files, each with file, line, column, reason, detail and raw.
 
-    Where a batch has more of them than its file lists, the last is of the others: file, unlisted_rows, detail.
+    If a batch has more than its file lists, its last item has file, unlisted_rows and detail.
 
-    The database is asked at once; what is left to do while they are read is with the spool.
+    The database is queried by this call; iterating only reads the spool.
 
     Raises:
-        OSError: while they are read, a file of them is gone from the spool, or cannot be read.
+        OSError: while iterating, a file is missing from the spool or cannot be read.
     """
     batches = IngestBatch.objects.filter(job_id=job_id, rejected_count__gt=0).order_by("pk")
     found = batches.values_list("job_id", "pk", "file__name", "file__location", "rejected_count", "finished_at")
@@ -144,7 +145,7 @@ def _read_batch(batch: _Listed) -> Iterator[dict[str, Any]]:
         listed_rows += 1
         yield {"file": batch.file, **json.loads(line)}
     if unlisted_rows := batch.rows - listed_rows:
-        yield asdict(Unlisted(batch.file, unlisted_rows, _why(unlisted_rows)))
+        yield asdict(Unlisted(batch.file, unlisted_rows, _unlisted_detail(unlisted_rows)))
 
 
 def _lines(batch: _Listed) -> Iterator[bytes]:
@@ -157,7 +158,7 @@ def _lines(batch: _Listed) -> Iterator[bytes]:
 
 
 def _open(batch: _Listed) -> pa.NativeFile:
-    """Open a batch's file; those of uploads had no folder of their owner once."""
+    """Open a batch's file; older versions wrote those of uploads outside their owner's folder."""
     files = spool.filesystem()
     try:
         return files.open_input_file(_path(batch.job_id, batch.batch_id, spool.owner_of(batch.location)))
@@ -170,20 +171,20 @@ def _is_expired(batch: _Listed) -> bool:
 
 
 def expired_before() -> datetime:
-    """Return the time of change before which a file of rejects is not kept."""
+    """Return the time before which files of rejected rows have expired."""
     return timezone.now() - timedelta(seconds=settings.INGEST_REJECTS_KEEP_S)
 
 
-def _why(rows: int) -> str:
+def _unlisted_detail(rows: int) -> str:
     return (
-        f"{rows:,} more rows of a batch were rejected; they are counted and not listed: a batch lists "
-        f"{settings.INGEST_REJECTS_MAX_BYTES:,} bytes (INGEST_REJECTS_MAX_BYTES) for "
+        f"{rows:,} more rejected rows of a batch are counted but not listed; the list of a batch is limited to "
+        f"{settings.INGEST_REJECTS_MAX_BYTES:,} bytes (INGEST_REJECTS_MAX_BYTES) and kept for "
         f"{settings.INGEST_REJECTS_KEEP_S:,} s (INGEST_REJECTS_KEEP_S)"
     )
 
 
 def used_bytes(owner: str) -> int:
-    """Return how many bytes the rejects of an owner's inputs have in the spool."""
+    """Return the size in the spool of the rejected rows of an owner's inputs."""
     return sum(entry.size_bytes for entry in spool.entries(_folder(owner)))
 
 
@@ -196,6 +197,6 @@ def _path(job_id: int, batch_id: int, owner: str) -> str:
 
 
 def job_of(location: str) -> int | None:
-    """Return whose rejects a file of the spool holds; None if it is none of rejects."""
+    """Return the job whose rejected rows a file in the spool has, or None if it is not such a file."""
     parts = location.split("/")
     return int(parts[-2]) if len(parts) in (3, 4) and parts[-2].isdecimal() else None

@@ -1,7 +1,7 @@
 """How long files stay in the spool.
 
-An input stays until its job has been done for a while, a file of rejects for INGEST_REJECTS_KEEP_S or until its job is
-deleted.
+An input is kept until its job has been done for INGEST_INPUT_GRACE_S, a file of rejected rows for INGEST_REJECTS_KEEP_S
+or until its job is deleted.
 """
 
 from collections.abc import Iterator
@@ -16,27 +16,27 @@ from telemetry import rejects, spool
 from telemetry.models import IngestBatch, IngestFile, IngestJob
 from telemetry.spool import Entry
 
-LOOKED_UP_AT_ONCE = 1000
+ENTRIES_PER_QUERY = 1000
 
 
 def removable(older_than: timedelta, *, parked_and_cancelled: bool = False) -> Iterator[Entry]:
-    """Find what nobody needs any more in the spool: inputs of finished jobs, old rejects, and files of no job.
+    """Yield the files that may be removed from the spool: inputs of finished jobs, old rejects, and files of no job.
 
-    An input of a job that is done is kept for INGEST_INPUT_GRACE_S: after a failover to a replica that lags behind, the
+    The input of a finished job is kept for INGEST_INPUT_GRACE_S, because after a failover to a lagging replica the
     ledger may have its batches as queued again.
 
     Args:
-        older_than: a file of no job is left alone while it is younger: it may belong to an upload that goes on.
-        parked_and_cancelled: also inputs of jobs that have ended with such batches, which cannot be retried then.
+        older_than: the minimum age of files of no job; a younger one may belong to an upload in progress.
+        parked_and_cancelled: also yield inputs of jobs that ended with such batches, which cannot be retried then.
 
     Raises:
-        StorageUnavailableError: the spool is not there, or cannot be listed at present.
+        StorageUnavailableError: the spool is not mounted, or cannot be listed at present.
     """
     spool.require_present()
     now = timezone.now()
     done_before = now - timedelta(seconds=settings.INGEST_INPUT_GRACE_S)
     for entries in _batched(spool.entries(spool.FILES)):
-        # The files are listed before the ledger is asked, so a job that is recorded meanwhile keeps its input.
+        # The files are listed before the ledger is queried, so that a job that is recorded meanwhile keeps its input.
         recorded, needed = _recorded_and_needed(entries, done_before, parked_and_cancelled=parked_and_cancelled)
         for entry in entries:
             is_old = entry.location in recorded or entry.changed_at < now - older_than
@@ -56,11 +56,11 @@ def removable(older_than: timedelta, *, parked_and_cancelled: bool = False) -> I
 
 
 def _batched(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
-    return iter(lambda: list(islice(entries, LOOKED_UP_AT_ONCE)), [])
+    return iter(lambda: list(islice(entries, ENTRIES_PER_QUERY)), [])
 
 
 def clean(older_than: timedelta, *, parked_and_cancelled: bool = False) -> Iterator[Entry]:
-    """Remove what `removable` finds, and yield each file that is gone.
+    """Remove the files that `removable` yields, and yield each after its removal.
 
     Raises:
         OSError: the spool cannot be used.
@@ -73,7 +73,7 @@ def clean(older_than: timedelta, *, parked_and_cancelled: bool = False) -> Itera
 def _recorded_and_needed(
     entries: list[Entry], done_before: datetime, *, parked_and_cancelled: bool
 ) -> tuple[set[str], set[str]]:
-    """Return which files are inputs of jobs, and which of those jobs still need theirs."""
+    """Return the locations of the files that are inputs of jobs, and of those that their jobs still need."""
     state = IngestBatch.State
     over = (state.DONE, state.PARKED, state.CANCELLED) if parked_and_cancelled else (state.DONE,)
     pending = IngestBatch.objects.filter(~Q(state__in=over) | Q(finished_at__gte=done_before), job=OuterRef("job"))

@@ -18,7 +18,7 @@ from pyarrow import fs
 from telemetry.formats import SPOOL_MARKER, BadInput, Source, StorageUnavailableError, require_mounted
 from telemetry.unpacking import UnpackError, unpacked
 
-# Where a file in the spool is: this and its path there, since each machine may see the spool at another place.
+# A location in the spool is this and the path in the spool, since each machine may mount the spool elsewhere.
 SCHEME = "spool:"
 FILES = "files"
 NAME = "the spool"
@@ -43,21 +43,22 @@ class Entry:
 
 
 class SpoolFullError(StorageUnavailableError):
-    """The disk of the spool has no room for another input."""
+    """The spool's disk has no room for another input."""
 
     def __init__(self, free_bytes: int, floor_bytes: int) -> None:
         super().__init__(
             NAME,
-            f"its disk has {free_bytes:,} bytes free, and {floor_bytes:,} must stay free (INGEST_SPOOL_MIN_FREE_BYTES)",
+            f"its disk has {free_bytes:,} bytes free, of which {floor_bytes:,} must stay free "
+            "(INGEST_SPOOL_MIN_FREE_BYTES)",
             ENOSPC,
         )
 
 
 def filesystem() -> fs.SubTreeFileSystem:
-    """Give the spool as a filesystem, as INGEST_SPOOL says.
+    """Return the filesystem at INGEST_SPOOL.
 
     Raises:
-        pyarrow.ArrowInvalid, OSError: its URL is none that pyarrow knows, or it cannot be reached.
+        pyarrow.ArrowInvalid, OSError: pyarrow does not support its URL, or it cannot be reached.
     """
     return _filesystem_at(settings.INGEST_SPOOL)
 
@@ -72,14 +73,14 @@ def _filesystem_at(url: str) -> fs.SubTreeFileSystem:
 
 
 def prepare() -> None:
-    """Make the spool's folder and its marker; an object store needs neither.
+    """Create the spool's folder and its marker file; an object store needs neither.
 
-    No request does this: the folder may be the mount point of a volume that is not mounted.
+    Requests never do this, because the folder may be the mount point of a volume that is not mounted.
 
     Raises:
-        StorageUnavailableError: the folder cannot be made or written to.
+        StorageUnavailableError: the folder cannot be created or written to.
     """
-    with _judging_errors():
+    with _raising_unavailable():
         spool = filesystem()
         if _is_folder(spool):
             root = Path(spool.base_path)
@@ -88,7 +89,7 @@ def prepare() -> None:
 
 
 def is_mounted() -> bool:
-    """Return True if the spool's folder has its marker, or the spool is an object store."""
+    """Return True if the spool's folder has the marker file, or the spool is an object store."""
     try:
         _require_mounted(filesystem())
     except StorageUnavailableError:
@@ -97,21 +98,21 @@ def is_mounted() -> bool:
 
 
 def require_present() -> None:
-    """Refuse a spool that is not there, before it is taken for an empty one.
+    """Check that the spool is mounted, so that a missing one is not mistaken for an empty one.
 
     Raises:
-        StorageUnavailableError: its folder lacks the marker, for example because its volume is not mounted.
+        StorageUnavailableError: its folder has no marker file, for example because its volume is not mounted.
     """
     _require_mounted(filesystem())
 
 
 def was_used() -> bool:
-    """Return True if inputs were ever written to the spool's folder; the folder for them stays when they are removed.
+    """Return True if inputs were ever written to the spool; their subfolder stays when they are removed.
 
     Raises:
-        StorageUnavailableError: the spool cannot be asked at present.
+        StorageUnavailableError: the spool cannot be read at present.
     """
-    with _judging_errors():
+    with _raising_unavailable():
         return bool(filesystem().get_file_info(FILES).type == fs.FileType.Directory)
 
 
@@ -125,40 +126,40 @@ def _is_folder(spool: fs.SubTreeFileSystem) -> bool:
 
 
 def is_spooled(location: str) -> bool:
-    """Say whether a file is in the spool, and so ours to remove."""
+    """Return True if a file is in the spool, so that this application may remove it."""
     return location.startswith(SCHEME)
 
 
 def owner_of(location: str) -> str:
-    """Return whose a file of the spool is, as given to `writing`; empty: nobody's in particular, or no such file."""
+    """Return the owner of a file in the spool, as passed to `writing`, or an empty text if it has none."""
     folder = location.removeprefix(f"{SCHEME}{FILES}/").rpartition("/")[0]
     return folder if location.startswith(f"{SCHEME}{FILES}/") else ""
 
 
 def locate(text: str) -> tuple[str, Source]:
-    """Find a file that somebody names, by path or by URL; give its location for the ledger too.
+    """Return the location for the ledger, and the source, of a file that a user names by path or URL.
 
     Raises:
-        BadInput: the URL is none that pyarrow knows, or it holds a password, which a ledger is no place for.
+        BadInput: pyarrow does not support the URL, or it has credentials, which must not be stored in the ledger.
     """
     if "://" in text:
         parts = urlsplit(text)
         if parts.username or parts.password:
             raise BadInput(
                 text.replace(f"{parts.netloc.rpartition('@')[0]}@", "…@"),
-                "credentials do not belong into a URL; the environment may have them, as AWS_ACCESS_KEY_ID",
+                "credentials are not allowed in a URL; set them in the environment, for example AWS_ACCESS_KEY_ID",
             )
         return text, _source_at(text, text)
     path = str(Path(text).resolve())
     try:
         path.encode()
     except UnicodeEncodeError:
-        raise BadInput(repr(text), "its name is not UTF-8; rename it") from None
+        raise BadInput(repr(text), "the file name is not valid UTF-8; rename the file") from None
     return path, Source.local(Path(path))
 
 
 def source_of(location: str, name: str) -> Source:
-    """Find a file of the ledger, on whatever machine."""
+    """Return the source of a file in the ledger, on any machine."""
     if is_spooled(location):
         return Source(filesystem(), location.removeprefix(SCHEME), name, is_spooled=True)
     if "://" in location:
@@ -170,22 +171,22 @@ def _source_at(url: str, name: str) -> Source:
     try:
         base, path = fs.FileSystem.from_uri(url)
     except pa.ArrowException as error:
-        raise BadInput(name, f"this URL cannot be used: {error}") from None
+        raise BadInput(name, f"unsupported URL: {error}") from None
     except OSError as error:
         raise StorageUnavailableError(name, " ".join(str(error).split()), error.errno) from error
     return Source(base, path, name)
 
 
 def require_room(size_bytes: int = 0) -> None:
-    """Refuse an input that would leave less than INGEST_SPOOL_MIN_FREE_BYTES of the disk; a URL's space is not known.
+    """Check that an input leaves INGEST_SPOOL_MIN_FREE_BYTES of the disk free; an object store is not limited.
 
-    Rejects may use what is left: without them no batch is loaded, and no input is removed.
+    Rejected rows may use the reserve, because no batch is loaded, and so no input removed, without writing them.
 
     Raises:
-        SpoolFullError: there would be less.
+        SpoolFullError: less would be free.
         StorageUnavailableError: the spool is not mounted.
     """
-    with _judging_errors():
+    with _raising_unavailable():
         spool = filesystem()
         if not _is_folder(spool):
             return
@@ -197,24 +198,24 @@ def require_room(size_bytes: int = 0) -> None:
 
 
 def used_bytes(owner: str, *, besides: str) -> int:
-    """Return how many bytes an owner's inputs have in the spool, those that are being written included.
+    """Return the size of an owner's inputs in the spool, including those that are being written.
 
     Args:
-        owner: as given to `writing`.
-        besides: the location of a file that is not counted.
+        owner: the owner, as passed to `writing`.
+        besides: the location of a file to leave out.
     """
     return sum(entry.size_bytes for entry in entries(f"{FILES}/{owner}") if entry.location != besides)
 
 
 @contextmanager
 def writing(ending: str, owner: str = "") -> Iterator[Spooled]:
-    """Write a new file for the length of a block; if the block fails, there is none.
+    """Open a new file for writing for the length of a block; if the block fails, the file is removed.
 
-    When the block is over, a file on this machine has reached the disk.
+    At the end of the block, the file is flushed to disk, unless the spool is an object store.
 
     Args:
-        ending: of the file's name.
-        owner: a folder of its own, whose size `used_bytes` returns; empty: none.
+        ending: the ending of the file's name.
+        owner: the owner, whose files are in a folder of their own; empty for none.
 
     Raises:
         SpoolFullError: there is no room for another file.
@@ -223,28 +224,28 @@ def writing(ending: str, owner: str = "") -> Iterator[Spooled]:
     require_room()
     path = f"{FILES}/{owner}/{uuid.uuid4().hex}{ending}" if owner else f"{FILES}/{uuid.uuid4().hex}{ending}"
     try:
-        with _judging_errors(), _output(path) as sink:
+        with _raising_unavailable(), _output(path) as sink:
             yield Spooled(SCHEME + path, sink)
     except BaseException:
-        with suppress(StorageUnavailableError):  # the first error tells more; clean_spool removes what is left
+        with suppress(StorageUnavailableError):  # raise the first error; clean_spool removes what is left
             discard(SCHEME + path)
         raise
 
 
 @contextmanager
 def rewriting(path: str) -> Iterator[pa.NativeFile]:
-    """Write a file of that path in the spool for the length of a block, whatever was there before.
+    """Open a file in the spool for writing for the length of a block, and replace an existing one.
 
     Raises:
         StorageUnavailableError: the spool cannot be written to at present.
     """
-    with _judging_errors(), _output(path, buffer_size=COPY_BYTES) as sink:
+    with _raising_unavailable(), _output(path, buffer_size=COPY_BYTES) as sink:
         yield sink
 
 
 @contextmanager
-def _judging_errors() -> Iterator[None]:
-    """Take any error of a file in a block for one of the spool, which is never the fault of an input."""
+def _raising_unavailable() -> Iterator[None]:
+    """Raise errors of a block as errors of the spool, which are never the input's fault."""
     try:
         yield
     except StorageUnavailableError:
@@ -263,13 +264,13 @@ def _output(path: str, buffer_size: int | None = None) -> Iterator[pa.NativeFile
 
 
 def _make_folder(spool: fs.SubTreeFileSystem, path: str) -> None:
-    if _is_folder(spool):  # an object store has none
+    if _is_folder(spool):  # an object store has no folders
         _require_mounted(spool)
         spool.create_dir(path, recursive=True)
 
 
 def _sync(spool: fs.SubTreeFileSystem, path: str) -> None:
-    """Wait until a file, and its entry in its folder, would survive the loss of power."""
+    """Flush a file and its entry in its folder to disk."""
     if not _is_folder(spool):
         return
     for name in (Path(spool.base_path) / path, (Path(spool.base_path) / path).parent):
@@ -280,16 +281,16 @@ def _sync(spool: fs.SubTreeFileSystem, path: str) -> None:
             os.close(descriptor)
 
 
-def take_in(source: Source, ending: str, compression: str) -> str:
-    """Copy a file into the spool, unpacked; return its location there.
+def copy_into(source: Source, ending: str, compression: str) -> str:
+    """Copy a file into the spool, unpacked, and return its location there.
 
     Raises:
-        BadInput: it cannot be read, or is not what its compression says.
-        StorageUnavailableError: it or the spool cannot be used at present.
+        BadInput: the file cannot be read or unpacked.
+        StorageUnavailableError: the file or the spool cannot be used at present.
     """
     with source.open() as packed, writing(ending) as spooled:
         try:
-            for piece in unpacked(_Judged(source, packed), compression):
+            for piece in unpacked(_SourceFile(source, packed), compression):
                 require_room(len(piece))
                 spooled.sink.write(piece)
         except UnpackError as error:
@@ -298,24 +299,24 @@ def take_in(source: Source, ending: str, compression: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """A source's open file; its errors name it, and not the spool that it is copied into."""
+class _SourceFile:
+    """An open file of a source, whose errors name the source and not the spool that it is copied into."""
 
     source: Source
     file: pa.NativeFile
 
     def read(self, size: int = -1, /) -> bytes:
-        with self.source.judging_errors():
+        with self.source.classifying_errors():
             return bytes(self.file.read(size))
 
 
 def discard(location: str) -> None:
-    """Remove a file from the spool; one that is gone already is all right.
+    """Remove a file from the spool, if it exists.
 
     Raises:
         StorageUnavailableError: it cannot be removed at present.
     """
-    with _judging_errors(), suppress(FileNotFoundError):
+    with _raising_unavailable(), suppress(FileNotFoundError):
         filesystem().delete_file(location.removeprefix(SCHEME))
 
 
@@ -323,21 +324,21 @@ def exists(location: str) -> bool:
     """Return True if a file is in the spool.
 
     Raises:
-        StorageUnavailableError: the spool cannot be asked at present.
+        StorageUnavailableError: the spool cannot be read at present.
     """
-    with _judging_errors():
+    with _raising_unavailable():
         spool = filesystem()
         _require_mounted(spool)
         return bool(spool.get_file_info(location.removeprefix(SCHEME)).type == fs.FileType.File)
 
 
 def entries(folder: str) -> Iterator[Entry]:
-    """Yield what is in a folder of the spool, and in its folders.
+    """Yield the files in a folder of the spool, and in its subfolders.
 
     Raises:
         StorageUnavailableError: the spool cannot be listed at present.
     """
-    with _judging_errors():
+    with _raising_unavailable():
         found = filesystem().get_file_info(fs.FileSelector(folder, allow_not_found=True, recursive=True))
     for info in found:
         if info.type == fs.FileType.File:

@@ -1,4 +1,4 @@
-"""Compressed data, unpacked a piece at a time: memory holds a piece and the window, however much is packed into it."""
+"""Unpacking compressed data piece by piece, with no more than a piece and the window in memory."""
 
 import io
 from collections.abc import Generator, Iterator
@@ -7,8 +7,8 @@ from typing import Protocol
 import pyarrow as pa
 
 PIECE_BYTES = 1 << 20
-# zstd keeps as much of what it has unpacked as a frame's header asks for. With 27 bits, as with `zstd --ultra -22`,
-# Arrow stops; over HTTP, RFC 9659 allows 8 MiB.
+# zstd keeps as many unpacked bytes in memory as a frame's header asks for. Arrow's limit is 27 bits, which
+# `zstd --ultra -22` needs; over HTTP, RFC 9659 allows 8 MiB.
 WINDOW_MAX_BYTES = 128 << 20
 HTTP_WINDOW_MAX_BYTES = 8 << 20
 
@@ -19,26 +19,26 @@ CHECKSUM_BYTES = 4
 
 
 class UnpackError(ValueError):
-    """Data that is not what its compression says, or that needs too much memory to unpack."""
+    """Data that is not valid in its compression, or needs too much memory to unpack."""
 
 
 class Readable(Protocol):
     """A file that can be read once, from its beginning."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return the next bytes, at most that many; none at the end."""
+        """Return the next bytes, at most `size`; b"" at the end."""
 
 
 def unpacked(packed: Readable, compression: str, *, window_max_bytes: int = WINDOW_MAX_BYTES) -> Iterator[bytes]:
-    """Unpack a file of one or more members or frames, in pieces of PIECE_BYTES at most.
+    """Yield the content of a file of one or more members or frames, in pieces of at most PIECE_BYTES.
 
     Args:
-        packed: the file; what its `read` raises is passed on.
-        compression: gzip or zstd; empty: the file is not compressed.
-        window_max_bytes: that a frame of zstd may ask for, WINDOW_MAX_BYTES at most.
+        packed: the file; errors of its `read` are passed on.
+        compression: gzip or zstd; empty if the file is not compressed.
+        window_max_bytes: the largest window that a zstd frame may ask for, at most WINDOW_MAX_BYTES.
 
     Raises:
-        UnpackError: it cannot be unpacked.
+        UnpackError: the data cannot be unpacked.
     """
     if not compression:
         yield from iter(lambda: packed.read(PIECE_BYTES), b"")
@@ -48,17 +48,17 @@ def unpacked(packed: Readable, compression: str, *, window_max_bytes: int = WIND
     try:
         yield from iter(lambda: stream.read(PIECE_BYTES), b"")
     except OSError as error:
-        if file.failure is not None:  # of the file itself
+        if file.failure is not None:  # an error of reading the file, not of unpacking it
             raise file.failure from None
-        raise UnpackError(f"it cannot be unpacked as {compression}: {error}") from None
+        raise UnpackError(f"cannot be unpacked as {compression}: {error}") from None
 
 
-# Bytes are sent to it as they are read; it asks for the next ones, or looks no further.
+# A generator that is sent the bytes as they are read, and raises UnpackError.
 Check = Generator[None, bytes, None]
 
 
 class _Packed(io.RawIOBase):
-    """A compressed file whose own errors can be told from those of unpacking, and whose bytes are checked."""
+    """A compressed file that records its own errors, to distinguish them from those of unpacking, and checks bytes."""
 
     def __init__(self, file: Readable, check: Check | None) -> None:
         self._file, self._check = file, check
@@ -81,12 +81,12 @@ class _Packed(io.RawIOBase):
 
 
 def _window_check(window_max_bytes: int) -> Check:
-    """Go from frame to frame, and refuse one that asks for a larger window; zstd refuses what breaks the format.
+    """Check the window of each frame; other violations of the format are left to zstd.
 
     https://www.rfc-editor.org/rfc/rfc8878#section-3.1
 
     Raises:
-        UnpackError: a window is too large.
+        UnpackError: a frame asks for a window that is too large.
     """
     data = _Pending()
     while True:
@@ -104,8 +104,8 @@ def _window_check(window_max_bytes: int) -> Check:
         content_size = int.from_bytes((yield from data.take(size_bytes)), "little") + 256 * (size_bytes == 2)
         window_bytes = _window_bytes(window[0]) if window else content_size
         if window_bytes > window_max_bytes:
-            detail = f"a frame asks for a window of {window_bytes:,} bytes; allowed: {window_max_bytes:,}"
-            raise UnpackError(f"it cannot be unpacked as zstd: {detail}; compress it without --long and --ultra")
+            detail = f"a frame needs a window of {window_bytes:,} bytes, the limit is {window_max_bytes:,}"
+            raise UnpackError(f"cannot be unpacked as zstd: {detail}; compress it without --long and --ultra")
         is_last = False
         while not is_last:
             header = int.from_bytes((yield from data.take(3)), "little")
@@ -120,20 +120,20 @@ def _window_bytes(descriptor: int) -> int:
 
 
 class _Pending:
-    """The bytes that were sent to a generator and that it has not looked at yet."""
+    """The bytes that were sent to a generator and not consumed yet."""
 
     def __init__(self) -> None:
         self._piece, self._at = b"", 0
 
     def take(self, count: int) -> Generator[None, bytes, bytes]:
-        """Return the next bytes."""
+        """Return the next `count` bytes."""
         while len(self._piece) - self._at < count:
             self._piece, self._at = self._piece[self._at :] + (yield), 0
         self._at += count
         return self._piece[self._at - count : self._at]
 
     def skip(self, count: int) -> Generator[None, bytes, None]:
-        """Pass over the next bytes without keeping them."""
+        """Skip the next `count` bytes without keeping them."""
         while (rest := len(self._piece) - self._at) < count:
             count -= rest
             self._piece, self._at = (yield), 0

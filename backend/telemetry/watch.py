@@ -1,4 +1,4 @@
-"""A job's progress, as it happens, for people."""
+"""Showing the progress of a job while it runs."""
 
 import time
 from collections import deque
@@ -21,14 +21,14 @@ STALLED_S = 10.0
 PACE_WINDOW_S = 5.0
 REFUSED_MAX_S = 300.0
 BAR_COLUMNS = 20
-# Of a line with a bar: the bar, the percentage and the gaps between its parts.
+# The columns of a line that the bar, the percentage and the gaps between the parts take.
 BESIDE_PACE_COLUMNS = BAR_COLUMNS + len("100%") + 3
 
 
 def watch_job(job_id: int, console: Console) -> bool:
-    """Show a job's progress until it is over, then a summary; True if every batch was loaded.
+    """Show a job's progress until it is over, then a summary; return True if all batches were loaded.
 
-    On a terminal it draws a bar; elsewhere it prints a line every few seconds.
+    On a terminal, draw a bar; otherwise print a line every LINE_INTERVAL_S.
     """
     progress = (_draw_bar if console.is_terminal else _print_lines)(job_id, console)
     console.print(summarise(progress))
@@ -36,7 +36,7 @@ def watch_job(job_id: int, console: Console) -> bool:
 
 
 def summarise(progress: JobProgress) -> str:
-    """Say in a line what became of a job that is over."""
+    """Return a one-line summary of a job that is over."""
     elapsed_s = progress.elapsed_s or 0.0
     rate = f", {progress.inserted / elapsed_s:,.0f} readings/s" if progress.inserted and elapsed_s else ""
     updated = f"{progress.updated:,} updated, " if progress.updated else ""
@@ -52,44 +52,45 @@ def _rounded(count: int) -> str:
     if not count:
         return ""
     readings = "reading" if count == 1 else "readings"
-    return f"{count:,} {readings} had the time of another after rounding to microseconds; "
+    return f"{count:,} {readings} dropped for having the same time as another after rounding to microseconds; "
 
 
 def _follow(job_id: int, console: Console) -> Iterator[JobProgress]:
-    """Look at a job again and again until it is over; say so once if nothing comes of it."""
-    lookout = Lookout(job_id, console)
+    """Yield a job's progress until it is over; print a message once if no batch finishes for STALLED_S."""
+    reader = ProgressReader(job_id, console)
     seen, moved_at = -1, time.monotonic()
     while True:
-        progress = lookout.progress()
+        progress = reader.read()
         if progress is None:
-            raise CommandError(f"job {job_id} was deleted while it was being watched")
+            raise CommandError(f"job {job_id} was deleted")
         yield progress
         if progress.is_over:
             return
-        # A batch that is loaded in several transactions has readings before it has finished.
+        # A batch that is loaded in several transactions has readings before it is finished.
         moved = progress.rows_done + progress.inserted + progress.updated + progress.skipped
         if moved != seen:
             seen, moved_at = moved, time.monotonic()
         elif moved_at and time.monotonic() - moved_at > STALLED_S:
             console.print(
-                f"No batch was finished for {STALLED_S:.0f} s. Is a worker running? manage.py db_pool_status shows."
+                f"No batch was finished for {STALLED_S:.0f} s. Check with manage.py db_pool_status that a worker is "
+                "running."
             )
             moved_at = 0.0
         time.sleep(POLL_INTERVAL_S)
 
 
-class Lookout:
-    """Asks how far a job is, and goes on asking while the server refuses to answer."""
+class ProgressReader:
+    """Reads a job's progress, and repeats the query while the database is not available."""
 
     def __init__(self, job_id: int, console: Console) -> None:
         self._job_id, self._console = job_id, console
         self._refused_at: float | None = None
 
-    def progress(self) -> JobProgress | None:
-        """Return how far the job is; None if there is none of that number.
+    def read(self) -> JobProgress | None:
+        """Return the job's progress, or None if the job does not exist.
 
         Raises:
-            django.db.Error: the server has refused for REFUSED_MAX_S.
+            django.db.Error: queries have failed for REFUSED_MAX_S.
         """
         while True:
             try:
@@ -103,7 +104,10 @@ class Lookout:
     def _wait(self, error: DatabaseError) -> None:
         if self._refused_at is None:
             self._refused_at = time.monotonic()
-            self._console.print(f"Cannot query the database: {one_line(error)}. The job goes on; still watching.")
+            self._console.print(
+                f"Cannot query the database: {one_line(error)}. The job goes on; trying again for up to "
+                f"{REFUSED_MAX_S:.0f} s."
+            )
         elif time.monotonic() - self._refused_at > REFUSED_MAX_S:
             raise error
         connection.close()
@@ -111,14 +115,14 @@ class Lookout:
 
 
 class Pace:
-    """How fast a job goes, now and since it was first looked at."""
+    """The rate of a job in rows per second, over the last seconds and overall."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
         self._first: tuple[float, int] | None = None
 
     def note(self, rows_done: int, now_s: float) -> None:
-        """Take note of how far it is."""
+        """Add an observation of the progress."""
         self._first = self._first or (now_s, rows_done)
         self._seen.append((now_s, rows_done))
         while len(self._seen) > 2 and now_s - self._seen[0][0] > PACE_WINDOW_S:
@@ -126,16 +130,16 @@ class Pace:
 
     @property
     def rows_per_s_now(self) -> float:
-        """Over the last seconds."""
+        """The rate over the last PACE_WINDOW_S."""
         return _rate(self._seen[0], self._seen[-1]) if self._seen else 0.0
 
     @property
     def rows_per_s(self) -> float:
-        """Overall."""
+        """The rate since the first observation."""
         return _rate(self._first, self._seen[-1]) if self._first else 0.0
 
     def remaining_s(self, rows_left: int) -> float | None:
-        """How long the rest takes at the overall pace; None while nothing is known of it."""
+        """Return the seconds that the rest takes at the overall rate, or None while the rate is 0."""
         return rows_left / self.rows_per_s if self.rows_per_s else None
 
 
@@ -145,7 +149,7 @@ def _rate(begin: tuple[float, int], end: tuple[float, int]) -> float:
 
 
 def describe(progress: JobProgress, pace: Pace, columns: int | None = None) -> str:
-    """Return how far a job is, the most useful first, and of it what fits into so many columns; None: all of it."""
+    """Return a job's progress as text, the most useful parts first, as many as fit into `columns` (None: all)."""
     over = progress.done + progress.parked + progress.cancelled
     remaining_s = pace.remaining_s(progress.rows - progress.rows_done)
     eta = f"{remaining_s:,.0f} s left" if remaining_s is not None else "time left unknown"

@@ -1,4 +1,4 @@
-"""The HTTP API on the real web: uploads of every format, refusals, repetitions, and clients that go or fall silent."""
+"""The HTTP API on the real web: uploads of every format, refused and repeated ones, and clients that disconnect."""
 
 import gzip
 import http.client
@@ -35,7 +35,7 @@ TABLE = pa_csv.read_csv(io.BytesIO(CSV), convert_options=TIMES)
 
 @dataclass(frozen=True)
 class Answer:
-    """What the web said."""
+    """An answer of the web."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -60,7 +60,7 @@ def answer_on(connection: socket.socket) -> Answer:
 
 @dataclass(frozen=True)
 class Client:
-    """Somebody with a token."""
+    """A client with a token."""
 
     running: Running
     token: str
@@ -101,11 +101,11 @@ class Client:
         return [path for path in self.spool.glob("files/**/*") if path.is_file()]
 
     def job_ids(self) -> list[int]:
-        """Every job, the newest first."""
+        """Return the ids of all jobs, newest first."""
         return [job["job_id"] for job in self.ask("GET", "/api/jobs/").document["jobs"]]
 
     def open_upload(self, length: int | None, first: bytes, header: str = "") -> socket.socket:
-        """Begin an upload, and leave the rest to the caller."""
+        """Send the beginning of an upload; the caller sends the rest."""
         client = socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE_S)
         head = (
             f"POST /api/ingest/?{urlencode(COLUMNS)} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/csv\r\n"
@@ -118,7 +118,7 @@ class Client:
 
 
 def until(look: Callable[[], Any], is_right: Callable[[Any], bool] = bool) -> Any:
-    """Look again and again until what is seen is right."""
+    """Wait until a condition is true."""
     deadline = time.monotonic() + DEADLINE_S
     while not is_right(seen := look()):
         assert time.monotonic() < deadline, f"still {seen}"
@@ -142,7 +142,7 @@ def client(make_stack: Callable[..., Stack]) -> Iterator[Client]:
 
 @pytest.fixture(autouse=True)
 def empty(client: Client) -> None:
-    """Have each test begin without readings."""
+    """Remove all readings before each test."""
     connection = connect(read(Database), name=client.running.stack.variables["DB_NAME"])
     try:
         with connection, connection.cursor() as cursor:
@@ -209,7 +209,7 @@ def test_a_job_with_too_many_rejects_is_parked(client: Client) -> None:
     accepted = client.upload(CSV + b"soon,a,1\n", query={"max_rejects": "0"})
     job = client.finished(accepted.headers["Location"])
     assert job["state"] == "parked"
-    assert "1 rows cannot be read, allowed: 0" in job["parked_batches"][0]["error"]
+    assert "rejected rows of the job: 1, the limit is 0" in job["parked_batches"][0]["error"]
     until(lambda: len(client.spooled()) == 1)  # its own stays, since it may be retried
     client.running.manage("clean_spool", "--older-than", "0", "--parked-and-cancelled")
     assert client.spooled() == []
@@ -231,33 +231,37 @@ CUT_OFF = pa.compress(CSV, "zstd", asbytes=True)[:-9]
 @pytest.mark.parametrize(
     ("status", "detail", "sent"),
     [
-        (401, "a valid token is needed", {"Authorization": "Bearer no"}),
-        (422, "no column 'größe'; its columns", {"query": {"labels": "größe"}, "kind": "text/csv; charset=latin-1"}),
+        (401, "a valid token is required", {"Authorization": "Bearer no"}),
+        (
+            422,
+            "missing column 'größe'; the file has",
+            {"query": {"labels": "größe"}, "kind": "text/csv; charset=latin-1"},
+        ),
         (413, "more than 200,000,000 bytes", {"Content_Length": str(MAX_BYTES + 1)}),
         (413, "more than 200,000,000 bytes", {"body": [b" " * 1_000_000] * 201}),
         (413, "more than 200,000,000 bytes", {"body": BOMB, "Content_Encoding": "gzip"}),
-        (415, "Content-Type 'text/plain' cannot be loaded", {"kind": "text/plain"}),
-        (415, "Content-Type '' cannot be loaded", {"kind": ""}),
-        (415, "Content-Encoding 'br' cannot be unpacked", {"Content_Encoding": "br"}),
+        (415, "unsupported Content-Type 'text/plain'", {"kind": "text/plain"}),
+        (415, "unsupported Content-Type ''", {"kind": ""}),
+        (415, "unsupported Content-Encoding 'br'", {"Content_Encoding": "br"}),
         (422, "cannot be unpacked as gzip", {"Content_Encoding": "gzip"}),
         (422, "cannot be unpacked as zstd: Truncated", {"body": CUT_OFF, "Content_Encoding": "zstd"}),
-        (422, "no column 'zeit'", {"query": {"time": "zeit"}}),
-        (422, "a column is named twice", {"query": {"time": "value"}}),
+        (422, "missing column 'zeit'", {"query": {"time": "zeit"}}),
+        (422, "expected different columns for the time, labels and values", {"query": {"time": "value"}}),
         (
             422,
             "timezone: expected a time zone such as Europe/Berlin or UTC, got 'Mars'",
             {"query": {"timezone": "Mars"}},
         ),
         (422, "max_rejects: expected a number of rows", {"query": {"max_rejects": "few"}}),
-        (415, "such as latin-1 or cp1252; got 'utf-16'", {"kind": "text/csv; charset=utf-16"}),
-        (415, "such as latin-1 or cp1252; got 'rot13'", {"kind": "text/csv; charset=rot13"}),
-        (401, "a valid token is needed", {"kind": "text/csv; charset=rot13", "Authorization": ""}),
+        (415, "such as latin-1 or cp1252, got 'utf-16'", {"kind": "text/csv; charset=utf-16"}),
+        (415, "such as latin-1 or cp1252, got 'rot13'", {"kind": "text/csv; charset=rot13"}),
+        (401, "a valid token is required", {"kind": "text/csv; charset=rot13", "Authorization": ""}),
         (422, "unknown parameter 'delimeter'; allowed: time, labels", {"query": {"delimeter": ";"}}),
-        (422, "name: a NUL is no character", {"query": {"name": "\0"}}),
-        (422, "it makes more than 20 batches of 1 rows; make them larger", {"query": {"batch_rows": "1"}}),
+        (422, "name: NUL characters are not allowed", {"query": {"name": "\0"}}),
+        (422, "it makes more than 20 batches with batch_rows = 1; use a larger value", {"query": {"batch_rows": "1"}}),
         (422, "the file is empty", {"body": b""}),
-        (422, "this is not a Parquet file", {"kind": "application/vnd.apache.parquet"}),
-        (422, "Idempotency-Key has 300 characters", {"Idempotency_Key": "x" * 300}),
+        (422, "not a valid Parquet file", {"kind": "application/vnd.apache.parquet"}),
+        (422, "expected an Idempotency-Key of 1 to 255 characters, got 300", {"Idempotency_Key": "x" * 300}),
     ],
 )
 def test_an_upload_that_is_refused_leaves_no_job_and_no_file(
@@ -273,7 +277,7 @@ def test_an_upload_that_is_refused_leaves_no_job_and_no_file(
 @pytest.mark.parametrize(
     ("status", "detail", "path", "headers"),
     [
-        (401, "a valid token is needed", "/api/jobs/", {"Authorization": ""}),
+        (401, "a valid token is required", "/api/jobs/", {"Authorization": ""}),
         (404, "this token has no job 4711", "/api/jobs/4711/", {}),
         (404, "this token has no job 4711", "/api/jobs/4711/rejects/", {}),
         (404, "addresses: /api/ingest/, /api/jobs/, /api/jobs/{job_id}/", "/api/nothing/", {}),
@@ -284,17 +288,17 @@ def test_an_upload_that_is_refused_leaves_no_job_and_no_file(
         (422, "before: Input should be less than", "/api/jobs/?before=99999999999999999999", {}),
     ],
 )
-def test_a_question_that_is_refused(
+def test_a_request_that_is_refused(
     client: Client, status: int, detail: str, path: str, headers: dict[str, str]
 ) -> None:
     assert_problem(client.ask("GET", path, **headers), status, detail)
 
 
-def test_an_upload_needs_no_slash_and_other_addresses_say_that_they_do(client: Client) -> None:
+def test_only_the_upload_address_works_without_a_trailing_slash(client: Client) -> None:
     accepted = client.ask("POST", f"/api/ingest?{urlencode(COLUMNS)}", iter([CSV]), Content_Type="text/csv")
     assert accepted.status == 202, accepted.body
     client.finished(accepted.headers["Location"])
-    assert_problem(client.ask("POST", "/api/jobs", b""), 404, "the address is /api/jobs/, with a slash at its end")
+    assert_problem(client.ask("POST", "/api/jobs", b""), 404, "the address must end with a slash: /api/jobs/")
 
 
 @pytest.mark.parametrize(
@@ -337,7 +341,7 @@ def test_an_upload_that_is_repeated_with_its_key_gets_the_first_job(client: Clie
     assert (second.status, second.headers["Location"]) == (202, first.headers["Location"])
     assert second.headers["Idempotent-Replayed"] == "true"
     other = client.upload(CSV + b"2024-05-02T00:00:00Z,a,1\n", Idempotency_Key="again")
-    assert (other.status, "a new upload needs a new key" in other.document["detail"]) == (422, True)
+    assert (other.status, "use a new key" in other.document["detail"]) == (422, True)
     somebody_else = Client(client.running, client.running.manage("create_token", "somebody else").stdout.strip())
     assert somebody_else.upload(CSV, Idempotency_Key="again").headers["Location"] != first.headers["Location"]
     until(lambda: client.spooled() == [])
@@ -373,7 +377,7 @@ def test_an_upload_that_is_cut_off_leaves_no_job_and_no_file(client: Client) -> 
     assert client.job_ids() == before
 
 
-def test_a_client_that_falls_silent_is_told_so_and_leaves_no_job_and_no_file(client: Client) -> None:
+def test_a_stalled_upload_is_answered_with_400_and_leaves_no_job_and_no_file(client: Client) -> None:
     before = client.job_ids()
     with client.open_upload(len(CSV), CSV[:1000]) as silent:
         assert_problem(answer_on(silent), 400, "the body was cut off: the client is too slow: it has lagged behind")
@@ -390,21 +394,21 @@ def test_a_body_whose_chunks_are_broken_is_the_client_s_fault(client: Client) ->
     until(lambda: client.spooled() == [])
 
 
-def test_strangers_who_send_half_a_request_do_not_keep_the_web_from_answering(client: Client) -> None:
+def test_incomplete_requests_without_a_token_do_not_block_the_web(client: Client) -> None:
     stranger = Client(client.running, "no token")
     with ExitStack() as strangers:
         for _ in range(20):  # more than there are threads
             half = strangers.enter_context(stranger.open_upload(1_000_000_000, b"x"))
-            assert_problem(answer_on(half), 401, "a valid token is needed")
+            assert_problem(answer_on(half), 401, "a valid token is required")
         assert client.ask("GET", "/api/jobs/").status == 200
 
 
 def test_an_upload_without_a_length_is_refused(client: Client) -> None:
     with client.open_upload(None, b"") as endless:
-        assert_problem(answer_on(endless), 411, "the body's length is needed")
+        assert_problem(answer_on(endless), 411, "expected a Content-Length")
 
 
-def test_an_upload_holds_no_database_connection_while_its_body_comes(client: Client) -> None:
+def test_an_upload_holds_no_database_connection_while_its_body_arrives(client: Client) -> None:
     with client.open_upload(len(CSV), CSV[:1000]) as slow:
         until(lambda: len(client.spooled()) == 1)
         client.running.stack.await_fresh_reports()
@@ -425,12 +429,12 @@ def test_a_large_upload_is_not_held_in_memory(client: Client) -> None:
     assert sum(peak_memory_bytes(pid) for pid in pids) - before < 40_000_000
 
 
-def test_a_token_that_is_revoked_is_none(client: Client) -> None:
+def test_a_revoked_token_is_refused(client: Client) -> None:
     token = client.running.manage("create_token", "a guest").stdout.strip()
     guest = Client(client.running, token)
     assert guest.ask("GET", "/api/jobs/").status == 200
     twice = client.running.manage("create_token", "a guest", check=False)
-    assert (twice.returncode, "'a guest' has a token" in twice.stderr) == (2, True)
+    assert (twice.returncode, "'a guest' already has a valid token" in twice.stderr) == (2, True)
     client.running.manage("revoke_token", "a guest")
     assert guest.ask("GET", "/api/jobs/").status == 401
     assert client.running.manage("revoke_token", "a guest", check=False).returncode == 2

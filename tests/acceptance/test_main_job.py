@@ -195,7 +195,8 @@ def test_a_bad_row_is_kept_and_shown_with_its_place(running: Running, tmp_path: 
     assert "2 readings inserted" in out
     assert "1 of 3 rows rejected" in out
     job_id = out.split()[1].rstrip(":")
-    assert f"{path}:3: column 'time': 'soon' is no time" in running.manage("ingest_status", job_id, "--rejects").stdout
+    listed = running.manage("ingest_status", job_id, "--rejects").stdout
+    assert f"{path}:3: column 'time': expected a time such as 2013-01-31T06:00:00Z (ISO 8601), got 'soon'" in listed
 
 
 def test_misuse_exits_with_2_and_says_where(running: Running, tmp_path: Path) -> None:
@@ -203,7 +204,7 @@ def test_misuse_exits_with_2_and_says_where(running: Running, tmp_path: Path) ->
     path.write_text("time,device\n")
     answer = running.manage("enqueue_ingest", str(path), "--time", "time", "--values", "load", check=False)
     assert answer.returncode == 2
-    assert answer.stderr == f"CommandError: {path}:1: no column 'load'; its columns: time, device\n"
+    assert answer.stderr == f"CommandError: {path}:1: missing column 'load'; the file has the columns time, device\n"
 
 
 def test_generated_readings_can_be_loaded_at_once(running: Running) -> None:

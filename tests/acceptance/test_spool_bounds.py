@@ -1,4 +1,4 @@
-"""The spool's bounds on the real web, worker and beat: a token's quota while a body arrives, and the cleaning."""
+"""The limits of the spool on the real web, worker and beat: a token's quota during an upload, and the cleaning."""
 
 import os
 import time
@@ -25,14 +25,14 @@ def client(make_stack: Callable[..., Stack]) -> Iterator[Client]:
         yield Client(running, running.manage("create_token", "tests").stdout.strip())
 
 
-def test_an_upload_that_passes_its_quota_on_the_way_is_refused_and_leaves_nothing(client: Client) -> None:
-    assert_problem(client.upload([b" " * 1_000_000] * 201), 507, f"allowed with this upload: {QUOTA_BYTES:,}")
+def test_an_upload_that_exceeds_the_quota_is_refused_and_leaves_nothing(client: Client) -> None:
+    assert_problem(client.upload([b" " * 1_000_000] * 201), 507, f"with this upload they would exceed {QUOTA_BYTES:,}")
     assert client.spooled() == []
     accepted = client.upload(CSV)
     assert client.finished(accepted.headers["Location"])["inserted"] == 900
 
 
-def test_beat_has_what_nobody_needs_removed(client: Client) -> None:
+def test_beat_removes_files_that_are_not_needed(client: Client) -> None:
     folder = client.spool / "files"
     folder.mkdir(exist_ok=True)
     old, young = folder / "left-behind.csv", folder / "under-way.csv"

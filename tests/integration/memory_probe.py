@@ -1,6 +1,6 @@
-"""Enqueue a file and load its batches in a process of its own, and print how much memory that took.
+"""Enqueue a file and load its batches in a separate process, and print the memory that this took.
 
-Its arguments are one of JSON: the file, its columns, the rows of a batch, and how many of the last batches are loaded.
+Its argument is a JSON object: the file, its columns, the rows per batch, and how many of the last batches to load.
 """
 
 import json
@@ -12,13 +12,13 @@ import django
 
 
 def peak_bytes() -> int:
-    """Return the most memory that this process has had resident since it began."""
+    """Return the peak resident memory of this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def main(path: str, columns: dict[str, Any], batch_rows: int, load_last: int) -> dict[str, Any]:
-    """Return the peaks beyond the idle size, what a slice takes in the ledger, and what became of the batches."""
+    """Return the peaks beyond the idle size, the size of a slice in the ledger, and the results of the batches."""
     from telemetry.formats import BadInput, Columns
     from telemetry.inputs import Inputs, open_input
     from telemetry.intake import create_job

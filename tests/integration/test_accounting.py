@@ -1,4 +1,4 @@
-"""Whatever a table holds and however it is cut, its rows add up, and what is loaded is what a plain model holds."""
+"""For any table and any slices, the counts add up, and the loaded readings equal those of a simple model."""
 
 import tempfile
 from pathlib import Path
@@ -33,7 +33,7 @@ cells = st.tuples(
 
 
 def model(rows: list[tuple[str, str, str, str]], on_conflict: str) -> tuple[dict[tuple[str, str, int], float], int]:
-    """What the table must hold, and how many rows must be rejected."""
+    """Return the readings that the table must have, and the number of rows that must be rejected."""
     table: dict[tuple[str, str, int], float] = {}
     rejected = 0
     for time, device, *values in rows:
@@ -54,7 +54,7 @@ def model(rows: list[tuple[str, str, str, str]], on_conflict: str) -> tuple[dict
     piece_bytes=st.sampled_from((1, 60, 1 << 20)),
     on_conflict=st.sampled_from(("ignore", "update")),
 )
-def test_rows_add_up_and_the_table_is_the_model_s(
+def test_counts_add_up_and_the_table_equals_the_model(
     monkeypatch: pytest.MonkeyPatch,
     rows: list[tuple[str, str, str, str]],
     batch_rows: int,

@@ -1,4 +1,4 @@
-"""The HTTP API where it meets the ledger and the queue."""
+"""The HTTP API with the ledger and the queue."""
 
 from errno import EIO
 
@@ -41,12 +41,14 @@ def upload(client: Client, **headers: str):  # type: ignore[no-untyped-def]
     )
 
 
-def test_no_more_is_taken_in_while_too_much_waits(client: Client, sent: list[int], settings: Settings) -> None:
+def test_uploads_are_refused_while_too_many_batches_wait(client: Client, sent: list[int], settings: Settings) -> None:
     settings.INGEST_MAX_UNFINISHED_BATCHES = 3
     assert upload(client, Idempotency_Key="first").status_code == 202
     refused = upload(client)
     assert (refused.status_code, refused["Content-Type"]) == (429, "application/problem+json")
-    assert refused.json()["detail"] == "3 batches wait to be loaded, allowed: 3; try again in 600 s"
+    assert refused.json()["detail"] == (
+        "3 batches are waiting to be loaded, the limit is 3 (INGEST_MAX_UNFINISHED_BATCHES); try again in 600 s"
+    )
     assert refused["Retry-After"] == "600", "nothing has been finished lately"
     with connection.cursor() as cursor:
         cursor.execute(
@@ -59,7 +61,7 @@ def test_no_more_is_taken_in_while_too_much_waits(client: Client, sent: list[int
     assert upload(client).status_code == 202
 
 
-def test_an_upload_is_accepted_while_the_broker_is_away(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upload_is_accepted_while_the_broker_is_unavailable(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: int) -> None:
         raise BrokerError("refused")
 
@@ -71,14 +73,14 @@ def test_an_upload_is_accepted_while_the_broker_is_away(client: Client, monkeypa
     assert len(list(spool.entries(spool.FILES))) == 1
 
 
-def test_a_token_is_kept_as_its_hash(token: str) -> None:
+def test_only_the_hash_of_a_token_is_stored(token: str) -> None:
     assert len(token) > 40
     kept = ApiToken.objects.get()
     assert len(bytes(kept.digest)) == 32
     assert token.encode() not in bytes(kept.digest)
 
 
-def test_a_job_that_is_deleted_takes_its_key_along(client: Client, sent: list[int]) -> None:
+def test_deleting_a_job_deletes_its_idempotency_key(client: Client, sent: list[int]) -> None:
     first = upload(client, Idempotency_Key="mine").json()["job_id"]
     IngestJob.objects.filter(pk=first).delete()
     assert upload(client, Idempotency_Key="mine").json()["job_id"] != first
@@ -104,7 +106,7 @@ def test_a_job_belongs_to_the_token_that_made_it(client: Client, sent: list[int]
         assert same == missing.json()["detail"], "the answer must not tell that there is such a job"
 
 
-def test_a_page_of_jobs_is_of_the_token_alone(client: Client, sent: list[int]) -> None:
+def test_a_page_of_jobs_lists_only_jobs_of_the_token(client: Client, sent: list[int]) -> None:
     other = other_client()
     ids = [upload(one).json()["job_id"] for one in (client, other, client, other, client)]
     first = client.get("/api/jobs/?limit=2").json()
@@ -113,16 +115,14 @@ def test_a_page_of_jobs_is_of_the_token_alone(client: Client, sent: list[int]) -
     assert ([job["job_id"] for job in second["jobs"]], second["next"]) == ([ids[0]], None)
 
 
-def test_a_job_of_the_command_line_is_not_seen_over_http(client: Client, batches_of) -> None:  # type: ignore[no-untyped-def]
+def test_jobs_of_the_command_line_are_not_visible_over_http(client: Client, batches_of) -> None:  # type: ignore[no-untyped-def]
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,1")
     assert listed(client) == []
     assert client.get(f"/api/jobs/{batch.job_id}/").status_code == 404
     assert client.get(f"/api/jobs/{batch.job_id}/rejects/").status_code == 404
 
 
-def test_a_new_token_of_a_name_does_not_have_the_jobs_of_the_one_that_was_revoked(
-    client: Client, sent: list[int]
-) -> None:
+def test_a_new_token_does_not_have_the_jobs_of_a_revoked_one_of_the_same_name(client: Client, sent: list[int]) -> None:
     job = upload(client, Idempotency_Key="mine").json()
     revoke_token("tests")
     assert client.get(job["url"]).status_code == 401
@@ -139,7 +139,7 @@ def job_with_lost_input(client: Client) -> IngestFile:
     return file
 
 
-def test_a_repetition_gives_its_file_to_a_job_that_has_lost_its_input(client: Client, sent: list[int]) -> None:
+def test_a_repeated_upload_replaces_the_lost_input_of_its_job(client: Client, sent: list[int]) -> None:
     lost = job_with_lost_input(client)
     first, *rest = lost.job.batches.order_by("pk")
     load_batch(first.pk)
@@ -155,14 +155,14 @@ def test_a_repetition_gives_its_file_to_a_job_that_has_lost_its_input(client: Cl
     assert Reading.objects.count() == 3
 
 
-def test_a_repetition_s_file_is_not_kept_by_a_job_that_is_done(client: Client, sent: list[int]) -> None:
+def test_the_file_of_a_repeated_upload_is_removed_if_the_job_is_done(client: Client, sent: list[int]) -> None:
     done = job_with_lost_input(client)
     done.job.batches.update(state="done", finished_at=timezone.now())
     assert upload(client, Idempotency_Key="mine").status_code == 202
     assert list(spool.entries(spool.FILES)) == []
 
 
-def test_a_repetition_that_cannot_look_into_the_spool_is_refused_and_changes_nothing(
+def test_a_repeated_upload_is_refused_while_the_spool_is_unavailable(
     client: Client, sent: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost = job_with_lost_input(client)
@@ -225,7 +225,7 @@ def test_plain_http_is_refused_where_https_is_required(settings: Settings, metho
     ("method", "path", "status"),
     [("GET", "/api/none/", 404), ("DELETE", "/api/jobs/", 405), ("POST", "/api/jobs", 404)],
 )
-def test_problems_have_the_headers_that_other_answers_have(
+def test_problems_have_the_same_security_headers_as_other_answers(
     settings: Settings, method: str, path: str, status: int
 ) -> None:
     settings.SECURE_HSTS_SECONDS = 60
@@ -240,10 +240,10 @@ def test_a_host_name_that_is_not_allowed_is_named(settings: Settings) -> None:
     settings.ALLOWED_HOSTS = ["localhost"]
     refused = Client().get("/api/jobs/", headers={"Host": "elsewhere.example"})
     assert refused.status_code == 400
-    assert "this server has no host name 'elsewhere.example'" in refused.json()["detail"]
+    assert "host 'elsewhere.example' is not in the server's setting ALLOWED_HOSTS" in refused.json()["detail"]
 
 
-def test_a_fault_in_a_list_is_named_by_its_parameter() -> None:
+def test_an_error_in_a_list_names_its_parameter() -> None:
     token = create_token("lists")
     query = "time=time&values=a%00b&name=a.csv"
     refused = Client(headers={"Authorization": f"Bearer {token}"}).post(f"/api/ingest/?{query}", b"a", "text/csv")
@@ -251,7 +251,7 @@ def test_a_fault_in_a_list_is_named_by_its_parameter() -> None:
     assert [fault["parameter"] for fault in refused.json()["errors"]] == ["values"]
 
 
-def test_a_document_of_a_job_lists_a_bounded_number_of_parked_batches(client: Client, sent: list[int]) -> None:
+def test_a_job_document_lists_a_limited_number_of_parked_batches(client: Client, sent: list[int]) -> None:
     job = upload(client).json()
     batch = IngestBatch.objects.filter(job_id=job["job_id"]).first()
     assert batch is not None

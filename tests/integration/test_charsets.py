@@ -1,4 +1,4 @@
-"""Charsets that clients name, on the application that gunicorn serves."""
+"""Charsets in requests, on the application that gunicorn serves."""
 
 import codecs
 import encodings
@@ -39,7 +39,7 @@ def python_s_own_search() -> Iterator[None]:
 
 
 def answer(method: str, address: str, content_type: str, body: bytes = b"", token: str = "") -> tuple[int, str]:
-    """Ask the application as a server does; return the status and the type of the answer."""
+    """Call the application as a server does; return the status and the type of the answer."""
     answered: list[Any] = []
     path, _, query = address.partition("?")
     environ = {
@@ -76,14 +76,14 @@ def test_a_charset_that_cannot_be_read_is_refused_after_the_token(charset: str) 
 
 @pytest.mark.parametrize("charset", [*(f"charset={name}" for name in [*NOT_OF_TEXT, *NOT_OF_CSV]), *EXTENDED])
 @pytest.mark.parametrize(("method", "path"), [("GET", "/healthz"), ("GET", "/admin/login/"), ("POST", "/admin/login/")])
-def test_a_charset_breaks_no_other_page(method: str, path: str, charset: str) -> None:
+def test_a_charset_does_not_affect_other_pages(method: str, path: str, charset: str) -> None:
     for kind in ("text/csv", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
         status, _ = answer(method, f"{path}?next=/admin/", f"{kind}; {charset}", b"a=b")
         assert status < HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 @pytest.mark.parametrize("parameter", EXTENDED)
-def test_a_charset_of_a_form_s_part_breaks_nothing(parameter: str) -> None:
+def test_the_charset_of_a_form_part_is_harmless(parameter: str) -> None:
     part = f'--x\r\nContent-Disposition: form-data; name="a"; {parameter}\r\n\r\n1\r\n--x--\r\n'.encode()
     kind = "multipart/form-data; boundary=x"
     assert answer("POST", "/admin/login/", kind, part)[0] == HTTPStatus.FORBIDDEN

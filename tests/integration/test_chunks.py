@@ -41,7 +41,7 @@ BEGIN = datetime(1900, 1, 1, tzinfo=UTC)
 COLUMNS = Columns("time", ("station",), ("tmax",))
 
 
-def test_no_connection_is_held_while_samples_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_connection_is_checked_out_while_samples_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.csv").write_text("time,station,tmax\n2024-05-01T00:00Z,a,1\n")
     held: list[bool] = []
     read_sample = csv.CsvFormat.sample
@@ -57,7 +57,7 @@ def test_no_connection_is_held_while_samples_are_read(tmp_path: Path, monkeypatc
 
 
 def days(count: int, *stations: str, first: int = 0) -> list[str]:
-    """A row a day, station after station, as archives have them."""
+    """Return a row per day, station after station, as in archives."""
     times = [f"{BEGIN + timedelta(days=day):%Y-%m-%dT00:00:00Z}" for day in range(first, first + count)]
     return [f"{time},{station},{number}" for station in stations for number, time in enumerate(times)]
 
@@ -83,7 +83,7 @@ def fresh(batch: IngestBatch) -> IngestBatch:
 
 @contextmanager
 def session() -> Iterator["psycopg2.extensions.connection"]:
-    """A session of another client's, in the tests' database."""
+    """Return a session of another client in the tests' database."""
     other = connect(read(Database), name=connection.settings_dict["NAME"])
     other.autocommit = True
     try:
@@ -94,7 +94,7 @@ def session() -> Iterator["psycopg2.extensions.connection"]:
 
 @contextmanager
 def locks_left(count: int) -> Iterator[None]:
-    """Take what the server has room for of locks, but for so many, for the length of a block."""
+    """Take all locks of the server except the given number, for the length of a block."""
     with session() as hog, hog.cursor() as cursor:
         with pytest.raises(psycopg2.errors.OutOfMemory):
             cursor.execute("SELECT pg_advisory_lock(7, number) FROM generate_series(1, 1000000) number")
@@ -107,7 +107,7 @@ def locks_left(count: int) -> Iterator[None]:
 
 @contextmanager
 def bystander(seen: list[str]) -> Iterator[None]:
-    """A client that makes a table and locks it, again and again, for the length of a block; its errors are noted."""
+    """Run a client that repeatedly creates and locks a table, for the length of a block; yield its errors."""
     is_over = threading.Event()
 
     def work() -> None:
@@ -128,7 +128,7 @@ def bystander(seen: list[str]) -> Iterator[None]:
         thread.join()
 
 
-def test_a_long_history_is_loaded_with_the_locks_of_its_budget_and_nobody_else_is_short(make_batch: MakeBatch) -> None:
+def test_a_long_history_is_loaded_within_its_lock_budget_and_leaves_locks_to_others(make_batch: MakeBatch) -> None:
     batch = make_batch(days(900, "a", "b"))
     seen: list[str] = []
     with locks_left(2_000), bystander(seen):
@@ -166,7 +166,7 @@ MESSY = [
 @pytest.mark.parametrize("on_conflict", ["ignore", "update"])
 @pytest.mark.parametrize("chunk_limit", [1, 7, 1000])
 @pytest.mark.parametrize("held", [1, 30, 1_000_000])
-def test_portions_load_and_count_what_one_transaction_does(
+def test_portions_load_and_count_the_same_as_one_transaction(
     make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch, on_conflict: str, chunk_limit: int, held: int
 ) -> None:
     monkeypatch.setattr(loader, "HELD_READINGS", held)
@@ -185,7 +185,7 @@ def test_portions_load_and_count_what_one_transaction_does(
     assert sum(count["rows"] for count in reject_counts(batch.job_id)) == 2
 
 
-def test_of_readings_with_one_key_the_last_in_the_file_stays_though_it_is_loaded_in_portions(
+def test_update_keeps_the_last_reading_of_the_file_when_loaded_in_portions(
     make_batch: MakeBatch,
 ) -> None:
     lines = [f"1900-01-0{day}T00:00Z,a,{value}" for value in range(50) for day in (3, 1, 2)]
@@ -196,7 +196,7 @@ def test_of_readings_with_one_key_the_last_in_the_file_stays_though_it_is_loaded
     assert (fresh(batch).inserted_count, fresh(batch).updated_count, fresh(batch).skipped_count) == (3, 0, 147)
 
 
-def test_what_takes_long_is_loaded_by_several_tasks(
+def test_a_batch_that_takes_long_is_loaded_by_several_tasks(
     make_batch: MakeBatch, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.INGEST_TIME_LIMIT_S = 0
@@ -213,7 +213,7 @@ def test_what_takes_long_is_loaded_by_several_tasks(
     assert (fresh(batch).state, fresh(batch).inserted_count, fresh(batch).skipped_count) == ("done", 8, 0)
 
 
-def test_an_attempt_that_fails_half_way_goes_on_where_it_was(
+def test_an_attempt_after_a_failure_continues_where_the_last_one_stopped(
     make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = make_batch(days(5, "a", "b"))
@@ -244,7 +244,7 @@ def test_a_job_with_too_many_rejects_loads_nothing_of_a_long_history(make_batch:
 
 @pytest.fixture
 def retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a retry be seen instead of sent."""
+    """Raise an exception instead of sending a retry."""
     monkeypatch.setattr(load_batch, "retry", lambda **how: Retry(when=how["countdown"]))
 
 
@@ -282,7 +282,7 @@ def test_a_batch_of_few_chunks_waits_while_another_session_holds_the_locks(
     assert (fresh(batch).state, fresh(batch).inserted_count) == ("done", 30)
 
 
-def test_a_batch_of_more_series_than_a_process_remembers_is_loaded_in_portions(
+def test_a_batch_with_more_series_than_the_cache_is_loaded_in_portions(
     make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.series.CACHE_KEYS", 1)
@@ -292,7 +292,7 @@ def test_a_batch_of_more_series_than_a_process_remembers_is_loaded_in_portions(
     assert (fresh(batch).state, fresh(batch).inserted_count) == ("done", 1200)
 
 
-def test_memory_that_is_short_for_another_reason_passes_by_itself() -> None:
+def test_out_of_memory_for_another_reason_is_temporary() -> None:
     with pytest.raises(OperationalError) as short, connection.cursor() as cursor:
         cursor.execute("DO $$ BEGIN RAISE SQLSTATE '53200'; END $$")
     assert is_transient(short.value)
@@ -349,9 +349,7 @@ def test_a_batch_that_is_being_loaded_is_stopped_when_its_job_is_cancelled(
     assert (fresh(batch).state, Reading.objects.count()) == ("done", 3)
 
 
-def test_a_statement_that_is_cancelled_for_another_reason_interrupts_the_attempt(
-    make_batch: MakeBatch, retries: None
-) -> None:
+def test_a_statement_cancelled_for_another_reason_interrupts_the_attempt(make_batch: MakeBatch, retries: None) -> None:
     batch = make_batch(days(3, "a"))
     outcome: list[object] = []
     with session() as other, other.cursor() as cursor:
@@ -368,7 +366,7 @@ def test_a_statement_that_is_cancelled_for_another_reason_interrupts_the_attempt
     assert "canceling statement" in fresh(batch).error
 
 
-def test_a_job_that_is_cancelled_between_two_portions_stops_there_and_goes_on_there(
+def test_a_job_cancelled_between_two_portions_continues_there_when_retried(
     make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = make_batch(days(4, "a", "b"))
@@ -414,7 +412,7 @@ def write(path: Path, lines: list[str]) -> None:
 
 @pytest.mark.parametrize("ending", ["csv", "ndjson", "parquet", "arrow"])
 @pytest.mark.parametrize("stations", ["a", "abcd"])
-def test_whoever_enqueues_a_long_history_is_told_of_its_chunks(
+def test_enqueueing_a_long_history_prints_a_warning_about_its_chunks(
     tmp_path: Path, sent: list[int], ending: str, stations: str
 ) -> None:
     write(path := tmp_path / f"history.{ending}", days(54_787, *stations))
@@ -427,7 +425,7 @@ def test_whoever_enqueues_a_long_history_is_told_of_its_chunks(
 
 
 @pytest.mark.parametrize("ending", ["csv", "ndjson", "parquet", "arrow"])
-def test_a_few_years_are_nothing_to_warn_of(tmp_path: Path, sent: list[int], ending: str) -> None:
+def test_a_few_years_cause_no_warning(tmp_path: Path, sent: list[int], ending: str) -> None:
     write(path := tmp_path / f"years.{ending}", days(2_000, *"abcdefghijklmnopqrstuvwxyzäöü"))
     assert create_job(Inputs([open_input(str(path))]), COLUMNS, batch_rows=100_000).warnings == []
 
@@ -440,12 +438,12 @@ def set_chunk_interval(days: int) -> None:
 
 @pytest.fixture
 def longer_chunks() -> Iterator[Callable[[], None]]:
-    """Make chunks of 30 days from now on."""
+    """Set the interval of new chunks to 30 days."""
     yield lambda: set_chunk_interval(30)
     set_chunk_interval(1)
 
 
-def test_chunks_that_exist_are_counted_as_they_are_though_the_interval_is_longer_now(
+def test_existing_chunks_are_counted_with_their_own_interval(
     make_batch: MakeBatch,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -459,7 +457,7 @@ def test_chunks_that_exist_are_counted_as_they_are_though_the_interval_is_longer
     assert f"touches {len(chunk_edges().begins_us)} chunks" in caplog.text
 
 
-def test_what_is_loaded_of_a_batch_counts_as_progress(make_batch: MakeBatch, settings: Settings) -> None:
+def test_the_loaded_part_of_a_batch_counts_as_progress(make_batch: MakeBatch, settings: Settings) -> None:
     settings.INGEST_TIME_LIMIT_S = 0
     batch = make_batch(days(4, "a", "b"))
     IngestBatch.objects.filter(pk=batch.pk).update(chunk_limit=1)
@@ -468,7 +466,7 @@ def test_what_is_loaded_of_a_batch_counts_as_progress(make_batch: MakeBatch, set
     assert (found.state, found.rows_done, found.rows) == ("queued", 2, 8)
 
 
-def test_a_question_about_all_readings_asks_span_by_span(
+def test_a_query_over_all_readings_is_divided_into_time_ranges(
     make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load(make_batch(days(200, "a", "b")).pk)
@@ -480,13 +478,13 @@ def test_a_question_about_all_readings_asks_span_by_span(
     assert sum(mean.readings for mean in whole) == 400
 
 
-def test_cancel_ingest_tells_what_it_did(make_batch: MakeBatch) -> None:
+def test_cancel_ingest_prints_the_numbers_of_batches(make_batch: MakeBatch) -> None:
     batch = make_batch(days(3, "a"))
     assert run("cancel_ingest", str(batch.job_id)) == f"job {batch.job_id}: 1 batch cancelled\n"
     assert run("cancel_ingest", str(batch.job_id)) == f"job {batch.job_id}: 0 batches cancelled\n"
 
 
-def test_the_server_tells_where_chunks_are(make_batch: MakeBatch) -> None:
+def test_the_edges_of_existing_chunks_are_read_from_the_server(make_batch: MakeBatch) -> None:
     load(make_batch(days(3, "a")).pk)
     facts = chunk_facts()
     assert (facts.interval_us, facts.least_us, facts.locks.size) == (86_400_000_000, 86_400_000_000, 10_240)

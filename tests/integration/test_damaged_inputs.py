@@ -34,12 +34,12 @@ def overwritten(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("write", "change", "problem"),
     [
-        (damage.write_parquet, with_other_name, "no column 'load'"),
-        (damage.write_arrow, with_other_name, "no column 'load'"),
-        (damage.write_parquet, damage.with_other_repetition, "row groups 0 to 1: "),
-        (damage.write_parquet, overwritten, "row groups 0 to 1: "),
-        (lambda path: damage.write_arrow(path, "zstd"), overwritten, "rows from 1: "),
-        (damage.write_parquet, lambda data: data[:-200] + bytes(200), "this is not a Parquet file: "),
+        (damage.write_parquet, with_other_name, "missing column 'load'"),
+        (damage.write_arrow, with_other_name, "missing column 'load'"),
+        (damage.write_parquet, damage.with_other_repetition, "cannot read row groups 0 to 1: "),
+        (damage.write_parquet, overwritten, "cannot read row groups 0 to 1: "),
+        (lambda path: damage.write_arrow(path, "zstd"), overwritten, "cannot read the rows from 1 on: "),
+        (damage.write_parquet, lambda data: data[:-200] + bytes(200), "not a valid Parquet file: "),
     ],
 )
 def test_a_file_that_was_damaged_after_it_was_enqueued_is_parked_at_the_first_attempt(

@@ -1,4 +1,4 @@
-"""Lists of jobs and batches, in the admin and in the terminal: as many questions for thousands as for a few."""
+"""Lists of jobs and batches, in the admin and in the terminal: as many queries for thousands of rows as for a few."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def make_jobs(count: int) -> list[IngestJob]:
 
 
 def make_job(*states: str) -> IngestJob:
-    """A job of batches in these states, each of a file of its own."""
+    """Create a job with a batch in each of the states, each with its own file."""
     (job,) = make_jobs(1)
     names = [f"part-{number}.csv" for number in range(len(states))]
     files = IngestFile.objects.bulk_create(
@@ -79,13 +79,15 @@ PAGES = (
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_asks_as_much_for_a_large_job_as_for_a_small_one(queries_of: Callable[[str], int], page: str) -> None:
+def test_a_page_runs_as_many_queries_for_a_large_job_as_for_a_small_one(
+    queries_of: Callable[[str], int], page: str
+) -> None:
     few, many = make_job(*[State.PARKED] * 10), make_job(*[State.PARKED] * MANY)
     small, large = (queries_of(page.format(job=job.pk)) for job in (few, many))
     assert small == large <= 10
 
 
-def test_the_list_of_jobs_asks_as_much_for_many_as_for_one(queries_of: Callable[[str], int]) -> None:
+def test_the_list_of_jobs_runs_as_many_queries_for_many_jobs_as_for_one(queries_of: Callable[[str], int]) -> None:
     make_job(State.DONE)
     one = queries_of("/admin/telemetry/ingestjob/")
     make_jobs(200)
@@ -108,7 +110,7 @@ def numbers(client: Client, page: str) -> list[int]:
     return [row.pk for row in client.get(f"/admin/telemetry/{page}").context["cl"].result_list]
 
 
-def test_jobs_are_found_by_number_file_and_state(admin_client: Client) -> None:
+def test_jobs_are_found_by_id_file_and_state(admin_client: Client) -> None:
     done, parked = make_job(State.DONE), make_job(State.DONE, State.PARKED)
     assert numbers(admin_client, "ingestjob/") == [parked.pk, done.pk]
     assert numbers(admin_client, f"ingestjob/?q={done.pk}") == [done.pk]
@@ -118,14 +120,14 @@ def test_jobs_are_found_by_number_file_and_state(admin_client: Client) -> None:
     assert "1 of 1" in admin_client.get(f"/admin/telemetry/ingestjob/?q={done.pk}").content.decode()
 
 
-def test_batches_are_found_by_the_number_of_their_job(admin_client: Client) -> None:
+def test_batches_are_found_by_the_id_of_their_job(admin_client: Client) -> None:
     job = make_job(State.DONE, State.PARKED)
     assert len(numbers(admin_client, f"ingestbatch/?q={job.pk}")) >= 2
     assert numbers(admin_client, "ingestbatch/?q=damaged") == []
     assert numbers(admin_client, f"ingestbatch/?q={2**70}") == []
 
 
-def test_series_are_found_by_the_beginning_of_a_metric_and_not_all_listed(
+def test_series_are_found_by_the_beginning_of_a_metric_and_paged(
     admin_client: Client, queries_of: Callable[[str], int]
 ) -> None:
     Series.objects.bulk_create(Series(metric=f"m{number}", labels={}) for number in range(100))
@@ -136,7 +138,7 @@ def test_series_are_found_by_the_beginning_of_a_metric_and_not_all_listed(
     assert not [query for query in captured if "DISTINCT" in query["sql"]], "it would read every series for a filter"
 
 
-def test_a_list_counts_a_bounded_number_of_rows(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_counts_a_limited_number_of_rows(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admin, "ROWS_MAX", 100)
     make_jobs(150)
     assert admin_client.get("/admin/telemetry/ingestjob/").context["cl"].result_count == 100
@@ -151,7 +153,7 @@ def jobs_in_every_state() -> list[IngestJob]:
     return [make_job(*states) for states in product(State.values, repeat=2)]
 
 
-def test_the_server_and_the_progress_agree_on_a_job_s_state(jobs_in_every_state: list[IngestJob]) -> None:
+def test_sql_and_python_agree_on_the_state_of_a_job(jobs_in_every_state: list[IngestJob]) -> None:
     (empty,) = make_jobs(1)
     expected: dict[str, set[int]] = {state: set() for state in JOB_STATES}
     for job in (*jobs_in_every_state, empty):
@@ -163,7 +165,7 @@ def test_the_server_and_the_progress_agree_on_a_job_s_state(jobs_in_every_state:
     assert count_jobs_by_state() == {state: len(jobs) for state, jobs in expected.items()}
 
 
-def test_ingest_status_shows_the_newest_jobs_and_how_many_each_state_has() -> None:
+def test_ingest_status_shows_the_newest_jobs_and_counts_by_state() -> None:
     oldest = make_job(State.PARKED)
     newest = make_jobs(2600)[-1]
     make_job(State.QUEUED)
@@ -200,8 +202,8 @@ def test_a_job_with_thousands_of_failures_is_shown_in_a_few_lines() -> None:
 
 
 @pytest.mark.parametrize("option", [("--state", "done"), ("--limit", "1"), ("--before", "1")])
-def test_what_selects_jobs_does_not_go_with_the_number_of_one(option: tuple[str, str]) -> None:
-    with pytest.raises(CommandError, match=f"{option[0]} cannot be combined with the number of a job") as refused:
+def test_options_that_select_jobs_cannot_be_combined_with_a_job_id(option: tuple[str, str]) -> None:
+    with pytest.raises(CommandError, match=f"{option[0]} cannot be combined with the id of a job") as refused:
         run("ingest_status", "1", *option)
     assert refused.value.returncode == 2
 

@@ -36,7 +36,7 @@ MakeBatches = Callable[..., list[IngestBatch]]
 
 
 class RetryAsked(Retry):
-    """A retry that was asked for, instead of a message."""
+    """Raised instead of sending a retry."""
 
     def __init__(self, countdown_s: float, unrecorded: dict[str, Any] | None) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class RetryAsked(Retry):
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], None]:
-    """Make loading fail, and a retry be seen instead of sent."""
+    """Make loading fail, and raise an exception instead of sending a retry."""
 
     def fail_with(error: Exception) -> None:
         def fail(_: int) -> None:
@@ -88,7 +88,7 @@ AGAIN = ("2024-05-01T00:00Z,a,2", "2024-05-01T00:00Z,a,3", "2024-05-01T01:00Z,a,
     ("on_conflict", "counts", "expected"),
     [("ignore", (1, 0, 3), {"00:00": 1, "01:00": 4}), ("update", (1, 1, 2), {"00:00": 3, "01:00": 5})],
 )
-def test_duplicates_of_what_is_there_and_within_a_batch(
+def test_duplicates_of_existing_readings_and_within_a_batch(
     tmp_path: Path, sent: list[int], on_conflict: str, counts: tuple[int, int, int], expected: dict[str, float]
 ) -> None:
     load(job_of(tmp_path, "ignore", THERE).pk)
@@ -133,7 +133,7 @@ NINE_DIGITS = (
 
 @pytest.mark.parametrize("bad", [(), ("never,a,1",)], ids=["at once", "one by one"])
 @pytest.mark.parametrize(("on_conflict", "kept"), [("ignore", 1), ("update", 3)])
-def test_times_that_are_equal_once_they_are_cut_to_microseconds_are_no_duplicates(
+def test_times_that_are_equal_only_after_rounding_are_not_duplicates(
     tmp_path: Path, sent: list[int], on_conflict: str, kept: float, bad: tuple[str, ...]
 ) -> None:
     batch = job_of(tmp_path, on_conflict, *NINE_DIGITS, *bad)
@@ -144,12 +144,12 @@ def test_times_that_are_equal_once_they_are_cut_to_microseconds_are_no_duplicate
     assert list(found) == [kept, 4]
     progress = job_progress(batch.job_id)
     assert progress is not None
-    assert "1 reading had the time of another after rounding to microseconds" in summarise(progress)
+    assert "1 reading dropped for having the same time as another after rounding to microseconds" in summarise(progress)
 
 
 @pytest.mark.parametrize("first", ["789", "000"], ids=["fine", "whole"])
 @pytest.mark.parametrize("wanted", [("ignore", 1), ("update", 4), ("error", 1)], ids=lambda wanted: wanted[0])
-def test_rounding_does_not_depend_on_where_pieces_end(
+def test_rounding_does_not_depend_on_the_borders_of_pieces(
     tmp_path: Path, sent: list[int], monkeypatch: pytest.MonkeyPatch, wanted: tuple[str, float], first: str
 ) -> None:
     on_conflict, kept = wanted
@@ -165,7 +165,7 @@ def test_rounding_does_not_depend_on_where_pieces_end(
     assert Reading.objects.get().value == kept
 
 
-def test_a_job_that_refuses_duplicates_takes_times_that_only_rounding_makes_equal(
+def test_a_job_that_refuses_duplicates_accepts_times_that_are_equal_only_after_rounding(
     tmp_path: Path, sent: list[int]
 ) -> None:
     batch = job_of(tmp_path, "error", *NINE_DIGITS[:2])
@@ -173,7 +173,7 @@ def test_a_job_that_refuses_duplicates_takes_times_that_only_rounding_makes_equa
     assert (fresh(batch).state, fresh(batch).inserted_count, fresh(batch).rounded_count) == ("done", 1, 1)
 
 
-def test_rejects_are_written_as_they_are_met_and_those_of_the_last_reading_count(
+def test_rejects_are_written_while_parsing_and_those_of_the_last_pass_count(
     batches_of: MakeBatches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("telemetry.formats.borders.PIECE_BYTES", 1)  # a piece for each line
@@ -187,7 +187,7 @@ def test_rejects_are_written_as_they_are_met_and_those_of_the_last_reading_count
     assert reject_counts(batch.job_id) == [{"rows": 3, "reason": "unreadable time", "column": "time"}]
 
 
-def test_memory_holds_the_rejects_of_a_piece(batches_of: MakeBatches, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_has_only_the_rejects_of_one_piece(batches_of: MakeBatches, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("telemetry.formats.rows.ROWS_AT_ONCE", 500)
     monkeypatch.setattr("telemetry.formats.borders.PIECE_BYTES", 8 << 10)
     monkeypatch.setattr("telemetry.formats.borders.READ_BYTES", 16 << 10)
@@ -224,7 +224,7 @@ def test_rejects_of_a_batch_that_is_not_loaded_do_not_count(
     assert [reject["line"] for reject in rejects.read(batch.job_id)] == [2]
 
 
-def test_a_spool_that_cannot_be_written_to_is_the_error_that_is_seen(
+def test_an_error_of_writing_to_the_spool_is_the_error_that_is_raised(
     batches_of: MakeBatches, settings: Settings, tmp_path: Path
 ) -> None:
     (batch,) = batches_of("never,a,1,2", "2024-05-01T00:00Z,b,1,2")
@@ -238,14 +238,14 @@ def test_a_spool_that_cannot_be_written_to_is_the_error_that_is_seen(
     assert (fresh(batch).state, Reading.objects.count()) == ("queued", 0)
 
 
-def test_the_database_refuses_a_ledger_that_does_not_add_up(batches_of: MakeBatches) -> None:
+def test_the_database_refuses_counts_that_do_not_add_up(batches_of: MakeBatches) -> None:
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
     with pytest.raises(IntegrityError, match="ingest_batch_adds_up"):
         IngestBatch.objects.filter(pk=batch.pk).update(cell_count=3, inserted_count=2)
 
 
 def deliver_due(batch: IngestBatch, **kwargs: Any) -> RetryAsked:
-    """Deliver a batch whose next attempt is due, and return the retry that it asks for."""
+    """Make a batch due and deliver it; return the retry that it requests."""
     due_again(batch)
     with pytest.raises(RetryAsked) as asked:
         load_batch(batch.pk, **kwargs)
@@ -266,7 +266,7 @@ def test_an_interruption_is_tried_again_and_not_counted(
     assert fresh(batch).error == "OperationalError: server closed the connection unexpectedly"
 
 
-def test_the_ledger_says_when_the_next_attempt_is_due_and_since_when_there_are_interruptions(
+def test_the_ledger_records_the_next_attempt_and_the_begin_of_interruptions(
     batches_of: MakeBatches, failing: Callable[[Exception], None]
 ) -> None:
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
@@ -283,8 +283,8 @@ def test_the_ledger_says_when_the_next_attempt_is_due_and_since_when_there_are_i
     assert (retry["batches"], retry["failing_since"]) == (1, first.failing_since)
     assert retry["next_attempt_at"] == fresh(batch).due_at
     out = run("ingest_status", str(batch.job_id))
-    assert "1 batch waits for another attempt, the next at" in out
-    assert "after 0 of 5 failures: OperationalError: server closed the connection" in " ".join(out.split())
+    assert "1 batch waits for the next attempt at" in out
+    assert "0 of 5 attempts failed): OperationalError: server closed the connection" in " ".join(out.split())
 
 
 def test_a_second_message_for_a_batch_that_is_not_due_is_dropped_and_not_counted(
@@ -298,7 +298,7 @@ def test_a_second_message_for_a_batch_that_is_not_due_is_dropped_and_not_counted
     assert (fresh(batch).state, fresh(batch).attempts) == ("queued", 1)
 
 
-def test_interruptions_are_bounded_in_time_and_the_batch_is_parked_with_the_true_reason(
+def test_a_batch_is_parked_with_the_reason_after_too_long_interruptions(
     batches_of: MakeBatches, failing: Callable[[Exception], None], settings: Settings
 ) -> None:
     settings.INGEST_RETRY_MAX_S = 3600
@@ -311,8 +311,8 @@ def test_interruptions_are_bounded_in_time_and_the_batch_is_parked_with_the_true
     due_again(batch)
     load_batch(batch.pk)
     assert fresh(batch).state == "parked"
-    assert "was interrupted, for more than INGEST_RETRY_MAX_S = 3600 s" in fresh(batch).error
-    assert fresh(batch).error.endswith("the last: OperationalError: server closed the connection unexpectedly")
+    assert "were interrupted, longer than 3600 s (INGEST_RETRY_MAX_S)" in fresh(batch).error
+    assert fresh(batch).error.endswith("the last error: OperationalError: server closed the connection unexpectedly")
 
 
 def test_a_disk_that_is_full_for_minutes_parks_nothing_however_many_messages_there_are(
@@ -356,7 +356,7 @@ def unreachable() -> None:
     raise OperationalError("the server is away")
 
 
-def test_parking_is_tried_again_when_the_server_goes_away_before_it(
+def test_parking_is_retried_if_the_server_becomes_unavailable_before_it(
     batches_of: MakeBatches, failing: Callable[[Exception], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
@@ -394,7 +394,7 @@ def test_a_batch_that_waits_for_its_next_attempt_is_not_overdue(
     assert ledger.lost_batches(NOTHING_WAITS) == []
 
 
-def test_a_batch_that_fails_again_and_again_is_parked_with_its_error(
+def test_a_batch_that_fails_repeatedly_is_parked_with_its_error(
     batches_of: MakeBatches, failing: Callable[[Exception], None], settings: Settings
 ) -> None:
     settings.INGEST_MAX_ATTEMPTS = 3
@@ -407,22 +407,23 @@ def test_a_batch_that_fails_again_and_again_is_parked_with_its_error(
     due_again(batch)
     load_batch(batch.pk)
     assert fresh(batch).state == "parked"
-    assert fresh(batch).error == "3 attempts failed, the last with ValueError: it does not fit"
+    assert fresh(batch).error == (
+        "3 attempts failed, the limit is 3 (INGEST_MAX_ATTEMPTS); the last error: ValueError: it does not fit"
+    )
 
 
-def test_a_batch_that_takes_its_worker_down_again_and_again_is_parked(
-    batches_of: MakeBatches, settings: Settings
-) -> None:
+def test_a_batch_that_kills_its_worker_repeatedly_is_parked(batches_of: MakeBatches, settings: Settings) -> None:
     settings.INGEST_MAX_ATTEMPTS = 2
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
     assert [ledger.begin(batch.pk), ledger.begin(batch.pk)] == [1, 2]  # and each time its process ended
     load_batch(batch.pk)
     assert fresh(batch).state == "parked"
-    assert fresh(batch).error == "2 attempts failed, and the process of the last one was killed, or ran out of memory"
+    reason = "2 attempts failed (INGEST_MAX_ATTEMPTS); the process of the last one was killed, for example for "
+    assert fresh(batch).error == f"{reason}lack of memory"
     assert Reading.objects.count() == 0
 
 
-def test_an_error_that_was_recorded_is_kept_when_the_last_attempt_ends_with_its_process(
+def test_a_recorded_error_is_kept_when_the_process_of_the_last_attempt_is_killed(
     batches_of: MakeBatches, failing: Callable[[Exception], None], settings: Settings
 ) -> None:
     settings.INGEST_MAX_ATTEMPTS = 2
@@ -432,10 +433,10 @@ def test_an_error_that_was_recorded_is_kept_when_the_last_attempt_ends_with_its_
     due_again(batch)
     assert ledger.begin(batch.pk) == 2  # and its process ended
     load_batch(batch.pk)
-    assert fresh(batch).error.endswith("ran out of memory; the error recorded before: ValueError: it does not fit")
+    assert fresh(batch).error.endswith("lack of memory; the error of an earlier attempt: ValueError: it does not fit")
 
 
-def test_a_web_whose_clock_is_ahead_delays_no_batch(batches_of: MakeBatches, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_clock_of_the_web_delays_no_batch(batches_of: MakeBatches, monkeypatch: pytest.MonkeyPatch) -> None:
     ahead = timezone.now() + timedelta(minutes=5)
     with monkeypatch.context() as patch:
         patch.setattr(timezone, "now", lambda: ahead)
@@ -444,7 +445,7 @@ def test_a_web_whose_clock_is_ahead_delays_no_batch(batches_of: MakeBatches, mon
     assert fresh(batch).state == "done"
 
 
-def test_a_span_in_which_nobody_tried_is_no_span_of_interruptions(
+def test_time_without_attempts_does_not_count_as_interrupted(
     batches_of: MakeBatches, failing: Callable[[Exception], None], settings: Settings
 ) -> None:
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
@@ -460,7 +461,7 @@ def test_a_span_in_which_nobody_tried_is_no_span_of_interruptions(
     assert since > days_ago
 
 
-def test_a_message_with_an_interruption_to_record_leaves_a_batch_alone_that_is_being_loaded(
+def test_a_message_with_an_unrecorded_interruption_does_not_change_a_batch_that_is_being_loaded(
     batches_of: MakeBatches, failing: Callable[[Exception], None]
 ) -> None:
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
@@ -490,7 +491,7 @@ def test_a_parked_batch_is_loaded_when_its_job_is_retried(batches_of: MakeBatche
     assert retry_job(batch.job_id) == 0, "what is done is not done again"
 
 
-def test_a_cancelled_job_loads_nothing_more_and_can_be_taken_up_again(batches_of: MakeBatches, sent: list[int]) -> None:
+def test_a_cancelled_job_loads_nothing_more_and_can_be_retried(batches_of: MakeBatches, sent: list[int]) -> None:
     done, queued = batches_of("2024-05-01T00:00Z,a,1,2", "2024-05-01T01:00Z,a,1,2", batch_rows=1)
     load_batch(done.pk)
     assert cancel_job(done.job_id).queued == 1
@@ -504,7 +505,7 @@ def test_a_cancelled_job_loads_nothing_more_and_can_be_taken_up_again(batches_of
     assert Reading.objects.count() == 4
 
 
-def test_a_batch_that_is_being_loaded_does_not_keep_the_others_from_being_cancelled(batches_of: MakeBatches) -> None:
+def test_the_other_batches_are_cancelled_while_one_is_being_loaded(batches_of: MakeBatches) -> None:
     loading, queued = batches_of("2024-05-01T00:00Z,a,1,2", "2024-05-01T01:00Z,a,1,2", batch_rows=1)
     with claimed_by_another_worker(loading), connection.cursor() as cursor:
         cursor.execute("SET statement_timeout = '30s'")
@@ -514,7 +515,7 @@ def test_a_batch_that_is_being_loaded_does_not_keep_the_others_from_being_cancel
     assert (fresh(loading).state, fresh(queued).state) == ("queued", "cancelled")
 
 
-def test_a_job_has_no_end_while_it_runs(batches_of: MakeBatches) -> None:
+def test_a_running_job_has_no_end_time(batches_of: MakeBatches) -> None:
     first, second = batches_of("2024-05-01T00:00Z,a,1,2", "2024-05-01T01:00Z,a,1,2", batch_rows=1)
     load_batch(first.pk)
     running = job_progress(first.job_id)
@@ -528,12 +529,12 @@ def test_a_job_has_no_end_while_it_runs(batches_of: MakeBatches) -> None:
 
 @pytest.mark.parametrize("command", ["retry_ingest", "cancel_ingest"])
 def test_a_job_that_does_not_exist_is_misuse(command: str) -> None:
-    with pytest.raises(CommandError, match="there is no job 4711") as refused:
+    with pytest.raises(CommandError, match="job 4711 does not exist") as refused:
         call_command(command, "4711")
     assert refused.value.returncode == 2
 
 
-def test_two_deliveries_at_once_are_one_load(batches_of: MakeBatches) -> None:
+def test_two_concurrent_deliveries_load_a_batch_once(batches_of: MakeBatches) -> None:
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
     other = connections.create_connection("default")
     try:
@@ -551,7 +552,7 @@ def test_two_deliveries_at_once_are_one_load(batches_of: MakeBatches) -> None:
     assert fresh(batch).state == "done"
 
 
-def test_a_batch_of_the_same_number_in_another_database_does_not_pass_for_this_one(batches_of: MakeBatches) -> None:
+def test_a_batch_with_the_same_id_in_another_database_is_not_mistaken_for_this_one(batches_of: MakeBatches) -> None:
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
     long_ago(IngestBatch.objects.all())
     elsewhere = connect(read(Database))  # the server's own database; the test runs in another
@@ -569,7 +570,7 @@ def sql(*statements: str) -> None:
             cursor.execute(statement)
 
 
-def test_a_limit_of_the_server_is_the_batch_s_fault_and_a_deadlock_or_a_cancelled_statement_is_not() -> None:
+def test_program_limits_are_failures_but_deadlocks_and_cancelled_statements_are_temporary() -> None:
     with pytest.raises(OperationalError) as too_complex:
         sql("DO $$ BEGIN RAISE SQLSTATE '54001'; END $$")
     assert not is_transient(too_complex.value)
@@ -593,7 +594,7 @@ def test_a_limit_of_rejects_is_a_number_of_rows_or_a_share(text: str, allowed: i
 
 
 @pytest.mark.parametrize("text", ["", "-1", "many", "1.5", "101%", "%", "1e3"])
-def test_what_is_no_limit_of_rejects_is_refused(text: str) -> None:
+def test_an_invalid_limit_of_rejects_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected a number of rows"):
         RejectLimit.of(text)
 
@@ -607,18 +608,18 @@ def limited_job(tmp_path: Path, limit: str) -> list[IngestBatch]:
     return list(job.batches.order_by("pk"))
 
 
-def test_a_job_with_too_many_rejects_is_parked_and_says_why(tmp_path: Path, sent: list[int]) -> None:
+def test_a_job_with_too_many_rejects_is_parked_with_the_reason(tmp_path: Path, sent: list[int]) -> None:
     batches = limited_job(tmp_path, "1")
     for batch in batches:
         load_batch(batch.pk)
     assert [fresh(batch).state for batch in batches] == ["done", "done", "parked", "parked"]
-    assert "2 rows cannot be read, allowed: 1; the first here is" in fresh(batches[2]).error
-    assert "limited.csv:6: time: 'later' is no time" in fresh(batches[3]).error
+    assert "rejected rows of the job: 2, the limit is 1; the first of this batch:" in fresh(batches[2]).error
+    assert "limited.csv:6: column 'time': expected a time such as" in fresh(batches[3]).error
     assert [reject["line"] for reject in rejects.read(batches[0].job_id)] == [3, 6]
     assert Reading.objects.count() == 6
 
 
-def test_a_parked_job_goes_on_with_a_higher_limit(tmp_path: Path, sent: list[int]) -> None:
+def test_a_parked_job_continues_with_a_higher_limit(tmp_path: Path, sent: list[int]) -> None:
     batches = limited_job(tmp_path, "0%")
     for batch in batches:
         load_batch(batch.pk)

@@ -1,4 +1,4 @@
-"""What a file may take of a process: whatever its shape, it is loaded within INGEST_WORKER_MEMORY_BYTES, or refused."""
+"""A file of any shape is loaded within INGEST_WORKER_MEMORY_BYTES, or refused."""
 
 import gzip
 import json
@@ -32,7 +32,7 @@ ENQUEUE_MAX_BYTES = 128 << 20
 
 @dataclass(frozen=True)
 class Shape:
-    """A file, how it is read, and what becomes of it."""
+    """A file, how it is read, and the expected result."""
 
     write: Callable[[Path], None]
     ending: str
@@ -244,7 +244,7 @@ def run(path: Path, shape: Shape) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("sent")
-def test_an_upload_may_ask_for_a_small_window_alone() -> None:
+def test_an_upload_with_a_large_window_is_refused() -> None:
     client = Client(
         headers={"Authorization": f"Bearer {create_token('tests')}"},
     )
@@ -254,7 +254,7 @@ def test_an_upload_may_ask_for_a_small_window_alone() -> None:
     refused = client.post(address, large_window, content_type="text/csv", headers=headers)
     assert refused.status_code == 422
     assert (
-        "the body: it cannot be unpacked as zstd: a frame asks for a window of 134,217,728 bytes; allowed: 8,388,608"
+        "the body cannot be unpacked as zstd: a frame needs a window of 134,217,728 bytes, the limit is 8,388,608"
         in refused.json()["detail"]
     )
     packed = pa.compress(b"time,device,load\n2024-05-01T00:00Z,a,1\n", "zstd", asbytes=True)
@@ -262,7 +262,7 @@ def test_an_upload_may_ask_for_a_small_window_alone() -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_file_is_loaded_within_the_bound_or_refused(tmp_path: Path, name: str) -> None:
+def test_a_file_is_loaded_within_the_memory_limit_or_refused(tmp_path: Path, name: str) -> None:
     shape = SHAPES[name]
     path = tmp_path / f"a{shape.ending}"
     shape.write(path)

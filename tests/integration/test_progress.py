@@ -1,4 +1,4 @@
-"""The progress of a job on a real terminal of 80 columns: its number and its bar stay, however much there is to say."""
+"""The progress of a job on a real terminal of 80 columns always shows its id and its bar."""
 
 import fcntl
 import os
@@ -38,7 +38,7 @@ class Terminal:
             os.execve(sys.executable, command, variables)
 
     def shows(self, text: str) -> bool:
-        """Read what there is, and return True if a text has been shown."""
+        """Read the output, and return True if it has a text."""
         while select.select([self._master], [], [], 0.1)[0]:
             try:
                 self._output += os.read(self._master, 65536)
@@ -48,7 +48,7 @@ class Terminal:
 
     @property
     def lines(self) -> list[str]:
-        """What was shown so far, a line for each time that it was drawn."""
+        """Return the output so far, with a line for each redraw."""
         return re.split(r"[\r\n]+", CONTROL.sub("", self._output.decode(errors="replace")))
 
     def wait(self) -> int:
@@ -63,7 +63,7 @@ class Terminal:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("columns", [60, 80])
-def test_the_bar_and_the_number_of_the_job_stay_on_a_narrow_terminal(tmp_path: Path, columns: int) -> None:
+def test_the_bar_and_the_id_of_the_job_are_shown_on_a_narrow_terminal(tmp_path: Path, columns: int) -> None:
     path = tmp_path / "readings.csv"
     path.write_text("time,load\n" + "".join(f"2024-05-01T00:{n:02}:00Z,{n}\n" for n in range(40)))
     words = (str(path), "--time", "time", "--values", "load", "--batch-rows", "20", "--wait")

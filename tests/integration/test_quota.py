@@ -1,4 +1,4 @@
-"""The spool's bounds: a token's quota, the disk's reserve, and what beat removes."""
+"""The limits of the spool: a token's quota, the disk's reserve, and the cleaning by beat."""
 
 import gzip
 import os
@@ -51,7 +51,7 @@ def test_a_token_has_no_more_in_the_spool_than_its_quota(client: Client, sent: l
     problem = refused.json()
     assert (problem["used_bytes"], problem["limit_bytes"]) == (len(CSV), 2 * len(CSV) - 1)
     assert (
-        f"have {len(CSV)} bytes in the spool, its rejects included; allowed with this upload: {2 * len(CSV) - 1}"
+        f"have {len(CSV)} bytes in the spool; with this upload they would exceed {2 * len(CSV) - 1} bytes"
         in problem["detail"]
     )
     assert "try again when its jobs are done" in problem["detail"]
@@ -85,7 +85,7 @@ def test_rejects_of_a_token_count_for_its_quota(client: Client, sent: list[int],
     assert upload(client).status_code == 202
 
 
-def test_a_repetition_needs_no_quota(client: Client, sent: list[int], settings: Settings) -> None:
+def test_a_repeated_upload_needs_no_quota(client: Client, sent: list[int], settings: Settings) -> None:
     settings.INGEST_TOKEN_SPOOL_BYTES = 2 * len(CSV) - 1
     first = upload(client, Idempotency_Key="once")
     again = upload(client, Idempotency_Key="once")
@@ -115,10 +115,10 @@ def test_another_body_with_a_known_key_is_refused_before_it_is_written(
         headers={"Content-Encoding": encoding, "Idempotency-Key": "once"},
     )
     assert (refused.status_code, written, len(spooled())) == (422, [], 1)
-    assert f"another upload before, which had {len(CSV)} bytes, unpacked" in refused.json()["detail"]
+    assert f"different upload of {len(CSV)} bytes (unpacked)" in refused.json()["detail"]
 
 
-def test_repetitions_at_once_share_what_is_beside_the_quota(client: Client, settings: Settings) -> None:
+def test_concurrent_repeated_uploads_share_the_additional_bytes(client: Client, settings: Settings) -> None:
     settings.INGEST_TOKEN_SPOOL_BYTES = 100
     owner = str(ApiToken.objects.get().pk)
     with spool.writing(".csv", owner) as recorded:
@@ -143,7 +143,8 @@ def test_an_upload_that_is_larger_than_the_quota_is_too_large(client: Client, se
     settings.INGEST_TOKEN_SPOOL_BYTES = len(CSV) - 1
     refused = upload(client)
     assert refused.status_code == 413
-    assert f"the body has {len(CSV)} bytes; one token may have {len(CSV) - 1} in the spool" in refused.json()["detail"]
+    detail = refused.json()["detail"]
+    assert f"the body has {len(CSV)} bytes; a token may have at most {len(CSV) - 1} bytes in the spool" in detail
 
 
 def test_the_quota_holds_for_what_is_unpacked(client: Client, sent: list[int], settings: Settings) -> None:
@@ -159,7 +160,7 @@ def test_the_quota_holds_for_what_is_unpacked(client: Client, sent: list[int], s
     assert (refused.status_code, spooled()) == (507, [])
 
 
-def test_of_two_uploads_at_once_the_last_to_be_completed_is_refused(client: Client, settings: Settings) -> None:
+def test_of_two_concurrent_uploads_the_one_completed_last_is_refused(client: Client, settings: Settings) -> None:
     settings.INGEST_TOKEN_SPOOL_BYTES = 100
     first, second = (Quota(ApiToken.objects.get()) for _ in range(2))
     first.begin(60)
@@ -170,9 +171,7 @@ def test_of_two_uploads_at_once_the_last_to_be_completed_is_refused(client: Clie
             _write(iter([b"x" * 60]), quick, first)
         first.complete(quick.location)
         _write(iter([b"x" * 40]), slow, second)
-    with pytest.raises(
-        Problem, match="have 60 bytes in the spool, its rejects included; allowed with this upload: 100"
-    ):
+    with pytest.raises(Problem, match="have 60 bytes in the spool; with this upload they would exceed 100 bytes"):
         second.complete(slow.location)
 
 
@@ -192,18 +191,20 @@ def test_the_migration_finds_the_tokens_of_jobs_that_have_a_key(client: Client, 
     assert [(one.job_id, one.token.name) for one in TokenJob.objects.all()] == [(keyed, "tests")]
 
 
-def test_an_upload_may_take_only_so_long(client: Client, settings: Settings) -> None:
+def test_an_upload_that_takes_too_long_is_refused(client: Client, settings: Settings) -> None:
     settings.INGEST_UPLOAD_MAX_S = 0
     refused = upload(client)
     assert (refused.status_code, spooled()) == (400, [])
-    assert "an upload may take 0 s (INGEST_UPLOAD_MAX_S)" in refused.json()["detail"]
+    assert "the upload took longer than 0 s (INGEST_UPLOAD_MAX_S)" in refused.json()["detail"]
 
 
-def test_no_more_uploads_than_there_are_turns(client: Client, settings: Settings) -> None:
+def test_an_upload_without_a_free_slot_is_answered_with_503(client: Client, settings: Settings) -> None:
     settings.INGEST_UPLOADS_AT_ONCE = 0
     refused = upload(client)
     assert (refused.status_code, bool(refused["Retry-After"])) == (503, True)
-    assert "0 uploads are under way in this process, allowed: 0 (WEB_UPLOAD_THREADS)" in refused.json()["detail"]
+    assert (
+        "this process is already receiving 0 uploads, the limit is 0 (WEB_UPLOAD_THREADS)" in refused.json()["detail"]
+    )
 
 
 def test_an_upload_leaves_the_disk_its_reserve(client: Client, settings: Settings) -> None:
@@ -213,7 +214,7 @@ def test_an_upload_leaves_the_disk_its_reserve(client: Client, settings: Setting
     assert f"{MORE_THAN_A_DISK_HAS:,} must stay free (INGEST_SPOOL_MIN_FREE_BYTES)" in refused.json()["detail"]
 
 
-def test_the_reserve_is_looked_at_while_an_upload_is_written(client: Client, settings: Settings) -> None:
+def test_the_reserve_is_checked_while_an_upload_is_written(client: Client, settings: Settings) -> None:
     def pieces() -> Iterator[bytes]:
         yield CSV
         settings.INGEST_SPOOL_MIN_FREE_BYTES = MORE_THAN_A_DISK_HAS
@@ -235,7 +236,7 @@ def test_enqueue_ingest_leaves_the_disk_its_reserve(tmp_path: Path, settings: Se
     assert (spooled(), IngestJob.objects.count()) == ([], 0)
 
 
-def test_the_reserve_is_there_for_rejects(client: Client, sent: list[int], settings: Settings) -> None:
+def test_rejects_may_use_the_reserve(client: Client, sent: list[int], settings: Settings) -> None:
     query = "time=time&labels=device&values=load"
     accepted = client.post(f"/api/ingest/?{query}", CSV + b"soon,a,1\n", content_type="text/csv")
     settings.INGEST_SPOOL_MIN_FREE_BYTES = MORE_THAN_A_DISK_HAS

@@ -1,4 +1,4 @@
-"""The schema in SQL, and what Django and the settings say of it."""
+"""The schema in SQL agrees with Django's models and the settings."""
 
 import pytest
 from django.apps import apps
@@ -51,7 +51,7 @@ def chunk_interval_hours() -> float:
         return float(cursor.fetchone()[0])
 
 
-def test_chunks_span_a_day_until_a_variable_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_chunk_interval_is_a_day_unless_it_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chunk_interval_hours() == 24
     monkeypatch.setattr(settings, "READING_CHUNK_INTERVAL_HOURS", 6)
     call_command("migrate", verbosity=0)

@@ -1,4 +1,4 @@
-"""How the messages of batches get into the broker's queue, some at a time, and how lost ones are found."""
+"""Sending the messages of batches in portions, and finding lost ones."""
 
 from collections.abc import Callable, Iterator
 
@@ -21,7 +21,7 @@ LINES = tuple(f"2024-05-01T00:{minute:02d}Z,a,1,2" for minute in range(20))
 
 @pytest.fixture(autouse=True)
 def empty_queue() -> Iterator[None]:
-    """Begin and end without messages."""
+    """Empty the queue before and after a test."""
     app = import_string(django_settings.CELERY_APP)
     with app.connection_for_write() as connection:
         connection.default_channel.client.delete(INGEST_QUEUE)
@@ -89,7 +89,7 @@ def test_a_job_whose_announcement_was_lost_is_announced_again(job: IngestJob) ->
     assert ledger.lost_jobs(NOTHING_WAITS) == [], "and not again before it is overdue again"
 
 
-def test_a_job_that_is_announced_again_and_again_has_no_more_batches_under_way(job: IngestJob) -> None:
+def test_repeated_announcements_of_a_job_send_no_more_batches(job: IngestJob) -> None:
     for _ in range(3):
         send_batches_of_job(job.pk)
     assert len(waiting().batch_ids) == 6
@@ -107,7 +107,7 @@ def test_batches_that_were_not_sent_yet_are_not_lost(job: IngestJob) -> None:
     assert ledger.lost_batches(NOTHING_WAITS) == []
 
 
-def test_what_a_long_queue_lost_is_found_at_its_head_alone(job: IngestJob, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_lost_from_a_long_queue_are_found_by_its_head(job: IngestJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "WAITING_MAX", 2)
     lost, *others = job.batches.order_by("pk")
     long_ago(IngestBatch.objects.all())
@@ -118,14 +118,14 @@ def test_what_a_long_queue_lost_is_found_at_its_head_alone(job: IngestJob, monke
     assert ledger.lost_batches(seen) == [lost.pk], "it was sent before all that waits; of the others nobody can tell"
 
 
-def test_a_queue_at_whose_head_there_is_nothing_of_ours_tells_nothing(job: IngestJob) -> None:
+def test_a_queue_with_other_messages_at_its_head_resends_nothing(job: IngestJob) -> None:
     long_ago(IngestBatch.objects.all())
     overdue(job)
     unknown = Waiting(set(), set(), is_all=False)
     assert (ledger.lost_batches(unknown), ledger.lost_jobs(unknown)) == ([], [])
 
 
-def test_a_look_sends_again_so_many_at_most(job: IngestJob, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_resent_batches_is_limited(job: IngestJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "RESENT_MAX", 15)
     long_ago(IngestBatch.objects.all())
     assert len(ledger.lost_batches(NOTHING_WAITS)) == 15

@@ -1,4 +1,4 @@
-"""Where files lie, when it hiccups: a batch waits for a store that is away, and is parked for what is permanent."""
+"""Errors of the storage: a batch waits for a store that is unavailable, and is parked for permanent errors."""
 
 import errno
 import logging
@@ -35,7 +35,7 @@ ADDRESS = "/api/ingest/?time=time&labels=device&values=load&values=heat"
 
 @pytest.fixture(autouse=True)
 def retry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a retry be seen instead of sent."""
+    """Raise an exception instead of sending a retry."""
 
     def note(**how: Any) -> Retry:
         return Retry(str(how.get("kwargs")), when=how["countdown"])
@@ -66,7 +66,7 @@ def assert_loads(batch: IngestBatch) -> None:
 
 
 class Store:
-    """An object store that can be stopped and started; what is in it stays."""
+    """An object store that can be stopped and started without losing its content."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -113,7 +113,7 @@ def test_a_batch_waits_for_an_object_store_that_refuses_connections(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("sent")
-def test_a_batch_waits_when_the_store_goes_while_it_is_read_or_its_rejects_are_written(
+def test_a_batch_waits_if_the_store_becomes_unavailable_while_it_is_loaded(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = enqueue(tmp_path / "a.csv", ROWS + BAD_ROW, into_spool=True)
@@ -140,7 +140,7 @@ def test_a_batch_waits_when_the_store_goes_while_it_is_read_or_its_rejects_are_w
 
 
 @pytest.mark.usefixtures("sent")
-def test_an_object_that_is_gone_from_a_store_that_answers_parks_its_batch(tmp_path: Path, store: Store) -> None:
+def test_an_object_missing_from_an_available_store_parks_its_batch(tmp_path: Path, store: Store) -> None:
     batch = enqueue(tmp_path / "a.csv", into_spool=True)
     spool.discard(batch.file.location)
     load_batch(batch.pk)
@@ -150,7 +150,7 @@ def test_an_object_that_is_gone_from_a_store_that_answers_parks_its_batch(tmp_pa
 
 
 @pytest.mark.usefixtures("sent", "store")
-def test_a_store_that_is_away_is_told_from_bad_input_when_a_file_is_enqueued(
+def test_an_unavailable_store_is_not_reported_as_bad_input(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
@@ -167,7 +167,7 @@ def test_a_store_that_is_away_is_told_from_bad_input_when_a_file_is_enqueued(
     client = Client(headers={"Authorization": f"Bearer {create_token('tests')}"})
     response = client.post(ADDRESS, ROWS.encode(), content_type="text/csv")
     assert (response.status_code, response["Retry-After"]) == (503, "30")
-    assert response.json()["detail"] == "the server cannot read or write its files now; try again"
+    assert response.json()["detail"] == "the server's file storage is not available; try again in 30 s"
     assert IngestJob.objects.count() == 0
     store.start()
     assert client.post(ADDRESS, ROWS.encode(), content_type="text/csv").status_code == 202
@@ -198,7 +198,7 @@ def test_nothing_is_written_to_a_spool_that_is_not_mounted(tmp_path: Path, folde
     client = Client(headers={"Authorization": f"Bearer {create_token('tests')}"})
     response = client.post(ADDRESS, ROWS.encode(), content_type="text/csv")
     assert (response.status_code, response["Retry-After"]) == (503, "30")
-    with pytest.raises(CommandError, match=r"has no file \.poolhouse-spool; is its volume mounted\?"):
+    with pytest.raises(CommandError, match=r"has no file \.poolhouse-spool; check that its volume is mounted"):
         run("enqueue_ingest", str(tmp_path / "a.csv"), *OPTIONS, "--spool")
     assert_waits(outside)  # its rejects cannot be written
     assert_waits(batch)
@@ -229,7 +229,7 @@ def test_migrate_prepares_a_spool_that_was_used_and_has_no_marker(tmp_path: Path
 
 
 @pytest.mark.usefixtures("sent")
-def test_prepare_spool_makes_what_migrate_dares_not(tmp_path: Path, folder: Path) -> None:
+def test_prepare_spool_prepares_a_folder_that_migrate_refuses(tmp_path: Path, folder: Path) -> None:
     enqueue(tmp_path / "a.csv", into_spool=True)
     shutil.rmtree(folder)
     run("migrate", "--verbosity", "0")
@@ -239,7 +239,7 @@ def test_prepare_spool_makes_what_migrate_dares_not(tmp_path: Path, folder: Path
 
 
 @pytest.mark.usefixtures("sent")
-def test_a_file_that_is_gone_from_a_spool_that_is_mounted_parks_its_batch(tmp_path: Path, folder: Path) -> None:
+def test_a_file_missing_from_a_mounted_spool_parks_its_batch(tmp_path: Path, folder: Path) -> None:
     batch = enqueue(tmp_path / "a.csv", into_spool=True)
     spool.discard(batch.file.location)
     load_batch(batch.pk)
@@ -273,7 +273,7 @@ def test_a_batch_waits_until_its_rejects_can_be_written(tmp_path: Path, folder: 
 
 
 class Failing(fs.FileSystemHandler):  # type: ignore[misc]
-    """A filesystem that answers everything with one error."""
+    """A filesystem whose methods all raise the same error."""
 
     def __init__(self, error: OSError) -> None:
         self.error = error
@@ -294,7 +294,7 @@ def failing(error: OSError, *, is_spooled: bool = False) -> Source:
 
 
 def outcome(source: Source) -> tuple[type[Exception], ...]:
-    """The errors of each way to use a file."""
+    """Return the errors of each operation on a file."""
     seen = []
     for use in (source.open, source.stamp, lambda: source.require_unchanged(Stamp(1, 1))):
         with pytest.raises((BadInput, OSError), match=r"a\.csv: ") as raised:
@@ -311,7 +311,7 @@ def outcome(source: Source) -> tuple[type[Exception], ...]:
     ],
     ids=errno.errorcode.get,
 )
-def test_an_error_that_may_pass_is_the_storage_s(number: int) -> None:
+def test_a_temporary_error_is_reported_as_an_error_of_the_storage(number: int) -> None:
     assert outcome(failing(OSError(number, "?"))) == (StorageUnavailableError,) * 3
     with pytest.raises(StorageUnavailableError), failing(OSError()).naming_damage("row 1"):
         raise OSError(number, "while it is read")
@@ -323,7 +323,7 @@ def test_an_error_that_may_pass_is_the_storage_s(number: int) -> None:
     [errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP],
     ids=errno.errorcode.get,
 )
-def test_an_error_that_stays_is_the_input_s_unless_it_is_of_the_spool(number: int) -> None:
+def test_a_permanent_error_is_reported_as_bad_input_unless_it_is_of_the_spool(number: int) -> None:
     assert outcome(failing(OSError(number, "?"))) == (BadInput,) * 3
     assert outcome(failing(OSError(number, "?"), is_spooled=True)) == (StorageUnavailableError,) * 3
 
@@ -341,17 +341,17 @@ def test_an_error_that_stays_is_the_input_s_unless_it_is_of_the_spool(number: in
         ("google::cloud::Status(PERMISSION_DENIED: no)", BadInput),
     ],
 )
-def test_an_object_store_s_errors_are_told_by_their_texts(text: str, kind: type[Exception]) -> None:
+def test_errors_of_object_stores_are_classified_by_their_texts(text: str, kind: type[Exception]) -> None:
     assert outcome(failing(OSError(text))) == (kind,) * 3
 
 
-def test_damage_is_told_from_an_error_of_the_store_or_the_folder_that_holds_it(tmp_path: Path) -> None:
+def test_damage_is_distinguished_from_errors_of_the_store_or_its_mount(tmp_path: Path) -> None:
     for source in (failing(OSError()), Source.local(tmp_path / "a"), Source(spool.filesystem(), "a", "a")):
         with pytest.raises(BadInput, match="row 1: Corrupt snappy"), source.naming_damage("row 1"):
             raise OSError("Corrupt snappy compressed data.")
 
 
-def test_a_path_that_never_works_is_the_input_s_fault(tmp_path: Path) -> None:
+def test_a_path_that_cannot_work_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     (tmp_path / "file").write_text("x")
     for path in ("loop", "file/a.csv", "x" * 300, "missing/a.csv"):

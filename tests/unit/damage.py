@@ -1,7 +1,7 @@
-"""Damages small files and reads them, in a process of its own: `python -m tests.unit.damage` (see test_damage.py).
+"""Damages small files and reads them, in a separate process: `python -m tests.unit.damage` (see test_damage.py).
 
-Every file is cut and read as it is damaged, and read by the slices that it had when it was whole. Only BadInput may be
-raised; anything else ends the process.
+Every damaged file is cut and read, and also read by the slices of the whole file. Only BadInput may be raised; anything
+else ends the process.
 """
 
 import random
@@ -24,7 +24,7 @@ ROWS, GROUP_ROWS, BATCH_ROWS = 60, 25, 50
 
 
 def readings() -> pa.Table:
-    """Return what every file holds when it is whole."""
+    """Return the content of the undamaged files."""
     times = pa.array([1_714_521_600_000_000 + n * 60_000_000 for n in range(ROWS)], pa.timestamp("us", "UTC"))
     devices = pa.array([f"device-{n % 3}" for n in range(ROWS)])
     loads = pa.array([None if n % 7 == 0 else n * 1.5 for n in range(ROWS)])
@@ -32,13 +32,13 @@ def readings() -> pa.Table:
 
 
 def write_parquet(path: Path, **how: object) -> Path:
-    """Write a Parquet file."""
+    """Write the readings as Parquet."""
     pq.write_table(readings(), path, row_group_size=GROUP_ROWS, **how)
     return path
 
 
 def write_arrow(path: Path, compression: str | None = None) -> Path:
-    """Write an Arrow file, its labels as a dictionary."""
+    """Write the readings as Arrow, with labels as a dictionary."""
     table = readings()
     table = table.set_column(1, "device", table["device"].dictionary_encode())
     with ipc.new_file(str(path), table.schema, options=ipc.IpcWriteOptions(compression=compression)) as writer:
@@ -47,12 +47,12 @@ def write_arrow(path: Path, compression: str | None = None) -> Path:
 
 
 def with_other_repetition(data: bytes) -> bytes:
-    """Let Parquet's schema say that a column is required whose statistics count its missing values."""
+    """Change Parquet's schema to make a column required although its statistics count nulls."""
     return data.replace(b"\x25\x02\x18\x04load", b"\x25\x00\x18\x04load", 1)
 
 
 def whole_files(folder: Path) -> Iterator[Path]:
-    """Write files of every kind that is damaged in its own way."""
+    """Write a file of each kind that has to be damaged."""
     for compression in ("none", "snappy", "zstd", "gzip"):
         yield write_parquet(folder / f"{compression}.parquet", compression=compression)
     yield write_parquet(folder / "crc.parquet", write_page_checksum=True, data_page_version="2.0")
@@ -78,7 +78,7 @@ def damaged(data: bytes, random: random.Random) -> bytes:
 
 
 def read_all(path: Path, before: list[Slice]) -> Counter[str]:
-    """Cut a file and read it, and read the slices that it had before; count what was loaded and what was refused."""
+    """Cut and read a file, and read its old slices; return the numbers of loaded and refused ones."""
     source, file_format = Source.local(path), formats.recognise(str(path)).format
     outcomes: Counter[str] = Counter()
     slices = list(before)
@@ -96,7 +96,7 @@ def read_all(path: Path, before: list[Slice]) -> Counter[str]:
 
 
 def main(folder: Path, seed: int, count: int) -> None:
-    """Damage each kind of file so often."""
+    """Damage each kind of file the given number of times."""
     outcomes: Counter[str] = Counter()
     for path in whole_files(folder):
         data, source = path.read_bytes(), Source.local(path)

@@ -214,7 +214,9 @@ def test_a_fault_that_ends_by_itself_must_not_park_a_batch() -> None:
 def test_a_batch_that_blames_killed_workers_has_seen_as_many_killed() -> None:
     history = history_of(11)
     parked = replace(
-        SECOND, state="parked", error="2 attempts failed, and the process of the last one was killed, or …"
+        SECOND,
+        state="parked",
+        error="2 attempts failed (INGEST_MAX_ATTEMPTS); the process of the last one was killed, for …",
     )
     kills = [Fault("worker child killed", "", at_s) for at_s in (99.0, 101.0, 111.0)]
     history.faults += [*kills, Fault("web killed", "", 102.0)]

@@ -1,4 +1,4 @@
-"""How many chunks a transaction may touch, how a batch is divided by time, and what an input's sender is told."""
+"""The chunks that a transaction may touch, dividing a batch by time, and warnings about too many chunks."""
 
 from itertools import pairwise
 
@@ -36,7 +36,7 @@ def test_distinct_chunks_are_counted_close_together_and_far_apart(step: int) -> 
     assert chunk_numbers(times[:0], DAY_US).tolist() == []
 
 
-def test_a_chunk_that_exists_keeps_its_span_and_others_have_the_interval_of_today() -> None:
+def test_existing_chunks_keep_their_interval_and_new_ones_have_the_current_one() -> None:
     existing = Edges(np.array([10, 11]) * DAY_US, np.array([11, 12]) * DAY_US)
     times = np.array([0, 9, 10, 11, 12, 29, 30]) * DAY_US + 5
     begins = chunk_begins(times, existing, 30 * DAY_US)
@@ -45,7 +45,7 @@ def test_a_chunk_that_exists_keeps_its_span_and_others_have_the_interval_of_toda
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
-def test_portions_hold_every_time_once_and_no_more_chunks_than_allowed(limit: int) -> None:
+def test_portions_cover_every_time_once_with_no_more_chunks_than_allowed(limit: int) -> None:
     rows_by_chunk = {chunk * DAY_US: abs(chunk) + 1 for chunk in (-800, -3, 0, 1, 2, 50, 51)}
     found = portions(rows_by_chunk, EARLIEST_US, limit)
     assert (found[0].begin_us, found[-1].end_us) == (EARLIEST_US, LATEST_US)
@@ -62,7 +62,7 @@ def test_a_batch_of_which_everything_is_loaded_has_a_last_portion_without_rows()
     assert portions({}, 5, 10) == [Portion(5, LATEST_US, 0)]
 
 
-def test_windows_are_as_large_as_can_be_held_and_a_large_portion_is_alone() -> None:
+def test_windows_fill_the_memory_limit_and_a_larger_portion_is_alone() -> None:
     found = [Portion(number, number + 1, rows) for number, rows in enumerate((3, 4, 30, 5, 5, 1))]
     gathered = list(windows(found, 10))
     assert [[portion.row_count for portion in window] for window in gathered] == [[3, 4], [30], [5, 5], [1]]
@@ -73,7 +73,7 @@ def facts(interval_h: int = 24) -> ChunkFacts:
     return ChunkFacts(interval_h * HOUR_US, interval_h * HOUR_US, LockTable(256, 40, 0))
 
 
-def test_a_few_samples_tell_how_dense_an_input_is_and_many_also_what_it_spans() -> None:
+def test_few_samples_estimate_the_density_and_many_also_the_range() -> None:
     one = Sample(1000, 1000, 0, 999)
     assert estimate_chunks([one], 54_787) == 54_787
     stations = [Sample(1000, 1000, first, first + 999) for first in (0, 20_000, 53_787, 30_000)]
@@ -87,8 +87,8 @@ def test_a_warning_names_the_chunks_and_an_interval_that_fits(chunks: int, hours
     warning = chunk_warning(chunks, facts())
     assert warning is not None
     assert f"up to {chunks:,} chunks of 24 hours" in warning
-    assert f"READING_CHUNK_INTERVAL_HOURS={hours} makes about {fitting}" in warning
+    assert f"READING_CHUNK_INTERVAL_HOURS={hours} would create about {fitting}" in warning
 
 
-def test_a_few_years_of_days_are_no_reason_for_a_warning() -> None:
+def test_daily_chunks_of_a_few_years_cause_no_warning() -> None:
     assert chunk_warning(2_560, facts()) is None

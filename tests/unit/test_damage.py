@@ -1,4 +1,4 @@
-"""Files that are damaged anywhere are refused or read; none ends the process or raises an error of another kind."""
+"""Damaged files are refused or read; none ends the process or raises an unexpected error."""
 
 import os
 import subprocess

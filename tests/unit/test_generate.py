@@ -1,4 +1,4 @@
-"""Made-up metrics: the same for a seed, in every format, at the rate that was asked for."""
+"""Synthetic metrics: reproducible by seed, in every format, at the given rate."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,19 +29,19 @@ def test_each_device_measures_at_its_rate_from_begin_to_before_end() -> None:
     assert times == [MAY + timedelta(minutes=minute) for minute in range(180)]
 
 
-def test_a_seed_makes_the_same_readings_and_another_makes_others() -> None:
+def test_the_same_seed_gives_the_same_readings() -> None:
     assert table(fleet(seed=1)).equals(table(fleet(seed=1)))
     assert not table(fleet(seed=1)).equals(table(fleet(seed=2)))
 
 
-def test_a_longer_span_begins_with_the_shorter_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_longer_range_begins_with_the_readings_of_a_shorter_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate, "BLOCK_ROWS", 70)
     long, short = table(fleet(hours=3)), table(fleet(hours=1))
     assert long.slice(0, short.num_rows).equals(short)
     assert fleet(hours=3).block_count == 18
 
 
-def test_csv_and_parquet_hold_the_same_rows_in_the_same_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_csv_and_parquet_have_the_same_rows_in_the_same_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate, "BLOCK_ROWS", 70)
     for ending in ("csv", "parquet"):
         assert sum(write(fleet(), tmp_path / f"a.{ending}")) == fleet().row_count
@@ -57,11 +57,11 @@ def test_a_rate_is_read_as_an_interval(rate: str, interval_us: int) -> None:
 
 
 @pytest.mark.parametrize("rate", ["", "5", "5/week", "0/s", "-1/s", "9999999/s"])
-def test_what_is_no_rate_is_refused_with_what_is(rate: str) -> None:
-    with pytest.raises(ValueError, match="is no rate; allowed: a number up to a million per s, min, h or d"):
+def test_an_invalid_rate_is_refused(rate: str) -> None:
+    with pytest.raises(ValueError, match="expected a rate of up to 1000000 per s, min, h or d"):
         interval_us_of(rate)
 
 
 def test_a_file_of_another_ending_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'\.xlsx' is neither \.csv nor \.parquet"):
+    with pytest.raises(ValueError, match=r"ends in \.csv or \.parquet, got the ending '\.xlsx'"):
         list(write(fleet(), tmp_path / "a.xlsx"))

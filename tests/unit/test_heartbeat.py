@@ -1,4 +1,4 @@
-"""The sign of life of worker and beat, and the probes that look for it."""
+"""The heartbeat files of worker and beat, and the probes that check them."""
 
 import os
 import shlex
@@ -14,7 +14,7 @@ from celery.signals import beat_init, worker_init
 from config.env import CHECKOUT
 from tests.conftest import await_that
 from tests.manifests import container_of, find
-from worker.heartbeat import give_heartbeats
+from worker.heartbeat import start_heartbeats
 
 ASK_ELSEWHERE = ("inspect", "ping", "redis", "urlopen", "pg_isready", "config.")
 SERVICES = yaml.safe_load((CHECKOUT / "docker-compose.dev.yml").read_text())["services"]
@@ -37,7 +37,7 @@ PROBES = probes()
 
 
 @pytest.mark.parametrize("name", PROBES)
-def test_a_probe_looks_at_the_file_alone(name: str, tmp_path: Path) -> None:
+def test_a_probe_depends_only_on_the_file(name: str, tmp_path: Path) -> None:
     command, file = PROBES[name]
     assert not any(word in command for word in ASK_ELSEWHERE), (
         "a server that is away must not restart what depends on it"
@@ -64,7 +64,7 @@ def test_worker_and_beat_touch_the_file_without_a_broker(
     monkeypatch.setattr(threading, "main_thread", lambda: main)
     monkeypatch.setattr(signal, "receivers", [])
     try:
-        give_heartbeats(heartbeat)
+        start_heartbeats(heartbeat)
         signal.send(sender=None)  # type: ignore[attr-defined]
         first = await_that(lambda: heartbeat.exists() and heartbeat.stat().st_mtime_ns, "a heartbeat")
         await_that(lambda: heartbeat.stat().st_mtime_ns > first, "another")

@@ -1,4 +1,4 @@
-"""NDJSON: where it is cut, what is read, and that it does not matter which of the two ways reads it."""
+"""NDJSON: cutting, parsing, and the same result of Arrow and Python."""
 
 import json
 import tracemalloc
@@ -38,7 +38,7 @@ def rows_of(parsed: list[Parsed]) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("batch_rows", [1, 2, 3, 100])
 @pytest.mark.parametrize("scan_bytes", [1, 7, 1 << 20])
-def test_slices_hold_every_line_once_and_in_order_wherever_they_are_cut(
+def test_slices_of_any_size_have_every_line_once_and_in_order(
     file: Path, monkeypatch: pytest.MonkeyPatch, batch_rows: int, scan_bytes: int
 ) -> None:
     monkeypatch.setattr(borders, "SCAN_BYTES", scan_bytes)
@@ -66,7 +66,9 @@ def test_slices_hold_every_line_once_and_in_order_wherever_they_are_cut(
         (b'{"time":"2024-05-01T12:00Z","device":"a","load":"NAN"}', "a", None),
     ],
 )  # fmt: skip
-def test_both_ways_read_the_same(file: Path, before: bytes, line: bytes, device: str, load: float | None) -> None:
+def test_arrow_and_python_parse_the_same(
+    file: Path, before: bytes, line: bytes, device: str, load: float | None
+) -> None:
     file.write_bytes(before + line + b"\n")
     assert rows_of(read_all(file)) == [{"time": NOON, "device": device, "load": load, "heat": None}]
 
@@ -75,32 +77,32 @@ def test_both_ways_read_the_same(file: Path, before: bytes, line: bytes, device:
     ("line", "column", "fault", "detail"),
     [
         (b'{"device":"a"}', "time", "unreadable time", "the time is missing"),
-        (b'{"time":"soon","device":"a"}', "time", "unreadable time", "'soon' is no time"),
-        (b'{"time":1714564800,"device":"a"}', "time", "unreadable time", "1714564800 is no text"),
-        (b'{"time":"2024-05-01T12:00","device":"a"}', "time", "time without zone", "has no zone"),
+        (b'{"time":"soon","device":"a"}', "time", "unreadable time", "(ISO 8601), got 'soon'"),
+        (b'{"time":1714564800,"device":"a"}', "time", "unreadable time", "got 1714564800"),
+        (b'{"time":"2024-05-01T12:00","device":"a"}', "time", "time without zone", "with a UTC offset"),
         (b'{"time":"2024-05-01T12:00Z"}', "device", "missing label", "the label is missing"),
         (b'{"time":"2024-05-01T12:00Z","device":""}', "device", "missing label", "the label is missing"),
-        (b'{"time":"2024-05-01T12:00Z","device":1.5}', "device", "unreadable label", "1.5 is no label"),
-        (b'{"time":"2024-05-01T12:00Z","device":["a"]}', "device", "unreadable label", '["a"] is no label'),
-        (b'{"time":"2024-05-01T12:00Z","device":"a\\u0000"}', "device", "unreadable label", "'a\\\\x00' is not text"),
-        (b'{"time":"2024-05-01T12:00Z","device":"\\ud800"}', "device", "unreadable label", "ud800' is not text"),
-        (b'{"time":"2024-05-01T12:00Z","device":"\xff"}', "device", "unreadable label", "xff' is not text"),
-        (b'{"time":"2024-05-01T12:00Z","device":"' + b"x" * 2001 + b'"}', "device", "labels too long", "2001 bytes"),
+        (b'{"time":"2024-05-01T12:00Z","device":1.5}', "device", "unreadable label", "as a label, got 1.5"),
+        (b'{"time":"2024-05-01T12:00Z","device":["a"]}', "device", "unreadable label", 'as a label, got ["a"]'),
+        (b'{"time":"2024-05-01T12:00Z","device":"a\\u0000"}', "device", "unreadable label", "got 'a\\\\x00'"),
+        (b'{"time":"2024-05-01T12:00Z","device":"\\ud800"}', "device", "unreadable label", "UTF-8 text without NUL"),
+        (b'{"time":"2024-05-01T12:00Z","device":"\xff"}', "device", "unreadable label", "UTF-8 text without NUL"),
+        (b'{"time":"2024-05-01T12:00Z","device":"' + b"x" * 2001 + b'"}', "device", "labels too long", "2,001 bytes"),
         (b'{"time":"2024-05-01T12:00Z","device":"a","heat":"hot"}', "heat", "unreadable number", 'got "hot"'),
         (b'{"time":"2024-05-01T12:00Z","device":"a","heat":"1"}', "heat", "unreadable number", 'got "1"'),
         (b'{"time":"2024-05-01T12:00Z","device":"a","heat":true}', "heat", "unreadable number", "got true"),
         (b'{"time":"2024-05-01T12:00Z","device":"a","heat":1e999}', "heat", "number out of range", "1e999"),
-        (b'{"time":"2024-05-01T12:00Z","device":"a","heat":1,"heat":2}', "", "broken record", "heat stands in it more"),
-        (b'{"time":"2024-05-01T12:00Z","device":"a"', "", "broken record", "this is no JSON"),
-        (b'{"a":1}{"b":2}', "", "broken record", "this is no JSON"),
-        (b"[1]", "", "broken record", "this is no JSON object"),
-        (b"[" * 100_000, "", "broken record", "this is no JSON"),
-        (b"[" * 100_001, "", "record too large", "this line has 100,001 of { [ , : together; allowed: 100,000"),
-        (b"x" * (1 << 20), "", "record too large", "this line has 1,048,577 bytes; allowed: 1,048,576"),
-        (b"{\x00}", "", "broken record", "this is no JSON"),
+        (b'{"time":"2024-05-01T12:00Z","device":"a","heat":1,"heat":2}', "", "broken record", "'heat' more than once"),
+        (b'{"time":"2024-05-01T12:00Z","device":"a"', "", "broken record", "not valid JSON"),
+        (b'{"a":1}{"b":2}', "", "broken record", "not valid JSON"),
+        (b"[1]", "", "broken record", "not a JSON object"),
+        (b"[" * 100_000, "", "broken record", "not valid JSON"),
+        (b"[" * 100_001, "", "record too large", "100,001 of the characters { [ , : in total, the limit is 100,000"),
+        (b"x" * (1 << 20), "", "record too large", "the line has 1,048,577 bytes, the limit is 1,048,576"),
+        (b"{\x00}", "", "broken record", "not valid JSON"),
     ],
 )  # fmt: skip
-def test_a_line_with_a_fault_is_told_from_the_others(
+def test_a_bad_line_is_rejected_and_the_others_are_read(
     file: Path, line: bytes, column: str, fault: str, detail: str
 ) -> None:
     file.write_bytes(GOOD + line + b"\n" + GOOD)
@@ -128,7 +130,7 @@ def test_two_objects_in_a_line_are_rejected_whatever_the_number_of_lines(file: P
     assert two.decode().rstrip() in [reject.raw for part in parsed for reject in part.rejects]
 
 
-def test_blank_lines_are_no_rows(file: Path) -> None:
+def test_blank_lines_are_ignored(file: Path) -> None:
     file.write_bytes(GOOD + b"\n  \n" + GOOD + b"\n")
     (parsed,) = read_all(file)
     assert (parsed.table.num_rows, parsed.rejects) == (2, [])
@@ -137,10 +139,16 @@ def test_blank_lines_are_no_rows(file: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"time,device\n1,2\n", "readings.ndjson:1: this is no NDJSON file"),
-        (GOOD.replace(b"device", b"gadget"), "readings.ndjson:1: no column 'device'; its columns: time, gadget"),
-        (GOOD.replace(b"heat", b"cold"), "readings.ndjson: no column 'heat'; its columns: time, device, load, cold"),
-        (GOOD.replace(b"2024-05-01", b"someday"), "readings.ndjson:1: column 'time': 'somedayT12:00:00Z' is no time"),
+        (b"time,device\n1,2\n", "readings.ndjson:1: not an NDJSON file: not valid JSON"),
+        (
+            GOOD.replace(b"device", b"gadget"),
+            "readings.ndjson:1: missing column 'device'; the file has the columns time, gadget",
+        ),
+        (GOOD.replace(b"heat", b"cold"), "readings.ndjson: missing column 'heat'; the file has the columns time, dev"),
+        (
+            GOOD.replace(b"2024-05-01", b"someday"),
+            "ndjson:1: column 'time': expected a time .*, got 'somedayT12:00:00Z",
+        ),
         (b"", "the file is empty"),
     ],
 )
@@ -150,17 +158,17 @@ def test_a_file_that_cannot_be_loaded_is_refused(file: Path, content: bytes, pro
         FORMAT.check(Source.local(file), COLUMNS)
 
 
-def test_what_is_for_csv_alone_is_refused(file: Path) -> None:
+def test_options_for_csv_are_refused(file: Path) -> None:
     file.write_bytes(GOOD)
     FORMAT.check(Source.local(file), COLUMNS)
-    with pytest.raises(BadInput, match="for CSV alone"):
+    with pytest.raises(BadInput, match="for CSV files only"):
         FORMAT.check(Source.local(file), Columns("time", ("device",), ("load",), text=TextFormat(delimiter=";")))
 
 
-def test_a_line_without_an_end_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_is_too_long_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(borders, "RECORD_MAX_BYTES", 1000)
     file.write_bytes(GOOD + b"x" * 2000)
-    with pytest.raises(BadInput, match=r"readings\.ndjson:2: this line has more than"):
+    with pytest.raises(BadInput, match=r"readings\.ndjson:2: the line is longer than"):
         list(FORMAT.cut(Source.local(file), 10, COLUMNS))
 
 
@@ -195,7 +203,7 @@ PARTS = (
 
 
 def peak_bytes(read: Callable[[], object]) -> int:
-    """Return the most memory that Python and numpy had meanwhile."""
+    """Return the peak memory of Python and numpy while the file was read."""
     tracemalloc.start()
     try:
         read()
@@ -225,7 +233,7 @@ def test_a_sample_is_small_however_long_the_lines_are(file: Path) -> None:
     assert [part.table.num_rows for part in FORMAT.sample(source, slices[1], COLUMNS, 4_000)] == [1]
 
 
-def test_a_large_line_is_rejected_whatever_its_neighbours_are(file: Path) -> None:
+def test_a_large_line_is_rejected_independently_of_other_lines(file: Path) -> None:
     large = GOOD[:-2] + b',"z":[%s0]}\n' % (b"0," * 100_000)
     for neighbour in (GOOD, BAD):
         file.write_bytes(large + neighbour)
@@ -233,7 +241,7 @@ def test_a_large_line_is_rejected_whatever_its_neighbours_are(file: Path) -> Non
         assert faults == ["record too large", "broken record"][: 1 + (neighbour == BAD)]
 
 
-def test_names_that_repeat_take_a_time_that_is_linear(file: Path) -> None:
+def test_repeated_names_take_linear_time(file: Path) -> None:
     names = b",".join(b'"n%d":0' % (number // 2) for number in range(48_000))
     file.write_bytes(GOOD[:-2] + b',"z":{%s}}\n' % names + BAD)
     (parsed,) = read_all(file)
@@ -247,7 +255,7 @@ def test_names_that_repeat_take_a_time_that_is_linear(file: Path) -> None:
     block_bytes=st.sampled_from((1, 60, 1 << 20)),
     limits=st.sampled_from(((1 << 20, 100_000), (100, 100_000), (1 << 20, 5))),
 )
-def test_each_line_is_read_rejected_or_blank_wherever_the_file_is_cut(
+def test_each_line_is_parsed_rejected_or_blank_for_any_slices(
     file: Path, data: bytes, batch_rows: int, block_bytes: int, limits: tuple[int, int]
 ) -> None:
     file.write_bytes(data)

@@ -1,4 +1,4 @@
-"""Parquet's footer and page headers, where they are made to take much memory."""
+"""Parquet's footer and page headers that are damaged, or made to take much memory."""
 
 import base64
 import struct
@@ -27,7 +27,7 @@ def varint(number: int) -> bytes:
 
 
 def structs(field_delta: int, element: bytes, count: int) -> bytes:
-    """A field of Thrift's compact protocol that is a list of structs."""
+    """Return a field of Thrift's compact protocol that is a list of structs."""
     return bytes([field_delta << 4 | 9, 0xFC]) + varint(count) + element * count
 
 
@@ -52,34 +52,34 @@ ROW_GROUP = structs(1, COLUMN_CHUNK, 1) + b"\x16\x00\x16\x00\x00"
     ],
     ids=["column chunks", "row groups", "schema elements", "strings"],
 )
-def test_a_footer_of_many_small_parts_is_refused_before_arrow_makes_large_ones_of_them(
+def test_a_footer_that_takes_much_memory_in_arrow_is_refused_before_arrow_reads_it(
     tmp_path: Path, footer: bytes
 ) -> None:
-    with pytest.raises(BadInput, match="this is not a Parquet file: it takes more than 134,217,728 bytes of memory"):
+    with pytest.raises(
+        BadInput, match="not a valid Parquet file: the metadata takes more than 134,217,728 bytes of memory"
+    ):
         FORMAT.check(file_with(tmp_path / "a.parquet", footer), COLUMNS)
 
 
 @pytest.mark.parametrize(
     ("footer", "length", "problem"),
     [
-        (b"", 0, "not a Parquet file"),
-        (VERSION, 1 << 31, "its footer has 2,147,483,648 bytes, allowed: 8,388,608"),
-        (VERSION, 5000, "its footer is longer than the file"),
-        (VERSION + b"\x19\xfc" + varint(1 << 40), None, "it is cut off"),
+        (b"", 0, "not a valid Parquet file"),
+        (VERSION, 1 << 31, "the footer has 2,147,483,648 bytes, the limit is 8,388,608"),
+        (VERSION, 5000, "the footer is longer than the file"),
+        (VERSION + b"\x19\xfc" + varint(1 << 40), None, "the metadata is cut off"),
         (VERSION + b"\x3c" * 40, None, "nested more than 16 levels deep"),
         (VERSION + b"\x1d", None, "unknown type 13"),
-        (VERSION + bytes([3 << 4 | 9, 0x18]) + b"\x00", None, "a list of structs holds something else"),
+        (VERSION + bytes([3 << 4 | 9, 0x18]) + b"\x00", None, "expected a list of structs"),
         (b"\x16" + b"\xff" * 12, None, "more than 64 bits"),
     ],
 )
-def test_a_footer_that_contradicts_itself_is_refused(
-    tmp_path: Path, footer: bytes, length: int | None, problem: str
-) -> None:
+def test_a_damaged_footer_is_refused(tmp_path: Path, footer: bytes, length: int | None, problem: str) -> None:
     with pytest.raises(BadInput, match=problem):
         FORMAT.check(file_with(tmp_path / "a.parquet", footer, length), COLUMNS)
 
 
-def test_the_schema_that_arrow_keeps_in_a_footer_is_looked_at_too(tmp_path: Path) -> None:
+def test_the_arrow_schema_in_a_footer_is_checked(tmp_path: Path) -> None:
     schema = base64.b64encode(shared_schema(30))
     pair = b"\x18\x0cARROW:schema\x18" + varint(len(schema)) + schema + b"\x00"
     source = file_with(tmp_path / "a.parquet", VERSION + structs(4, pair, 1) + b"\x00")
@@ -94,21 +94,21 @@ def write(path: Path, labels: list[str], **options: object) -> Source:
     return Source.local(path)
 
 
-def test_a_row_group_cannot_have_fewer_than_no_rows(tmp_path: Path) -> None:
+def test_a_row_group_with_a_negative_number_of_rows_is_refused(tmp_path: Path) -> None:
     source = write(tmp_path / "a.parquet", ["a"] * 77)
     content = Path(source.path).read_bytes()
     begin = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
     rows = bytes([0x16]) + varint(2 * 77)  # an integer is twice itself, or one less than twice the negative one
     assert rows in content[begin:]
     Path(source.path).write_bytes(content[:begin] + content[begin:].replace(rows, bytes([0x16]) + varint(2 * 77 - 1)))
-    with pytest.raises(BadInput, match=r"negative number of rows|not a Parquet file"):
+    with pytest.raises(BadInput, match=r"negative number of rows|not a valid Parquet file"):
         list(FORMAT.cut(source, 10, COLUMNS))
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 @pytest.mark.parametrize("compression", ["none", "zstd"])
 @pytest.mark.parametrize("encoding", ["PLAIN", "DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY", None])
-def test_pages_are_found_and_read_whatever_their_encoding(
+def test_pages_of_every_encoding_are_found_and_read(
     tmp_path: Path, version: str, compression: str, encoding: str | None
 ) -> None:
     labels = [f"{'x' * 50}{n % 700}" for n in range(20_000)]
@@ -145,7 +145,7 @@ def page(values: int, size: int, encoding: int = PLAIN, *, is_data: bool = True)
     return Page(0, size, values, encoding, is_data)
 
 
-def test_few_rows_are_decoded_at_once_where_texts_are_long() -> None:
+def test_few_rows_are_decoded_at_once_if_texts_are_long() -> None:
     assert rows_within([page(100, 1000)] * 50, 1000, 1 << 20) == 1000
     assert rows_within([page(1, 1000)] * 5000, 1000, 10_000) == 7, "they touch one page more"
     assert rows_within([page(1000, 10), page(1, 900), page(1, 900), page(1000, 10)], 1000, 1000) == 1
@@ -159,7 +159,7 @@ def test_values_that_take_no_bytes_in_the_file_are_counted() -> None:
     assert page(1 << 30, 20).memory_bytes == 20
 
 
-def test_columns_that_cannot_be_decoded_side_by_side_are_joined(tmp_path: Path, settings: Settings) -> None:
+def test_columns_that_are_decoded_separately_are_joined(tmp_path: Path, settings: Settings) -> None:
     settings.INGEST_WORKER_MEMORY_BYTES = 1 << 20
     count, names = 3000, [f"v{n}" for n in range(40)]
     columns = {name: np.arange(count) * (n + 1.0) for n, name in enumerate(names)}
@@ -181,5 +181,5 @@ def test_a_page_that_is_too_large_is_refused(tmp_path: Path, settings: Settings)
     settings.INGEST_WORKER_MEMORY_BYTES = 1 << 20
     source = write(tmp_path / "a.parquet", ["x" * 500_000], compression="zstd", use_dictionary=False)
     (part,) = FORMAT.cut(source, 10, COLUMNS)
-    with pytest.raises(BadInput, match=r"a page of column 'device' takes 5.* bytes of memory, allowed: 262,144"):
+    with pytest.raises(BadInput, match=r"a page of column 'device' takes 5.* bytes of memory, the limit is 262,144"):
         list(FORMAT.read(source, part.place, COLUMNS))

@@ -11,7 +11,7 @@ def test_batches_that_are_loaded_at_the_same_time_are_far_apart() -> None:
     assert spread([0, 1, 2, 3, 4, 5, 6], lanes=3) == [0, 3, 6, 1, 4, 2, 5]
 
 
-def test_one_worker_gets_them_in_order() -> None:
+def test_one_worker_gets_the_batches_in_order() -> None:
     assert spread([0, 1, 2], lanes=1) == [0, 1, 2]
 
 

@@ -1,4 +1,4 @@
-"""Strict CSV: no line is lost, whatever bytes a file has and wherever it is cut, and both ways of reading agree."""
+"""Strict CSV: no line is lost for any bytes and any slices, and Arrow and Python agree."""
 
 import csv
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ def cut_lines(data: bytes) -> list[bytes]:
 
 
 def ends_by_trying(data: bytes, dialect: Dialect) -> list[int]:
-    """Find records as the definition says: the fewest lines that are well-formed together, or else one."""
+    """Return the ends of records by their definition: the fewest lines that are well-formed together, otherwise one."""
     lines, ends, first = cut_lines(data), [], 0
     while first < len(lines):
         count = next((n for n in range(1, len(lines) - first + 1) if is_whole(lines[first : first + n], dialect)), 1)
@@ -44,7 +44,7 @@ def ends_by_trying(data: bytes, dialect: Dialect) -> list[int]:
 
 
 def is_whole(lines: list[bytes], dialect: Dialect) -> bool:
-    """Return True if Python's csv reads lines as one record, when what it knows no option for is out of its way."""
+    """Return True if Python's csv reads lines as one record, after removing what it has no option for."""
     text = b"".join(lines).decode("latin-1").rstrip("\r\n")
     if sum(map(len, lines)) > quoting.MULTILINE_MAX_BYTES and len(lines) > 1:
         return False
@@ -56,7 +56,7 @@ def is_whole(lines: list[bytes], dialect: Dialect) -> bool:
 
 
 def plain(text: str, dialect: Dialect) -> str:
-    """Take escapes, and blanks between quotes and delimiters, out of a record, a character at a time."""
+    """Return a record without escapes, and without blanks between quotes and delimiters."""
     made, in_quotes, at_begin, position = "", False, True, 0
     while position < len(text):
         character = text[position]
@@ -91,7 +91,7 @@ def plain(text: str, dialect: Dialect) -> str:
 
 @contextmanager
 def limited(limit_bytes: int) -> Iterator[None]:
-    """Let records of several lines be that long for the length of a block."""
+    """Limit the length of records of several lines for the length of a block."""
     before = quoting.MULTILINE_MAX_BYTES
     quoting.MULTILINE_MAX_BYTES = limit_bytes
     try:
@@ -105,7 +105,7 @@ limits = st.sampled_from((6, 12, 1 << 20))
 
 @settings(max_examples=300, deadline=None)
 @given(data=any_bytes, dialect=dialects, limit_bytes=limits)
-def test_records_end_where_the_definition_says(data: bytes, dialect: Dialect, limit_bytes: int) -> None:
+def test_records_end_as_defined(data: bytes, dialect: Dialect, limit_bytes: int) -> None:
     data = data.replace(b",", dialect.delimiter.encode())
     with limited(limit_bytes):
         assert dialect.find(data, is_last=True).ends.tolist() == ends_by_trying(data, dialect)
@@ -113,7 +113,7 @@ def test_records_end_where_the_definition_says(data: bytes, dialect: Dialect, li
 
 @settings(max_examples=200, deadline=None)
 @given(data=any_bytes, dialect=dialects, limit_bytes=limits)
-def test_what_is_found_in_a_beginning_is_found_in_the_whole(data: bytes, dialect: Dialect, limit_bytes: int) -> None:
+def test_records_found_in_a_prefix_are_found_in_the_whole(data: bytes, dialect: Dialect, limit_bytes: int) -> None:
     with limited(limit_bytes):
         whole = dialect.find(data, is_last=True).ends.tolist()
         for length in range(len(data)):
@@ -137,7 +137,7 @@ def test_each_part_between_records_has_the_same_records(data: bytes, dialect: Di
 @given(
     cells=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5), min_size=1, max_size=4)
 )
-def test_cells_that_python_writes_are_read(cells: list[str]) -> None:
+def test_cells_written_by_python_are_read(cells: list[str]) -> None:
     record = ",".join('"{}"'.format(cell.replace('"', '""')) for cell in cells).encode() + b"\r\n"
     assert Dialect().find(record, is_last=True).ends.tolist() == [len(record)]
     assert [cell.decode() for cell in Dialect().split(record)] == cells
@@ -145,21 +145,21 @@ def test_cells_that_python_writes_are_read(cells: list[str]) -> None:
     assert [cell.decode() for cell in Dialect(escape="\\").split(escaped)] == cells
 
 
-def test_quotes_that_are_not_closed_take_a_time_that_is_linear() -> None:
-    """Each line opens a quote for all that follow it: looked at anew from each line, this is a matter of hours."""
+def test_unclosed_quotes_take_linear_time() -> None:
+    """Each line opens a quote for all that follow; searching from each line would take hours."""
     data = b'x","y\n' * 300_000
     assert Dialect().find(data, is_last=True).count == 300_000
 
 
-def test_a_long_line_of_quoted_cells_takes_a_time_that_is_linear() -> None:
-    """Where its end is looked for behind each cell, this is a matter of hours."""
+def test_a_long_line_of_quoted_cells_takes_linear_time() -> None:
+    """Searching the end of the line after each cell would take hours."""
     data = b'"12",' * 3_000_000 + b"\n"
     assert Dialect().find(data, is_last=True).count == 1
 
 
 @contextmanager
 def one_by_one() -> Iterator[None]:
-    """Have rows read by Python alone for the length of a block."""
+    """Parse rows with Python only, for the length of a block."""
     at_once = csv_format._parse_at_once
     csv_format._parse_at_once = lambda *_: None
     try:
@@ -199,7 +199,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     batch_rows=st.integers(1, 8),
     block_bytes=st.sampled_from((1, 7, 40, 1 << 20)),
 )
-def test_each_line_is_read_rejected_or_blank_wherever_the_file_is_cut(
+def test_each_line_is_parsed_rejected_or_blank_for_any_slices(
     file: Path, data: bytes, columns: Columns, batch_rows: int, block_bytes: int
 ) -> None:
     file.write_bytes(HEADER + data)

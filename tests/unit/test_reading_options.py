@@ -1,4 +1,4 @@
-"""Files that are written otherwise: times of other kinds, other separators, other encodings; each with its bytes."""
+"""Format options: epoch times and time zones, delimiters and decimal marks, encodings."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,27 +44,27 @@ def test_epoch_times(tmp_path: Path, unit: str, text: bytes, expected: datetime,
 
 
 @pytest.mark.parametrize(("unit", "text"), [("s", b"1.5"), ("s", b"2024-05-01"), ("ms", b""), ("s", b"99999999999999")])
-def test_what_is_no_epoch_time_is_rejected(tmp_path: Path, unit: str, text: bytes) -> None:
+def test_invalid_epoch_times_are_rejected(tmp_path: Path, unit: str, text: bytes) -> None:
     rows, rejects = read_csv(tmp_path / "a.csv", b"time,device,load\n" + text + b",a,1\n", times=TimeFormat(unit))
     assert (rows, len(rejects)) == ([], 1)
 
 
 @pytest.mark.parametrize("neighbour", [b"", BAD_NEIGHBOUR])
-def test_times_without_a_zone_are_read_in_the_zone_that_is_named(tmp_path: Path, neighbour: bytes) -> None:
+def test_times_without_a_zone_are_read_in_the_zone_of_the_option(tmp_path: Path, neighbour: bytes) -> None:
     content = b"time,device,load\n2024-01-15T12:00:00,a,1\n2024-07-15 12:00:00,a,1\n" + neighbour
     rows, _ = read_csv(tmp_path / "a.csv", content, times=TimeFormat(timezone="Europe/Berlin"))
     assert [row["time"].hour for row in rows] == [11, 10]
 
 
-def test_an_hour_that_clocks_skip_or_repeat_is_rejected(tmp_path: Path) -> None:
+def test_a_time_in_a_skipped_or_repeated_hour_is_rejected(tmp_path: Path) -> None:
     content = b"time,device,load\n2024-03-31T02:30:00,a,1\n2024-10-27T02:30:00,a,1\n2024-10-27T04:30:00,a,1\n"
     rows, rejects = read_csv(tmp_path / "a.csv", content, times=TimeFormat(timezone="Europe/Berlin"))
     assert [row["time"].hour for row in rows] == [3]
-    assert all("is skipped or repeated by a change of clocks in Europe/Berlin" in reason for reason in rejects)
+    assert all("is skipped or repeated by a clock change in Europe/Berlin" in reason for reason in rejects)
     assert len(rejects) == 2
 
 
-def test_a_zone_in_the_file_goes_before_the_one_that_is_named(tmp_path: Path) -> None:
+def test_a_zone_in_the_file_takes_precedence_over_the_option(tmp_path: Path) -> None:
     content = b"time,device,load\n2024-01-15T12:00:00Z,a,1\n2024-01-15T12:00:00,a,1\n"
     rows, rejects = read_csv(tmp_path / "a.csv", content, times=TimeFormat(timezone="Europe/Berlin"))
     assert ([row["time"].hour for row in rows], rejects) == ([12, 11], [])
@@ -78,7 +78,7 @@ def test_decimal_commas_between_semicolons(tmp_path: Path, neighbour: bytes) -> 
     assert len(rejects) == bool(neighbour)
 
 
-def test_a_decimal_point_among_decimal_commas_is_rejected_not_guessed(tmp_path: Path) -> None:
+def test_a_decimal_point_among_decimal_commas_is_rejected(tmp_path: Path) -> None:
     content = b"time;device;load\n2024-05-01T00:00Z;a;1.500\n2024-05-01T00:00Z;a;1,5\n"
     rows, rejects = read_csv(tmp_path / "a.csv", content, text=TextFormat(delimiter=";", decimal=","))
     assert ([row["load"] for row in rows], rejects) == ([1.5], ["expected a number, got '1.500'"])
@@ -111,7 +111,7 @@ def test_parquet_with_epoch_times_and_with_times_without_a_zone(tmp_path: Path) 
         (parsed,) = parquet.FORMAT.read(Source.local(path), part.place, columns)
         assert [row["time"].hour for row in parsed.table.to_pylist()] == hours
         assert [reject.line for reject in parsed.rejects] == [2]
-    with pytest.raises(BadInput, match="has no zone; allowed: one that has, or the option timezone"):
+    with pytest.raises(BadInput, match="expected timestamps with a time zone in column 'time', or the option timezone"):
         parquet.FORMAT.check(Source.local(path), Columns("time", ("device",), ("load",)))
 
 
@@ -130,9 +130,9 @@ def test_nan_and_nanoseconds_of_parquet(tmp_path: Path) -> None:
         assert parsed.cut_off_ns.tolist() == [789, 999, 999]
 
 
-def test_arguments_say_what_is_allowed() -> None:
+def test_errors_of_arguments_say_what_is_expected() -> None:
     for text in ("", "ab", '"', "x", "\n"):
-        with pytest.raises(ValueError, match="expected one punctuation mark other than a quote"):
+        with pytest.raises(ValueError, match="expected one punctuation mark other than a double quote"):
             escape_character(text)
     assert (timezone("Europe/Berlin"), one_character("\\t"), ascii_encoding("cp1252")) == (
         "Europe/Berlin",
@@ -154,5 +154,5 @@ def test_arguments_say_what_is_allowed() -> None:
         "idna",
         "a\0",
     ):
-        with pytest.raises(ValueError, match="expected utf-8, or an encoding that extends ASCII by single bytes"):
+        with pytest.raises(ValueError, match="expected utf-8 or a single-byte encoding that extends ASCII"):
             ascii_encoding(encoding)

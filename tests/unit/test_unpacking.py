@@ -1,4 +1,4 @@
-"""Compressed data, unpacked in pieces: members, frames, windows, and errors of the file itself."""
+"""Unpacking compressed data in pieces: members, frames, windows, and errors of the file itself."""
 
 import gzip
 import io
@@ -20,7 +20,7 @@ def zstd(data: bytes) -> bytes:
 
 
 def frame(window_descriptor: int, *, rle_blocks: int = 1) -> bytes:
-    """A frame of zeros in blocks of 128 KiB, which asks for a window by its descriptor."""
+    """Return a frame of zeros in blocks of 128 KiB, with a window descriptor."""
     size = 128 << 10
     blocks = [struct.pack("<I", (size << 3) | (1 << 1) | (n == rle_blocks - 1))[:3] + b"\0" for n in range(rle_blocks)]
     return struct.pack("<IBB", 0xFD2FB528, 0, window_descriptor) + b"".join(blocks)
@@ -39,12 +39,12 @@ def window(log: int) -> int:
         (SKIPPABLE + zstd(TEXT) + SKIPPABLE + frame(window(17)) + zstd(b"") + zstd(b"x" * 300), "zstd", None),
     ],
 )
-def test_members_and_frames_follow_each_other(packed: bytes, compression: str, expected: bytes | None) -> None:
+def test_consecutive_members_and_frames_are_unpacked(packed: bytes, compression: str, expected: bytes | None) -> None:
     expected = TEXT + bytes(128 << 10) + b"x" * 300 if expected is None else expected
     assert b"".join(unpacked(io.BytesIO(packed), compression)) == expected
 
 
-def test_a_bomb_is_unpacked_a_piece_at_a_time() -> None:
+def test_a_decompression_bomb_is_unpacked_piece_by_piece() -> None:
     bomb = frame(window(20), rle_blocks=1000)
     before = pa.total_allocated_bytes()
     pieces = unpacked(io.BytesIO(bomb), "zstd")
@@ -54,22 +54,22 @@ def test_a_bomb_is_unpacked_a_piece_at_a_time() -> None:
 
 @pytest.mark.parametrize("log", [24, 27, 28, 31, 41])
 @pytest.mark.parametrize("before", [b"", SKIPPABLE, zstd(TEXT), frame(window(17), rle_blocks=3)])
-def test_a_window_has_a_bound_in_whatever_frame_it_is(log: int, before: bytes) -> None:
+def test_the_window_of_every_frame_is_limited(log: int, before: bytes) -> None:
     packed = io.BytesIO(before + frame(window(log)))
-    with pytest.raises(UnpackError, match=r"a frame asks for a window of [\d,]+ bytes; allowed: 8,388,608; compress"):
+    with pytest.raises(UnpackError, match=r"a frame needs a window of [\d,]+ bytes, the limit is 8,388,608; compress"):
         list(unpacked(packed, "zstd", window_max_bytes=HTTP_WINDOW_MAX_BYTES))
 
 
-def test_arrow_itself_takes_windows_up_to_the_bound_and_a_file_may_have_them() -> None:
+def test_files_may_have_windows_up_to_arrow_s_limit() -> None:
     assert WINDOW_MAX_BYTES == 1 << 27
     assert b"".join(unpacked(io.BytesIO(frame(window(27))), "zstd")) == bytes(128 << 10)
-    with pytest.raises(UnpackError, match="a frame asks for a window of 268,435,456 bytes"):
+    with pytest.raises(UnpackError, match="a frame needs a window of 268,435,456 bytes"):
         list(unpacked(io.BytesIO(frame(window(28))), "zstd"))
 
 
 @given(st.lists(st.binary(max_size=3000), max_size=4), st.integers(1, 700))
 @settings(deadline=None)
-def test_however_the_pieces_fall(contents: list[bytes], piece_bytes: int) -> None:
+def test_the_result_does_not_depend_on_the_borders_of_pieces(contents: list[bytes], piece_bytes: int) -> None:
     class Dribble(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             return super().read(piece_bytes if size is None or size < 0 else min(size, piece_bytes))
@@ -80,7 +80,7 @@ def test_however_the_pieces_fall(contents: list[bytes], piece_bytes: int) -> Non
 
 
 @pytest.mark.parametrize("compression", ["", "gzip", "zstd"])
-def test_an_error_of_the_file_is_not_taken_for_one_of_its_data(compression: str) -> None:
+def test_a_read_error_is_not_reported_as_an_unpack_error(compression: str) -> None:
     class Stale(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             raise OSError("AWS Error NETWORK_CONNECTION during GetObject operation")
@@ -93,6 +93,6 @@ def test_an_error_of_the_file_is_not_taken_for_one_of_its_data(compression: str)
     ("packed", "compression"),
     [(TEXT, "gzip"), (TEXT, "zstd"), (gzip.compress(TEXT)[:-4], "gzip"), (zstd(TEXT)[:-9], "zstd")],
 )
-def test_what_is_not_what_it_says_is_refused(packed: bytes, compression: str) -> None:
-    with pytest.raises(UnpackError, match=f"it cannot be unpacked as {compression}: "):
+def test_data_that_is_invalid_in_its_compression_is_refused(packed: bytes, compression: str) -> None:
+    with pytest.raises(UnpackError, match=f"^cannot be unpacked as {compression}: "):
         list(unpacked(io.BytesIO(packed), compression))

@@ -1,11 +1,11 @@
-"""A job's pace: now, overall, and how long the rest takes."""
+"""A job's rate, now and overall, and the time left."""
 
 import pytest
 
 from telemetry.watch import Pace
 
 
-def test_the_pace_now_is_that_of_the_last_seconds_and_the_rest_goes_by_the_pace_overall() -> None:
+def test_the_current_rate_is_of_the_last_seconds_and_the_time_left_of_the_overall_rate() -> None:
     pace = Pace()
     for second in range(21):  # 100 rows/s for ten seconds, then 1,000
         pace.note(100 * min(second, 10) + 1000 * max(second - 10, 0), float(second))
@@ -14,7 +14,7 @@ def test_the_pace_now_is_that_of_the_last_seconds_and_the_rest_goes_by_the_pace_
     assert pace.remaining_s(5500) == pytest.approx(10)
 
 
-def test_nothing_is_foretold_of_a_job_that_has_not_moved() -> None:
+def test_the_time_left_is_unknown_before_any_progress() -> None:
     pace = Pace()
     pace.note(0, 0.0)
     pace.note(0, 1.0)

@@ -1,11 +1,11 @@
-"""The tokens and the keys."""
+"""The tables of API tokens and of uploads with an Idempotency-Key."""
 
 import django.db.models.deletion
 from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    """Make the tables."""
+    """Create the tables."""
 
     initial = True
 
@@ -18,7 +18,7 @@ class Migration(migrations.Migration):
             name="ApiToken",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("name", models.TextField(help_text="whose it is")),
+                ("name", models.TextField(help_text="name of the token's owner")),
                 ("digest", models.BinaryField(help_text="SHA-256 of the token", max_length=32, unique=True)),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
                 ("revoked_at", models.DateTimeField(blank=True, null=True)),
@@ -38,7 +38,9 @@ class Migration(migrations.Migration):
                 ("key", models.TextField()),
                 (
                     "fingerprint",
-                    models.BinaryField(help_text="SHA-256 of what was asked for, and of the body", max_length=32),
+                    models.BinaryField(
+                        help_text="SHA-256 of the query string, the content headers and the body", max_length=32
+                    ),
                 ),
                 ("job", models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, to="telemetry.ingestjob")),
                 (

@@ -1,11 +1,11 @@
-"""Whose a job is."""
+"""The table of the tokens that created jobs."""
 
 import django.db.models.deletion
 from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    """Make the table, and fill it with what the keys of uploads tell; jobs of other uploads stay without a token."""
+    """Create the table and fill it from uploads with a key; jobs of other uploads stay without a token."""
 
     dependencies = [
         ("api", "0001_initial"),

@@ -1,4 +1,4 @@
-"""The file formats that can be taken in: how each is checked, cut into slices, and read."""
+"""The file formats that can be loaded: how each is checked, cut into slices, and read."""
 
 from dataclasses import dataclass
 
@@ -44,23 +44,23 @@ COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 
 @dataclass(frozen=True)
 class Written:
-    """How a file is written."""
+    """The format and compression of a file."""
 
     format: Format
     compression: str = ""
-    """gzip or zstd, as pyarrow names them; empty: none"""
+    """gzip or zstd, as pyarrow names them; empty if not compressed"""
 
 
 def by_name(name: str) -> Format:
-    """Give the format of that name."""
+    """Return the format of a name."""
     return next(known for known in FORMATS if known.name == name)
 
 
 def recognise(name: str) -> Written:
-    """Tell by a file's name how it is written.
+    """Return the format and compression of a file by the ending of its name.
 
     Raises:
-        BadInput: no format has that ending.
+        BadInput: no format has this ending.
 
     """
     lowered = name.lower()
@@ -70,5 +70,5 @@ def recognise(name: str) -> Written:
             return Written(known, compression)
     endings = ", ".join(ending for known in FORMATS for ending in known.endings)
     raise BadInput(
-        name, f"its ending is that of no known format; allowed: {endings}, each also with {' or '.join(COMPRESSIONS)}"
+        name, f"unknown file format; expected a name ending in {endings}, optionally with {' or '.join(COMPRESSIONS)}"
     )

@@ -1,7 +1,7 @@
-"""Arrow IPC, stream or file: cut between record batches, by their headers alone.
+"""Arrow IPC streams and files, cut between record batches by reading only message headers.
 
 A file is a stream between a magic word and a footer, https://arrow.apache.org/docs/format/Columnar.html#ipc-file-format,
-so one reading does for both. A slice is read as a stream of its own: the schema, the dictionaries so far, its batches.
+so both are read in the same way. A slice is read as a stream of its own: schema, dictionaries so far, its batches.
 """
 
 import io
@@ -14,31 +14,31 @@ from pyarrow import ipc
 
 from telemetry.formats.base import Columns, Parsed, Slice
 from telemetry.formats.memory import SAMPLE_MAX_BYTES, dictionaries_max_bytes, message_max_bytes
-from telemetry.formats.messages import Message, memory_bytes, messages, require_modest_schema
+from telemetry.formats.messages import Message, memory_bytes, messages, require_small_schema
 from telemetry.formats.source import DAMAGE, BadInput, Source
 from telemetry.formats.typed import check_schema, parse_batches
 
 MAGIC = b"ARROW1"
 STREAM_OFFSET = 8  # of the stream in a file: the magic word, and padding
 
-# An offset and a length in bytes, as the ledger has them.
+# An offset and a length in bytes, as in the ledger.
 Range = tuple[int, int]
 
 
 class ArrowFormat:
-    """Arrow's own format, with the same types as Parquet."""
+    """Arrow IPC, with the same column types as Parquet."""
 
     name = "arrow"
     endings: tuple[str, ...] = (".arrow", ".arrows", ".feather")
 
     def check(self, source: Source, columns: Columns) -> None:
-        """Read the schema."""
+        """Check the types of the schema's columns."""
         source.stamp()
-        with source.naming_damage("this is not an Arrow stream or file"), source.open() as file:
+        with source.naming_damage("not a valid Arrow stream or file"), source.open() as file:
             check_schema(source, _schema(file, _schema_message(_stream(file))), columns)
 
     def cut(self, source: Source, batch_rows: int, columns: Columns) -> Iterator[Slice]:
-        """Gather neighbouring record batches; one that is larger than a batch stays whole, since it is read whole."""
+        """Yield slices of consecutive record batches; one with more than `batch_rows` rows is a slice of its own."""
         gathered = _Gathered()
         with source.open() as file:
             try:
@@ -56,15 +56,15 @@ class ArrowFormat:
                         gathered = _Gathered(gathered.next_row)
                     gathered.add(message, dictionaries)
             except DAMAGE as error:
-                raise BadInput(source, f"after row {gathered.next_row}: {error}") from None
+                raise BadInput(source, f"cannot read the data after row {gathered.next_row:,}: {error}") from None
         if gathered.rows:
             yield gathered.slice(_range(schema.begin, schema.end))
         elif not gathered.first_row:
             raise BadInput(source, "the file has no rows")
 
     def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Iterator[Parsed]:
-        """Read record batches, one at a time."""
-        with source.naming_damage(f"rows from {place['first_row'] + 1}"), source.open() as file:
+        """Read the record batches of a slice, one at a time."""
+        with source.naming_damage(f"cannot read the rows from {place['first_row'] + 1:,} on"), source.open() as file:
             offset, length = place["schema"]
             schema = _schema(file, _schema_message(messages(file, offset, offset + length)))
             check_schema(source, schema, columns)
@@ -75,12 +75,12 @@ class ArrowFormat:
 
     def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Iterator[Parsed]:
         """Read the first record batch, unless it takes more than SAMPLE_MAX_BYTES of memory."""
-        with source.naming_damage("a sample"), source.open() as file:
+        with source.naming_damage("cannot read a sample"), source.open() as file:
             offset, length = part.place["schema"]
             schema = _schema(file, _schema_message(messages(file, offset, offset + length)))
             first = next(_of_ranges(file, part.place["batches"]))
-            is_modest = _Bounds(file, schema, columns).require(first) <= SAMPLE_MAX_BYTES
-        if is_modest:
+            is_small = _Bounds(file, schema, columns).require(first) <= SAMPLE_MAX_BYTES
+        if is_small:
             place = {**part.place, "batches": [_range(first.begin, first.end)], "rows": first.row_count}
             yield from self.read(source, place, columns)
 
@@ -96,8 +96,8 @@ def _stream(file: pa.NativeFile) -> Iterator[Message]:
 def _schema_message(stream: Iterator[Message]) -> Message:
     message = next(stream, None)
     if message is None or message.kind != "schema":
-        raise pa.ArrowInvalid("it does not begin with a schema")
-    require_modest_schema(message)
+        raise pa.ArrowInvalid("it does not begin with an Arrow schema")
+    require_small_schema(message)
     return message
 
 
@@ -108,7 +108,7 @@ def _schema(file: pa.NativeFile, message: Message) -> pa.Schema:
 
 @dataclass
 class _Gathered:
-    """Record batches that will be one slice; dictionaries that lie between them are read along with them."""
+    """Record batches of one slice; dictionaries between them are part of it."""
 
     first_row: int = 0
     rows: int = 0
@@ -143,17 +143,17 @@ def _range(begin: int, end: int) -> Range:
 
 
 class _Dictionaries:
-    """Which dictionary messages count so far: of each dictionary the last whole one, and what was added to it."""
+    """The valid dictionary messages so far: for each dictionary the last whole one, and the deltas after it."""
 
     def __init__(self) -> None:
         self._of: dict[int, tuple[int, int]] = {}
         self._end = 0
 
     def add(self, message: Message, size_bytes: int) -> None:
-        """Note a message.
+        """Add a dictionary message.
 
         Raises:
-            pyarrow.ArrowInvalid: the dictionaries take too much memory together.
+            pyarrow.ArrowInvalid: all dictionaries together take too much memory.
         """
         first, before_bytes = self._of.get(message.dictionary_id, (message.begin, 0))
         if not message.is_delta:
@@ -162,41 +162,41 @@ class _Dictionaries:
         self._end = message.end
         if (total_bytes := sum(size for _, size in self._of.values())) > dictionaries_max_bytes():
             raise pa.ArrowInvalid(
-                f"its dictionaries take {total_bytes:,} bytes of memory, allowed: {dictionaries_max_bytes():,} "
-                "(a share of INGEST_WORKER_MEMORY_BYTES); write labels that seldom repeat as strings"
+                f"the dictionaries take {total_bytes:,} bytes of memory, the limit is {dictionaries_max_bytes():,} "
+                "(1/16 of INGEST_WORKER_MEMORY_BYTES); write labels that rarely repeat as strings"
             )
 
     def ranges(self) -> list[Range]:
-        """Return the range from the first message that counts to the last; what else lies in it is passed over."""
+        """Return the range from the first valid message to the last; other messages in it are skipped when reading."""
         return [_range(min(first for first, _ in self._of.values()), self._end)] if self._of else []
 
 
 class _Bounds:
-    """What a message of a stream may take."""
+    """Checks the memory that messages of a stream take."""
 
     def __init__(self, file: pa.NativeFile, schema: pa.Schema, columns: Columns) -> None:
         self._file = file
         self._schema, self._columns = schema, columns
 
     def require(self, message: Message) -> int:
-        """Return how much memory a message takes.
+        """Return the memory that a message takes, in bytes.
 
         Raises:
             pyarrow.ArrowInvalid: it takes too much, or its header is damaged.
         """
         if message.kind == "schema":
-            raise pa.ArrowInvalid("a second schema follows the first")
+            raise pa.ArrowInvalid("the stream has more than one schema")
         buffers = None if message.kind == "dictionary" else self._needed_buffers(message)
         if (size_bytes := memory_bytes(self._file, message, buffers)) > message_max_bytes():
             raise pa.ArrowInvalid(
-                f"a {message.kind} of {message.row_count:,} rows takes {size_bytes:,} bytes of memory, allowed: "
+                f"a {message.kind} of {message.row_count:,} rows takes {size_bytes:,} bytes of memory, the limit is "
                 f"{message_max_bytes():,} (half of INGEST_WORKER_MEMORY_BYTES); write it with fewer rows, "
                 "for example with max_chunksize=100_000"
             )
         return size_bytes
 
     def _needed_buffers(self, message: Message) -> list[int]:
-        """Return the numbers of the buffers of the columns that are read; only those are unpacked."""
+        """Return the indexes of the buffers of the columns that are read; the others are not unpacked."""
         view_counts = iter(message.batch.numbers(4)[:, 0].tolist())
         needed: list[int] = []
         first = 0
@@ -209,19 +209,19 @@ class _Bounds:
 
 
 def _buffer_count(kind: pa.DataType, view_counts: Iterator[int]) -> int:
-    """Return how many buffers of a record batch a type has, https://arrow.apache.org/docs/format/Columnar.html."""
+    """Return the number of buffers of a type in a record batch, https://arrow.apache.org/docs/format/Columnar.html."""
     if isinstance(kind, pa.BaseExtensionType):
         return _buffer_count(kind.storage_type, view_counts)
     own = kind.num_buffers
     if pa.types.is_null(kind) or pa.types.is_union(kind) or pa.types.is_run_end_encoded(kind):
-        own -= 1  # of nulls, which are in memory alone
+        own -= 1  # the validity buffer, which these types have only in memory
     if kind.has_variadic_buffers:
         own += next(view_counts, 0)
     return int(own) + sum(_buffer_count(kind.field(n).type, view_counts) for n in range(kind.num_fields))
 
 
 def _parts(file: pa.NativeFile, place: dict[str, Any], bounds: _Bounds) -> Iterator[Range]:
-    """Return where the messages are that make a slice's stream."""
+    """Return the ranges of the messages that make a slice's stream."""
     yield tuple(place["schema"])
     for part in (_dictionaries(_of_ranges(file, place["dictionaries"])), _of_ranges(file, place["batches"])):
         for message in part:
@@ -230,7 +230,7 @@ def _parts(file: pa.NativeFile, place: dict[str, Any], bounds: _Bounds) -> Itera
 
 
 def _dictionaries(stream: Iterator[Message]) -> Iterator[Message]:
-    """Return the dictionaries among messages, but for additions to one that was replaced later."""
+    """Yield the dictionary messages, without deltas of a dictionary that was replaced later."""
     begun: set[int] = set()
     for message in stream:
         if message.kind == "dictionary" and (not message.is_delta or message.dictionary_id in begun):
@@ -244,7 +244,7 @@ def _of_ranges(file: pa.NativeFile, ranges: Iterable[Range]) -> Iterator[Message
 
 
 class _Parts(io.RawIOBase):
-    """Parts of a file as one that is read once, from its beginning; none is held longer than it is read."""
+    """Parts of a file as one stream, which is read once; no more than the requested bytes are held in memory."""
 
     def __init__(self, file: pa.NativeFile, parts: Iterator[Range]) -> None:
         self._file, self._parts = file, parts

@@ -1,4 +1,4 @@
-"""What every format shares: the words for its input, its output and its refusals."""
+"""The interface of all formats, its input and output, and checks that several formats share."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,9 +16,9 @@ from telemetry.formats.times import TimeFormat
 
 # An entry of the unique index over metric and labels must fit into a third of a page, 2,704 bytes.
 LABELS_MAX_BYTES = 2000
-# Many enough that columns pay, few enough that the server has work in the socket's buffer while the next are parsed.
+# Large enough for columnar parsing to be fast, small enough that the server is busy with one while the next is parsed.
 PIECE_BYTES = 2 << 20
-# As people and programs write them; whatever else Python's float() takes for one is the same, and seldom.
+# The usual spellings; the rare others that Python's float() accepts are treated in the same way.
 NOT_FINITE = tuple(
     sign + text
     for sign in ("", "+", "-")
@@ -29,51 +29,53 @@ NOT_FINITE = tuple(
 
 @dataclass(frozen=True)
 class TextFormat:
-    """How a text format is written."""
+    """The delimiter, decimal mark, encoding and escape character of a text format."""
 
     delimiter: str = ","
     decimal: str = "."
     encoding: str = "utf-8"
-    """one in which the first 128 characters are those of ASCII, so that lines can be found before they are decoded"""
+    """an encoding that extends ASCII, so that lines can be found before they are decoded"""
     escape: str = ""
-    """the character that makes the next one stand for itself; empty: a quote within quotes is doubled"""
+    """the escape character; if empty, a quote within quotes is doubled"""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table make readings: one for each value column of each row."""
+    """The columns of a table that make readings, one for each value column of each row, and how they are read."""
 
     time: str
     labels: tuple[str, ...]
     values: tuple[str, ...]
     null_values: tuple[str, ...] = ("",)
-    """texts that stand for an empty cell in a value column of a text format"""
+    """texts that mean an empty cell in a value column of a text format"""
     times: TimeFormat = field(default_factory=TimeFormat)
     text: TextFormat = field(default_factory=TextFormat)
     keep_nan: bool = False
-    """whether NaN and infinity are values; otherwise they are empty cells"""
+    """True if NaN and infinity are values; otherwise they are empty cells"""
 
     def __post_init__(self) -> None:
-        """Refuse columns and marks that contradict each other.
+        """Check that columns and characters do not contradict each other.
 
         Raises:
-            ValueError: a column is named twice, or one character is to mean two things.
+            ValueError: a column is named more than once, or one character has two meanings.
         """
         if len(set(self.all)) != len(self.all):
-            raise ValueError(f"a column is named twice: {' '.join(self.all)}")
+            raise ValueError(f"expected different columns for the time, labels and values, got {', '.join(self.all)}")
         if self.text.delimiter == self.text.decimal:
-            raise ValueError(f"the delimiter and the decimal mark are both {self.text.decimal!r}")
+            raise ValueError(f"the delimiter and the decimal mark must differ, got {self.text.decimal!r} for both")
         if self.text.escape and self.text.escape in (self.text.delimiter, self.text.decimal):
-            raise ValueError(f"the escape character is also the delimiter or the decimal mark: {self.text.escape!r}")
+            raise ValueError(
+                f"the escape character must differ from the delimiter and the decimal mark, got {self.text.escape!r}"
+            )
 
     @property
     def all(self) -> tuple[str, ...]:
-        """Every column that is read, in the order of the parsed table."""
+        """All columns that are read, in the order of the parsed table."""
         return (self.time, *self.labels, *self.values)
 
     @cached_property
     def empty_texts(self) -> frozenset[str]:
-        """What an empty cell of a text format may hold, without the blanks around it."""
+        """The texts, without blanks around them, that mean an empty cell of a text format."""
         empty = {text.strip(BLANKS) for text in self.null_values}
         return frozenset(empty if self.keep_nan else empty.union(NOT_FINITE))
 
@@ -84,24 +86,24 @@ class Slice:
 
     row_count: int
     place: dict[str, Any]
-    """where it lies, as JSON data; only its own format reads this"""
+    """its position in the file, as JSON data that depends on the format"""
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """A piece of a slice, read.
+    """A parsed piece of a slice.
 
-    `table` has the columns' names in the order of `Columns.all`: the time as timestamp[us, UTC] and the labels as
-    string, both without nulls, the values as float64 with nulls for empty cells.
+    `table` has the columns in the order of `Columns.all`: the time as timestamp[us, UTC] and the labels as strings,
+    both without nulls, and the values as float64 with nulls for empty cells.
     """
 
     table: pa.Table
     rejects: list[Reject]
     cut_off_ns: np.ndarray | None = None
-    """what each time had below a microsecond, which the table leaves out; None: nothing"""
+    """the nanoseconds of each time that the table leaves out; None if there are none"""
 
     def where(self, mask: np.ndarray) -> "Parsed":
-        """Return those rows of the table for which the mask is true, without the rejects."""
+        """Return the rows of the table for which the mask is true, without rejected rows."""
         cut_off_ns = None if self.cut_off_ns is None else self.cut_off_ns[mask]
         return Parsed(self.table.filter(pa.array(mask)), [], cut_off_ns)
 
@@ -113,7 +115,7 @@ class Format(Protocol):
     endings: tuple[str, ...]
 
     def check(self, source: Source, columns: Columns) -> None:
-        """Look at the beginning of a file.
+        """Check the beginning of a file.
 
         Raises:
             BadInput: the file is not of this format, lacks a column, or none of its first rows can be read.
@@ -121,33 +123,33 @@ class Format(Protocol):
         """
 
     def cut(self, source: Source, batch_rows: int, columns: Columns) -> Iterator[Slice]:
-        """Cut a file into slices of at most about `batch_rows` rows, in the order of the file."""
+        """Yield slices of about `batch_rows` rows at most, in the order of the file."""
 
     def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Iterator[Parsed]:
-        """Read one slice, in pieces: the first can be loaded before the last is parsed.
+        """Yield a slice in pieces, so that the first can be loaded before the last is parsed.
 
         Raises:
-            BadInput: it cannot be read.
+            BadInput: the slice cannot be read.
 
         """
 
     def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Iterator[Parsed]:
-        """Read the first rows of a slice, about so many at most.
+        """Yield the first rows of a slice, about `row_limit` at most.
 
         Raises:
-            BadInput: they cannot be read.
+            BadInput: the rows cannot be read.
         """
 
 
 def without_nan(column: pa.ChunkedArray, columns: Columns) -> pa.ChunkedArray:
-    """Make NaN and infinity empty in a column of floats, unless they are to be kept."""
+    """Return a column of floats with nulls for NaN and infinity, unless `keep_nan` is set."""
     if columns.keep_nan or pc.all(pc.is_finite(column)).as_py() is not False:
         return column
     return pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
 
 
 def is_plain(table: pa.Table, columns: Columns) -> bool:
-    """Return True if no label and no number needs a closer look: labels present and short, numbers finite."""
+    """Return True if all labels are present and short enough, and all numbers are finite."""
     label_bytes = [pc.binary_length(table[name]) for name in columns.labels]
     return (
         all(lengths.null_count == 0 and pc.min(lengths).as_py() > 0 for lengths in label_bytes)
@@ -157,35 +159,35 @@ def is_plain(table: pa.Table, columns: Columns) -> bool:
 
 
 def require_columns(source: Source, present: list[str], wanted: tuple[str, ...], *, line: int | None = None) -> None:
-    """Refuse a file that lacks a column, or has one of them twice.
+    """Check that a file has each of the columns once.
 
     Raises:
-        BadInput: names the columns, and those that are there.
+        BadInput: a column is missing, or occurs more than once.
     """
     if missing := [name for name in wanted if name not in present]:
         columns = ", ".join(present)
-        raise BadInput(source, f"no column {', '.join(map(repr, missing))}; its columns: {columns}", line=line)
+        raise BadInput(
+            source, f"missing column {', '.join(map(repr, missing))}; the file has the columns {columns}", line=line
+        )
     if twice := [name for name in wanted if present.count(name) > 1]:
-        raise BadInput(source, f"column {', '.join(map(repr, twice))} stands in the header more than once", line=line)
+        raise BadInput(source, f"column {', '.join(map(repr, twice))} occurs more than once", line=line)
 
 
 def require_default_text(source: Source, columns: Columns) -> None:
-    """Refuse options that mean nothing in this format, instead of ignoring them.
+    """Refuse options of text formats in another format, instead of ignoring them.
 
     Raises:
-        BadInput: one of them is set.
+        BadInput: an option is set.
     """
     if columns.text != TextFormat():
-        raise BadInput(
-            source, "a delimiter, a decimal mark, an escape character and an encoding can be given for CSV alone"
-        )
+        raise BadInput(source, "the options delimiter, decimal, escape and encoding are allowed for CSV files only")
 
 
 def require_some_row(source: Source, sample: Iterable[Parsed]) -> None:
-    """Refuse a file whose beginning holds nothing but rejects.
+    """Refuse a file if all rows at its beginning are rejected.
 
     Raises:
-        BadInput: names the first of them.
+        BadInput: the first rejected row.
     """
     first: Reject | None = None
     for parsed in sample:
@@ -194,4 +196,4 @@ def require_some_row(source: Source, sample: Iterable[Parsed]) -> None:
         first = first or next(iter(parsed.rejects), None)
     if first:
         column = f"column {first.column!r}: " if first.column else ""
-        raise BadInput(source, f"{column}{first.detail} (and none of the rows after it can be read)", line=first.line)
+        raise BadInput(source, f"{column}{first.detail} (none of the first rows can be read)", line=first.line)

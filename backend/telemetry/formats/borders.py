@@ -1,4 +1,4 @@
-"""A text file in blocks of whole records, so that it can be cut, and read, without the rest of it in memory."""
+"""Cutting and reading text files in blocks of whole records, without holding the whole file in memory."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,32 +9,32 @@ import numpy as np
 from telemetry.formats.base import PIECE_BYTES, Slice
 from telemetry.formats.source import BadInput, Source
 
-READ_BYTES = 8 << 20  # from an object store, each reading costs a journey
-SCAN_BYTES = 256 << 10  # it stays in the processor's cache
+READ_BYTES = 8 << 20  # each read from an object store is a request
+SCAN_BYTES = 256 << 10  # fits into the processor's cache
 RECORD_MAX_BYTES = 16 << 20
 SLICE_MAX_BYTES = 64 << 20
 SAMPLED_ROW_BYTES = 64
 
 
 class Borders(Protocol):
-    """Where the records of some bytes end."""
+    """The ends of the records in a block of bytes."""
 
     count: int
     is_regular: bool
 
     @property
     def ends(self) -> np.ndarray:
-        """The offset just behind each record."""
+        """The end offset of each record."""
 
     def at(self, index: int) -> tuple[int, int]:
-        """Return the offset just behind a record, and how many lines come before that."""
+        """Return the end offset of a record, and the number of lines before it."""
 
 
 class Find(Protocol):
-    """A way to find where records end."""
+    """A function that finds the ends of records."""
 
     def __call__(self, data: bytes, *, is_last: bool) -> Borders:
-        """Find where records end in data that begins with one; leave out the last if more may follow."""
+        """Return the ends of records in data that begins with one; without the last if it may be incomplete."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Block:
     offset: int
     """in the file"""
     first_line: int
-    """its number in the file, counted from 1"""
+    """line number in the file, counted from 1"""
     data: memoryview
     borders: Borders
 
     def at(self, index: int) -> tuple[int, int]:
-        """Return the offset just behind a record, and the number of the line that begins there, both in the file."""
+        """Return the end offset of a record, and the number of the line that begins there, both in the file."""
         end, lines = self.borders.at(index)
         return self.offset + end, self.first_line + lines
 
@@ -63,14 +63,14 @@ class Block:
 
 
 def slices(source: Source, start: int, first_line: int, batch_rows: int, find: Find) -> Iterator[Slice]:
-    """Gather the records of a file to slices of `batch_rows`.
+    """Yield slices of `batch_rows` records.
 
     Args:
         source: the file.
         start: the offset of the first record, in bytes.
         first_line: the number of the line that begins there, counted from 1.
-        batch_rows: records in a slice.
-        find: how records are found.
+        batch_rows: records per slice.
+        find: finds the ends of records.
 
     Raises:
         BadInput: a line is longer than 16 MiB.
@@ -86,7 +86,7 @@ def slices(source: Source, start: int, first_line: int, batch_rows: int, find: F
         if block.borders.count > taken:
             rows += block.borders.count - taken
             end, next_line = block.at(-1)
-            if end - start >= SLICE_MAX_BYTES:  # long records: a transaction is bounded before it is the rows' turn
+            if end - start >= SLICE_MAX_BYTES:  # long records: bound the transaction by bytes instead of rows
                 yield _slice(rows, start, end, first_line)
                 start, first_line, rows = end, next_line, 0
     if rows:
@@ -98,13 +98,13 @@ def _slice(row_count: int, start: int, end: int, first_line: int) -> Slice:
 
 
 def pieces(source: Source, place: dict[str, Any], find: Find) -> Iterator[Block]:
-    """Read a slice that `slices` made, in pieces of about PIECE_BYTES."""
+    """Yield a slice in blocks of about PIECE_BYTES."""
     part = (place["offset"], place["offset"] + place["length"])
     yield from _blocks(source, part, place["first_line"], find, PIECE_BYTES)
 
 
 def first_piece(source: Source, part: Slice, find: Find, row_limit: int) -> Block | None:
-    """Read the first rows of a slice, about so many if they are of SAMPLED_ROW_BYTES; None if the first is longer."""
+    """Return the first rows of a slice, about `row_limit` of SAMPLED_ROW_BYTES each; None if the first is too long."""
     offset, length = part.place["offset"], part.place["length"]
     taken = min(length, row_limit * SAMPLED_ROW_BYTES, PIECE_BYTES)
     data = b"".join(_chunks(source, offset, offset + taken, taken))
@@ -112,13 +112,13 @@ def first_piece(source: Source, part: Slice, find: Find, row_limit: int) -> Bloc
 
 
 def _blocks(source: Source, part: tuple[int, int], first_line: int, find: Find, block_bytes: int) -> Iterator[Block]:
-    """Read a part of a file, in blocks of whole records; what a block leaves over begins the next."""
+    """Yield a part of a file in blocks of whole records; an incomplete record at the end begins the next block."""
     (offset, stop), line = part, first_line
     unfinished = b""
     for chunk in _chunks(source, offset, stop, block_bytes):
         data = b"".join((unfinished, chunk))
         if len(data) - (data.rfind(b"\n") + 1) > RECORD_MAX_BYTES:
-            raise BadInput(source, "this line has more than 16 MiB", line=line + data.count(b"\n"))
+            raise BadInput(source, "the line is longer than 16 MiB", line=line + data.count(b"\n"))
         borders = find(data, is_last=offset + len(data) == stop)
         if block := _block(offset, line, data, borders):
             yield block
@@ -136,7 +136,7 @@ def _chunks(source: Source, start: int, stop: int, size: int) -> Iterator[memory
         while start < stop:
             read = memoryview(file.read_buffer(min(READ_BYTES, stop - start)))
             if not read:
-                raise BadInput(source, f"the file ends at byte {start} of {stop}: it has changed")
+                raise BadInput(source, f"the file has changed: it ends at byte {start:,}, expected {stop:,} bytes")
             for offset in range(0, len(read), size):
                 yield read[offset : offset + size]
             start += len(read)

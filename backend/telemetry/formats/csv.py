@@ -1,4 +1,4 @@
-"""CSV with a header: cut at record borders by byte offsets, read by Arrow, and row by row where Arrow finds a fault."""
+"""CSV with a header: cut between records by byte offsets, parsed by Arrow, or row by row if Arrow finds an error."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from telemetry.formats.quoting import BLANKS, CR, QUOTE, Dialect
 from telemetry.formats.rows import Gathered
 from telemetry.formats.source import BadInput, Source
 
-# Arrow would take SIGINT and SIGTERM while it reads, and lose one that comes as the reading fails. They are this
-# process's to handle, and it handles them between two pieces.
+# Otherwise Arrow handles SIGINT and SIGTERM while it reads, and loses a signal that arrives while reading fails. This
+# process handles them itself, between two pieces.
 pa.enable_signal_handlers(False)
 
 BOM = b"\xef\xbb\xbf"
@@ -32,20 +32,20 @@ class CsvFormat:
     endings: tuple[str, ...] = (".csv",)
 
     def check(self, source: Source, columns: Columns) -> None:
-        """Read the header and a sample of rows."""
+        """Check the header and a sample of rows."""
         size = source.stamp().size_bytes
         with source.open() as file:
             head = file.read(SAMPLE_BYTES)
         _require_text(source, head)
         header = _read_header(source, columns.text)
-        if not all(map(header.has, columns.all)):  # a byte in another column's name does not matter
+        if not all(map(header.has, columns.all)):  # undecodable bytes in the names of other columns do not matter
             _require_decodable(source, head, columns.text)
         header.require(source, columns)
         body = head[header.length :]
         is_whole = len(head) == size
         if is_whole and not body.strip():
-            raise BadInput(source, "there is no row below the header")
-        # The last record of a sample may be cut off; a first one that fills it is not judged.
+            raise BadInput(source, "the file has a header but no rows")
+        # The last record of a sample may be cut off; if the first one fills the sample, no row is checked.
         borders = _dialect(columns.text).find(body, is_last=is_whole)
         if borders.count:
             end, _ = borders.at(-1)
@@ -53,18 +53,18 @@ class CsvFormat:
             require_some_row(source, _parse(sample, header, columns))
 
     def cut(self, source: Source, batch_rows: int, columns: Columns) -> Iterator[Slice]:
-        """Cut at record borders, found at the speed of memory."""
+        """Yield slices of whole records."""
         header = _read_header(source, columns.text)
         yield from slices(source, header.length, header.lines + 1, batch_rows, _dialect(columns.text).find)
 
     def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Iterator[Parsed]:
-        """Read a byte range."""
+        """Yield the parsed pieces of a byte range."""
         header = _read_header(source, columns.text)
         for piece in pieces(source, place, _dialect(columns.text).find):
             yield from _parse(piece, header, columns)
 
     def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Iterator[Parsed]:
-        """Read the beginning of a byte range, unless its first record is a long one."""
+        """Yield the beginning of a byte range, unless its first record is too long."""
         if piece := first_piece(source, part, _dialect(columns.text).find, row_limit):
             yield from _parse(piece, _read_header(source, columns.text), columns)
 
@@ -80,11 +80,11 @@ def _dialect(text: TextFormat) -> Dialect:
 class _Header:
     names: list[str]
     length: int
-    """in bytes, a byte order mark and the newline included"""
+    """in bytes, including a byte order mark and the newline"""
     lines: int
 
     def require(self, source: Source, columns: Columns) -> None:
-        """Refuse a file that lacks a column, or has one of them twice."""
+        """Check that the header has each of the columns once."""
         names = [next((wanted for wanted in columns.all if _is_named(wanted, name)), name) for name in self.names]
         require_columns(source, names, columns.all, line=1)
 
@@ -93,7 +93,7 @@ class _Header:
         return any(_is_named(wanted, name) for name in self.names)
 
     def position(self, wanted: str) -> int:
-        """Return which of the cells of a row is in a column; blanks around its name do not matter."""
+        """Return the index of a column in a row; blanks around its name do not matter."""
         return next(position for position, name in enumerate(self.names) if _is_named(wanted, name))
 
 
@@ -108,30 +108,30 @@ def _read_header(source: Source, text: TextFormat) -> _Header:
     record = _first_record(head[begin:], text)
     length = begin + len(record)
     if length == SAMPLE_BYTES:
-        raise BadInput(source, f"its header has {SAMPLE_BYTES:,} bytes or more", line=1)
+        raise BadInput(source, f"the header must have fewer than {SAMPLE_BYTES:,} bytes", line=1)
     try:
         names = [name.decode(text.encoding, "replace") for name in _dialect(text).split(record)]
     except FaultError as error:
-        raise BadInput(source, f"its header cannot be read: {error}", line=1) from None
+        raise BadInput(source, f"cannot read the header: {error}", line=1) from None
     return _Header(names, length, max(1, record.count(b"\n")))
 
 
 def _first_record(head: bytes, text: TextFormat) -> bytes:
-    looked_at = HEADER_BYTES
+    searched = HEADER_BYTES
     while True:
-        borders = _dialect(text).find(head[:looked_at], is_last=looked_at >= len(head))
-        if borders.count or looked_at >= len(head):
+        borders = _dialect(text).find(head[:searched], is_last=searched >= len(head))
+        if borders.count or searched >= len(head):
             return head[: borders.at(0)[0]] if borders.count else b""
-        looked_at *= 2
+        searched *= 2
 
 
 def _require_text(source: Source, head: bytes) -> None:
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise BadInput(source, "this is UTF-16; allowed: UTF-8", line=1)
-    if (at := head.partition(b"\n")[0].find(0)) >= 0:  # behind the header, a NUL costs its own row alone
-        raise BadInput(source, f"this is not a CSV file: byte {at} is NUL", line=1)
+        raise BadInput(source, "expected UTF-8 or a single-byte encoding, got UTF-16; convert the file", line=1)
+    if (at := head.partition(b"\n")[0].find(0)) >= 0:  # after the header, a NUL only rejects its own row
+        raise BadInput(source, f"not a CSV file: byte {at} is a NUL character", line=1)
     if b"\r" in head and b"\n" not in head:
-        raise BadInput(source, "its lines end in CR alone; allowed: LF, or CR and LF", line=1)
+        raise BadInput(source, "expected lines that end in LF or CR LF, got lines that end in CR", line=1)
 
 
 def _require_decodable(source: Source, head: bytes, text: TextFormat) -> None:
@@ -140,12 +140,14 @@ def _require_decodable(source: Source, head: bytes, text: TextFormat) -> None:
     except UnicodeDecodeError as error:
         at = error.start
         raise BadInput(
-            source, f"this is no CSV file in {text.encoding}: byte {at} of its header is 0x{head[at]:02x}", line=1
+            source,
+            f"the header is not valid {text.encoding}: byte {at} is 0x{head[at]:02x}; set the option encoding",
+            line=1,
         ) from None
 
 
 def _parse(block: Block, header: _Header, columns: Columns) -> Iterator[Parsed]:
-    """Parse records; one by one only where parsing them at once finds a fault, to tell which and why."""
+    """Parse records; if any has an error, parse them one by one to find out which and why."""
     parsed = _parse_at_once(block, header, columns)
     if parsed is not None:
         yield parsed
@@ -154,7 +156,7 @@ def _parse(block: Block, header: _Header, columns: Columns) -> Iterator[Parsed]:
 
 
 def _parse_at_once(block: Block, header: _Header, columns: Columns) -> Parsed | None:
-    """Parse with Arrow; None if any row has a fault, or has what Arrow and Python may see differently."""
+    """Parse with Arrow; return None if a row has an error, or something that Arrow and Python treat differently."""
     if not (block.borders.is_regular and _is_clean(block.data, columns.text.escape)):
         return None
     data = _dialect(columns.text).trimmed(block.data)
@@ -174,7 +176,7 @@ def _parse_at_once(block: Block, header: _Header, columns: Columns) -> Parsed | 
 
 
 def _is_clean(data: memoryview, escape: str) -> bool:
-    """Return True if there is no NUL, a carriage return only before a newline, and no escape of the end of a line."""
+    """Return True if there is no NUL, no escaped line end, and no carriage return except before a newline."""
     codes = np.frombuffer(data, np.uint8)
     if codes.min(initial=1) == 0:
         return False
@@ -186,14 +188,14 @@ def _is_clean(data: memoryview, escape: str) -> bool:
 
 
 def _read_table(data: bytes | memoryview, header: _Header, columns: Columns, time_type: pa.DataType) -> pa.Table | None:
-    # Columns go by their positions, since only those that are wanted have names that differ.
+    # Columns are named by their positions, since names of columns that are not read may be equal.
     positions = [str(header.position(name)) for name in columns.all]
     has_quotes = bool((np.frombuffer(data, np.uint8) == QUOTE).any())
     kinds = [time_type, *[pa.string()] * len(columns.labels), *[pa.float64()] * len(columns.values)]
     try:
         table = pa_csv.read_csv(
             pa.BufferReader(data),
-            # One block: the piece is in memory already, and a record may span lines.
+            # One block, since the piece is in memory already, and a record may span lines.
             read_options=pa_csv.ReadOptions(
                 column_names=[str(position) for position in range(len(header.names))],
                 use_threads=False,
@@ -218,7 +220,7 @@ def _read_table(data: bytes | memoryview, header: _Header, columns: Columns, tim
 
 
 def _parse_row_by_row(block: Block, header: _Header, columns: Columns) -> Iterator[Parsed]:
-    """Parse with Python: what Arrow accepts is accepted here too, and a row with a fault is told from the others."""
+    """Parse with Python, which accepts what Arrow accepts, and rejects single rows."""
     dialect, gathered = _dialect(columns.text), Gathered(columns)
     positions = {name: header.position(name) for name in columns.all}
 

@@ -1,4 +1,4 @@
-"""What can be wrong with a row."""
+"""Rejected rows and the reasons for which they are rejected."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,7 +7,7 @@ REJECT_MAX_LENGTH = 10_000
 
 
 class Fault(StrEnum):
-    """The reasons for which rows are rejected, and by which they are counted."""
+    """The reject reasons, by which rejected rows are counted in the database."""
 
     BROKEN_RECORD = "broken record"
     LARGE_RECORD = "record too large"
@@ -24,7 +24,7 @@ class Fault(StrEnum):
 
 
 class FaultError(ValueError):
-    """A cell or a row with a fault; the text says which value, and what is allowed."""
+    """A cell or a row that cannot be read; the message has the value and what is expected."""
 
     def __init__(self, fault: Fault, detail: str, column: str = "") -> None:
         super().__init__(detail)
@@ -37,17 +37,17 @@ class Reject:
     """A row that cannot be loaded."""
 
     line: int
-    """in the file, counted from 1; in Parquet and Arrow, the row"""
+    """line in the file, counted from 1; in Parquet and Arrow, the row"""
     column: str
-    """empty if the fault is the row's"""
+    """empty if the whole row is at fault"""
     fault: Fault
     detail: str
-    """the value, and what is allowed"""
+    """the value, and what is expected"""
     raw: str
-    """the row as it stands in the file; of one that is very long, the beginning"""
+    """the row as it is in the file; the beginning of a very long one"""
 
     def __post_init__(self) -> None:
-        """Shorten what would make the rejects larger than their file."""
+        """Shorten long texts, so that the rejected rows do not take more space than their file."""
         for name in ("detail", "raw"):
             if len(text := getattr(self, name)) > REJECT_MAX_LENGTH:
                 object.__setattr__(self, name, f"{text[:REJECT_MAX_LENGTH]}…")

@@ -1,4 +1,4 @@
-"""NDJSON: an object a line; cut between lines by byte offsets, read by Arrow, and one by one where that finds a fault.
+"""NDJSON: cut between lines by byte offsets, parsed by Arrow, or line by line if Arrow finds an error.
 
 The format: https://github.com/ndjson/ndjson-spec. NaN and Infinity, which many programs write, are empty, as in CSV.
 """
@@ -31,11 +31,12 @@ from telemetry.formats.faults import Fault, FaultError
 from telemetry.formats.quoting import BLANKS, CR, NEWLINE, Lines
 from telemetry.formats.rows import Gathered, printable
 from telemetry.formats.source import BadInput, Source
+from telemetry.formats.times import EXAMPLE
 
 SAMPLE_BYTES = 256 << 10
 SAMPLE_LINES = 1000
-# Python's objects take up to a hundred times the room of their text, and each mark may make one of them.
-# A line has the same bounds whichever way it is read.
+# Python's objects take up to a hundred times the memory of their text, and each of these characters may create one.
+# The limits also apply to lines that Arrow parses.
 LINE_MAX_BYTES = 1 << 20
 MARKS = b"{[,:"
 MARKS_MAX = 100_000
@@ -44,19 +45,19 @@ TRAILING_COMMA = re.compile(r",\s*\}\s*$")
 
 
 class _Number(str):
-    """A number as it stands in the file, which a float might not hold."""
+    """The text of a number in the file, which a float might not represent exactly."""
 
     __slots__ = ()
 
 
 class _Object(dict[str, Any]):
-    """An object, and which of its names stand in it more than once."""
+    """A JSON object, with the names that occur in it more than once."""
 
-    __slots__ = ("twice",)
+    __slots__ = ("duplicates",)
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
-        self.twice: frozenset[str] = frozenset() if len(self) == len(pairs) else _repeated(pairs)
+        self.duplicates: frozenset[str] = frozenset() if len(self) == len(pairs) else _repeated(pairs)
 
 
 def _repeated(pairs: list[tuple[str, Any]]) -> frozenset[str]:
@@ -64,13 +65,13 @@ def _repeated(pairs: list[tuple[str, Any]]) -> frozenset[str]:
 
 
 class NdjsonFormat:
-    """JSON objects, one a line, in UTF-8."""
+    """JSON objects, one per line, in UTF-8."""
 
     name = "ndjson"
     endings: tuple[str, ...] = (".ndjson", ".jsonl")
 
     def check(self, source: Source, columns: Columns) -> None:
-        """Read a sample of lines."""
+        """Check a sample of lines."""
         require_default_text(source, columns)
         size = source.stamp().size_bytes
         with source.open() as file:
@@ -80,7 +81,7 @@ class NdjsonFormat:
         try:
             first = _object_of(head.lstrip().partition(b"\n")[0], "replace")
         except FaultError as error:
-            raise BadInput(source, f"this is no NDJSON file: {error}", line=1) from None
+            raise BadInput(source, f"not an NDJSON file: {error}", line=1) from None
         require_columns(source, list(first), (columns.time, *columns.labels), line=1)
         names = _names_in(head)
         require_columns(source, names, columns.values)
@@ -88,16 +89,16 @@ class NdjsonFormat:
         require_some_row(source, _parse(Block(0, 1, memoryview(head), lines), columns))
 
     def cut(self, source: Source, batch_rows: int, columns: Columns) -> Iterator[Slice]:
-        """Cut between lines, found at the speed of memory."""
+        """Yield slices of whole lines."""
         yield from slices(source, 0, 1, batch_rows, Lines)
 
     def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Iterator[Parsed]:
-        """Read a byte range."""
+        """Yield the parsed pieces of a byte range."""
         for piece in pieces(source, place, Lines):
             yield from _parse(piece, columns)
 
     def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Iterator[Parsed]:
-        """Read the beginning of a byte range, unless its first record is a long one."""
+        """Yield the beginning of a byte range, unless its first line is too long."""
         if piece := first_piece(source, part, Lines, row_limit):
             yield from _parse(piece, columns)
 
@@ -106,7 +107,7 @@ FORMAT = NdjsonFormat()
 
 
 def _names_in(head: bytes) -> list[str]:
-    """Give the names in the first lines: an object may leave out what has no value."""
+    """Return the names in the first lines, since an object may omit names without a value."""
     names: dict[str, None] = {}
     for line in head.split(b"\n", SAMPLE_LINES)[:SAMPLE_LINES]:
         with suppress(FaultError):
@@ -115,41 +116,43 @@ def _names_in(head: bytes) -> list[str]:
 
 
 def _parse(block: Block, columns: Columns) -> Iterator[Parsed]:
-    """Parse lines; one by one only where parsing them at once finds a fault, to tell which and why."""
-    parsed = _parse_at_once(bytes(block.data), columns) if _has_modest_lines(block) else None
+    """Parse lines; if any has an error, parse them one by one to find out which and why."""
+    parsed = _parse_at_once(bytes(block.data), columns) if _has_small_lines(block) else None
     if parsed is not None:
         yield parsed
     else:
         yield from _parse_line_by_line(block, columns)
 
 
-def _has_modest_lines(block: Block) -> bool:
+def _has_small_lines(block: Block) -> bool:
     ends = block.borders.ends
     begins = np.concatenate(([0], ends[:-1]))
     is_long = ends - begins > MARKS_MAX
     try:
         for begin, end in zip(begins[is_long], ends[is_long], strict=True):
-            _require_modest(bytes(block.data[begin:end]))
+            _require_small(bytes(block.data[begin:end]))
     except FaultError:
         return False
     return True
 
 
-def _require_modest(line: bytes) -> None:
+def _require_small(line: bytes) -> None:
     """Refuse a line that takes much memory in Python.
 
     Raises:
         FaultError: it is too long, or has too many values.
     """
     if len(line) > LINE_MAX_BYTES:
-        raise FaultError(Fault.LARGE_RECORD, f"this line has {len(line):,} bytes; allowed: {LINE_MAX_BYTES:,}")
+        raise FaultError(Fault.LARGE_RECORD, f"the line has {len(line):,} bytes, the limit is {LINE_MAX_BYTES:,}")
     if len(line) > MARKS_MAX and (marks := sum(map(line.count, MARKS))) > MARKS_MAX:
         shown = " ".join(MARKS.decode())
-        raise FaultError(Fault.LARGE_RECORD, f"this line has {marks:,} of {shown} together; allowed: {MARKS_MAX:,}")
+        raise FaultError(
+            Fault.LARGE_RECORD, f"the line has {marks:,} of the characters {shown} in total, the limit is {MARKS_MAX:,}"
+        )
 
 
 def _parse_at_once(data: bytes, columns: Columns) -> Parsed | None:
-    """Parse with Arrow; None if any line has a fault, or has what Arrow and Python may see differently."""
+    """Parse with Arrow; return None if a line has an error, or something that Arrow and Python treat differently."""
     if b"\0" in data or b"\\u0000" in data or b"-NaN" in data or not _are_objects_of_a_line(data):
         return None
     table = _read_table(data, columns)
@@ -164,9 +167,9 @@ def _parse_at_once(data: bytes, columns: Columns) -> Parsed | None:
 
 
 def _are_objects_of_a_line(data: bytes) -> bool:
-    """Return True if each line begins and ends as an object does, so that no line is blank and no object has several.
+    """Return True if each line begins with { and ends with }, so that no line is blank and no object spans lines.
 
-    With as many objects as lines, each line has one.
+    If there are as many objects as lines, each line has exactly one.
     """
     codes = np.frombuffer(b"\n%s\n" % data.removeprefix(BOM.encode()).removesuffix(b"\n"), np.uint8)
     newlines = np.flatnonzero(codes == NEWLINE)
@@ -190,13 +193,13 @@ def _read_table(data: bytes, columns: Columns) -> pa.Table | None:
             parse_options=pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
         ).select(columns.all)
         if not data.isascii():
-            table.validate(full=True)  # Arrow takes bytes that are not UTF-8 for text
+            table.validate(full=True)  # Arrow's parser accepts bytes that are not valid UTF-8
     except pa.ArrowInvalid:
         return None
     if table.num_rows != data.count(b"\n") + (not data.endswith(b"\n")):
-        return None  # some line holds several
+        return None  # a line has several objects
     for position, name in enumerate(columns.values, start=1 + len(columns.labels)):
-        if not pc.any(pc.is_inf(table[name])).as_py():  # "Inf" is read by Arrow alone
+        if not pc.any(pc.is_inf(table[name])).as_py():  # Arrow accepts "Inf", Python's parser does not
             table = table.set_column(position, name, without_nan(table[name], columns))
     return _with_times(table, columns)
 
@@ -211,7 +214,7 @@ def _with_times(table: pa.Table, columns: Columns) -> pa.Table | None:
 
 
 def _label_type(data: bytes, name: str) -> pa.DataType:
-    """Say as what Arrow is to read a label: as what it is in the first line."""
+    """Return the type as which Arrow reads a label: its type in the first line."""
     try:
         label = _object_of(data[: data.find(b"\n") + 1 or None]).get(name)
     except FaultError:
@@ -222,7 +225,7 @@ def _label_type(data: bytes, name: str) -> pa.DataType:
 
 
 def _parse_line_by_line(block: Block, columns: Columns) -> Iterator[Parsed]:
-    """Parse with Python: what Arrow accepts is accepted here too, and a line with a fault is told from the others."""
+    """Parse with Python, which accepts what Arrow accepts, and rejects single lines."""
     gathered = Gathered(columns)
     for number, line in block.records():
         if not line.strip(f"{BLANKS}\r\n".encode()):
@@ -237,30 +240,31 @@ def _parse_line_by_line(block: Block, columns: Columns) -> Iterator[Parsed]:
 
 
 def _cells(found: _Object, columns: Columns) -> dict[str, str | None]:
-    if twice := found.twice.intersection(columns.all):
-        raise FaultError(Fault.BROKEN_RECORD, f"{', '.join(sorted(twice))} stands in it more than once")
+    if duplicates := found.duplicates.intersection(columns.all):
+        names = ", ".join(map(repr, sorted(duplicates)))
+        raise FaultError(Fault.BROKEN_RECORD, f"the object has the name {names} more than once")
     cells: dict[str, str | None] = {columns.time: _time_text(columns, found.get(columns.time))}
     cells |= {name: _label_text(name, found.get(name)) for name in columns.labels}
     return cells | {name: _value_text(name, found.get(name), columns) for name in columns.values}
 
 
 def _object_of(line: bytes, errors: str = "surrogateescape") -> _Object:
-    """Read a line's object, its numbers as they stand.
+    """Return the JSON object of a line, with numbers as text.
 
     Raises:
-        FaultError: the line is not an object of JSON, or is too large.
+        FaultError: the line is not a JSON object, or is too large.
     """
-    _require_modest(line)
+    _require_small(line)
     text = line.decode("utf-8", errors).rstrip("\r\n")
-    text = TRAILING_COMMA.sub("}", text.removeprefix(BOM))  # Arrow lets it pass
+    text = TRAILING_COMMA.sub("}", text.removeprefix(BOM))  # Arrow accepts a trailing comma
     try:
         found = json.loads(
             text, parse_int=_Number, parse_float=_Number, parse_constant=_Number, object_pairs_hook=_Object
         )
     except (json.JSONDecodeError, RecursionError) as error:
-        raise FaultError(Fault.BROKEN_RECORD, f"this is no JSON: {error}") from None
+        raise FaultError(Fault.BROKEN_RECORD, f"not valid JSON: {error}") from None
     if not isinstance(found, _Object):
-        raise FaultError(Fault.BROKEN_RECORD, "this is no JSON object")
+        raise FaultError(Fault.BROKEN_RECORD, "not a JSON object")
     return found
 
 
@@ -268,7 +272,10 @@ def _time_text(columns: Columns, value: object) -> str | None:
     if value is None:
         raise FaultError(Fault.UNREADABLE_TIME, "the time is missing", columns.time)
     if not isinstance(value, str) or (isinstance(value, _Number) and columns.times.unit == "iso"):
-        detail = f"{_shown(value)} is no text; allowed: ISO 8601, or with the option time-unit a number"
+        detail = (
+            f"expected a time such as {json.dumps(EXAMPLE)} (ISO 8601), or a number with the option time-unit, got "
+            f"{_shown(value)}"
+        )
         raise FaultError(Fault.UNREADABLE_TIME, detail, columns.time)
     return value
 
@@ -283,7 +290,7 @@ def _label_text(column: str, value: object) -> str | None:
             pass
     elif value is None or isinstance(value, str):
         return value
-    detail = f"{_shown(value)} is no label; allowed: texts, whole numbers and booleans"
+    detail = f"expected a string, an integer or a boolean as a label, got {_shown(value)}"
     raise FaultError(Fault.UNREADABLE_LABEL, detail, column)
 
 
@@ -294,7 +301,7 @@ def _value_text(column: str, value: object, columns: Columns) -> str | None:
 
 
 def _is_text_of_value(text: str, columns: Columns) -> bool:
-    """Return True if a text stands for an empty cell, or for NaN or infinity, which JSON itself has no number for."""
+    """Return True if a text means an empty cell, or NaN or infinity, which JSON cannot express as numbers."""
     return text.strip(BLANKS) in columns.empty_texts.union(NOT_FINITE)
 
 

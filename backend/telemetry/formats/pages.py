@@ -1,4 +1,4 @@
-"""Parquet's footer and page headers, looked at before Arrow reads them: nothing is unpacked or decoded here.
+"""Checks of Parquet's footer and page headers before Arrow reads them; nothing is unpacked or decoded here.
 
 https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
 """
@@ -13,19 +13,19 @@ import numpy as np
 import pyarrow as pa
 
 from telemetry.formats.memory import message_max_bytes, metadata_max_bytes, page_max_bytes
-from telemetry.formats.messages import messages, require_modest_schema
+from telemetry.formats.messages import messages, require_small_schema
 from telemetry.formats.thrift import I64, LIST, STRUCT, Reader, TruncatedError
 
 MAGIC = b"PAR1"
 FOOTER_END_BYTES = 8
 ARROW_SCHEMA = b"ARROW:schema"
-# The numbers of fields in the footer, in its row groups, their column chunks and those' metadata, in a page's header.
+# Field numbers in the footer, its row groups, their column chunks and the metadata of these, and in page headers.
 ROW_GROUPS, KEY_VALUES = 4, 5
 COLUMNS, METADATA = 1, 3
 VALUE_COUNT, DATA_OFFSET, DICTIONARY_OFFSET = 5, 9, 11
 UNPACKED_SIZE, PACKED_SIZE, DATA_HEADER, DICTIONARY_HEADER, DATA_HEADER_V2 = 2, 3, 5, 7, 8
 ENCODING_FIELD = {DATA_HEADER: 2, DICTIONARY_HEADER: 2, DATA_HEADER_V2: 4}
-# Encodings: a page of a few bytes may hold any number of values of DELTA_*, and each may be as long as the page.
+# Encodings: with DELTA_*, a page of a few bytes may have any number of values, each as long as the page.
 PLAIN, DELTA_BINARY_PACKED, DELTA_LENGTH_BYTE_ARRAY, DELTA_BYTE_ARRAY = 0, 5, 6, 7
 DELTA = (DELTA_BINARY_PACKED, DELTA_LENGTH_BYTE_ARRAY, DELTA_BYTE_ARRAY)
 HEADER_BYTES, HEADER_MAX_BYTES = 1 << 10, 1 << 20
@@ -45,10 +45,10 @@ class Chunk(NamedTuple):
 
 
 class Footer:
-    """The column chunks of a file, which are looked up here since pyarrow ends the process at one that is damaged.
+    """The column chunks of a file; they are read here because pyarrow ends the process if one is damaged.
 
     Raises:
-        pyarrow.ArrowInvalid: Arrow would need too much memory for the footer, or it is damaged.
+        pyarrow.ArrowInvalid: the footer is damaged, or Arrow would need too much memory for it.
     """
 
     def __init__(self, file: pa.NativeFile) -> None:
@@ -56,7 +56,7 @@ class Footer:
         reader = Reader(_footer(file), message_max_bytes() // 2)
         for number, kind in reader.fields():
             if (number, kind) == (KEY_VALUES, LIST):
-                _require_modest_key_values(reader)
+                _require_small_key_values(reader)
             elif (number, kind) == (ROW_GROUPS, LIST):
                 self._row_groups = [_row_group(reader) for _ in reader.large_structs()]
             else:
@@ -66,12 +66,12 @@ class Footer:
         """Return a column chunk.
 
         Raises:
-            pyarrow.ArrowInvalid: the footer has none there.
+            pyarrow.ArrowInvalid: the footer has no such column chunk.
         """
         try:
             return self._row_groups[row_group][column]
         except IndexError:
-            raise pa.ArrowInvalid(f"row group {row_group} lacks a column or does not exist") from None
+            raise pa.ArrowInvalid(f"row group {row_group} does not exist or has too few columns") from None
 
 
 def _row_group(reader: Reader) -> list[Chunk]:
@@ -91,17 +91,17 @@ def _chunk(reader: Reader) -> Chunk:
             reader.skip(kind, 2)
             continue
         for inner, inner_kind in reader.fields():
-            if inner in numbers and inner_kind == I64:  # one of another type is passed over, as Arrow does
+            if inner in numbers and inner_kind == I64:  # fields of other types are skipped, as in Arrow
                 numbers[inner] = reader.integer()
             else:
                 reader.skip(inner_kind, 3)
     return Chunk(numbers[VALUE_COUNT], numbers[DATA_OFFSET], numbers[DICTIONARY_OFFSET])
 
 
-def _require_modest_key_values(reader: Reader) -> None:
+def _require_small_key_values(reader: Reader) -> None:
     for key, value in _pairs(reader):
         if key == ARROW_SCHEMA:
-            _require_modest_arrow_schema(value)
+            _require_small_arrow_schema(value)
 
 
 def _footer(file: pa.NativeFile) -> bytes:
@@ -109,12 +109,15 @@ def _footer(file: pa.NativeFile) -> bytes:
     file.seek(max(size_bytes - FOOTER_END_BYTES, 0))
     end = file.read(FOOTER_END_BYTES)
     if end[4:] != MAGIC:
-        raise pa.ArrowInvalid(f"it does not end with {MAGIC.decode()}")
+        raise pa.ArrowInvalid(f"the file does not end with {MAGIC.decode()}")
     length = int.from_bytes(end[:4], "little")
     if length > metadata_max_bytes():
-        raise pa.ArrowInvalid(f"its footer has {length:,} bytes, allowed: {metadata_max_bytes():,}; write it in parts")
+        raise pa.ArrowInvalid(
+            f"the footer has {length:,} bytes, the limit is {metadata_max_bytes():,} "
+            "(1/64 of INGEST_WORKER_MEMORY_BYTES); split the file"
+        )
     if length > size_bytes - FOOTER_END_BYTES:
-        raise pa.ArrowInvalid("its footer is longer than the file")
+        raise pa.ArrowInvalid("the footer is longer than the file")
     file.seek(size_bytes - FOOTER_END_BYTES - length)
     return bytes(file.read(length))
 
@@ -125,13 +128,13 @@ def _pairs(reader: Reader) -> Iterator[tuple[bytes, bytes]]:
         yield pair.get(1, b""), pair.get(2, b"")
 
 
-def _require_modest_arrow_schema(encoded: bytes) -> None:
+def _require_small_arrow_schema(encoded: bytes) -> None:
     try:
         data = base64.b64decode(encoded)
     except binascii.Error as error:
-        raise pa.ArrowInvalid(f"its {ARROW_SCHEMA.decode()} is damaged: {error}") from None
+        raise pa.ArrowInvalid(f"the metadata {ARROW_SCHEMA.decode()} is damaged: {error}") from None
     for message in messages(pa.BufferReader(data), 0, len(data)):
-        require_modest_schema(message)
+        require_small_schema(message)
 
 
 @dataclass(frozen=True)
@@ -146,23 +149,23 @@ class Page:
 
     @property
     def memory_bytes(self) -> int:
-        """What it takes while it is decoded."""
+        """The memory that decoding it takes, in bytes."""
         decoded_bytes = 8 * self.value_count if self.encoding in DELTA else 0
         return self.packed_bytes + max(self.unpacked_bytes, decoded_bytes)
 
 
 def pages(file: pa.NativeFile, chunk: Chunk, name: str) -> Iterator[Page]:
-    """Return the pages of a chunk of the column of that name.
+    """Yield the pages of a column chunk.
 
     Raises:
-        pyarrow.ArrowInvalid: one takes too much memory, or its header is damaged.
+        pyarrow.ArrowInvalid: a page takes too much memory, or its header is damaged.
     """
     at, left = chunk.begin, chunk.value_count
     while left > 0:
         page, header_bytes = _page(file, at)
         if page.memory_bytes > page_max_bytes():
             raise pa.ArrowInvalid(
-                f"a page of column {name!r} takes {page.memory_bytes:,} bytes of memory, allowed: "
+                f"a page of column {name!r} takes {page.memory_bytes:,} bytes of memory, the limit is "
                 f"{page_max_bytes():,} (a quarter of INGEST_WORKER_MEMORY_BYTES); write it with smaller pages"
             )
         yield page
@@ -201,15 +204,15 @@ def _read_page(reader: Reader) -> Page:
         else:
             reader.skip(kind)
     if min(*sizes.values(), value_count) < 0 or (is_data and value_count == 0 and sizes[PACKED_SIZE] == 0):
-        raise pa.ArrowInvalid("the header of a page is damaged")
+        raise pa.ArrowInvalid("a page header is damaged")
     return Page(sizes[PACKED_SIZE], sizes[UNPACKED_SIZE], value_count, encoding, is_data)
 
 
 def rows_within(of_column: list[Page], rows: int, max_bytes: int) -> int:
     """Return how many rows of a column of texts, at most `rows`, may be decoded at once.
 
-    Rows that follow each other take no more than the pages that they touch; where a text may share its beginning with
-    the one before it, each may take as much as its page, and more than once while a buffer grows.
+    Consecutive rows take no more memory than the pages that they touch. With DELTA_BYTE_ARRAY, where a text may share
+    its beginning with the one before, each row may take as much as its page, several times while a buffer grows.
     """
     shared = [page.unpacked_bytes for page in of_column if page.encoding == DELTA_BYTE_ARRAY]
     if shared:

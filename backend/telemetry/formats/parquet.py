@@ -1,4 +1,4 @@
-"""Parquet: cut between row groups, or within those that are larger than a batch, and read by Arrow."""
+"""Parquet: cut between row groups, or within those that are larger than a batch, and parsed by Arrow."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +16,11 @@ from telemetry.formats.pages import DELTA, Footer, Page, pages, rows_within
 from telemetry.formats.source import BadInput, Source
 from telemetry.formats.typed import check_schema, parse_batches
 
-# What is read ahead of a column: much in a store, where each reading is a request, but not for each of many columns.
+# Read-ahead per column: large for object stores, where each read is a request, but smaller if there are many columns.
 BUFFER_MIN_BYTES, BUFFER_MAX_BYTES = 64 << 10, 4 << 20
-PAGES_MAX = 100_000  # of a column in a slice
-CELL_BYTES = 9  # of a number, and whether it is there
-# Of a row group, to take a sample.
+PAGES_MAX = 100_000  # pages of a column in a slice
+CELL_BYTES = 9  # a number, and whether it is null
+# Rows of a row group that are decoded and dropped to take a sample.
 SKIP_ROWS_MAX = 1_000_000
 
 
@@ -31,7 +31,7 @@ class ParquetFormat:
     endings: tuple[str, ...] = (".parquet", ".pq")
 
     def check(self, source: Source, columns: Columns) -> None:
-        """Read the schema."""
+        """Check the types of the schema's columns."""
         source.stamp()
         with _open(source) as opened:
             if opened.metadata.num_rows == 0:
@@ -39,13 +39,13 @@ class ParquetFormat:
             check_schema(source, opened.schema, columns)
 
     def cut(self, source: Source, batch_rows: int, columns: Columns) -> Iterator[Slice]:
-        """Gather neighbouring row groups; divide one that is larger than a batch, however large its writer made it."""
+        """Yield slices of consecutive row groups, or of a part of one that has more than `batch_rows` rows."""
         with _open(source) as opened:
             metadata = opened.metadata
             counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         if min(counts, default=0) < 0:
-            raise BadInput(source, "this is not a Parquet file: a row group has a negative number of rows")
-        if not any(counts):  # whatever the footer has for the whole file
+            raise BadInput(source, "not a valid Parquet file: a row group has a negative number of rows")
+        if not any(counts):  # the number for the whole file may be wrong
             raise BadInput(source, "the file has no rows")
         batch_rows = max(1, min(batch_rows, page_max_bytes() // CELL_BYTES // max(1, len(columns.values))))
         first_group = first_row = rows = 0
@@ -65,24 +65,24 @@ class ParquetFormat:
             yield _slice(rows, (first_group, len(counts)), first_row)
 
     def read(self, source: Source, place: dict[str, Any], columns: Columns) -> Iterator[Parsed]:
-        """Read row groups, or a part of one; what comes before it in its row group is decoded and dropped."""
-        # Earlier versions listed the row groups.
+        """Yield row groups, or a part of one; the rows before that part are decoded and dropped."""
+        # Older versions recorded a list of row groups.
         row_groups = place["row_groups"] if "row_groups" in place else list(range(*place["groups"]))
-        where = f"row groups {row_groups[0]} to {row_groups[-1]}"
+        where = f"cannot read row groups {row_groups[0]} to {row_groups[-1]}"
         with _open(source) as opened, source.open() as file, source.naming_damage(where):
             check_schema(source, opened.schema, columns)
             plan = _plan(file, opened, row_groups, columns)
             rows = _Rows(plan.open(file, opened.metadata), row_groups, place["skip"], place["rows"])
-            # Columns that cannot be decoded side by side with the others are decoded before them.
+            # Columns that cannot be decoded together with the others are decoded before them.
             aside = [pa.Table.from_batches(rows.of(names, plan.rows)) for names in plan.aside]
             yield from parse_batches(_joined(rows.of(plan.first, plan.rows), aside), columns, place["first_row"])
 
     def sample(self, source: Source, part: Slice, columns: Columns, row_limit: int) -> Iterator[Parsed]:
-        """Read the first rows of a slice, unless a page of its times takes more than SAMPLE_MAX_BYTES of memory.
+        """Yield the first rows of a slice, unless a page of its times takes more than SAMPLE_MAX_BYTES of memory.
 
-        Of a slice far within a row group, these are rows before it, for which less is decoded.
+        For a slice that begins far within a row group, yield rows before it, so that fewer rows have to be decoded.
         """
-        with _open(source) as opened, source.open() as file, source.naming_damage("a sample"):
+        with _open(source) as opened, source.open() as file, source.naming_damage("cannot read a sample"):
             row_groups = range(*part.place["groups"])
             of_column = _pages(file, opened, list(row_groups), columns.time)
             if _decoding_bytes(of_column) > SAMPLE_MAX_BYTES:
@@ -96,7 +96,7 @@ FORMAT = ParquetFormat()
 
 @dataclass(frozen=True)
 class _Opened:
-    """A file that is open, and what its footer says."""
+    """An open file with its footer."""
 
     schema: pa.Schema
     metadata: pq.FileMetaData
@@ -107,20 +107,20 @@ class _Opened:
         return {self.metadata.schema.column(number).path: number for number in range(self.metadata.num_columns)}
 
     def column_number(self, name: str) -> int:
-        """Return the number of a column.
+        """Return the index of a column.
 
         Raises:
-            pyarrow.ArrowInvalid: there is none: the schema that Arrow has put beside Parquet's own may name others.
+            pyarrow.ArrowInvalid: Parquet's schema does not have the column, although Arrow's schema in the file has it.
         """
         if name not in self._numbers:
-            raise pa.ArrowInvalid(f"Parquet's own schema has no column {name!r}")
+            raise pa.ArrowInvalid(f"Parquet's schema has no column {name!r}, but Arrow's schema in the file has one")
         return self._numbers[name]
 
 
 @contextmanager
 def _open(source: Source) -> Iterator[_Opened]:
     with source.open() as file:
-        with source.naming_damage("this is not a Parquet file"):
+        with source.naming_damage("not a valid Parquet file"):
             footer = Footer(file)
             opened = pq.ParquetFile(file)
         with opened:
@@ -133,7 +133,7 @@ def _slice(row_count: int, groups: tuple[int, int], first_row: int, skip: int = 
 
 @dataclass
 class _Plan:
-    """How columns are decoded: how many rows at once, which columns side by side, and which before those."""
+    """How columns are decoded: the rows per step, and the groups of columns that are decoded one after the other."""
 
     rows: int
     groups: list[list[str]] = field(default_factory=lambda: [[]])
@@ -159,7 +159,7 @@ class _Plan:
 
 
 def _plan(file: pa.NativeFile, opened: _Opened, row_groups: list[int], columns: Columns) -> _Plan:
-    """Look at the pages that will be read.
+    """Plan the decoding from the page headers.
 
     Raises:
         pyarrow.ArrowInvalid: a page takes too much memory, or its header is damaged.
@@ -170,7 +170,7 @@ def _plan(file: pa.NativeFile, opened: _Opened, row_groups: list[int], columns: 
         of_column = _pages(file, opened, row_groups, name)
         if opened.metadata.schema.column(opened.column_number(name)).physical_type == "BYTE_ARRAY":
             plan.rows = rows_within(of_column, plan.rows, page_max_bytes())
-        # As a dictionary, labels take no more room than in the file, however often one stands there.
+        # As a dictionary, labels take no more memory than in the file, however often one occurs.
         if name in columns.labels and all(page.encoding not in DELTA for page in of_column):
             plan.dictionaries.append(name)
         column_bytes = _decoding_bytes(of_column)
@@ -187,12 +187,14 @@ def _pages(file: pa.NativeFile, opened: _Opened, row_groups: list[int], name: st
     every = (page for chunk in chunks for page in pages(file, chunk, name))
     of_column = list(islice(every, PAGES_MAX + 1))
     if len(of_column) > PAGES_MAX:
-        raise pa.ArrowInvalid(f"column {name!r} has more than {PAGES_MAX:,} pages here; write it with larger ones")
+        raise pa.ArrowInvalid(
+            f"column {name!r} has more than {PAGES_MAX:,} pages in these row groups; write it with larger pages"
+        )
     return of_column
 
 
 def _decoding_bytes(of_column: list[Page]) -> int:
-    """Return what a column takes while it is decoded: a page, and its dictionary."""
+    """Return the memory that decoding a column takes, in bytes: for a page and its dictionary."""
     data, dictionaries = (
         max((page.memory_bytes for page in of_column if page.is_data is is_data), default=0)
         for is_data in (True, False)
@@ -202,7 +204,7 @@ def _decoding_bytes(of_column: list[Page]) -> int:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows of a file: those of some row groups, without the first ones."""
+    """A range of the rows of some row groups."""
 
     file: pq.ParquetFile
     row_groups: list[int]
@@ -210,7 +212,7 @@ class _Rows:
     rows: int
 
     def of(self, names: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
-        """Decode columns of the rows, so many at once."""
+        """Yield columns of the rows in record batches of `batch_rows` rows."""
         at, end = 0, self.skip + self.rows
         for batch in self.file.iter_batches(batch_rows, row_groups=self.row_groups, columns=names, use_threads=False):
             first, last = max(self.skip - at, 0), min(end - at, batch.num_rows)

@@ -1,10 +1,10 @@
-"""Strict CSV, as RFC 4180 and Python's `csv` with `strict=True` have it: where records end, and which cells they have.
+"""Strict CSV, as in RFC 4180 and Python's `csv` with `strict=True`: the ends of records, and their cells.
 
-A record ends with its line, unless a quote is open there. One that is malformed (text after a closing quote, or a quote
-that is not closed) is its first line alone, so that a stray quote never swallows the lines after it. Whether a record
-is well-formed depends on its own lines alone: a file can be cut behind any record, and the parts have the same records.
+A record ends with its line, unless a quote is open there. A malformed record (text after a closing quote, or a quote
+that is not closed) is only its first line, so that a stray quote never includes the lines after it. Whether a record is
+well-formed depends only on its own lines, so a file can be cut after any record, and the parts have the same records.
 
-Blanks around a cell do not matter outside its quotes.
+Blanks around a cell are ignored, except within its quotes.
 """
 
 import re
@@ -21,35 +21,35 @@ from telemetry.formats.faults import Fault, FaultError
 
 BLANKS = " \t"
 NEWLINE, CR, QUOTE = ord("\n"), ord("\r"), ord('"')
-# A record of several lines is longer only if its quote was never meant to be open.
+# A record of several lines that is longer is taken for one with a stray quote.
 MULTILINE_MAX_BYTES = 256 << 10
-MASK = 0  # in place of what is escaped; where there is a NUL, Arrow is not asked
+MASK = 0  # replaces escaped characters; data with a NUL is not parsed by Arrow
 QUOTES = re.compile(b'"+')
-# Blanks next to a quote are stepped over one by one; a longer run is left to a regular expression.
+# Up to this many blanks next to a quote are skipped one by one; longer runs are left to a regular expression.
 STEPS_MAX = 32
 SHOWN_BYTES = 20
 
 
 class Lines:
-    """The ends of records where each line is one: counting them is quick, and few are asked where they are."""
+    """The ends of records that have one line each; counting them is fast, and only few offsets are needed."""
 
     is_regular = True
 
     def __init__(self, data: bytes, *, is_last: bool) -> None:
         self._is_newline = np.frombuffer(data, np.uint8) == NEWLINE
         self._newlines = int(np.count_nonzero(self._is_newline))
-        behind_newline = data.rfind(b"\n") + 1
-        self._end = len(data) if is_last else behind_newline
-        self.count = self._newlines + (self._end > behind_newline)
+        after_newline = data.rfind(b"\n") + 1
+        self._end = len(data) if is_last else after_newline
+        self.count = self._newlines + (self._end > after_newline)
 
     @property
     def ends(self) -> np.ndarray:
-        """The offset just behind each record."""
+        """The end offset of each record."""
         ends = np.flatnonzero(self._is_newline) + 1
         return np.append(ends, self._end) if len(ends) < self.count else ends
 
     def at(self, index: int) -> tuple[int, int]:
-        """Return the offset just behind a record, and how many lines come before that."""
+        """Return the end offset of a record, and the number of lines before it."""
         if index in (-1, self.count - 1):
             return self._end, self._newlines
         return int(self.ends[index]), index + 1
@@ -61,11 +61,11 @@ class Records:
     def __init__(self, ends: np.ndarray, line_ends: np.ndarray, *, is_regular: bool) -> None:
         self.ends, self.count = ends, len(ends)
         self.is_regular = is_regular
-        """whether all are well-formed, and each quote in them opens or closes a cell or doubles another"""
+        """True if all are well-formed, and each quote in them opens or closes a cell or doubles another"""
         self._line_ends = line_ends
 
     def at(self, index: int) -> tuple[int, int]:
-        """Return the offset just behind a record, and how many lines come before that."""
+        """Return the end offset of a record, and the number of lines before it."""
         end = int(self.ends[index])
         return end, int(np.searchsorted(self._line_ends, end, side="right"))
 
@@ -76,14 +76,14 @@ class Dialect:
 
     delimiter: str = ","
     escape: str = ""
-    """the character that makes the next one stand for itself, unless that ends the line; empty: none"""
+    """the escape character, which has no effect before the end of a line; empty for none"""
 
     def find(self, data: bytes, *, is_last: bool) -> Lines | Records:
-        """Find where records end.
+        """Return the ends of records.
 
         Args:
-            data: it begins with a record.
-            is_last: whether nothing follows; otherwise the last record may be unfinished, and is left out.
+            data: bytes that begin with a record.
+            is_last: True if nothing follows; otherwise the last record may be incomplete, and is left out.
         """
         whole = data if is_last else data[: data.rfind(b"\n") + 1]
         if QUOTE not in whole:
@@ -94,14 +94,14 @@ class Dialect:
         return counted or _Follower(self, masked, line_ends).records(is_last=is_last)
 
     def split(self, record: bytes, header_count: int | None = None) -> list[bytes]:
-        """Split a record into cells; those that it has too many are counted, not held.
+        """Return the cells of a record; cells in excess of the header's are counted, but not kept.
 
         Args:
-            record: what is between two ends that `find` found.
-            header_count: cells of the header; None: this is the header.
+            record: the bytes between two ends that `find` returned.
+            header_count: the number of cells of the header; None if this is the header.
 
         Raises:
-            FaultError: it is malformed, or has another number of cells than the header.
+            FaultError: the record is malformed, or its number of cells differs from the header's.
         """
         record = record.rstrip(b"\r\n")
         if QUOTE in record or (self.escape and self.escape.encode() in record):
@@ -114,13 +114,13 @@ class Dialect:
         return [cell.strip(self._blanks) for cell in record.split(self._separator)]
 
     def is_blank(self, record: bytes) -> bool:
-        """Return True if a line holds nothing."""
+        """Return True if a line has nothing but blanks."""
         return not record.strip(self._blanks + b"\r\n")
 
     def trimmed(self, data: memoryview) -> bytes | memoryview | None:
-        """Return regular records without the blanks around their cells; None if there are some within quotes, too.
+        """Return regular records without the blanks around their cells; None if there are also blanks within quotes.
 
-        Whether those matter depends on the column.
+        Whether blanks within quotes are significant depends on the column.
         """
         codes = np.frombuffer(data, np.uint8)
         is_blank = reduce(np.logical_or, (codes == blank for blank in self._blanks))
@@ -141,12 +141,12 @@ class Dialect:
         is_kept = np.cumsum(steps, dtype=np.int8)[1:-1] == 0
         return bytes(np.frombuffer(data, np.uint8)[is_kept])
 
-    def behind_cell(self, data: bytes, position: int) -> bool:
-        """Return True if a quoted cell may end there: blanks, then a delimiter or the end of the line."""
-        return self._behind_cell.match(data, position) is not None
+    def ends_cell(self, data: bytes, position: int) -> bool:
+        """Return True if a quoted cell may end at a position: blanks, then a delimiter or the end of the line."""
+        return self._cell_end.match(data, position) is not None
 
     def opening(self, data: bytes, begin: int, end: int) -> int:
-        """Return the offset just behind the next quote at the beginning of a cell, or -1 if there is none."""
+        """Return the offset after the next quote at the beginning of a cell, or -1 if there is none."""
         found = self._opening.search(data, begin, end)
         return found.end() if found else -1
 
@@ -175,7 +175,7 @@ class Dialect:
         return re.compile(rb'(?:\A|(?<=\n)|%s)[%s]*"' % (re.escape(self._separator), self._blanks))
 
     @cached_property
-    def _behind_cell(self) -> re.Pattern[bytes]:
+    def _cell_end(self) -> re.Pattern[bytes]:
         return re.compile(rb"[%s]*(?:%s|\r*(?:\n|\Z))" % (self._blanks, re.escape(self._separator)))
 
     @cached_property
@@ -191,11 +191,11 @@ class Dialect:
         return re.compile(self._escaped.pattern + b'|"(")') if self.escape else re.compile(b'()"(")')
 
     def _masked(self, data: bytes) -> bytes:
-        """Return data of the same length, in which nothing that is escaped can be taken for a quote or a delimiter."""
+        """Return data of the same length in which escaped characters are masked."""
         return self._escaped.sub(bytes((MASK, MASK)), data) if self.escape else data
 
     def _by_counting(self, data: bytes, line_ends: np.ndarray, *, is_last: bool) -> Records | None:
-        """Find records by the parity of the quotes before each newline; None if that does not tell."""
+        """Find records by the parity of the quotes before each newline; return None if that is not sufficient."""
         codes = _between_newlines(data)
         quotes = np.flatnonzero(codes == QUOTE)
         if not (self._open_cells(codes, quotes[0::2]) and self._close_cells(codes, quotes[1::2])):
@@ -221,15 +221,15 @@ class Dialect:
         """Return True if each of the quotes ends a cell, or is the first of a pair."""
         if self._is_border[codes[quotes + 1]].all():
             return True
-        behind = self._past_blanks(codes, quotes, 1)
-        if behind is None:
+        after = self._past_blanks(codes, quotes, 1)
+        if after is None:
             return False
-        is_first = (codes[behind] == QUOTE) & (behind == quotes + 1)
-        is_line_end = codes[behind + (codes[behind] == CR)] == NEWLINE
-        return bool((is_first | (codes[behind] == ord(self.delimiter)) | is_line_end).all())
+        is_first = (codes[after] == QUOTE) & (after == quotes + 1)
+        is_line_end = codes[after + (codes[after] == CR)] == NEWLINE
+        return bool((is_first | (codes[after] == ord(self.delimiter)) | is_line_end).all())
 
     def _past_blanks(self, codes: np.ndarray, places: np.ndarray, step: int) -> np.ndarray | None:
-        """Return the next places without a blank in one direction; None if that is far."""
+        """Return the next positions without a blank in one direction; None after STEPS_MAX steps."""
         places = places + step
         for _ in range(STEPS_MAX):
             is_blank = self._is_blank[codes[places]]
@@ -241,7 +241,7 @@ class Dialect:
     def _cells(self, record: bytes, masked: bytes) -> Iterator[bytes]:
         position = 0
         while True:
-            begin = self._behind_blanks(masked, position)
+            begin = self._after_blanks(masked, position)
             if masked[begin : begin + 1] == b'"':
                 end = self._quoted_end(masked, begin)
                 yield self._plain(record[begin + 1 : end - 1])
@@ -256,48 +256,49 @@ class Dialect:
                 return
             position += 1
 
-    def _behind_blanks(self, data: bytes, position: int) -> int:
+    def _after_blanks(self, data: bytes, position: int) -> int:
         found = self._leading.match(data, position)
         return found.end() if found else position
 
     def _quoted_end(self, masked: bytes, begin: int) -> int:
-        end = behind_closing_quote(masked, begin + 1)
+        end = after_closing_quote(masked, begin + 1)
         if end < 0:
             raise FaultError(Fault.BROKEN_RECORD, f"the quote at byte {begin + 1} of the line is not closed")
-        if not self.behind_cell(masked, end):
+        if not self.ends_cell(masked, end):
             shown = masked[end : end + SHOWN_BYTES].decode("latin-1")
             raise FaultError(Fault.BROKEN_RECORD, f"expected a delimiter after a closing quote, got {shown!r}")
         return end
 
     def _plain(self, cell: bytes) -> bytes:
-        """Return what stands in quotes, without escapes and doubled quotes."""
+        """Return the text of a quoted cell, without escapes and doubled quotes."""
         return self._escaped_or_doubled.sub(rb"\1\2", cell)
 
 
 class _Follower:
-    """Finds records one after the other where some are malformed; slower by an order."""
+    """Finds records one by one in data with malformed ones; about ten times slower."""
 
     def __init__(self, dialect: Dialect, data: bytes, line_ends: np.ndarray) -> None:
         self._dialect, self._data = dialect, data
         self._line_ends = line_ends
-        self._ends = array("q", line_ends.astype(np.int64).tobytes())  # quicker than numpy where one is asked for
+        self._ends = array("q", line_ends.astype(np.int64).tobytes())  # faster than numpy for single elements
 
     def records(self, *, is_last: bool) -> Records:
         is_end = np.zeros(len(self._ends), bool)
         first = 0
         while first < len(self._ends):
             stop, is_whole = self._next(first, is_last=is_last)
-            if stop == first:  # unfinished
+            if stop == first:  # incomplete
                 break
             is_end[stop - 1 if is_whole else slice(first, stop)] = True
             first = stop
         return Records(self._line_ends[is_end], self._line_ends, is_regular=False)
 
     def _next(self, first: int, *, is_last: bool) -> tuple[int, bool]:
-        """Look at the record that begins with a line.
+        """Find the end of the record that begins with a line.
 
         Returns:
-            The line behind it and True; or the line behind several records of a line each, and False.
+            The index of the line after it and True; or that of the line after several records of one line each, and
+            False.
         """
         start = self._ends[first - 1] if first else 0
         quote = self._data.find(b'"', start)
@@ -306,13 +307,15 @@ class _Follower:
         reach, is_whole = self._follow(start, self._ends[first])
         if is_whole and (reach == self._ends[first] or reach - start <= MULTILINE_MAX_BYTES):
             return self._line_at(reach - 1) + 1, True
-        # Malformed. Each line that follows has the same end ahead of it as long as the quote is open: either it is
-        # malformed too, or it does not open a quote at all.
+        # Malformed. As long as the quote is open, each following line has the same end ahead: either it is malformed
+        # too, or it does not open a quote at all.
         if reach >= 0 and not is_whole:
             return max(self._line_at(reach), first + 1), False
         if reach < 0 and is_last:
             return len(self._ends), False
-        if reach < 0 and len(self._data) - start <= 2 * MULTILINE_MAX_BYTES:  # else there would be many small steps
+        if (
+            reach < 0 and len(self._data) - start <= 2 * MULTILINE_MAX_BYTES
+        ):  # otherwise there would be many small steps
             return first, False
         reach = reach if is_whole else len(self._data)
         return bisect_left(self._ends, reach - MULTILINE_MAX_BYTES) + 1, False
@@ -321,14 +324,14 @@ class _Follower:
         """Follow a record from its first line.
 
         Returns:
-            The offset just behind it and True; or the offset of the quote after which it is malformed, -1 if its quote
-            is not closed, and False.
+            The offset after it and True; or False and the offset of the quote after which it is malformed, or -1 if
+            its quote is not closed.
         """
         while (opened := self._dialect.opening(self._data, position, line_end)) >= 0:
-            position = behind_closing_quote(self._data, opened)
+            position = after_closing_quote(self._data, opened)
             if position < 0:
                 return -1, False
-            if not self._dialect.behind_cell(self._data, position):
+            if not self._dialect.ends_cell(self._data, position):
                 return position - 1, False
             if position > line_end:
                 line_end = self._data.find(b"\n", position) + 1 or len(self._data)
@@ -338,8 +341,8 @@ class _Follower:
         return bisect_right(self._ends, offset)
 
 
-def behind_closing_quote(data: bytes, begin: int) -> int:
-    """Return the offset just behind the quote that closes a cell, or -1; of several in a row, two stand for one."""
+def after_closing_quote(data: bytes, begin: int) -> int:
+    """Return the offset after the quote that closes a cell, or -1 if there is none; doubled quotes are skipped."""
     for quotes in QUOTES.finditer(data, begin):
         if (quotes.end() - quotes.start()) % 2:
             return quotes.end()
@@ -347,15 +350,15 @@ def behind_closing_quote(data: bytes, begin: int) -> int:
 
 
 def _between_newlines(data: bytes) -> np.ndarray:
-    """Return the characters between two newlines, so that each has neighbours."""
+    """Return the data between two newlines, so that each character has neighbours."""
     return np.frombuffer(b"\n%s\n" % data, np.uint8)
 
 
 def _require_count(found: int, header_count: int | None) -> None:
     if header_count not in (None, found):
-        raise FaultError(Fault.RAGGED_ROW, f"{found} cells, the header has {header_count}")
+        raise FaultError(Fault.RAGGED_ROW, f"expected {header_count} cells as in the header, got {found}")
 
 
 def _require_no_cr(cells: bytes) -> None:
     if CR in cells:
-        raise FaultError(Fault.BROKEN_RECORD, "expected a carriage return only at the end of a line or in quotes")
+        raise FaultError(Fault.BROKEN_RECORD, "a carriage return is only allowed at the end of a line or within quotes")

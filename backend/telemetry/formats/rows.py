@@ -1,4 +1,4 @@
-"""Rows read one at a time, in Python: slow, but a row with a fault is told from the others, and so is the fault."""
+"""Parsing rows one by one in Python, which is slow, but rejects single rows and says why."""
 
 import math
 import re
@@ -15,14 +15,14 @@ from telemetry.formats.times import TIME_TYPE
 
 # A time, labels, values, in the order of Columns.all.
 Row = tuple[Any, ...]
-# Python's objects take many times the room of the text that they are made of.
+# Python's objects take many times the memory of their text.
 ROWS_AT_ONCE = 5_000
 SHOWN_LENGTH = REJECT_MAX_LENGTH + 1
-"""of a text, so that it can be seen that there is more"""
+"""characters of a text that are kept, one more than the limit, so that a cut text is recognised"""
 
 
 class Gathered:
-    """The rows of a text, and those that are rejected, one by one until there are enough for a parsed piece."""
+    """Collects parsed and rejected rows until there are enough for a piece."""
 
     def __init__(self, columns: Columns) -> None:
         self._columns = columns
@@ -34,27 +34,27 @@ class Gathered:
         self._rejects: list[Reject] = []
 
     def add(self, cells: dict[str, str | None]) -> None:
-        """Take a row of texts; None is a cell that the record leaves out.
+        """Parse and add a row of texts; None means that the record has no such cell.
 
         Raises:
-            FaultError: names the first column with a fault.
+            FaultError: a cell cannot be read; it has the first such column.
         """
         self._rows.append(make_row(cells, self._columns))
         self._cut_off_ns.append(self._columns.times.cut_off_ns_of(cells[self._columns.time] or ""))
 
     def reject(self, line: int, error: FaultError, record: bytes) -> None:
-        """Take a row that cannot be loaded."""
-        # Of a long record, the bytes of what is shown, of which a character has four at most.
+        """Add a rejected row."""
+        # Only the beginning of a long record is shown; a character has at most four bytes.
         raw = record.rstrip(b"\r\n")[: 4 * SHOWN_LENGTH].decode(self._columns.text.encoding, "surrogateescape")
         self._rejects.append(Reject(line, error.column, error.fault, str(error), printable(raw)))
 
     @property
     def is_full(self) -> bool:
-        """Whether it is time to take what there is."""
+        """True if there are enough rows for a piece."""
         return len(self._rows) + len(self._rejects) >= ROWS_AT_ONCE
 
     def take(self) -> Parsed:
-        """Return what was gathered, and begin anew."""
+        """Return the collected rows as a piece, and start the next one."""
         cut_off_ns = np.array(self._cut_off_ns, np.int16) if any(self._cut_off_ns) else None
         parsed = Parsed(table_of(self._rows, self._columns), self._rejects, cut_off_ns)
         self._clear()
@@ -62,15 +62,15 @@ class Gathered:
 
 
 def make_row(cells: dict[str, str | None], columns: Columns) -> Row:
-    """Make a row of texts; None is a cell that the record leaves out.
+    """Return a row parsed from texts; None means that the record has no such cell.
 
     Raises:
-        FaultError: names the first column with a fault.
+        FaultError: a cell cannot be read; it has the first such column.
     """
     time = _time(columns.time, cells[columns.time], columns)
     labels = [_label(name, cells[name], columns.text.encoding) for name in columns.labels]
     if (size := sum(len(label.encode()) for label in labels)) > LABELS_MAX_BYTES:
-        detail = f"its labels have {size} bytes; allowed: {LABELS_MAX_BYTES} together"
+        detail = f"the labels have {size:,} bytes in total, the limit is {LABELS_MAX_BYTES:,}"
         raise FaultError(Fault.LONG_LABELS, detail, columns.labels[0])
     values = [_value(name, cells[name], columns) for name in columns.values]
     return (time, *labels, *values)
@@ -88,7 +88,7 @@ def _label(column: str, text: str | None, encoding: str) -> str:
     if not text:
         raise FaultError(Fault.MISSING_LABEL, "the label is missing", column)
     if "\0" in text or not _is_unicode(text):
-        detail = f"{printable(text)!r} is not text in {encoding.upper()}, or has a NUL in it"
+        detail = f"expected {encoding.upper()} text without NUL characters, got {printable(text)!r}"
         raise FaultError(Fault.UNREADABLE_LABEL, detail, column)
     return text
 
@@ -98,7 +98,9 @@ def _value(column: str, text: str | None, columns: Columns) -> float | None:
         return None
     decimal = columns.text.decimal
     try:
-        if "_" in text or not text.isascii() or text != text.strip():  # Python reads these as numbers, no database does
+        if (
+            "_" in text or not text.isascii() or text != text.strip()
+        ):  # Python accepts these as numbers, databases do not
             raise ValueError
         if decimal != "." and "." in text:
             raise ValueError
@@ -108,7 +110,8 @@ def _value(column: str, text: str | None, columns: Columns) -> float | None:
     if math.isfinite(value):
         return value
     if math.isinf(value) and "inf" not in text.lower():
-        raise FaultError(Fault.NUMBER_OUT_OF_RANGE, f"{printable(text)!r} is out of the range of a double", column)
+        detail = f"{printable(text)!r} is out of range for type double precision"
+        raise FaultError(Fault.NUMBER_OUT_OF_RANGE, detail, column)
     return value if columns.keep_nan else None
 
 
@@ -116,19 +119,19 @@ def _is_unicode(text: str) -> bool:
     return SURROGATES.search(text) is None
 
 
-# Halves of pairs, but for those as which "surrogateescape" keeps bytes that are not UTF-8.
+# Halves of surrogate pairs, without those in which "surrogateescape" stores bytes that are not UTF-8.
 LONE_SURROGATES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    """Return the beginning of a text, with NUL and bytes that are not UTF-8 as escapes that every reader can take."""
+    """Return the beginning of a text, with NUL and bytes that are not UTF-8 as escape sequences."""
     text = LONE_SURROGATES.sub(lambda half: f"\\u{ord(half[0]):04x}", text[:SHOWN_LENGTH])
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
 
 def table_of(rows: list[Row], columns: Columns) -> pa.Table:
-    """Make a parsed table of rows."""
+    """Return a table of parsed rows."""
     types = [TIME_TYPE, *[pa.string()] * len(columns.labels), *[pa.float64()] * len(columns.values)]
     cells = list(zip(*rows, strict=True)) if rows else [()] * len(types)
     arrays = [pa.array(column, kind) for column, kind in zip(cells, types, strict=True)]

@@ -1,4 +1,4 @@
-"""Where a file's bytes are: on this machine, or in a store that pyarrow's filesystems know."""
+"""Reading files on this machine, or in object stores that pyarrow's filesystems support."""
 
 import os
 import re
@@ -11,21 +11,21 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
-# What Arrow raises at data that breaks its own format; of a column's name, that it is not UTF-8.
+# Errors of Arrow for data that violates its format; UnicodeDecodeError is for a column name that is not UTF-8.
 DAMAGE = (pa.ArrowException, UnicodeDecodeError)
 
-# What the operating system says of a path that will never work. Anything else may pass: a network that is down, a
-# volume that is not mounted, a handle that is stale, a disk that is full.
+# Errors of the operating system for a path that will never work. All others may be temporary: the network is down, a
+# volume is not mounted, a file handle is stale, a disk is full.
 PERMANENT_ERRNOS = frozenset({EACCES, EILSEQ, EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR, EPERM})
-# An object store's errors have no errno, nor have Arrow's own at damaged data; the text tells one from the other.
+# Neither errors of object stores nor those of Arrow for damaged data have an errno; their text distinguishes them.
 STORE_ERROR = re.compile(r"AWS Error|google::cloud|Azure")
 PERMANENT_STORE_ERROR = re.compile(
     r"ACCESS_DENIED|NO_SUCH_BUCKET|NO_SUCH_KEY|RESOURCE_NOT_FOUND|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH"
     r"|PERMISSION_DENIED|HTTP status (?:30[178]|40[0134])"
 )
 
-IS_IT_MOUNTED = "is its volume mounted?"
-# An empty file in the root of a spool that is a folder. The mount point of a volume that is not mounted has none.
+CHECK_MOUNT = "check that its volume is mounted"
+# An empty file in the root of a spool that is a folder; the mount point of a volume that is not mounted has none.
 SPOOL_MARKER = ".poolhouse-spool"
 
 
@@ -41,7 +41,7 @@ class MissingFileError(BadInput):
 
 
 class StorageUnavailableError(OSError):
-    """Where a file lies, or is to be written, cannot be used at present; the same may work later."""
+    """A file or its storage cannot be used at present, but may be usable later."""
 
     def __init__(self, file: object, problem: str, errno: int | None = None) -> None:
         super().__init__(f"{file}: {problem}")
@@ -49,18 +49,18 @@ class StorageUnavailableError(OSError):
 
 
 def require_mounted(spool: Path) -> None:
-    """Refuse a spool's folder without its marker: it does not exist, or it is where a volume is to be mounted.
+    """Check that a spool's folder has its marker file; otherwise its volume may not be mounted.
 
     Raises:
-        StorageUnavailableError: the marker is not there, or cannot be looked up.
+        StorageUnavailableError: the marker file does not exist or cannot be found.
     """
     try:
         (spool / SPOOL_MARKER).stat()
     except FileNotFoundError:
         raise StorageUnavailableError(
             "the spool",
-            f"{spool} has no file {SPOOL_MARKER}; {IS_IT_MOUNTED} If this is the right folder, manage.py prepare_spool "
-            "makes the file",
+            f"{spool} has no file {SPOOL_MARKER}; {CHECK_MOUNT}. If this is the right folder, run manage.py "
+            "prepare_spool, which creates the file",
         ) from None
     except OSError as error:
         raise StorageUnavailableError("the spool", _reason(error), error.errno) from error
@@ -68,7 +68,7 @@ def require_mounted(spool: Path) -> None:
 
 @dataclass(frozen=True)
 class Stamp:
-    """What tells a file from what it becomes when it is changed."""
+    """The size and time of change of a file, by which a later change is detected."""
 
     size_bytes: int
     mtime_ns: int
@@ -80,74 +80,75 @@ class Source:
 
     filesystem: fs.FileSystem
     path: str
-    """as its filesystem has it"""
+    """path in its filesystem"""
     name: str
-    """as its sender knows it; errors use this"""
+    """name that its sender uses, and errors too"""
     is_spooled: bool = False
-    """in the spool, which belongs to this deployment: no error but the file's absence is the input's fault"""
+    """True if it is in the spool, where errors are the deployment's fault, unless the file does not exist"""
 
     def __str__(self) -> str:
         return self.name
 
     @classmethod
     def local(cls, path: Path) -> "Source":
-        """Name a file of this machine."""
+        """Return the source of a file on this machine."""
         return cls(fs.LocalFileSystem(), str(path), str(path))
 
     def open(self) -> pa.NativeFile:
         """Open it for reading at any offset.
 
         Raises:
-            BadInput: it does not exist, or may not be read.
+            BadInput: it does not exist, or its permissions do not allow to read it.
             StorageUnavailableError: it cannot be opened at present.
         """
-        with self.naming_damage("it cannot be opened"):
+        with self.naming_damage("cannot open the file"):
             return self.filesystem.open_input_file(self.path)
 
     def stamp(self) -> Stamp:
         """Return its size and its time of change.
 
         Raises:
-            BadInput: it does not exist, is empty, or may not be read.
+            BadInput: it does not exist, is empty, or its permissions do not allow to read it.
             StorageUnavailableError: it cannot be reached at present.
         """
-        with self.naming_damage("it cannot be found"):
+        with self.naming_damage("cannot find the file"):
             found = self.filesystem.get_file_info(self.path)
         if found.type == fs.FileType.NotFound:
             raise self._missing()
         if found.type == fs.FileType.Directory:
-            raise BadInput(self, "is a directory")
+            raise BadInput(self, "expected a file, got a directory")
         if found.size == 0:
             raise BadInput(self, "the file is empty")
         return Stamp(found.size, found.mtime_ns or 0)
 
     def require_unchanged(self, stamp: Stamp) -> None:
-        """Refuse a file that differs from what was cut.
+        """Check that the file is the one that was cut.
 
         Raises:
-            BadInput: it is gone, or has changed.
+            BadInput: it does not exist any more, or has changed.
             StorageUnavailableError: it cannot be reached at present, for example because its volume is not mounted.
         """
         try:
             now = self.stamp()
         except MissingFileError as error:
-            # It was here once. The mount point of a volume is an empty folder while the volume is not mounted.
+            # The file existed before. The mount point of a volume is an empty folder while the volume is not mounted.
             if not self.is_spooled and self._folder_is_empty():
-                raise StorageUnavailableError(error, f"its folder is missing or empty; {IS_IT_MOUNTED}") from None
+                raise StorageUnavailableError(error, f"its folder is missing or empty; {CHECK_MOUNT}") from None
             raise
         if now != stamp:
             raise BadInput(
                 self,
-                f"the file has changed since it was enqueued ({stamp.size_bytes} bytes then, {now.size_bytes} now)",
+                f"the file has changed since it was enqueued ({stamp.size_bytes:,} bytes then, {now.size_bytes:,} "
+                "now); enqueue it again",
             )
 
     @contextmanager
-    def judging_errors(self) -> Iterator[None]:
-        """Raise BadInput for permanent errors of a block, StorageUnavailableError for others; leave Arrow's own alone.
+    def classifying_errors(self) -> Iterator[None]:
+        """Raise BadInput for permanent errors of a block, StorageUnavailableError for temporary ones; keep Arrow's.
 
         Raises:
-            BadInput: the file does not exist, or may not be read.
-            StorageUnavailableError: the way to the data is broken at present.
+            BadInput: the file does not exist, or its permissions do not allow to read it.
+            StorageUnavailableError: the file cannot be reached at present.
         """
         try:
             yield
@@ -156,28 +157,28 @@ class Source:
         except OSError as error:
             if not (error.errno or self._is_of_store(error)):
                 raise
-            raise self._judged(error) from error
+            raise self._classified(error) from error
 
     @contextmanager
     def naming_damage(self, where: str) -> Iterator[None]:
-        """Take what Arrow finds wrong in a block for damage to the file.
+        """Raise Arrow's errors of a block as BadInput.
 
         Args:
-            where: the part of the file that is read.
+            where: the part of the file that is read, or what fails.
 
         Raises:
-            BadInput: the data breaks its own format.
-            StorageUnavailableError: the way to the data is broken at present.
+            BadInput: the data violates its format.
+            StorageUnavailableError: the file cannot be reached at present.
         """
         try:
-            with self.judging_errors():
+            with self.classifying_errors():
                 yield
         except StorageUnavailableError:
             raise
         except (*DAMAGE, OSError) as error:
             raise BadInput(self, f"{where}: {error}") from None
 
-    def _judged(self, error: OSError) -> BadInput | OSError:
+    def _classified(self, error: OSError) -> BadInput | OSError:
         if error.errno == ENOENT:
             return self._missing()
         if not self.is_spooled and _is_permanent(error):

@@ -1,4 +1,4 @@
-"""Thrift's compact protocol, of which Parquet's footer and page headers are made: read, or passed over and weighed.
+"""A reader of Thrift's compact protocol, which Parquet's footer and page headers use, with a limit of the memory.
 
 https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
 """
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 STOP, TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(13)
-FIXED_BYTES = {TRUE: 0, FALSE: 0, BYTE: 1, DOUBLE: 8}  # a field that is true or false says so by its type
+FIXED_BYTES = {TRUE: 0, FALSE: 0, BYTE: 1, DOUBLE: 8}  # the type of a boolean field is its value
 LEVELS = 16
-# What Parquet's reader makes of an element: of a row group or a column chunk, of another struct, of anything else.
+# Memory of Parquet's reader for an element: a row group or a column chunk, another struct, anything else.
 LARGE_STRUCT_BYTES, STRUCT_BYTES, ELEMENT_BYTES = 1024, 128, 32
 LARGE_STRUCT_LEVELS = 2
 
@@ -20,10 +20,9 @@ class TruncatedError(pa.ArrowInvalid):  # type: ignore[misc]
 
 
 class Reader:
-    """Data that is read from its beginning.
+    """Reads data from its beginning.
 
-    Raises:
-        pyarrow.ArrowInvalid: anywhere, if the data is damaged, or what is made of it would take too much memory.
+    All methods raise pyarrow.ArrowInvalid if the data is damaged, or would take too much memory in Parquet's reader.
     """
 
     def __init__(self, data: bytes, memory_max_bytes: int) -> None:
@@ -32,7 +31,7 @@ class Reader:
         self._memory_bytes = 0
 
     def fields(self) -> Iterator[tuple[int, int]]:
-        """Return the number and the type of each field of a struct, whose value is to be read or passed over next."""
+        """Yield the number and type of each field of a struct; the caller has to read or skip its value."""
         number = 0
         while header := self._byte():
             number = number + (header >> 4) if header >> 4 else self.integer()
@@ -49,24 +48,24 @@ class Reader:
         return self._data[self.at - length : self.at]
 
     def elements(self) -> Iterator[int]:
-        """Return the type of each element of a list, whose value is to be read or passed over next."""
+        """Yield the type of each element of a list; the caller has to read or skip its value."""
         header = self._byte()
         count = header >> 4
         for _ in range(self._varint() if count == 15 else count):
             yield header & 0xF
 
     def large_structs(self) -> Iterator[None]:
-        """Go to each element of a list of row groups or column chunks, whose fields are to be read next."""
+        """Yield at each element of a list of row groups or column chunks; the caller has to read its fields."""
         for kind in self.elements():
             if kind != STRUCT:
-                raise pa.ArrowInvalid("a list of structs holds something else")
+                raise pa.ArrowInvalid(f"expected a list of structs (type {STRUCT}), got type {kind}")
             self._weigh(LARGE_STRUCT_BYTES)
             yield
 
     def skip(self, kind: int, levels: int = 0) -> None:
-        """Pass over a value, and count what is made of it."""
+        """Skip a value, and count the memory that it takes in Parquet's reader."""
         if levels > LEVELS:
-            raise pa.ArrowInvalid(f"it is nested more than {LEVELS} levels deep")
+            raise pa.ArrowInvalid(f"the metadata is nested more than {LEVELS} levels deep")
         if kind in FIXED_BYTES:
             self._advance(FIXED_BYTES[kind])
         elif kind in (I16, I32, I64):
@@ -105,7 +104,7 @@ class Reader:
     def _weigh(self, size_bytes: int) -> None:
         self._memory_bytes += size_bytes
         if self._memory_bytes > self._memory_max_bytes:
-            raise pa.ArrowInvalid(f"it takes more than {self._memory_max_bytes:,} bytes of memory")
+            raise pa.ArrowInvalid(f"the metadata takes more than {self._memory_max_bytes:,} bytes of memory")
 
     def _pass_binary(self) -> int:
         length = self._varint()
@@ -131,4 +130,4 @@ class Reader:
     def _advance(self, count: int) -> None:
         self.at += count
         if self.at > len(self._data):
-            raise TruncatedError("it is cut off")
+            raise TruncatedError("the metadata is cut off")

@@ -1,4 +1,4 @@
-"""Tables whose columns have types, as Parquet and Arrow files hold them: what is asked of types and of rows."""
+"""Tables with typed columns, as in Parquet and Arrow files: checks of the types, and parsing of the rows."""
 
 from collections.abc import Iterable, Iterator
 from functools import reduce
@@ -21,33 +21,39 @@ from telemetry.formats.source import BadInput, Source
 
 
 def check_schema(source: Source, schema: pa.Schema, columns: Columns) -> None:
-    """Refuse a file whose columns have types of which no reading can be made.
+    """Check that the columns have types that can be loaded.
 
     Raises:
-        BadInput: names the column, its type, and what is allowed.
+        BadInput: a column is missing, or has another type.
     """
     require_default_text(source, columns)
     require_columns(source, schema.names, columns.all)
     _require_time(source, columns, schema.field(columns.time).type)
     for name in columns.labels:
         if not _is_text(kind := schema.field(name).type):
-            raise BadInput(source, f"column {name!r} is {kind}; allowed: strings, integers and booleans")
+            raise BadInput(source, f"expected strings, integers or booleans in column {name!r}, got {kind}")
     for name in columns.values:
         if not _is_number(kind := schema.field(name).type):
-            raise BadInput(source, f"column {name!r} is {kind}; allowed: integers, floats and decimals")
+            raise BadInput(source, f"expected integers, floats or decimals in column {name!r}, got {kind}")
 
 
 def _require_time(source: Source, columns: Columns, kind: pa.DataType) -> None:
     wanted = columns.times
     if wanted.unit != "iso":
         if not pa.types.is_integer(kind):
-            raise BadInput(source, f"column {columns.time!r} is {kind}; allowed with the option time-unit: integers")
+            raise BadInput(
+                source, f"expected integers in column {columns.time!r} because of the option time-unit, got {kind}"
+            )
     elif not pa.types.is_timestamp(kind):
         raise BadInput(
-            source, f"column {columns.time!r} is {kind}; allowed: a timestamp, or with the option time-unit an integer"
+            source,
+            f"expected timestamps in column {columns.time!r}, or integers with the option time-unit, got {kind}",
         )
     elif kind.tz is None and not wanted.timezone:
-        raise BadInput(source, f"column {columns.time!r} has no zone; allowed: one that has, or the option timezone")
+        raise BadInput(
+            source,
+            f"expected timestamps with a time zone in column {columns.time!r}, or the option timezone, got {kind}",
+        )
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -65,12 +71,12 @@ def parse_batches(batches: Iterable[pa.RecordBatch], columns: Columns, first_row
     """Parse the rows of a slice.
 
     Args:
-        batches: with the columns of `Columns.all` in any order, as `check_schema` lets them pass.
-        columns: how they are to be read.
-        first_row: how many rows of the file come before them.
+        batches: record batches with the columns of `Columns.all` in any order, of types that `check_schema` accepts.
+        columns: how the columns are read.
+        first_row: the number of rows of the file before them.
 
     Raises:
-        pyarrow.ArrowInvalid: the data breaks its own format, as with bytes in a string that are not UTF-8.
+        pyarrow.ArrowInvalid: the data violates its format, for example if a string is not valid UTF-8.
     """
     for batch in batches:
         next_row = first_row + batch.num_rows
@@ -81,14 +87,15 @@ def parse_batches(batches: Iterable[pa.RecordBatch], columns: Columns, first_row
 
 
 def _pieces(batch: pa.RecordBatch, columns: Columns) -> Iterator[tuple[int, pa.Table]]:
-    """Divide rows of a batch into pieces that are bounded by cells and by the bytes of their labels.
+    """Divide the rows of a batch into pieces, limited by their cells and the size of their labels.
 
-    A piece holds copies: what is made of it may live on while the next batch is read, and must not keep the whole one.
+    A piece has copies of the data, because it may be used while the next batch is read, and would keep the whole batch
+    in memory otherwise.
     """
     step = piece_rows(batch.num_columns)
     for start in range(0, batch.num_rows, step):
         part = batch.slice(start, step)
-        part.validate(full=True)  # nothing before has looked, and it may come from anybody
+        part.validate(full=True)  # the file is untrusted, and was not validated before
         yield from _halved(part, columns, start)
 
 
@@ -103,7 +110,7 @@ def _halved(part: pa.RecordBatch, columns: Columns, start: int) -> Iterator[tupl
 
 
 def _text_bytes(column: pa.Array) -> int:
-    """Return how many bytes labels take together, as `_label` leaves them."""
+    """Return the size of the labels after `_label`, in bytes."""
     if pa.types.is_dictionary(column.type):
         lengths = np.minimum(_lengths(column.dictionary), 4 * REJECT_MAX_LENGTH)
         return int(lengths[column.indices.drop_null().to_numpy()].sum())
@@ -111,7 +118,7 @@ def _text_bytes(column: pa.Array) -> int:
 
 
 def _lengths(texts: pa.Array) -> np.ndarray:
-    """Return the bytes of each text; a number or a truth value is short."""
+    """Return the length of each text in bytes; 0 for numbers and booleans, which are short."""
     if pa.types.is_string_view(texts.type):  # a view begins with its length, https://arrow.apache.org/docs/format/
         views = np.frombuffer(texts.buffers()[1], "<i4")[4 * texts.offset :]
         return np.asarray(views[: 4 * len(texts) : 4], dtype=np.int64)
@@ -125,7 +132,7 @@ def _copy(column: pa.Array) -> pa.Array:
 
 
 def _label(column: pa.Array) -> pa.Array:
-    """Copy labels; of a dictionary only those that occur, and of long texts the beginnings, which stay too long."""
+    """Copy labels, dictionaries without unused entries, and long texts cut to a length that is still rejected."""
     if pa.types.is_dictionary(column.type):
         used = pc.unique(column.indices).drop_null()
         entries = _label(column.dictionary.take(used)).cast(pa.string())
@@ -137,7 +144,7 @@ def _label(column: pa.Array) -> pa.Array:
 
 
 def _parse(table: pa.Table, columns: Columns, first_row: int) -> Parsed:
-    """Find the rows with a fault by columns; give the others the types of a parsed table."""
+    """Reject rows with faults, and convert the others to the types of a parsed table."""
     labels = [table[name].cast(pa.string()) for name in columns.labels]
     times, is_time = columns.times.from_column(table[columns.time])
     good = np.ones(table.num_rows, dtype=bool)
@@ -158,14 +165,14 @@ def _parse(table: pa.Table, columns: Columns, first_row: int) -> Parsed:
 def _faults(
     table: pa.Table, columns: Columns, labels: list[pa.ChunkedArray], is_time: pa.ChunkedArray
 ) -> list[tuple[str, Fault, str, pa.ChunkedArray]]:
-    """Give each fault that a row may have: its column, what it is, and which rows have it; the first found counts."""
+    """Return each possible fault with its column, detail and a mask of its rows; only the first of a row counts."""
     time = columns.time
     faults = [
         (time, Fault.UNREADABLE_TIME, "the time is missing", pc.is_null(table[time])),
         (
             time,
             Fault.TIME_OUT_OF_RANGE,
-            "the time is out of range, or skipped or repeated by clocks",
+            "the time is not in the years 1 to 9999, or is skipped or repeated by a clock change",
             pc.invert(is_time),
         ),
     ]
@@ -173,16 +180,16 @@ def _faults(
         missing = pc.or_kleene(pc.is_null(texts), pc.equal(texts, ""))
         faults.append((name, Fault.MISSING_LABEL, "the label is missing", missing))
         has_nul = pc.match_substring(texts, "\0")
-        faults.append((name, Fault.UNREADABLE_LABEL, "the label has a NUL in it", has_nul))
+        faults.append((name, Fault.UNREADABLE_LABEL, "NUL characters are not allowed in labels", has_nul))
     if labels:
         sizes = reduce(pc.add, (pc.cast(pc.binary_length(texts), pa.int64()) for texts in labels))
-        detail = f"its labels have more than {LABELS_MAX_BYTES} bytes together"
+        detail = f"the labels have more than {LABELS_MAX_BYTES:,} bytes in total"
         faults.append((columns.labels[0], Fault.LONG_LABELS, detail, pc.greater(sizes, LABELS_MAX_BYTES)))
     return faults
 
 
 def _raw(table: pa.Table, row: int) -> str:
-    """Write a row as text; a time as the number that the file has, since it may be one that Python cannot hold."""
+    """Return a row as text; a time as its number in the file, since Python may not be able to represent it."""
     cells = (f"{name}={_text(table[name][row])}" for name in table.column_names)
     return ", ".join(cells).replace("\0", "\\x00")
 

@@ -1,4 +1,4 @@
-"""The schema of telemetry/sql/0001_schema.sql; the state operations tell Django what stands in it."""
+"""The schema of telemetry/sql/0001_schema.sql; the state operations describe it to Django."""
 
 import django.contrib.postgres.fields
 import django.db.models.deletion
@@ -77,14 +77,14 @@ MODELS = [
                 ),
             ),
             ("path", models.TextField()),
-            ("slice", models.JSONField(help_text="where in the file it lies; the file's format says how to read this")),
+            ("slice", models.JSONField(help_text="position in the file, in a form that depends on the file's format")),
             ("row_count", models.BigIntegerField(help_text="input rows")),
             ("state", models.TextField(choices=STATES, default="queued")),
             (
                 "inserted_count",
-                models.BigIntegerField(default=0, help_text="readings that are new in the hypertable"),
+                models.BigIntegerField(default=0, help_text="readings that were new in the hypertable"),
             ),
-            ("skipped_count", models.BigIntegerField(default=0, help_text="readings that were there already")),
+            ("skipped_count", models.BigIntegerField(default=0, help_text="readings that existed already")),
             ("rejected_count", models.BigIntegerField(default=0, help_text="input rows that could not be read")),
             ("error", models.TextField(blank=True, default="")),
             ("enqueued_at", models.DateTimeField()),
@@ -110,10 +110,10 @@ MODELS = [
                     on_delete=django.db.models.deletion.CASCADE, related_name="rejects", to="telemetry.ingestbatch"
                 ),
             ),
-            ("line", models.BigIntegerField(help_text="in the file, counted from 1; in Parquet, the row")),
+            ("line", models.BigIntegerField(help_text="line in the file, counted from 1; in Parquet, the row")),
             ("column_name", models.TextField()),
             ("reason", models.TextField()),
-            ("raw", models.TextField(help_text="the row as it stands in the file")),
+            ("raw", models.TextField(help_text="the row as it is in the file")),
         ],
         options={"db_table": "ingest_reject"},
     ),

@@ -1,4 +1,4 @@
-"""The ledger of telemetry/sql/0002_ledger.sql; the state operations tell Django what stands in it."""
+"""The ledger of telemetry/sql/0002_ledger.sql; the state operations describe it to Django."""
 
 from django.db import migrations, models
 
@@ -13,7 +13,9 @@ COLUMNS = [
     migrations.AddField(
         "ingestbatch",
         "attempts",
-        models.IntegerField(default=0, help_text="how often loading was begun and not stopped by the server's absence"),
+        models.IntegerField(
+            default=0, help_text="attempts to load it, without those that were interrupted for a temporary reason"
+        ),
     ),
     migrations.AddField(
         "ingestbatch",
@@ -31,7 +33,9 @@ COLUMNS = [
     migrations.AlterField(
         "ingestbatch",
         "skipped_count",
-        models.BigIntegerField(default=0, help_text="readings that were there already, or came twice"),
+        models.BigIntegerField(
+            default=0, help_text="readings that existed already, or occur more than once in the input"
+        ),
     ),
 ]
 

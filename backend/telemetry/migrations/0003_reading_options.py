@@ -17,7 +17,7 @@ class Migration(migrations.Migration):
                 migrations.AddField(
                     "ingestjob",
                     "options",
-                    models.JSONField(default=dict, help_text="how the files are written, where not as usual"),
+                    models.JSONField(default=dict, help_text="format options of the files: times, text, keep_nan"),
                 )
             ],
         ),

@@ -1,4 +1,4 @@
-"""The files of telemetry/sql/0004_files.sql, which batches named by their paths before."""
+"""The table of files of telemetry/sql/0004_files.sql; before, each batch had the path of its file."""
 
 import django.db.models.deletion
 from django.db import migrations, models
@@ -19,13 +19,13 @@ STATE = [
                     to="telemetry.ingestjob",
                 ),
             ),
-            ("name", models.TextField(help_text="as its sender knows it")),
+            ("name", models.TextField(help_text="name that its sender uses")),
             (
                 "location",
                 models.TextField(help_text="where workers read it: a path, a URL, or a name in the spool"),
             ),
             ("size_bytes", models.BigIntegerField()),
-            ("mtime_ns", models.BigIntegerField(help_text="when it was changed last, in nanoseconds since 1970")),
+            ("mtime_ns", models.BigIntegerField(help_text="time of its last change, in nanoseconds since 1970")),
         ],
         options={
             "db_table": "ingest_file",

@@ -26,7 +26,7 @@ STATE = [
                 ),
             ),
             ("reason", models.TextField()),
-            ("column_name", models.TextField(help_text="empty if the fault is the row's")),
+            ("column_name", models.TextField(help_text="empty if the whole row is at fault")),
             ("row_count", models.BigIntegerField()),
         ],
         options={
@@ -41,7 +41,7 @@ STATE = [
         "max_rejected_count",
         models.BigIntegerField(
             blank=True,
-            help_text="rows that may be rejected before the rest of the job is parked; none: all",
+            help_text="rows that may be rejected before the rest of the job is parked; null: any",
             null=True,
         ),
     ),

@@ -9,27 +9,27 @@ STATE = [
     migrations.AddField(
         "ingestbatch",
         "due_at",
-        models.DateTimeField(help_text="when the next attempt is due"),
+        models.DateTimeField(help_text="time of the next attempt"),
         preserve_default=False,
     ),
     migrations.AddField(
         "ingestbatch",
         "failing_since",
         models.DateTimeField(
-            blank=True, help_text="since when its attempts have failed for reasons that pass", null=True
+            blank=True, help_text="time of the first of the current interruptions; null: none", null=True
         ),
     ),
     migrations.AddField(
         "ingestbatch",
         "sent_at",
-        models.DateTimeField(blank=True, help_text="when its message was sent last; null: never", null=True),
+        models.DateTimeField(blank=True, help_text="time when its message was last sent; null: never", null=True),
     ),
     migrations.AddField(
         "ingestjob",
         "unsent_since",
         models.DateTimeField(
             blank=True,
-            help_text="while there are batches that were never sent: when some were sent last",
+            help_text="time of the last send while batches were never sent; null: all were sent",
             null=True,
         ),
     ),

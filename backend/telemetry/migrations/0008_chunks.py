@@ -11,7 +11,7 @@ STATE = [
         "loaded_until_us",
         models.BigIntegerField(
             blank=True,
-            help_text="readings before it are loaded, in microseconds since 1970; none: the batch is loaded at once",
+            help_text="readings before this time, in microseconds since 1970, are loaded; null: loaded at once",
             null=True,
         ),
     ),
@@ -20,7 +20,7 @@ STATE = [
         "chunk_limit",
         models.IntegerField(
             blank=True,
-            help_text="chunks in a transaction, after the server ran out of locks; none: as usual",
+            help_text="chunks per transaction, set after the server ran out of locks; null: default",
             null=True,
         ),
     ),

@@ -1,10 +1,10 @@
--- What is to happen to readings that are there already.
+-- What to do with readings that exist already.
 ALTER TABLE ingest_job
     ADD COLUMN on_conflict text NOT NULL DEFAULT 'ignore'
         CONSTRAINT ingest_job_on_conflict_known CHECK (on_conflict IN ('ignore', 'update', 'error'));
 
--- How often a batch was begun, so that one that takes its worker down does not do so for ever; and what became of each
--- cell of its rows, so that nothing can be lost without the ledger failing to add up.
+-- The number of attempts, so that a batch that kills its worker is not tried for ever; and the result of each cell of its
+-- rows, so that the sum reveals any loss.
 ALTER TABLE ingest_batch
     DROP CONSTRAINT ingest_batch_state_known,
     ADD COLUMN attempts      integer NOT NULL DEFAULT 0,

@@ -1,2 +1,2 @@
--- How a job's files are written, where that differs from the default: separators, encoding, times.
+-- The format options of a job's files: delimiter, encoding, times.
 ALTER TABLE ingest_job ADD COLUMN options jsonb NOT NULL DEFAULT '{}';

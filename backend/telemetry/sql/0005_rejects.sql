@@ -1,4 +1,4 @@
--- Rows that could not be read are kept in files in the spool, and counted here.
+-- Rejected rows are kept in files in the spool, and counted here.
 DROP TABLE ingest_reject;
 CREATE TABLE ingest_reject_count (
     batch_id    bigint NOT NULL REFERENCES ingest_batch (id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
@@ -8,5 +8,5 @@ CREATE TABLE ingest_reject_count (
     PRIMARY KEY (batch_id, reason, column_name)
 );
 
--- How many rows of a job may be rejected before the rest of it is parked; null: all of them.
+-- How many rows of a job may be rejected before the rest of it is parked; null: any number.
 ALTER TABLE ingest_job ADD COLUMN max_rejected_count bigint CONSTRAINT ingest_job_max_rejected CHECK (max_rejected_count >= 0);

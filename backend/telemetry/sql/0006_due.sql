@@ -1,5 +1,5 @@
--- When a batch's next attempt is due, since when its attempts have failed for reasons that pass, and when its message was
--- sent last. A batch that was never sent is sent by the worker, some at a time, so that the broker's queue stays short.
+-- The time of a batch's next attempt, the time since which its attempts are interrupted for temporary reasons, and the time
+-- when its message was last sent. Unsent batches are sent by the worker, some at a time, so that the queue stays short.
 ALTER TABLE ingest_batch
     ADD COLUMN due_at        timestamptz,
     ADD COLUMN failing_since timestamptz,
@@ -12,6 +12,6 @@ CREATE INDEX ingest_batch_unsent ON ingest_batch (job_id, id) WHERE state = 'que
 CREATE INDEX ingest_batch_sent ON ingest_batch (job_id) WHERE state = 'queued' AND sent_at IS NOT NULL;
 CREATE INDEX ingest_batch_finished ON ingest_batch (finished_at);
 
--- Set while a job has batches that were never sent: when some of them were sent last.
+-- Set while a job has unsent batches: the time when some of its batches were last sent.
 ALTER TABLE ingest_job ADD COLUMN unsent_since timestamptz;
 CREATE INDEX ingest_job_unsent ON ingest_job (unsent_since) WHERE unsent_since IS NOT NULL;

@@ -1,4 +1,4 @@
--- Readings whose time is that of another once it is cut to microseconds, which is what a timestamptz holds.
+-- Readings that have the same time as another after rounding to microseconds, the resolution of timestamptz.
 ALTER TABLE ingest_batch
     ADD COLUMN rounded_count bigint NOT NULL DEFAULT 0,
     DROP CONSTRAINT ingest_batch_adds_up,

@@ -1,8 +1,8 @@
-"""The schema, as SQL that migrations name."""
+"""The SQL of the migrations."""
 
 from pathlib import Path
 
 
 def read_sql(name: str) -> str:
-    """Give the text of a file in this folder, named without its ending."""
+    """Return the SQL in the file of this name, without its ending, in this folder."""
     return (Path(__file__).parent / f"{name}.sql").read_text(encoding="utf-8")

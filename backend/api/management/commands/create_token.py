@@ -1,4 +1,4 @@
-"""`manage.py create_token`: a token for the HTTP API."""
+"""`manage.py create_token`: create a token for the HTTP API."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -10,16 +10,16 @@ from poolhouse.display.reasons import ReasonCommand
 
 
 class Command(ReasonCommand):
-    """A door to `api.tokens.create_token`."""
+    """Create a token with `api.tokens.create_token`."""
 
-    help = "Make a bearer token for the HTTP API and print it, this once: only its hash is kept."
+    help = "Create a bearer token for the HTTP API and print it. It cannot be shown again: only its hash is stored."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the argument."""
-        parser.add_argument("name", metavar="NAME", help="whose it is")
+        """Add the owner's name."""
+        parser.add_argument("name", metavar="NAME", help="name of the token's owner")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Make it."""
+        """Print the new token."""
         try:
             self.stdout.write(create_token(options["name"]))
         except (TokenExistsError, ValueError) as error:

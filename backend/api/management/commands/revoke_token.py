@@ -1,4 +1,4 @@
-"""`manage.py revoke_token`: take a token back."""
+"""`manage.py revoke_token`: revoke a token of the HTTP API."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -10,16 +10,16 @@ from poolhouse.display.reasons import ReasonCommand
 
 
 class Command(ReasonCommand):
-    """A door to `api.tokens.revoke_token`."""
+    """Revoke a token with `api.tokens.revoke_token`."""
 
-    help = "Let the bearer token of that name be valid no more."
+    help = "Revoke the valid bearer token of an owner, so that the HTTP API refuses it."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the argument."""
-        parser.add_argument("name", metavar="NAME")
+        """Add the owner's name."""
+        parser.add_argument("name", metavar="NAME", help="name of the token's owner")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Revoke it."""
+        """Revoke the token, or fail if there is none."""
         if not revoke_token(options["name"]):
             raise CommandError(f"{options['name']!r} has no valid token", returncode=2)
-        self.stdout.write(f"the token of {options['name']!r} is revoked")
+        self.stdout.write(f"revoked the token of {options['name']!r}")

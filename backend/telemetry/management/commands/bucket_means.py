@@ -1,4 +1,4 @@
-"""`manage.py bucket_means`: a question that the hypertable answers."""
+"""`manage.py bucket_means`: the means of a metric over time."""
 
 import json
 from argparse import ArgumentParser
@@ -15,25 +15,30 @@ from telemetry.buckets import BucketMean, bucket_means
 
 
 class Command(ReasonCommand):
-    """Average a metric by time and by a label."""
+    """Print means of a metric by time bucket and label value."""
 
-    help = "Show the mean of a metric per span of time (by time_bucket), a column for each value of a label."
+    help = "Show the mean of a metric per time bucket, with a column for each value of a label."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the arguments."""
-        parser.add_argument("metric")
-        parser.add_argument("--by", required=True, metavar="LABEL")
-        parser.add_argument("--width", default="1 month", metavar="INTERVAL", help="default: %(default)s")
-        parser.add_argument("--json", action="store_true", help="as JSON")
+        """Add the metric and the options."""
+        parser.add_argument("metric", metavar="METRIC", help="name of the metric")
+        parser.add_argument("--by", required=True, metavar="LABEL", help="label by whose values to group")
+        parser.add_argument(
+            "--width",
+            default="1 month",
+            metavar="INTERVAL",
+            help="width of a bucket, as a PostgreSQL interval (default: %(default)s)",
+        )
+        parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Ask, and print a table."""
+        """Query the means, and print them."""
         try:
             means = bucket_means(options["metric"], options["by"], options["width"])
         except DataError as error:
             raise CommandError(f"--width {options['width']!r}: {str(error).splitlines()[0]}", returncode=2) from None
         if not means:
-            raise CommandError(f"there is no reading of {options['metric']!r} with a label {options['by']!r}")
+            raise CommandError(f"metric {options['metric']!r} has no readings with the label {options['by']!r}")
         if options["json"]:
             self.stdout.write(json.dumps([asdict(mean) for mean in means], indent=2, default=str))
         else:

@@ -1,4 +1,4 @@
-"""`manage.py cancel_ingest`: do not load what a job has not loaded yet."""
+"""`manage.py cancel_ingest`: cancel the rest of a job."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ from telemetry.management.job_command import JobCommand
 
 
 class Command(JobCommand):
-    """A door to `telemetry.cancellation.cancel_job`."""
+    """Cancel a job with `telemetry.cancellation.cancel_job`."""
 
     help = (
-        "Cancel a job's queued batches, and stop those that are being loaded. What is loaded stays; retry_ingest takes "
-        "the job up again."
+        "Cancel a job's queued batches, and stop those that are being loaded. Readings that were loaded are kept; "
+        "retry_ingest resumes the job."
     )
 
     def act(self, job_id: int, options: dict[str, Any]) -> str:
-        """Do it, and say to how many."""
+        """Cancel the job, and return the numbers of batches."""
         return str(cancel_job(job_id))

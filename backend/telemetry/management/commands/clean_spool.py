@@ -1,4 +1,4 @@
-"""`manage.py clean_spool`: remove from the spool what nobody needs any more."""
+"""`manage.py clean_spool`: remove files from the spool that are not needed any more."""
 
 from argparse import ArgumentParser
 from datetime import timedelta
@@ -12,31 +12,31 @@ HOURS_MAX = 24 * 366
 
 
 class Command(ReasonCommand):
-    """A door to `telemetry.retention.clean`; beat has it done as well."""
+    """Clean the spool with `telemetry.retention.clean`, which beat also runs."""
 
     help = (
-        "Remove inputs of jobs that have been done for INGEST_INPUT_GRACE_S, files that belong to no job, and rejects "
-        "of jobs that have been deleted."
+        "Remove from the spool the inputs of jobs that have been done for INGEST_INPUT_GRACE_S, files that belong to "
+        "no job, and rejected rows that are older than INGEST_REJECTS_KEEP_S or whose job was deleted."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the arguments."""
+        """Add the options."""
         parser.add_argument(
             "--older-than",
             type=whole_number(0, HOURS_MAX),
             default=24,
             metavar="HOURS",
-            help="leave younger files that belong to no job alone: an upload may be going on (default: 24)",
+            help="minimum age of files that belong to no job, which may be uploads in progress (default: 24)",
         )
         parser.add_argument(
             "--parked-and-cancelled",
             action="store_true",
-            help="also inputs of jobs with parked or cancelled batches, which cannot be retried after that",
+            help="also remove inputs of jobs with parked or cancelled batches, which cannot be retried after that",
         )
-        parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+        parser.add_argument("--dry-run", action="store_true", help="only list the files that would be removed")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Remove, and say what."""
+        """Remove the files, and print their names."""
         files = size_bytes = 0
         remove = removable if options["dry_run"] else clean
         for entry in remove(

@@ -1,4 +1,4 @@
-"""`manage.py enqueue_ingest`: cut files into batches, record them, and enqueue their ids."""
+"""`manage.py enqueue_ingest`: cut files into batches, and enqueue a job that loads them."""
 
 import shlex
 from argparse import ArgumentParser
@@ -14,7 +14,7 @@ from telemetry.arguments import argument, ascii_encoding, escape_character, one_
 from telemetry.formats import BadInput, Columns, StorageUnavailableError, TextFormat, TimeFormat
 from telemetry.formats.times import UNITS_PER_S
 from telemetry.inputs import Inputs, open_input
-from telemetry.intake import BATCH_ROWS_MAX, EMPTY_CELLS, BrokerAwayError, RejectLimit, announce, create_job
+from telemetry.intake import BATCH_ROWS_MAX, EMPTY_CELLS, BrokerUnavailableError, RejectLimit, announce, create_job
 from telemetry.models import IngestJob
 from telemetry.queries import job_progress, parked_batches
 from telemetry.watch import watch_job
@@ -23,27 +23,27 @@ MISUSE = 2
 
 
 class Command(ReasonCommand):
-    """Enqueue, and with --wait stay until the last batch is over."""
+    """Enqueue a job, and with --wait show its progress until it is over."""
 
     help = (
         "Load CSV, NDJSON, Parquet or Arrow files into the hypertable: one reading for each value cell that is not "
-        "empty. A file ending in .gz or .zst is unpacked into the spool."
+        "empty. Files ending in .gz or .zst are unpacked into the spool."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the arguments by theme."""
+        """Add the options for the columns, the format and the load."""
         _add_columns(parser)
-        _add_writing(parser)
+        _add_format(parser)
         _add_loading(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Create the job, then wait for it if asked to."""
+        """Create the job, and wait for it with --wait."""
         console = console_for(self.stdout, no_color=options["no_color"])
         try:
             job = self._create(_columns(options), options, console)
         except (BadInput, ValueError) as error:
             raise CommandError(str(error), returncode=MISUSE) from None
-        except BrokerAwayError as error:
+        except BrokerUnavailableError as error:
             raise CommandError(str(error), returncode=1) from None
         except StorageUnavailableError as error:
             raise CommandError(f"{error}; try again later", returncode=1) from None
@@ -57,7 +57,7 @@ class Command(ReasonCommand):
     def _raise_parked(self, job_id: int) -> None:
         parked = parked_batches(job_id, limit=1)
         first = parked[0]["error"] if parked else "the job was cancelled"
-        raise CommandError(f"{first}\nmanage.py ingest_status {job_id} lists every parked batch", returncode=1)
+        raise CommandError(f"{first}\nmanage.py ingest_status {job_id} lists the parked batches", returncode=1)
 
     def _create(self, columns: Columns, options: dict[str, Any], console: Console) -> IngestJob:
         with console.status("cutting into batches"), Inputs() as files:
@@ -77,12 +77,20 @@ class Command(ReasonCommand):
         try:
             return watch_job(job_id, console)
         except KeyboardInterrupt:
-            raise CommandError(f"the job goes on; see manage.py ingest_status {job_id}", returncode=130) from None
+            raise CommandError(
+                f"stopped waiting; job {job_id} goes on. manage.py ingest_status {job_id} shows its progress",
+                returncode=130,
+            ) from None
 
 
 def _add_columns(parser: ArgumentParser) -> None:
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="of files, or their URLs; all of one format")
-    parser.add_argument("--time", required=True, metavar="COLUMN", help="ISO 8601 with a zone")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="files or URLs, all of the same format")
+    parser.add_argument(
+        "--time",
+        required=True,
+        metavar="COLUMN",
+        help="column with the time: ISO 8601 with a time zone, unless --timezone or --time-unit is set",
+    )
     parser.add_argument(
         "--labels",
         nargs="*",
@@ -90,46 +98,57 @@ def _add_columns(parser: ArgumentParser) -> None:
         metavar="COLUMN",
         help="columns that identify a series, for example host and region",
     )
-    parser.add_argument("--values", nargs="+", required=True, metavar="COLUMN", help="each becomes a metric")
+    parser.add_argument(
+        "--values", nargs="+", required=True, metavar="COLUMN", help="columns of numbers; each becomes a metric"
+    )
     parser.add_argument(
         "--empty",
         nargs="*",
         default=EMPTY_CELLS,
         metavar="TEXT",
-        help=f"texts of an empty cell (default: {shlex.join(EMPTY_CELLS)})",
+        help=f"texts that mean an empty cell (default: {shlex.join(EMPTY_CELLS)})",
     )
     parser.add_argument(
         "--keep-nan", action="store_true", help="load NaN and infinity as values (default: they are empty cells)"
     )
 
 
-def _add_writing(parser: ArgumentParser) -> None:
-    written = parser.add_argument_group("how the files are written, where not as usual")
-    written.add_argument(
+def _add_format(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("format of the files")
+    group.add_argument(
         "--timezone",
         type=argument(timezone),
         metavar="ZONE",
-        help="of times without a zone, as Europe/Berlin",
+        help="time zone of times that have none, for example Europe/Berlin",
     )
-    written.add_argument(
-        "--time-unit", choices=("iso", *UNITS_PER_S), default="iso", help="times are whole numbers of it since 1970"
+    group.add_argument(
+        "--time-unit",
+        choices=("iso", *UNITS_PER_S),
+        default="iso",
+        help="iso: times are ISO 8601 texts; otherwise they are integers, in this unit since 1970 (default: iso)",
     )
-    written.add_argument(
+    group.add_argument(
         "--delimiter",
         type=argument(one_character),
         default=",",
         metavar="C",
-        help="between cells of a CSV; \\t is a tab",
+        help="delimiter between the cells of a CSV; \\t is a tab (default: ,)",
     )
-    written.add_argument("--decimal", choices=(".", ","), default=".", help="in the numbers of a CSV")
-    written.add_argument(
+    group.add_argument(
+        "--decimal", choices=(".", ","), default=".", help="decimal mark in the numbers of a CSV (default: .)"
+    )
+    group.add_argument(
         "--escape",
         type=argument(escape_character),
         metavar="C",
-        help="makes the next character of a CSV stand for itself, as \\ before a quote",
+        help="escape character of a CSV, for example \\ before a quote (default: none)",
     )
-    written.add_argument(
-        "--encoding", type=argument(ascii_encoding), default="utf-8", metavar="NAME", help="of a CSV, as latin-1"
+    group.add_argument(
+        "--encoding",
+        type=argument(ascii_encoding),
+        default="utf-8",
+        metavar="NAME",
+        help="encoding of a CSV, for example latin-1 (default: utf-8)",
     )
 
 
@@ -139,24 +158,27 @@ def _add_loading(parser: ArgumentParser) -> None:
         type=whole_number(1, BATCH_ROWS_MAX),
         default=settings.INGEST_BATCH_ROWS,
         metavar="N",
-        help="input rows in a batch (default: %(default)s)",
+        help="input rows per batch (default: %(default)s)",
     )
     parser.add_argument(
         "--on-conflict",
         choices=IngestJob.OnConflict.values,
         default=IngestJob.OnConflict.IGNORE.value,
-        help="to readings that are there already; the file's order holds within a batch (default: %(default)s)",
+        help="what to do with readings that exist already; of several in one batch, the first counts for ignore and "
+        "the last for update (default: %(default)s)",
     )
     parser.add_argument(
         "--max-rejects",
         type=argument(RejectLimit.of),
         metavar="N|P%",
-        help="park the job when more rows than that, or than that share, cannot be read (default: never)",
+        help="park the job if more than N rows, or P percent of its rows, cannot be read (default: no limit)",
     )
     parser.add_argument(
-        "--spool", action="store_true", help="copy the files to where workers on other machines see them"
+        "--spool", action="store_true", help="copy the files into the spool, where workers on other machines can read"
     )
-    parser.add_argument("--wait", action="store_true", help="show progress, and exit 1 if a batch is parked")
+    parser.add_argument(
+        "--wait", action="store_true", help="show progress until the job is over; exit with 1 if a batch is parked"
+    )
 
 
 def _columns(options: dict[str, Any]) -> Columns:

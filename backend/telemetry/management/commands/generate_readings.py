@@ -1,4 +1,4 @@
-"""`manage.py generate_readings`: made-up device metrics, the same for a seed, of any size."""
+"""`manage.py generate_readings`: write or load synthetic device metrics of any size."""
 
 import time
 from argparse import ArgumentParser
@@ -17,9 +17,10 @@ from poolhouse.display.reasons import ReasonCommand
 from telemetry import formats, spool
 from telemetry.arguments import argument, whole_number
 from telemetry.formats import Columns
+from telemetry.formats.times import EXAMPLE
 from telemetry.generate import Fleet, interval_us_of, write, write_parquet
 from telemetry.inputs import InputFile, Inputs
-from telemetry.intake import BrokerAwayError, announce, create_job
+from telemetry.intake import BrokerUnavailableError, announce, create_job
 from telemetry.watch import watch_job
 
 DEVICES_MAX = 1_000_000
@@ -27,20 +28,27 @@ COLUMNS = Columns("time", ("device",), ("value",))
 
 
 class Command(ReasonCommand):
-    """Write a file, or load what it would hold."""
+    """Write metrics to a file, or load them."""
 
-    help = "Generate device metrics (time, device, value): a daily wave, each device's own level, and noise."
+    help = (
+        "Generate synthetic device metrics (time, device, value): a daily wave, a level per device, and noise. The "
+        "same seed gives the same metrics."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the arguments."""
+        """Add the options for the metrics and their destination."""
         parser.add_argument(
-            "--series", type=whole_number(1, DEVICES_MAX), default=100, metavar="N", help="devices (default: 100)"
+            "--series",
+            type=whole_number(1, DEVICES_MAX),
+            default=100,
+            metavar="N",
+            help="number of devices (default: 100)",
         )
         parser.add_argument(
             "--rate",
             type=argument(interval_us_of),
             default="1/min",
-            help="of each device: 10/s, 1/min, 4/h, 1/d (default: 1/min)",
+            help="measurements of each device, for example 10/s, 1/min, 4/h or 1/d (default: 1/min)",
         )
         parser.add_argument(
             "--from",
@@ -48,7 +56,7 @@ class Command(ReasonCommand):
             type=argument(_time),
             required=True,
             metavar="TIME",
-            help="ISO 8601; UTC if it has no zone",
+            help="begin of the range, in ISO 8601; UTC if it has no time zone",
         )
         parser.add_argument(
             "--to",
@@ -56,32 +64,44 @@ class Command(ReasonCommand):
             type=argument(_time),
             required=True,
             metavar="TIME",
-            help="the first time that is left out",
+            help="end of the range (exclusive)",
         )
-        parser.add_argument("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N", help="(default: 0)")
+        parser.add_argument(
+            "--seed",
+            type=whole_number(0, 2**32 - 1),
+            default=0,
+            metavar="N",
+            help="seed of the random numbers (default: 0)",
+        )
         target = parser.add_mutually_exclusive_group(required=True)
-        target.add_argument("--out", type=Path, metavar="FILE", help=".csv or .parquet")
-        target.add_argument("--enqueue", action="store_true", help="put it into the spool, and load it")
-        parser.add_argument("--wait", action="store_true", help="for it: show progress, exit 1 if a batch is parked")
+        target.add_argument("--out", type=Path, metavar="FILE", help="write to FILE, which ends in .csv or .parquet")
+        target.add_argument(
+            "--enqueue", action="store_true", help="write to the spool, and enqueue a job that loads it"
+        )
+        parser.add_argument(
+            "--wait",
+            action="store_true",
+            help="with --enqueue: show progress until the job is over; exit with 1 if a batch is parked",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Generate, and say how fast."""
+        """Generate the metrics, and print the rate."""
         fleet = Fleet(options["series"], options["rate"], options["begin"], options["end"], options["seed"])
         if fleet.row_count <= 0:
-            raise CommandError("--to must be after --from", returncode=2)
+            raise CommandError(f"--to must be after --from ({fleet.begin}), got {fleet.end}", returncode=2)
         console = console_for(self.stdout, no_color=options["no_color"])
         try:
             if options["enqueue"]:
                 self._enqueue(fleet, console, wait=options["wait"])
             else:
                 _show(write(fleet, options["out"]), fleet, str(options["out"]), console)
-        except BrokerAwayError as error:
+        except BrokerUnavailableError as error:
             raise CommandError(str(error), returncode=1) from None
         except ValueError as error:
             raise CommandError(f"{options['out'] or 'the spool'}: {error}", returncode=2) from None
 
     def _enqueue(self, fleet: Fleet, console: Console, *, wait: bool) -> None:
-        """Load a fleet's measurements by way of the spool: as Parquet, which is small, and cut without being read."""
+        """Write the metrics to the spool as Parquet, which is small and cut without reading it, and load them."""
         with spool.writing(".parquet") as spooled:
             _show(_within_room(write_parquet(fleet, spooled.sink)), fleet, spooled.location, console)
         file = InputFile("generated readings", spooled.location, formats.by_name("parquet"))
@@ -102,7 +122,7 @@ def _within_room(blocks: Iterator[int]) -> Iterator[int]:
 
 
 def _show(blocks: Iterator[int], fleet: Fleet, name: str, console: Console) -> None:
-    """Show the progress of writing, and how fast it was."""
+    """Show the progress of writing, then the rate."""
     begun = time.monotonic()
     for _ in track(blocks, "generating", total=fleet.block_count, console=console, disable=not console.is_terminal):
         pass
@@ -111,5 +131,8 @@ def _show(blocks: Iterator[int], fleet: Fleet, name: str, console: Console) -> N
 
 
 def _time(text: str) -> datetime:
-    time = datetime.fromisoformat(text)
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"expected a time such as {EXAMPLE} (ISO 8601), got {text!r}") from None
     return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)

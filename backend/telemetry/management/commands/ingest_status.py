@@ -1,4 +1,4 @@
-"""`manage.py ingest_status`: how far jobs are."""
+"""`manage.py ingest_status`: the progress and errors of jobs."""
 
 import json
 from argparse import ArgumentParser, ArgumentTypeError
@@ -34,31 +34,34 @@ from telemetry.watch import summarise
 JOBS_SHOWN = 20
 PROBLEMS_SHOWN = 20
 PAGE_JOBS = 500
-"""whose batches one query reads"""
+"""number of jobs whose batches one query reads"""
 
 
 class Command(ReasonCommand):
-    """The newest jobs in a table, or one job with what went wrong in it."""
+    """Print a table of the newest jobs, or one job with its errors."""
 
     help = "Show the newest ingest jobs, or one of them with its parked batches and rejected rows."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the arguments."""
-        parser.add_argument("job", nargs="?", type=int, metavar="JOB")
-        parser.add_argument("--rejects", action="store_true", help="list the job's rows that could not be read")
-        parser.add_argument("--state", choices=JOB_STATES, help="only jobs in this state")
+        """Add the job's id and the options."""
+        parser.add_argument("job", nargs="?", type=int, metavar="JOB", help="id of a job (default: list jobs)")
+        parser.add_argument("--rejects", action="store_true", help="list the job's rejected rows")
+        parser.add_argument("--state", choices=JOB_STATES, help="list only jobs in this state")
         parser.add_argument(
-            "--limit", type=_positive, metavar="N", help=f"at most N jobs (default: {JOBS_SHOWN}, with --json all)"
+            "--limit",
+            type=_positive,
+            metavar="N",
+            help=f"list at most N jobs (default: {JOBS_SHOWN}; with --json: all)",
         )
-        parser.add_argument("--before", type=_positive, metavar="JOB", help="only jobs with a smaller number than this")
+        parser.add_argument("--before", type=_positive, metavar="JOB", help="list only jobs with an id below this")
         parser.add_argument(
-            "--json", action="store_true", help="as JSON, every parked batch included; the rejects as an object a line"
+            "--json", action="store_true", help="print JSON with all parked batches; with --rejects, NDJSON"
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Print one job or all."""
+        """Print one job, or the list of jobs."""
         console = console_for(self.stdout, no_color=options["no_color"])
-        self._require_what_goes_together(options)
+        self._check_combination(options)
         if options["job"] is None:
             every = IngestJob.objects.all()
             jobs = _jobs(jobs_in_state(options["state"], every) if options["state"] else every, options["before"])
@@ -69,7 +72,7 @@ class Command(ReasonCommand):
             return
         job_id: int = options["job"]
         if (progress := job_progress(job_id)) is None:
-            raise CommandError(f"there is no job {job_id}", returncode=2)
+            raise CommandError(f"job {job_id} does not exist; manage.py ingest_status lists the jobs", returncode=2)
         if options["rejects"]:
             self._list_rejects(job_id, as_json=options["json"])
         elif options["json"]:
@@ -77,15 +80,15 @@ class Command(ReasonCommand):
         else:
             _print_job(progress, console)
 
-    def _require_what_goes_together(self, options: dict[str, Any]) -> None:
+    def _check_combination(self, options: dict[str, Any]) -> None:
         if options["job"] is None:
             if options["rejects"]:
-                raise CommandError("--rejects needs the number of a job", returncode=2)
+                raise CommandError("--rejects requires the id of a job", returncode=2)
         elif given := [f"--{name}" for name in ("state", "limit", "before") if options[name] is not None]:
-            raise CommandError(f"{', '.join(given)} cannot be combined with the number of a job", returncode=2)
+            raise CommandError(f"{', '.join(given)} cannot be combined with the id of a job", returncode=2)
 
     def _stream_json(self, jobs: Iterator[Progress]) -> None:
-        """Print an array, a page of jobs at a time, since there may be more than memory should hold."""
+        """Print a JSON array job by job, since all jobs may not fit into memory."""
         separator = "["
         for job in jobs:
             document = json.dumps(progress_document(job), indent=2, default=str)
@@ -95,12 +98,12 @@ class Command(ReasonCommand):
 
     def _print_jobs(self, jobs: Iterator[Progress], options: dict[str, Any], console: Console) -> None:
         if not (counts := count_jobs_by_state()):
-            console.print("No job has been enqueued.")
+            console.print("There are no jobs. manage.py enqueue_ingest enqueues one.")
             return
         console.print(", ".join(f"{count:,} {state}" for state, count in counts.items()))
         shown = list(islice(jobs, options["limit"] or JOBS_SHOWN))
         if not shown:
-            console.print("No job is in this selection.")
+            console.print("No job matches --state, --before and --limit.")
             return
         console.print(_job_table(shown))
         if next(jobs, None) is not None:
@@ -112,7 +115,7 @@ class Command(ReasonCommand):
             for reject in rejects.read(job_id):
                 self.stdout.write(json.dumps(reject, ensure_ascii=False) if as_json else _reject_line(reject))
         except OSError as error:
-            raise CommandError(f"the rejects cannot be read from the spool: {error}", returncode=1) from None
+            raise CommandError(f"cannot read the rejected rows from the spool: {error}", returncode=1) from None
 
     def _print_json(self, data: object) -> None:
         self.stdout.write(json.dumps(data, indent=2, default=str))
@@ -125,7 +128,7 @@ def _positive(text: str) -> int:
 
 
 def _jobs(jobs: QuerySet[IngestJob], before: int | None) -> Iterator[Progress]:
-    """Read jobs, the newest first, a page at a time."""
+    """Yield the progress of jobs, newest first, with a query per page."""
     while True:
         page = jobs if before is None else jobs.filter(pk__lt=before)
         numbers = list(page.order_by("-pk").values_list("pk", flat=True)[:PAGE_JOBS])
@@ -163,7 +166,9 @@ def _print_job(progress: Progress, console: Console) -> None:
         console.print(f"{count['rows']:,} rejected: {count['reason']}{column}")
     _print_rest(len(counts), "reasons of rejected rows", progress.job_id, console)
     if counts:
-        console.print(f"manage.py ingest_status {progress.job_id} --rejects lists them; with --json also as they stand")
+        console.print(
+            f"manage.py ingest_status {progress.job_id} --rejects lists the rejected rows; add --json for their text"
+        )
 
 
 def _print_rest(count: int, what: str, job_id: int, console: Console) -> None:
@@ -174,10 +179,10 @@ def _print_rest(count: int, what: str, job_id: int, console: Console) -> None:
 
 def _retry_line(retry: dict[str, Any]) -> str:
     batches = "1 batch waits" if retry["batches"] == 1 else f"{retry['batches']:,} batches wait"
-    since = f", interrupted since {retry['failing_since']:%Y-%m-%d %H:%M:%S}" if retry["failing_since"] else ""
+    since = f"interrupted since {retry['failing_since']:%Y-%m-%d %H:%M:%S} UTC, " if retry["failing_since"] else ""
     return (
-        f"{batches} for another attempt, the next at {retry['next_attempt_at']:%Y-%m-%d %H:%M:%S} UTC{since}, after "
-        f"{retry['attempts']} of {settings.INGEST_MAX_ATTEMPTS} failures: {retry['error']}"
+        f"{batches} for the next attempt at {retry['next_attempt_at']:%Y-%m-%d %H:%M:%S} UTC ({since}"
+        f"{retry['attempts']} of {settings.INGEST_MAX_ATTEMPTS} attempts failed): {retry['error']}"
     )
 
 

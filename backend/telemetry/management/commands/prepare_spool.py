@@ -1,4 +1,4 @@
-"""`manage.py prepare_spool`: say that the folder INGEST_SPOOL is the spool."""
+"""`manage.py prepare_spool`: mark the folder INGEST_SPOOL as the spool."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from telemetry.formats import SPOOL_MARKER
 
 
 class Command(ReasonCommand):
-    """A door to `telemetry.spool.prepare`; migrate does it for a spool that is new."""
+    """Prepare the spool with `telemetry.spool.prepare`; migrate does this for a new spool."""
 
     help = (
-        f"Make the folder INGEST_SPOOL and {SPOOL_MARKER} in it, by which a spool is told from a mount point without "
-        "its volume. Run it where the volume is mounted. A spool with a URL needs none."
+        f"Create the folder INGEST_SPOOL with the file {SPOOL_MARKER}, which distinguishes a spool from a mount point "
+        "whose volume is not mounted. Run it where the volume is mounted. Not needed if INGEST_SPOOL is a URL."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Make it."""
+        """Prepare the spool."""
         spool.prepare()
         self.stdout.write(f"{settings.INGEST_SPOOL} is ready")

@@ -1,4 +1,4 @@
-"""`manage.py retry_ingest`: give a job's parked and cancelled batches another try."""
+"""`manage.py retry_ingest`: enqueue a job's parked and cancelled batches again."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -6,31 +6,31 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from telemetry.arguments import argument
-from telemetry.intake import BrokerAwayError, RejectLimit, announce, retry_job
+from telemetry.intake import BrokerUnavailableError, RejectLimit, announce, retry_job
 from telemetry.management.job_command import JobCommand
 
 
 class Command(JobCommand):
-    """A door to `telemetry.intake.retry_job`."""
+    """Retry a job with `telemetry.intake.retry_job`."""
 
     help = "Enqueue a job's parked and cancelled batches again."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the arguments."""
+        """Add the option for the rejected rows."""
         super().add_arguments(parser)
         parser.add_argument(
             "--max-rejects",
             type=argument(RejectLimit.of),
             metavar="N|P%",
-            help="how many rows, or which share of them, may be rejected from now on (default: as before)",
+            help="new limit of the job's rejected rows, as a number or a percentage (default: keep the limit)",
         )
 
     def act(self, job_id: int, options: dict[str, Any]) -> str:
-        """Queue them, and return how many there were."""
+        """Queue the batches, and return their number."""
         count = retry_job(job_id, options["max_rejects"])
         try:
             if count:
                 announce(job_id)
-        except BrokerAwayError as error:
-            raise CommandError(f"{count} batches are queued again, but {error}", returncode=1) from None
+        except BrokerUnavailableError as error:
+            raise CommandError(f"{count} batches were queued again, but {error}", returncode=1) from None
         return f"{count} batches enqueued again"
