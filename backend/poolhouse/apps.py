@@ -53,4 +53,4 @@ def _tell_opentelemetry() -> None:
 
         otel.observe_pools()
     except Exception as error:  # noqa: BLE001 - whatever it is, it must not keep a project from starting
-        logger.warning("OpenTelemetry is not told of the pools: %s: %s", type(error).__name__, error)
+        logger.warning("cannot register the pools with OpenTelemetry: %s: %s", type(error).__name__, error)

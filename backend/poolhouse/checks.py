@@ -59,13 +59,13 @@ def _pool_options(alias: str, database: dict[str, Any]) -> Iterator[checks.Check
         found = problems(given)
     elif is_queuepool(engine):  # what it does not know it drops, without a word
         known = {key: value for key, value in given.items() if key in PLAIN_POOL_OPTIONS}
-        found = [f"{engine} drops the unknown key {key!r}" for key in given if key not in known] + problems(known)
+        found = [f"{engine} ignores the unknown key {key!r}" for key in given if key not in known] + problems(known)
     else:  # an engine of the project's own may read them
-        found = [f"{engine} does not read them"] if given and engine.startswith("django.") else []
+        found = [f"{engine} ignores POOL_OPTIONS"] if given and engine.startswith("django.") else []
     for problem in found:
         yield checks.Error(
             f"DATABASES[{alias!r}]['POOL_OPTIONS']: {problem}.",
-            hint=f"dj_db_conn_pool reads {', '.join(PLAIN_POOL_OPTIONS)}; {LENDING_ENGINE} more of them.",
+            hint=f"dj_db_conn_pool supports {', '.join(PLAIN_POOL_OPTIONS)}; {LENDING_ENGINE} supports these and more.",
             id="poolhouse.E001",
         )
 
@@ -73,8 +73,8 @@ def _pool_options(alias: str, database: dict[str, Any]) -> Iterator[checks.Check
 def _conn_max_age(alias: str, database: dict[str, Any]) -> Iterator[checks.CheckMessage]:
     if is_pooled(database) and database.get("CONN_MAX_AGE", 0) != 0:
         yield checks.Error(
-            f"DATABASES[{alias!r}] has a pool, and CONN_MAX_AGE={database['CONN_MAX_AGE']}.",
-            hint="Set CONN_MAX_AGE to 0: otherwise each thread keeps its connection, and the pool is empty for good.",
+            f"DATABASES[{alias!r}] has a pool and CONN_MAX_AGE={database['CONN_MAX_AGE']}; with a pool it must be 0.",
+            hint="Set CONN_MAX_AGE to 0. Otherwise each thread keeps its connection and the pool runs empty.",
             id="poolhouse.E002",
         )
 
@@ -102,8 +102,8 @@ def _with_cursors_in_pgbouncer() -> list[str]:
 
 def _perhaps_cursors(alias: str) -> checks.CheckMessage:
     return checks.Info(
-        f"DATABASES[{alias!r}] goes through PgBouncer, and may open server-side cursors.",
-        hint=f"`check --database {alias}` asks PgBouncer whether its pool_mode is one that breaks them.",
+        f"DATABASES[{alias!r}] goes through PgBouncer and may open server-side cursors, which need pool_mode session.",
+        hint=f"Run `manage.py check --database {alias}`, which reads the pool_mode from PgBouncer.",
         id="poolhouse.I003",
     )
 
@@ -117,12 +117,13 @@ def _server_side_cursors(alias: str, chosen: Options) -> Iterator[checks.CheckMe
             _make_known(alias, cursor)
             mode = pgbouncer.pool_mode(cursor, database["NAME"], database["USER"])
     except driver_errors(alias) as error:
-        yield _unanswered(f"PgBouncer of {alias!r} cannot be asked for its pool_mode", error)
+        yield _unanswered(f"Cannot read the pool_mode from the PgBouncer of {alias!r}", error)
         return
     if mode != "session":
         yield checks.Warning(
-            f"DATABASES[{alias!r}] goes through PgBouncer in pool_mode {mode}, and may open server-side cursors.",
-            hint="Set DISABLE_SERVER_SIDE_CURSORS to True: such a cursor is looked for where it is not.",
+            f"DATABASES[{alias!r}] goes through PgBouncer in pool_mode {mode} and may open server-side cursors, "
+            "which need pool_mode session.",
+            hint="Set DISABLE_SERVER_SIDE_CURSORS to True: a cursor exists on one server connection only.",
             id="poolhouse.W003",
         )
 
@@ -159,11 +160,11 @@ def _monitor_s_way(alias: str, chosen: Options) -> Iterator[checks.CheckMessage]
 
 def _through_pooler(alias: str) -> checks.CheckMessage:
     return checks.Warning(
-        f"The monitor reaches the server of {alias!r} through PgBouncer: it takes a connection of the application's, "
-        "cannot look when PgBouncer is full, and does not see which connections are PgBouncer's.",
+        f"The monitor connects to the server of {alias!r} through PgBouncer: it uses one of the application's "
+        "connections, fails when PgBouncer is full, and cannot tell which connections PgBouncer holds.",
         hint=f"S{way_past_pgbouncer(alias)[1:]}."
         if alias not in options().DIRECT
-        else "DIRECT leads to PgBouncer too.",
+        else f"POOLHOUSE['DIRECT'][{alias!r}] is an address of PgBouncer: set it to the address of the server itself.",
         id="poolhouse.W008",
     )
 
@@ -185,13 +186,13 @@ def _fleet(alias: str, chosen: Options) -> Iterator[checks.CheckMessage]:
     try:
         room, of_what = _room(alias, chosen)
     except driver_errors(alias) as error:
-        yield _unanswered(f"The server of {alias!r} cannot be asked how many connections it takes", error)
+        yield _unanswered(f"Cannot read the connection limit from the server of {alias!r}", error)
         return
     if most > room:
         yield checks.Warning(
             f"The fleet can open {most} connections to {alias!r} ({parts}, monitor {MONITOR_CONNECTIONS}), "
-            f"and there is room for {room} ({of_what}).",
-            hint="Make the pools smaller, run fewer processes, raise the limit, or put PgBouncer in between.",
+            f"more than the {room} that are usable ({of_what}).",
+            hint="Lower POOL_SIZE or MAX_OVERFLOW, run fewer processes, raise the limit, or use PgBouncer.",
             id="poolhouse.W004",
         )
 
@@ -204,14 +205,14 @@ def _pgbouncer_s_pool(alias: str, chosen: Options) -> Iterator[checks.CheckMessa
             pool = pgbouncer.database_pool(cursor, connections.settings[alias]["NAME"])
         server, _ = ask_as_monitor(alias, capacity)
     except driver_errors(alias) as error:
-        yield _unanswered(f"PgBouncer and the server of {alias!r} cannot be asked whether they agree", error)
+        yield _unanswered(f"Cannot compare the limits of PgBouncer and of the server of {alias!r}", error)
         return
     if pool and pool.most + MONITOR_CONNECTIONS > server.usable:
         yield checks.Warning(
             f"PgBouncer can open {pool.most} connections for each role of {alias!r} (pool_size {pool.size}, "
-            f"reserve {pool.reserve}{f', at most {pool.bound}' if pool.bound else ''}), and its server has room for "
-            f"{server.usable} ({_of_what(server)}).",
-            hint="Make its pool_size smaller, or raise max_connections: clients wait in PgBouncer at little cost.",
+            f"reserve {pool.reserve}{f', at most {pool.bound}' if pool.bound else ''}). With the monitor's "
+            f"{MONITOR_CONNECTIONS} these are more than the {server.usable} that are usable ({_of_what(server)}).",
+            hint="Lower its pool_size (clients then wait in PgBouncer), or raise max_connections.",
             id="poolhouse.W004",
         )
 

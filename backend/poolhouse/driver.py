@@ -20,15 +20,19 @@ def postgresql_aliases() -> list[str]:
 
 
 def require_postgresql(alias: str) -> None:
-    """Refuse an alias that is none, or another database's.
+    """Check an alias.
 
     Raises:
-        KeyError: there is no such PostgreSQL alias.
+        KeyError: DATABASES has no PostgreSQL database with this alias.
     """
-    if alias not in (known := postgresql_aliases()):
-        raise KeyError(
-            f"no PostgreSQL database has the alias {alias!r}; allowed: {', '.join(known) or 'there is none'}"
-        )
+    if alias not in postgresql_aliases():
+        raise KeyError(not_postgresql(alias))
+
+
+def not_postgresql(alias: str) -> str:
+    """Return the error text for an alias that DATABASES does not have, or that is another database's."""
+    known = ", ".join(postgresql_aliases()) or "none (DATABASES has no PostgreSQL database)"
+    return f"expected the alias of a PostgreSQL database, got {alias!r}; allowed: {known}"
 
 
 def driver(alias: str) -> ModuleType:

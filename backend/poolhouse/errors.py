@@ -38,7 +38,7 @@ class PoolTimeoutError(OperationalError):
         overflow = "any" if use.overflow < 0 else use.overflow
         opening = f"being opened {use.opening}, " if use.opening > 0 else ""
         text = (
-            f"{alias}: no connection after {waited_s:.2f} s: {reason}; size {use.size}, overflow {overflow}, "
+            f"{alias}: no connection within {waited_s:.2f} s: {reason}; size {use.size}, overflow {overflow}, "
             f"in use {use.in_use}, {opening}waiting {use.waiting}"
         )
         super().__init__(f"{text}; {longest}" if longest else text)

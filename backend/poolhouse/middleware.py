@@ -112,7 +112,7 @@ def _conclude(work: Work, request: HttpRequest, response: HttpResponseBase) -> H
 
 
 def _exhausted(request: HttpRequest) -> HttpResponse:
-    return unavailable(request, "No database connection is free", RETRY_AFTER_S)
+    return unavailable(request, "No database connection is available", RETRY_AFTER_S)
 
 
 def unavailable(request: HttpRequest, reason: str, retry_after_s: int) -> HttpResponse:

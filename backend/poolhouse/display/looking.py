@@ -13,7 +13,7 @@ from rich.text import Text
 from poolhouse.display.console import console_for
 from poolhouse.display.live import repeat, watch
 from poolhouse.display.reasons import one_line, reason_of
-from poolhouse.driver import postgresql_aliases
+from poolhouse.driver import not_postgresql, postgresql_aliases
 from poolhouse.overview.findings import LEVELS
 
 INTERVAL_S = 2.0
@@ -26,7 +26,7 @@ class LookingCommand(BaseCommand, Generic[Seen]):
     """Looks, and shows what it sees; what it looks at and how that is drawn, a subclass knows."""
 
     requires_system_checks: list[str] = []  # it must answer when the database does not
-    default_database = "all that are PostgreSQL's"
+    default_database = "all PostgreSQL databases"
 
     def look(self, **options: Any) -> Seen:
         """Ask every source once."""
@@ -46,18 +46,24 @@ class LookingCommand(BaseCommand, Generic[Seen]):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
-        parser.add_argument("--database", metavar="ALIAS", help=f"this one alone (default: {self.default_database})")
-        parser.add_argument("--json", action="store_true", help="everything as JSON; with --watch an object a line")
-        parser.add_argument("--watch", action="store_true", help="look again and again, until Ctrl-C")
+        parser.add_argument(
+            "--database", metavar="ALIAS", help=f"show only this database (default: {self.default_database})"
+        )
+        parser.add_argument(
+            "--json", action="store_true", help="print everything as JSON; with --watch, one object per line"
+        )
+        parser.add_argument("--watch", action="store_true", help="repeat until Ctrl-C")
         parser.add_argument(
             "--interval",
             type=_interval_s,
             default=INTERVAL_S,
             metavar="S",
-            help=f"seconds from one look of --watch to the next (default: {INTERVAL_S:g})",
+            help=f"seconds between two updates of --watch (default: {INTERVAL_S:g})",
         )
         parser.add_argument(
-            "--fail-on", choices=LEVELS[1:], help="exit with 1 for a warning (with `warning`), with 2 if critical"
+            "--fail-on",
+            choices=LEVELS[1:],
+            help="exit with status 2 if the verdict is critical and, with `warning`, with status 1 if it is a warning",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -68,16 +74,13 @@ class LookingCommand(BaseCommand, Generic[Seen]):
             SystemExit: with --fail-on, where the verdict is as bad as that or worse.
         """
         if options["watch"] and options["fail_on"]:
-            raise CommandError("--fail-on judges one look, and --watch has no last one", returncode=2)
-        if (alias := options["database"]) is not None and alias not in (known := postgresql_aliases()):
-            allowed = ", ".join(known) or "there is none"
-            raise CommandError(
-                f"--database {alias}: no PostgreSQL alias of DATABASES; allowed: {allowed}", returncode=2
-            )
+            raise CommandError("--fail-on cannot be combined with --watch", returncode=2)
+        if (alias := options["database"]) is not None and alias not in postgresql_aliases():
+            raise CommandError(f"--database: {not_postgresql(alias)}", returncode=2)
         try:
             self._look_and_show(options)
         except Exception as error:  # to a health check, Python's own status 1 is a warning
-            reason = reason_of(error) or f"{type(error).__name__}: {one_line(error)} (--traceback shows where)"
+            reason = reason_of(error) or f"{type(error).__name__}: {one_line(error)} (run with --traceback for details)"
             raise CommandError(reason, returncode=2) from error
 
     def _look_and_show(self, options: dict[str, Any]) -> None:
@@ -105,7 +108,7 @@ class LookingCommand(BaseCommand, Generic[Seen]):
 
     def _draw_again(self, console: Console, options: dict[str, Any]) -> RenderableType:
         drawn = self.draw(self.look(**options), console.width, **options)
-        how_to_end = "; Ctrl-C ends" if console.is_terminal else ""
+        how_to_end = "; Ctrl-C to quit" if console.is_terminal else ""
         head = f"{localtime():%Y-%m-%d %H:%M:%S %Z}, every {options['interval']:g} s{how_to_end}"
         return Group(Text(head, style="dim"), drawn)
 
@@ -122,5 +125,5 @@ def _interval_s(text: str) -> float:
     except ValueError:
         interval_s = nan
     if not INTERVAL_MIN_S <= interval_s < inf:
-        raise ArgumentTypeError(f"{text!r} is no number of seconds from {INTERVAL_MIN_S:g}")
+        raise ArgumentTypeError(f"expected a number of seconds, {INTERVAL_MIN_S:g} or more, got {text!r}")
     return interval_s

@@ -10,7 +10,7 @@ from poolhouse.display.console import section
 from poolhouse.display.table import Table
 from poolhouse.human import NOT_GIVEN, duration, number
 from poolhouse.measures.histogram import Histogram
-from poolhouse.overview.findings import OF_LATE
+from poolhouse.overview.findings import PERIOD
 from poolhouse.overview.fleet import Group
 from poolhouse.overview.status import PGBOUNCER, Status
 from poolhouse.process.activity import Activity
@@ -19,7 +19,7 @@ from poolhouse.reports.report import ProcessReport
 
 UNKNOWN = "?"
 UNEXPLAINED = "unexplained"
-UNKNOWN_HOLDER = "not known"
+UNKNOWN_HOLDER = "unknown holder"
 SHARES = (0.50, 0.95, 0.99)
 # What a table by service must have to show durations as well.
 WIDE_COLUMNS = 100
@@ -81,9 +81,9 @@ def _on_server(status: Status, processes: list[ProcessReport], alias: str | None
 
 def process_sections(status: Status) -> Iterator[RenderableType]:
     """Give what each process says of its pools, and who holds a connection for too long."""
-    yield from section(f"Waits and holds by service, {OF_LATE}", _service_waits(status))
+    yield from section(f"Wait and hold times by service, {PERIOD}", _service_waits(status))
     yield from section("Processes", _process_table(status))
-    yield from section(f"Waits and holds by process, {OF_LATE}", _process_waits(status))
+    yield from section(f"Wait and hold times by process, {PERIOD}", _process_waits(status))
     yield from section("Since each process began", _count_table(status))
     yield from _suspects(status)
 
@@ -129,8 +129,8 @@ def _add_waits(made: Table, name: str, recent: Activity) -> None:
 
 def _count_table(status: Status) -> Table:
     names = ("lent", "timeouts", "connects", "connect_errors", "invalidated", "recycled", "resets")
-    titles = [f"{name}#" for name in ("lent", "timeouts", "connects", "failed", "invalidated", "recycled", "resets")]
-    made = Table("process", *titles, shed=("resets", "recycled", "invalidated", "connects"))
+    titles = [f"{name}#" for name in ("checkouts", "timeouts", "opened", "failed", "invalidated", "recycled", "resets")]
+    made = Table("process", *titles, shed=("resets", "recycled", "invalidated", "opened"))
     for process, pool in _pools(status):
         if pool.counts:
             made.add_row(_name(status, process, pool), *(number(pool.counts.get(name)) for name in names))
@@ -140,14 +140,14 @@ def _count_table(status: Status) -> Table:
 def _suspects(status: Status) -> Iterator[RenderableType]:
     suspects = [(process, one) for process, pool in _pools(status) for one in pool.suspects]
     if suspects:
-        yield Text("\nHeld for too long", style="bold")
+        yield Text("\nLeak suspects", style="bold")
     for process, one in suspects:
         lines = Table("", "")
         lines.show_header = False
         lines.add_row("holder", one.holder)
-        lines.add_row("taken at", one.taken_at or UNKNOWN)
+        lines.add_row("checked out at", one.taken_at or UNKNOWN)
         lines.add_row("last statement", Text(_cut(one.last_statement or "none")))
-        yield Text(f"{process.name}, for {duration(one.held_s)}")
+        yield Text(f"{process.name}, held for {duration(one.held_s)}")
         yield Padding(lines, (0, 0, 0, 2))
 
 

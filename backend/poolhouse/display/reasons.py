@@ -39,7 +39,7 @@ def _require_utf8(options: Mapping[str, Any]) -> None:
             try:
                 str(text).encode()
             except UnicodeEncodeError:
-                raise CommandError(f"{name}: expected text in UTF-8, got {text!a}", returncode=2) from None
+                raise CommandError(f"{name}: expected UTF-8 text, got {text!a}", returncode=2) from None
 
 
 @contextmanager
@@ -63,16 +63,16 @@ def reason_of(error: Exception) -> str | None:
     """Return on one line what failed outside of this program; None for any other error."""
     match error:
         case OperationalError() | InterfaceError():
-            return f"the database cannot be used: {one_line(error)}"
+            return f"cannot use the database: {one_line(error)}"
         case DatabaseError() if _sqlstate(error) in NOT_MIGRATED_SQLSTATES:
-            return f"the database is not migrated: {one_line(error)}; run manage.py migrate"
+            return f"migrations are missing in the database: {one_line(error)}; run manage.py migrate"
         case DatabaseError():
-            return f"the database reports an error: {one_line(error)}"
+            return f"database error: {one_line(error)}"
         case redis.RedisError():
-            return f"Redis cannot be used: {one_line(error)}"
+            return f"cannot use Redis: {one_line(error)}"
         case OSError():
             return _of_file(error)
-    return f"the broker cannot be reached: {one_line(error)}" if _is_of_broker(error) else None
+    return f"cannot reach the broker: {one_line(error)}" if _is_of_broker(error) else None
 
 
 def one_line(error: Exception) -> str:

@@ -12,7 +12,7 @@ from poolhouse.display.pool_tables import UNKNOWN, WIDE_COLUMNS, process_section
 from poolhouse.display.table import Table
 from poolhouse.display.trend import Trend
 from poolhouse.human import duration
-from poolhouse.overview.findings import OF_LATE
+from poolhouse.overview.findings import PERIOD
 from poolhouse.overview.status import ServerLook, Status, either
 from poolhouse.servers.pgbouncer import PgBouncer
 from poolhouse.servers.server import ServerConnection, ServerFacts, TimescaleDB
@@ -53,10 +53,10 @@ def draw_watched(status: Status, trend: Trend, *, detailed: bool, width: int) ->
 
 def _draw_services(status: Status, width: int) -> Iterator[RenderableType]:
     if not status.knows_processes:
-        yield Text("\nThe reports of the processes cannot be read, so the holders of connections are not known.")
+        yield Text("\nThe reports of the processes cannot be read, so the holders of connections are unknown.")
     elif not status.processes:
-        yield Text("\nNo process reports its pools.")
-    title = f"Services, p95 {OF_LATE}" if width >= WIDE_COLUMNS else "Services"
+        yield Text("\nNo process is reporting.")
+    title = f"Services, p95 {PERIOD}" if width >= WIDE_COLUMNS else "Services"
     yield from section(title, service_table(status, width=width))
 
 
@@ -112,12 +112,12 @@ def _draw_server(status: Status, server: ServerFacts, which: str) -> Iterator[Re
     idle = [one for one in server.idle_in_transaction if (one.state_age_s or 0) >= IDLE_IN_TRANSACTION_S]
     longest = [one] if (one := server.longest_transaction) else []
     by_owner = sorted(server.connections, key=lambda one: (_owner(status, one), one.pid))
-    yield from section(f"Blocked{which}: these wait for a lock", _block_table(status, server))
+    yield from section(f"Blocked{which}: sessions that wait for a lock", _block_table(status, server))
     for_long = f"Idle in transaction{which} for {IDLE_IN_TRANSACTION_S} s or longer"
     yield from section(for_long, _connection_table(status, idle))
     yield from section(f"Longest transaction{which}", _connection_table(status, longest))
-    yield from section(f"Connections on the server{which}", _group_table(server))
-    yield from section(f"Each connection{which}, and who holds it", _connection_table(status, by_owner))
+    yield from section(f"Connections{which} by application and state", _group_table(server))
+    yield from section(f"Connections{which}, each with its holder", _connection_table(status, by_owner))
 
 
 def _draw_pgbouncer(pgbouncer: PgBouncer) -> Iterator[RenderableType]:
@@ -173,7 +173,7 @@ def _block_table(status: Status, server: ServerFacts) -> Table:
     owners = {one.pid: _owner(status, one) for one in server.connections}
     states = {one.pid: one.state for one in server.connections}
     made = Table(
-        "pid#", "owner", "waits for", "since#", "blocked by pid#", "owner", "which is", shed=("which is", "since")
+        "pid#", "owner", "waits for", "wait#", "blocked by pid#", "owner", "its state", shed=("its state", "wait")
     )
     for block in server.blocks:
         made.add_row(

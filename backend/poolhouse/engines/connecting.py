@@ -62,7 +62,7 @@ class Attempt(Generic[T]):
         deadline = time.perf_counter() + timeout_s
         try:
             if timeout_s <= 0:
-                raise TooSlowError("no time was left to connect")
+                raise TooSlowError("no time left to connect")
             # The thread has a weak reference: if this call ends before it begins, nothing is to be opened, though
             # Python may remember the thread for ever.
             threading.Thread(target=_run, args=(ref(self),), name=THREAD_NAME, daemon=True).start()

@@ -69,7 +69,7 @@ def _note(cursor: Any, query: Any) -> None:
     if lease is None:
         return
     if lease.is_over:
-        raise InterfaceError("cursor already closed: its connection was given back to the pool")
+        raise InterfaceError("cursor already closed: its connection was checked in to the pool")
     text = query if isinstance(query, str) else session.text_of(query, cursor)
     lease.last_statement = text[:READ_MAX_CHARS]
     if not lease.leaves_state and leaves_state(text):

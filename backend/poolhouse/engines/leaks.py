@@ -32,11 +32,13 @@ def look_for_leaks(alias: str, leases: Iterable[Lease], threshold_s: float) -> N
             lease.is_suspect = True
             suspect = _suspect(lease)
             logger.warning(
-                "%s: a connection has been held for %.1f s by %s; taken at %s; last statement: %s\n%s",
+                "%s: leak suspect: connection held for %.1f s (threshold %g s) by %s; checked out at %s; "
+                "last statement: %s\n%s",
                 alias,
                 suspect.held_s,
+                threshold_s,
                 suspect.holder,
-                suspect.taken_at or "an unknown place",
+                suspect.taken_at or "unknown",
                 suspect.last_statement or "none",
                 _stack(lease.frames),
             )
@@ -44,7 +46,7 @@ def look_for_leaks(alias: str, leases: Iterable[Lease], threshold_s: float) -> N
 
 def note_return(alias: str, lease: Lease) -> None:
     """Log that a suspect has come back after all."""
-    logger.warning("%s: a connection was returned after %.1f s by %s", alias, lease.held_s(), lease.holder)
+    logger.warning("%s: leak suspect checked in after %.1f s by %s", alias, lease.held_s(), lease.holder)
 
 
 def suspects_among(leases: Iterable[Lease]) -> tuple[Suspect, ...]:

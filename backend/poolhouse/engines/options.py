@@ -58,7 +58,7 @@ def problems(given: Mapping[str, Any]) -> list[str]:
     found += [problem for key, value in known.items() if (problem := _problem_with(key, value))]
     size = known.get("POOL_SIZE", PoolOptions.POOL_SIZE)
     if not found and known.get("MIN_SIZE", 0) > size:
-        found.append(f"MIN_SIZE={known['MIN_SIZE']} is more than POOL_SIZE={size}")
+        found.append(f"MIN_SIZE={known['MIN_SIZE']} must be POOL_SIZE={size} or less")
     return found
 
 
@@ -71,12 +71,13 @@ def _unknown(key: str) -> str:
 def _problem_with(key: str, value: Any) -> str | None:
     default = getattr(PoolOptions, key)
     if key == "RESET":
-        return None if value in get_args(Reset) else f"RESET={value!r} must be one of {', '.join(get_args(Reset))}"
+        allowed = get_args(Reset)
+        return None if value in allowed else f"RESET: expected one of {', '.join(allowed)}, got {value!r}"
     if isinstance(default, bool):
-        return None if isinstance(value, bool) else f"{key}={value!r} must be True or False"
+        return None if isinstance(value, bool) else f"{key}: expected True or False, got {value!r}"
     kinds = (int, float) if isinstance(default, float) else (int,)
     if isinstance(value, bool) or not isinstance(value, kinds):
-        return f"{key}={value!r} must be a {'number' if float in kinds else 'whole number'}"
+        return f"{key}: expected a {'number' if float in kinds else 'whole number'}, got {value!r}"
     if key == "TIMEOUT":  # it bounds connecting too: none could ever be opened in no time
-        return None if value > 0 else f"TIMEOUT={value!r} must be more than 0"
-    return None if value >= LEAST[key] else f"{key}={value!r} must be {LEAST[key]} or more"
+        return None if value > 0 else f"TIMEOUT: expected a number greater than 0, got {value!r}"
+    return None if value >= LEAST[key] else f"{key}: expected {LEAST[key]} or more, got {value!r}"

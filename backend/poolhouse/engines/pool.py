@@ -226,7 +226,7 @@ class LendingPool(QueuePool):
             raise
         if served is None:
             is_opening = self.checkedout() > len(self._leases)
-            raise _NothingFreeError(f"every connection is lent{' or being opened' if is_opening else ''}")
+            raise _NothingFreeError(f"all connections are in use{' or being opened' if is_opening else ''}")
         return served
 
     def _return(self, served: Slot | Permit | None) -> None:

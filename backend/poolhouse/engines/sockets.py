@@ -66,7 +66,7 @@ def severed_after(connection: Any, timeout_s: float) -> Iterator[None]:
         finally:
             is_cut = watchdog.end()
         if is_cut:  # in the last moment: whoever is lent it next would have it cut
-            raise SeveredError(f"it took more than {timeout_s:g} s")
+            raise SeveredError(f"the connection was closed: no answer within {timeout_s:g} s")
 
 
 class _Watchdog:

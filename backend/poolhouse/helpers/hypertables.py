@@ -70,7 +70,7 @@ def optimize_timescaledb_queries(alias: str = DEFAULT_DB_ALIAS, *, apply: Collec
         django.db.Error: the database does not answer, or the role may not look at a table.
     """
     if unknown := set(apply) - set(get_args(Kind)):
-        raise ValueError(f"apply={sorted(unknown)} must be among {', '.join(get_args(Kind))}")
+        raise ValueError(f"apply: expected kinds out of {', '.join(get_args(Kind))}, got {sorted(unknown)}")
     require_postgresql(alias)
     with connections[alias].cursor() as cursor:
         findings = [finding for table in _hypertables(cursor) for finding in _look_at(cursor, table)]
@@ -121,7 +121,7 @@ def _index(cursor: Any, table: _Hypertable) -> Iterator[Finding]:
     columns = _series_columns(cursor, table)
     if not columns:
         return
-    text = f"no index leads from a series ({' or '.join(columns)}) to its times: a question for one reads all of them"
+    text = f"no index on a series ({' or '.join(columns)}) and its time: a query for one series reads all of them"
     key = f"{_quoted(columns[0])}, {_quoted(table.time)} DESC"
     remedy = f"CREATE INDEX ON {table.name} ({key}) WITH (timescaledb.transaction_per_chunk)"
     yield Finding(table.name, "index", text, remedy if len(columns) == 1 else "")
@@ -165,7 +165,7 @@ def _statistics(cursor: Any, table: _Hypertable) -> Iterator[Finding]:
     )
     ((count,),) = cursor.fetchall()
     if count:
-        text = f"{count} of {table.chunk_count} chunks were never analyzed: the planner guesses"
+        text = f"{count} of {table.chunk_count} chunks were never analyzed: the planner has no statistics on them"
         yield Finding(table.name, "statistics", text, f"ANALYZE {table.name}")
 
 
@@ -194,12 +194,15 @@ def _chunk_interval(cursor: Any, table: _Hypertable) -> Iterator[Finding]:
     # Of an interval that was changed there may be old chunks; they are not counted, or each look would change it again.
     count = min(table.chunk_count, span_h / table.interval_h)
     fitting = [hours for hours in INTERVALS_H if bytes_per_h * hours <= room_bytes]
-    sizes = f"one takes {_megabytes(size_bytes)}, a quarter of shared_buffers is {_megabytes(room_bytes)}"
+    sizes = f"one chunk takes {_megabytes(size_bytes)}, a quarter of shared_buffers is {_megabytes(room_bytes)}"
     if size_bytes > room_bytes:
-        text = f"chunks of {table.interval_h:g} h are larger than what is written should be: {sizes}"
+        text = f"chunks of {table.interval_h:g} h are too large: {sizes}"
         hours = [one for one in fitting if one < table.interval_h][-1:]
     elif count > CHUNKS_MANY:
-        text = f"{table.chunk_count} chunks of {table.interval_h:g} h: a question without a time plans each; {sizes}"
+        text = (
+            f"{table.chunk_count} chunks of {table.interval_h:g} h (more than {CHUNKS_MANY}): "
+            f"a query without a time range plans each of them; {sizes}"
+        )
         longer = [one for one in fitting if one > table.interval_h]
         hours = [one for one in longer if one >= span_h / CHUNKS_WANTED][:1] or longer[-1:]
     else:
@@ -227,7 +230,9 @@ def _apply(alias: str, findings: list[Finding], apply: Collection[Kind]) -> list
         cursor.execute("SELECT pg_try_advisory_lock(hashtext('poolhouse.helpers.hypertables'))")
         is_alone = cursor.fetchall() == [(True,)]
         return [
-            replace(finding, outcome=_remedy(alias, cursor, finding) if is_alone else "another process is at it")
+            replace(
+                finding, outcome=_remedy(alias, cursor, finding) if is_alone else "another process is applying findings"
+            )
             if finding.kind in apply and finding.remedy
             else finding
             for finding in findings

@@ -74,7 +74,7 @@ def log_connection_pool_stats() -> dict[str, PoolState]:
     states = {state.alias: state for state in pool_states()}
     for state in states.values():
         logger.info(
-            "%s (%s, %s): %d in use, %d idle, %s waiting; size %s, at most %s",
+            "%s (%s, %s): %d in use, %d idle, %s waiting; size %s, max %s",
             state.alias,
             state.kind,
             state.engine,

@@ -60,7 +60,7 @@ def managed_transaction(  # noqa: PLR0913 - each is by name, and none depends on
     timeouts = {"statement_timeout": statement_timeout_ms, "lock_timeout": lock_timeout_ms}
     local = {**{name: value for name, value in timeouts.items() if value is not None}, **(settings or {})}
     if attempts < 1:
-        raise ValueError(f"attempts={attempts} must be 1 or more")
+        raise ValueError(f"attempts: expected 1 or more, got {attempts}")
     return ManagedTransaction(alias, _preamble(isolation, read_only=read_only, local=local), attempts)
 
 
@@ -73,9 +73,9 @@ class ManagedTransaction:
 
     def __enter__(self) -> None:
         if self._attempts > 1:
-            raise TypeError("attempts is for the decorator: a block cannot be run again")
+            raise TypeError(f"attempts={self._attempts} needs a decorated function: a block cannot be repeated")
         if self._block is not None:
-            raise TypeError("a transaction is begun once; make another")
+            raise TypeError("a managed transaction can be entered once: create another")
         self._block = self._transaction()
         self._block.__enter__()
 
@@ -89,7 +89,7 @@ class ManagedTransaction:
         """Decorate a function: each call is a transaction."""
         if iscoroutinefunction(function) or isgeneratorfunction(function) or isasyncgenfunction(function):
             raise TypeError(
-                f"{function.__qualname__} would run when the transaction is over: it must be a plain function"
+                f"expected a plain function, got {function.__qualname__}: it would run after the transaction has ended"
             )
 
         @wraps(function)
@@ -132,7 +132,7 @@ def _takes_several(connection: BaseDatabaseWrapper) -> bool:
 def _preamble(isolation: Isolation | None, *, read_only: bool, local: Mapping[str, str | int]) -> list[str]:
     """Write what comes before the first statement."""
     if isolation is not None and isolation not in get_args(Isolation):
-        raise ValueError(f"isolation={isolation!r} must be one of {', '.join(get_args(Isolation))}")
+        raise ValueError(f"isolation: expected one of {', '.join(get_args(Isolation))}, got {isolation!r}")
     modes = [f"ISOLATION LEVEL {isolation.upper()}"] if isolation else []
     modes += ["READ ONLY"] if read_only else []
     statements = [f"SET TRANSACTION {', '.join(modes)}"] if modes else []
@@ -141,7 +141,7 @@ def _preamble(isolation: Isolation | None, *, read_only: bool, local: Mapping[st
 
 def _set_local(name: str, value: str | int) -> str:
     if not re.fullmatch(r"[a-z_]+(\.[a-z_]+)?", name):
-        raise ValueError(f"{name!r} is no name of a server's setting")
+        raise ValueError(f"expected the name of a server setting, such as work_mem, got {name!r}")
     quoted = str(value).replace("'", "''")
     return f"SET LOCAL {name} = '{quoted}'"
 
@@ -149,5 +149,5 @@ def _set_local(name: str, value: str | int) -> str:
 def _pause(what: str, attempt: int, attempts: int) -> None:
     """Wait longer each time, and never as long as the one with whom it collided."""
     pause_s = random.uniform(0, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt))  # noqa: S311 - no secret
-    logger.info("%s in attempt %d of %d; again in %.0f ms", what, attempt, attempts, pause_s * 1000)
+    logger.info("%s in attempt %d of %d; retrying in %.0f ms", what, attempt, attempts, pause_s * 1000)
     time.sleep(pause_s)

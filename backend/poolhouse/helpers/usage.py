@@ -96,9 +96,9 @@ def _log(usage: Usage, slow_ms: float | None) -> None:
     opened = {} if usage.connections_opened is None else {"opened": usage.connections_opened}
     logger.log(
         logging.WARNING if over else logging.INFO,
-        "%s%s: %s in %.0f ms%s%s; %.0f ms in all",
+        "%s%s: %s in %.0f ms%s%s; total %.0f ms",
         usage.name,
-        f", ended by {type(error).__name__}" if error else "",
+        f", failed with {type(error).__name__}" if error else "",
         queries(usage.statements),
         usage.database_ms,
         waited_and_held(wait_ms, hold_ms) if measured else "",

@@ -121,4 +121,4 @@ class Meter:
             try:
                 listener(self._alias, what, seconds)
             except Exception:  # what listens is somebody else's, and a connection is being lent or returned
-                logger.exception("%s: a listener of the pools' durations failed", self._alias)
+                logger.exception("%s: a listener for pool durations raised an error", self._alias)

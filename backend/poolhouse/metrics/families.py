@@ -14,7 +14,7 @@ def families_of(look: Look) -> Iterator[Metric]:
     """Give everything that Prometheus is told; of a source that did not answer, that it did not."""
     yield gauge(
         "poolhouse_source_up",
-        "Whether the source answered: the processes' reports, a database server, PgBouncer",
+        "1 if the source answered, else 0; sources: process reports, database servers, PgBouncer",
         ("source", "server"),
         look.is_up.items(),
     )

@@ -19,12 +19,12 @@ PROCESS = ("service", "host", "pid")
 POOL = (*PROCESS, "alias")
 SERVICE = ("service", "alias")
 COUNTED = {
-    "lent": "Connections given to a caller",
+    "lent": "Connections checked out",
     "connects": "Connections opened",
-    "connect_errors": "Connections that could not be opened",
-    "recycled": "Connections closed for their age",
-    "invalidated": "Connections found dead, or broken by an error",
-    "resets": "Sessions reset because a borrower left state in them",
+    "connect_errors": "Attempts to open a connection that failed",
+    "recycled": "Connections closed because of their age",
+    "invalidated": "Connections closed because they were dead or broken by an error",
+    "resets": "Sessions reset because their holder left session state behind",
 }
 """of `poolhouse.measures.meter.COUNTERS`, those that OpenTelemetry has no name for"""
 
@@ -36,22 +36,24 @@ def of_processes(status: Status) -> Iterator[Metric]:
     found = Counter(report.service for report in reports)
     yield gauge(
         "poolhouse_processes",
-        "Processes that report",
+        "Processes that are reporting",
         ("service",),
         (((service,), found[service]) for service in sorted({*expected, *found})),
     )
     yield gauge(
         "poolhouse_expected_processes",
-        "Processes that the settings name",
+        "Processes that POOLHOUSE['FLEET'] expects",
         ("service",),
         (((service,), processes) for service, processes in expected.items()),
     )
     yield GaugeMetricFamily(
-        "poolhouse_reports_of_other_versions", "Reports that are not understood here", status.of_other_versions
+        "poolhouse_reports_of_other_versions",
+        "Reports in the format of another version of Poolhouse, which are ignored",
+        status.of_other_versions,
     )
     yield gauge(
         "poolhouse_report_age_seconds",
-        "How old the process's report is",
+        "Age of the last report of the process",
         PROCESS,
         ((_process(report), max(0.0, now - report.reported_at)) for report in _told_apart(reports)),
     )
@@ -70,7 +72,7 @@ def of_pools(reports: list[ProcessReport]) -> Iterator[Metric]:
         yield gauge(as_prometheus(number.name), number.text, POOL, ((of, number.read(pool)) for of, pool in pools))
     yield gauge(
         "poolhouse_leak_suspects",
-        "Connections that are held for too long; of engines that look for them",
+        "Connections held for longer than LEAK_THRESHOLD_S, by engines that check it",
         POOL,
         ((of, len(pool.suspects)) for of, pool in pools if pool.looks_for_leaks),
     )

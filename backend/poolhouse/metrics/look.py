@@ -93,6 +93,6 @@ def _read_totals(status: Status) -> dict[str, dict[str, Totals]]:
     try:
         numbers = reports.read_totals(process.service for process in status.processes)
     except redis.RedisError as error:
-        logger.warning("the totals of the pools were not read: %s", error)
+        logger.warning("cannot read the totals of the pools from Redis: %s", error)
         return {}
     return {service: totals_of(found) for service, found in numbers.items()}

@@ -24,7 +24,7 @@ def observe_pools() -> None:
         RuntimeError: opentelemetry-api does not know how to be told of buckets.
     """
     if "explicit_bucket_boundaries_advisory" not in signature(Meter.create_histogram).parameters:
-        raise RuntimeError(f"opentelemetry-api {version('opentelemetry-api')} is too old; 1.30 or later can be told")
+        raise RuntimeError(f"opentelemetry-api 1.30 or later is required, got {version('opentelemetry-api')}")
     ours = get_meter("poolhouse", __version__)
     ours.create_observable_up_down_counter(COUNT, [_observe_counts], "{connection}", COUNT_TEXT)
     for number in LIMITS:

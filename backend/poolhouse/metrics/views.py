@@ -27,7 +27,7 @@ class _Collected:
         return self.families
 
 
-REFUSAL = 'POOLHOUSE["METRICS_TOKEN"] is needed: Authorization: Bearer …\n'
+REFUSAL = 'The header "Authorization: Bearer TOKEN" with POOLHOUSE["METRICS_TOKEN"] is required.\n'
 
 recent: Recent[list[Metric]] = Recent(lambda: [*families_of(take_look())])
 os.register_at_fork(after_in_child=recent.forget_parent)

@@ -12,7 +12,7 @@ from django.db import DEFAULT_DB_ALIAS
 from poolhouse.conf import options
 from poolhouse.driver import postgresql_aliases, require_postgresql
 from poolhouse.human import duration, percent
-from poolhouse.overview.findings import OF_LATE, Finding, judge, level_of
+from poolhouse.overview.findings import PERIOD, Finding, graded, in_ms, in_percent, judge
 from poolhouse.overview.observer import has_pooled_engine
 from poolhouse.overview.status import Status, take_status
 from poolhouse.process.activity import Activity
@@ -194,13 +194,31 @@ def _alerts(stats: ConnectionPoolStats) -> Iterator[Finding]:
     chosen = options()
     if stats.recent and stats.recent.statements.count >= max(1, chosen.SAMPLE_MIN):
         mean_s, error_share = stats.recent.statements.mean_s or 0, stats.recent.error_share or 0
-        level = level_of(mean_s * 1000, chosen.QUERY_WARNING_MS, chosen.QUERY_CRITICAL_MS)
-        yield Finding(level, f"a query took {duration(mean_s)} on average {OF_LATE}")
-        level = level_of(error_share * 100, chosen.ERRORS_WARNING_PERCENT, chosen.ERRORS_CRITICAL_PERCENT)
-        yield Finding(level, f"{percent(error_share)} of the queries failed {OF_LATE}")
+        yield graded(
+            f"mean query time is {duration(mean_s)} {PERIOD}",
+            mean_s * 1000,
+            chosen.QUERY_WARNING_MS,
+            chosen.QUERY_CRITICAL_MS,
+            unit=in_ms,
+            remedy="look for slow statements in the logs of the services",
+        )
+        yield graded(
+            f"{percent(error_share)} of the queries failed {PERIOD}",
+            error_share * 100,
+            chosen.ERRORS_WARNING_PERCENT,
+            chosen.ERRORS_CRITICAL_PERCENT,
+            unit=in_percent,
+            remedy="the logs of the services have the errors",
+        )
     if stats.idle is not None and stats.idle_share is not None:
-        level = level_of(stats.idle_share * 100, chosen.IDLE_WARNING_PERCENT)
-        yield Finding(level, f"{len(stats.idle)} of the {stats.max_connections} usable server connections are idle")
+        yield graded(
+            f"{len(stats.idle)} of the {stats.max_connections} usable server connections are idle, "
+            f"{percent(stats.idle_share)}",
+            stats.idle_share * 100,
+            chosen.IDLE_WARNING_PERCENT,
+            unit=in_percent,
+            remedy="lower POOL_SIZE or MIN_SIZE, or run fewer processes",
+        )
 
 
 def _queries_document(activity: Activity | None) -> dict[str, Any] | None:

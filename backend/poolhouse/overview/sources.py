@@ -114,12 +114,12 @@ def _ask_reports() -> tuple[Reports, list[Unreachable]]:
     try:
         reports = store()
         if reports is None:
-            return Reports(), [Unreachable(REPORTS, "POOLHOUSE['REDIS_URL'] is not set")]
+            return Reports(), [Unreachable(REPORTS, "POOLHOUSE['REDIS_URL'] is not set: processes do not report")]
         read = reports.read_all()
         missing = set(options().FLEET) - {report.service for report in read.live}
         return Reports(read.live, read.of_other_versions, reports.silent_s(missing)), []
     except Exception as error:  # noqa: BLE001 - whatever it is, the verdict has it, and the other sources are told
-        return Reports(), [Unreachable(REPORTS, f"Redis: {_one_line(error)}")]
+        return Reports(), [Unreachable(REPORTS, f"{_one_line(error)}: check Redis and POOLHOUSE['REDIS_URL']")]
 
 
 def _ask_server(target: Target, *, detailed: bool) -> tuple[ServerLook | None, list[Unreachable]]:
@@ -128,15 +128,23 @@ def _ask_server(target: Target, *, detailed: bool) -> tuple[ServerLook | None, l
         (look, extension_trouble), refusal = ask_as_monitor(target.alias, partial(_look_at, target, detailed=detailed))
     except Exception as error:  # noqa: BLE001 - it refuses the monitor as it refuses everyone: down, full or misspelt
         state, reason = state_of(error), _one_line(error)
-        is_behind = state == POOLER_FULL or goes_through(connections.settings[target.alias])
-        if is_behind and (remedy := way_past_pgbouncer(target.alias)):
-            reason = f"{reason}; {remedy}"
-        return None, [Unreachable(source, reason, "critical", state)]
+        return None, [Unreachable(source, f"{reason}; {_remedy(state, target.alias)}", "critical", state)]
     if refusal:
-        trouble.append(Unreachable(f"{source} as {options().MONITOR_USER}", refusal))
+        reason = f"{refusal}; check POOLHOUSE['MONITOR_USER'] and MONITOR_PASSWORD"
+        trouble.append(Unreachable(f"{source} as {options().MONITOR_USER}", reason))
     if extension_trouble:
         trouble.append(Unreachable("TimescaleDB", extension_trouble))
     return look, trouble
+
+
+def _remedy(state: str, alias: str) -> str:
+    """Return what to do about a server that refuses the monitor."""
+    is_behind_pgbouncer = state == POOLER_FULL or goes_through(connections.settings[alias])
+    if is_behind_pgbouncer and (remedy := way_past_pgbouncer(alias)):
+        return remedy
+    if state == UNREACHABLE:
+        return f"check that it is running, and DATABASES[{alias!r}]"
+    return "open fewer connections, or raise its limit"
 
 
 def _look_at(target: Target, cursor: Cursor, *, detailed: bool) -> tuple[ServerLook, str]:
@@ -156,9 +164,9 @@ def _ask_pgbouncer(alias: str | None) -> tuple[PgBouncer | None, list[Unreachabl
         with console_cursor(with_driver) as cursor:
             return pgbouncer.ask(cursor), []
     except KeyError as column:
-        reason = f"it has no column {column}: it is older than 1.18, or no PgBouncer"
+        reason = f"its console has no column {column}: expected PgBouncer 1.18 or later"
     except Exception as error:  # noqa: BLE001 - others have such a console too, and answer as they like
-        reason = _one_line(error)
+        reason = f"{_one_line(error)}; check PgBouncer and POOLHOUSE['PGBOUNCER_URL']"
     return None, [Unreachable(PGBOUNCER, reason)]
 
 

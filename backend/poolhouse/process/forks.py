@@ -9,6 +9,7 @@ from django.core import checks
 from django.db import connections
 
 from poolhouse.backends import is_lending
+from poolhouse.human import counted
 from poolhouse.process.pools import is_pooled
 
 logger = logging.getLogger(__name__)
@@ -21,9 +22,10 @@ def pools_in_prefork() -> Iterator[checks.CheckMessage]:
     for alias, database in connections.settings.items():
         if is_pooled(database) and not is_lending(database["ENGINE"]):
             yield checks.Warning(
-                f"DATABASES[{alias!r}] has a pool that does not survive a fork, and a prefork worker of Celery forks.",
-                hint="Let the worker have Django's own engine without a pool, or poolhouse.engines.postgresql, whose "
-                "pool each child makes anew; or start it with --pool threads. Celery ends a native one at each task.",
+                f"DATABASES[{alias!r}] has a pool that cannot be used after a fork, and Celery's prefork workers fork.",
+                hint="In the worker, use Django's own engine without a pool, or poolhouse.engines.postgresql, which "
+                "makes a new pool in each child, or start it with --pool threads. (Celery closes Django's own pool "
+                "after each task.)",
                 id="poolhouse.W006",
             )
 
@@ -32,10 +34,10 @@ def open_pools_at_fork() -> Iterator[checks.CheckMessage]:
     """Tell of each pool of this process with open connections, which its children would use as well."""
     for alias, count in _open_counts():
         yield checks.Warning(
-            f"The pool of {alias!r} has {count} connections open, and this process is about to fork: "
-            "parent and child would write to the same connections.",
-            hint="Ask the database nothing before the fork (gunicorn: preload_app, uWSGI: lazy-apps, multiprocessing: "
-            "spawn), or use poolhouse.engines.postgresql, whose pool each child makes anew.",
+            f"The pool of {alias!r} has {counted(count, 'connection')} open and this process is about to fork: "
+            "parent and child would share them.",
+            hint="Do not query the database before forking (gunicorn: preload_app, uWSGI: lazy-apps, multiprocessing: "
+            "spawn), or use poolhouse.engines.postgresql, which makes a new pool in each child.",
             id="poolhouse.W007",
         )
 

@@ -256,7 +256,7 @@ def _lending_wrapper(alias: str) -> "LendingWrapper":
 
     wrapper = connections[alias]
     if not isinstance(wrapper, DatabaseWrapper):
-        raise TypeError(f"{alias}: its engine was changed after it was first used, from {type(wrapper).__module__}")
+        raise TypeError(f"{alias}: the engine was changed after its first use, from {type(wrapper).__module__}")
     return wrapper
 
 
@@ -321,4 +321,4 @@ def warm_up() -> None:
         try:
             wrapper.keep_warm()
         except driver_errors(wrapper.alias) as error:
-            logger.warning("%s: could not open its first connections: %s", wrapper.alias, error)
+            logger.warning("%s: cannot open the MIN_SIZE connections at the start: %s", wrapper.alias, error)

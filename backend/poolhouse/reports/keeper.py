@@ -87,7 +87,7 @@ def _keep_warm(wrapper: "LendingWrapper") -> None:
     try:
         wrapper.keep_warm(within_s=KEEP_WARM_S)
     except driver_errors(wrapper.alias) as error:  # its callers hear of it too
-        logger.debug("%s: not kept warm: %s", wrapper.alias, error)
+        logger.debug("%s: cannot open the MIN_SIZE connections: %s", wrapper.alias, error)
 
 
 _keeper: Keeper | None = None

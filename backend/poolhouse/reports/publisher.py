@@ -39,13 +39,13 @@ class Publisher:
             self._store.publish(report, increments(self._told, numbers))
         except Exception as error:  # noqa: BLE001 - whatever it is, the next interval tries again, and the log has it
             if self._reachable:
-                logger.warning("pool reports are not getting through: %s: %s", type(error).__name__, error)
+                logger.warning("cannot publish the pool report to Redis: %s: %s", type(error).__name__, error)
             self._reachable = False
         else:
             # An answer that was lost on its way back counts as none: what it was for is told, and counted, again.
             self._told = numbers
             if not self._reachable:
-                logger.warning("pool reports are getting through again")
+                logger.warning("publishing pool reports to Redis again")
             self._reachable, self._published_as = True, report.key
 
     def withdraw(self) -> None:
@@ -58,7 +58,7 @@ class Publisher:
         try:
             self._store.withdraw(self._published_as)
         except redis.RedisError as error:
-            logger.debug("report not withdrawn, it will expire: %s", error)
+            logger.debug("cannot delete the pool report from Redis, it will expire: %s", error)
 
     def _report(self) -> ProcessReport:
         me, pools = current(), tuple(pool_states())

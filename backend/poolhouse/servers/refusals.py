@@ -31,4 +31,4 @@ def way_past_pgbouncer(alias: str) -> str:
     """Return what to set where the monitor goes through PgBouncer; empty where DIRECT has the alias."""
     if alias in options().DIRECT:
         return ""
-    return f"set POOLHOUSE['DIRECT'] = {{{alias!r}: {{'HOST': …, 'PORT': …}}}} with the server's own address"
+    return f"set POOLHOUSE['DIRECT'] = {{{alias!r}: {{'HOST': …, 'PORT': …}}}} to the address of the server itself"

@@ -122,27 +122,27 @@ class Bouncers:
             Setting(
                 "reserve_pool_size",
                 self.reserve_pool_size,
-                "it opens for who has waited for reserve_pool_timeout (5 s), too late for a burst",
+                "opened only after a client has waited for reserve_pool_timeout (5 s), too late for a burst",
             ),
-            Setting("max_db_connections", self.max_db_connections, "the pool: the server never sees more of this one"),
+            Setting("max_db_connections", self.max_db_connections, "the most connections that this PgBouncer opens"),
             Setting(
                 "max_client_conn",
                 self.max_client_conn,
-                f"{self.clients:,} can come{f' to {self.instances}' if self.instances > 1 else ''}, and a quarter more "
-                "for consoles and deployments; its limit of open files must be higher",
+                f"{self.clients:,} clients{f' of {self.instances}' if self.instances > 1 else ''} and a quarter more "
+                "for consoles and deployments; raise its limit of open files above this",
             ),
         )
 
     def _why_size(self) -> str:
         load, burst, share = self.demand.load, self.demand.burst, self.demand.target.share
-        text = f"{load.rate_per_s:,.4g} transactions/s × {duration(load.holds.mean_s)} keep {load.in_use:.3g} in use"
+        text = f"{load.rate_per_s:,.4g} transactions/s × {duration(load.holds.mean_s)} = {load.in_use:.3g} in use"
         if burst > 1:
             text += f", {load.in_use * burst:.3g} in a burst of {burst:g} × the load"
         if not self.default_pool_size:
             return text
         full = pool_of(load.times(burst), self.default_pool_size)
-        wait = f"{duration(full.wait_s(share))} or less" if full.is_stable else "without end"
-        return f"{text}; {share * 100:g} % of the transactions{' then' if burst > 1 else ''} wait {wait}"
+        wait = f"is {duration(full.wait_s(share))}" if full.is_stable else "grows without bound"
+        return f"{text}; p{share * 100:g} wait of the transactions{' then' if burst > 1 else ''} {wait}"
 
 
 def bouncers(demand: Demand, *, clients: int, room: int, instances: int = 1) -> Bouncers:
@@ -192,14 +192,14 @@ def advise_fleet(process: ProcessAdvice, deployment: Deployment) -> FleetAdvice:
     kept, most = fleet.web_processes * process.least + others, clients + others
     verdict = _verdict(most, room, bouncer)
     reason = {
-        "direct": f"PgBouncer is not due: the fleet can open {most:,} of {room.usable:,}",
-        "tight": f"PgBouncer is due soon: the fleet can open {most:,} of {room.usable:,}, over "
-        f"{TIGHT_SHARE:.0%}, and a deployment that overlaps may not fit",
-        "due": f"PgBouncer is due: the fleet can open {most:,}, and there is room for {room.usable:,}; behind it "
-        f"{counted(bouncer.most + others, 'connection')} will do",
-        "too small": f"PgBouncer is due, and not enough: the fleet can open {most:,}, the target takes "
-        f"{bouncer.needed + others:,} even behind it, and there is room for {room.usable:,}: raise "
-        "max_connections, shorten transactions, or divide the load",
+        "direct": f"PgBouncer is not needed: the fleet can open {most:,} of the {room.usable:,} usable connections",
+        "tight": f"PgBouncer is needed soon: the fleet can open {most:,} of the {room.usable:,} usable connections, "
+        f"more than {TIGHT_SHARE:.0%}, and old and new processes of a deployment together may exceed them",
+        "due": f"PgBouncer is needed: the fleet can open {most:,} connections and {room.usable:,} are usable; with "
+        f"PgBouncer, {counted(bouncer.most + others, 'connection')} suffice",
+        "too small": f"PgBouncer is needed but does not suffice: the fleet can open {most:,} connections, the target "
+        f"needs {bouncer.needed + others:,} even with PgBouncer, and {room.usable:,} are usable: raise "
+        "max_connections, shorten transactions, or split the load",
     }[verdict]
     return FleetAdvice(deployment, kept, most, bouncer, verdict, reason)
 

@@ -68,19 +68,19 @@ def measure(before: Reports, after: Reports, *, alias: str, service: str | None 
     """
     if service is not None and service not in {report.service for report in after}:
         there = ", ".join(sorted({report.service for report in after})) or "none"
-        raise NothingMeasuredError(f"no process of the service {service!r} reports; those that do: {there}")
+        raise NothingMeasuredError(f"no process of the service {service!r} is reporting; reporting services: {there}")
     spells = [spell for spell in _spells(before, after, alias) if service in (None, spell.report.service)]
     busiest = max(spells, key=lambda spell: spell.rate_per_s, default=None)
     if busiest is None:
         raise NothingMeasuredError(
-            f"no process that tells of lending and holding on {alias!r} reported twice; only those on the engine "
-            "poolhouse.engines.postgresql do"
+            f"no process reported wait and hold times of {alias!r} twice; only the engine "
+            "poolhouse.engines.postgresql measures them"
         )
     together = [spell for spell in spells if spell.report.service == busiest.report.service]
     holds = Histogram.merged(spell.holds for spell in together)
     if not holds.count or not busiest.rate_per_s:
         raise NothingMeasuredError(
-            f"no connection of {alias!r} was lent and returned within {busiest.elapsed_s:.0f} s: it needs load"
+            f"no connection of {alias!r} was checked out and in within {busiest.elapsed_s:.0f} s"
         )
     return Measured(
         service=busiest.report.service,

@@ -14,10 +14,10 @@ TIMEOUT_MARGIN = 2
 # A pool opens an overflow connection at once, where its caller could wait a moment, and closes it on return: on a pool
 # that is too small, each loan above it is a login. An idle connection costs the server less.
 OVERFLOW = 0
-THREADS_UNKNOWN = "how many threads a process has is not known; pass --threads"
+THREADS_UNKNOWN = "the number of threads of a process is unknown (pass --threads)"
 WHY_NO_OVERFLOW = (
-    "an overflow connection is opened for one loan and closed after it: a login each time, where one that is kept "
-    "costs next to nothing"
+    "an overflow connection is opened for one checkout and closed at check-in, a login each time; an idle connection "
+    "costs almost nothing"
 )
 
 
@@ -108,11 +108,11 @@ def _within(threads: Threads | None, connections: int) -> int:
 def _why_size(demand: Demand, needed: Pool, size: int, threads: Threads | None) -> str:
     in_use = _in_use(demand)
     if threads and size == threads.most:
-        return f"{in_use}; {threads.most} are all that {_threads(threads)} can use, so nobody waits"
+        return f"{in_use}; {_threads(threads)} can use at most {threads.most}, so no caller waits"
     if threads and size == threads.least and size > needed.connections:
         return (
-            f"{needed.connections} would keep the target, but {_threads(threads)} need "
-            f"{threads.count} × ({threads.connections_each} − 1) + 1, or they can all wait for each other"
+            f"{needed.connections} would meet the target, but {_threads(threads)} need "
+            f"{threads.count} × ({threads.connections_each} − 1) + 1, or they can deadlock waiting for each other"
         )
     then = "then, " if demand.burst > 1 else ""
     return f"{in_use}; {then}with {size}, {_kept(needed, demand.target)}{_with_one_less(needed, demand.target)}"
@@ -121,11 +121,11 @@ def _why_size(demand: Demand, needed: Pool, size: int, threads: Threads | None) 
 def _in_use(demand: Demand) -> str:
     load, burst = demand.load, demand.burst
     then = f", {load.in_use * burst:.3g} in a burst of {burst:g} × the load" if burst > 1 else ""
-    return f"{_rate(load)} × {duration(load.holds.mean_s)} keep {load.in_use:.3g} in use (Little's law){then}"
+    return f"{_rate(load)} × {duration(load.holds.mean_s)} = {load.in_use:.3g} in use (Little's law){then}"
 
 
 def _kept(pool: Pool, target: Target) -> str:
-    return f"{target.share * 100:g} % of the callers wait {duration(pool.wait_s(target.share))} or less"
+    return f"p{target.share * 100:g} wait is {duration(pool.wait_s(target.share))}"
 
 
 def _with_one_less(pool: Pool, target: Target) -> str:
@@ -133,33 +133,31 @@ def _with_one_less(pool: Pool, target: Target) -> str:
         return ""
     less = pool_of(pool.load, pool.connections - 1)
     if not less.is_stable:
-        return f", and {less.connections} cannot do the work"
+        return f"; {less.connections} cannot serve the load"
     return f", with {less.connections} it is {duration(less.wait_s(target.share))}"
 
 
 def _why_least(least: int, size: int) -> str:
     if least == size:
-        return "open from the start: the usual load needs all of them"
-    return "open from the start: the usual load keeps the target with them; the others open when a burst needs them"
+        return "opened at the start: the usual load needs all of them"
+    return "opened at the start: they meet the target at the usual load; a burst opens the others"
 
 
 def _why_timeout(rare_s: float) -> str:
-    waits = f"1 of {1 / RARE:,.0f} callers waits over {duration(rare_s)}" if rare_s else "nobody waits"
-    return f"seconds; even in a burst {waits}, so a caller that waits this long meets a fault, and an error is better"
+    waits = f"only 1 of {1 / RARE:,.0f} callers waits longer than {duration(rare_s)}" if rare_s else "no caller waits"
+    return f"seconds; in a burst {waits}, so a longer wait is the sign of a fault, and the caller should get an error"
 
 
 def _warnings(load: Load, threads: Threads | None) -> list[str]:
     if threads is None:
-        return [f"{THREADS_UNKNOWN}: more connections than threads are never used, and POOL_SIZE may be too large"]
+        return [f"{THREADS_UNKNOWN}: POOL_SIZE may be too large, since a process uses no more connections than threads"]
     if not threads.are_known:
-        return [
-            f"{THREADS_UNKNOWN}: POOL_SIZE is bounded by the {threads.count} connections that were seen in use at once"
-        ]
+        return [f"{THREADS_UNKNOWN}: POOL_SIZE is limited to the {threads.count} connections that were in use at once"]
     if load.in_use < threads.most:
         return []
     return [
-        f"{_threads(threads)} can use {counted(threads.most, 'connection')}, and the load keeps {load.in_use:.3g} in "
-        "use: more arrives than the threads can do, and waits in front of the process, whatever the pool is"
+        f"{_threads(threads)} can use {counted(threads.most, 'connection')}, and the load needs {load.in_use:.3g}: "
+        "requests queue in front of the process, whatever the pool size; add threads or processes"
     ]
 
 

@@ -43,8 +43,8 @@ class Holds:
         beyond = P95_Z**2 - 2 * log(p95_s / mean_s)
         if p95_s < mean_s or beyond < 0:
             raise ValueError(
-                f"a p95 of {p95_s * 1000:g} ms does not go with a mean of {mean_s * 1000:g} ms; "
-                f"allowed: from {mean_s * 1000:g} to {mean_s * 1000 * exp(P95_Z**2 / 2):.4g} ms"
+                f"with a mean of {mean_s * 1000:g} ms, expected a p95 from {mean_s * 1000:g} to "
+                f"{mean_s * 1000 * exp(P95_Z**2 / 2):.4g} ms, got {p95_s * 1000:g} ms"
             )
         return cls(mean_s, expm1((P95_Z - sqrt(beyond)) ** 2))
 

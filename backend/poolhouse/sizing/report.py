@@ -53,13 +53,14 @@ class Advice:
         now = self.pool_now
         if now is not None and not now.is_stable:
             found.append(
-                f"the pool of {now.connections} is used up: what arrived is what it could do, and more may want to come"
+                f"the measured pool of {now.connections} is exhausted, so the load may be higher than measured: raise "
+                "POOL_SIZE and measure again"
             )
         at_work = self.fleet.bouncer.default_pool_size
         if self.cores is not None and at_work > (rule := connections_by_cores(self.cores)):
             found.append(
-                f"PgBouncer would let {at_work} connections work at once, over the {rule} of the rule of thumb cores "
-                "× 2 + 1: measure whether the server is faster with fewer, and shorten transactions"
+                f"PgBouncer would let {at_work} connections be active at once, more than the {rule} of the rule of "
+                "thumb (cores × 2 + 1): measure whether the server is faster with fewer, and shorten transactions"
             )
         return found
 

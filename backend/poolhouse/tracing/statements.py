@@ -89,7 +89,7 @@ def _log_slow(work: Work, sql: Any, duration_s: float, context: dict[str, Any]) 
 
 def _unsaid(held: HeldBack) -> str:
     alike = f" ({held.alike} more like it since the last line)" if held.alike else ""
-    return f"{alike} (and {held.others} lines too many, of any statements)" if held.others else alike
+    return f"{alike} ({held.others} lines on other statements were dropped)" if held.others else alike
 
 
 def _as_text(sql: Any, cursor: Any) -> str:

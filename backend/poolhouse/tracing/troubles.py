@@ -42,7 +42,7 @@ def log_cost(work: Work) -> None:
 
 def waited_and_held(wait_ms: float, hold_ms: float) -> str:
     """Write what a pool has measured, to follow what the statements took."""
-    return f"; waited {wait_ms:.0f} ms for a connection, held one for {hold_ms:.0f} ms"
+    return f"; wait {wait_ms:.0f} ms, hold {hold_ms:.0f} ms"
 
 
 def is_costly(

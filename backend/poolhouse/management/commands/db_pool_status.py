@@ -23,7 +23,9 @@ class Command(LookingCommand[Status]):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
         parser.add_argument(
-            "--detailed", action="store_true", help="also each process, connection, block, leak suspect and pool"
+            "--detailed",
+            action="store_true",
+            help="also show each process, pool, connection, blocked session and leak suspect",
         )
         super().add_arguments(parser)
 

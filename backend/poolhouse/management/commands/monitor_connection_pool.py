@@ -12,8 +12,8 @@ from poolhouse.overview.health import ConnectionPoolHealth, ConnectionPoolMonito
 class Command(LookingCommand[ConnectionPoolHealth]):
     """Shows the health."""
 
-    help = "Show whether a database's connections are HEALTHY, or why they are WARNING or CRITICAL."
-    default_database = "that alias, or the first that is PostgreSQL's"
+    help = "Show the health of a database's connections: HEALTHY, WARNING or CRITICAL, with the reasons."
+    default_database = "default, or the first PostgreSQL database"
 
     def look(self, **options: Any) -> ConnectionPoolHealth:
         """Ask every source once."""
