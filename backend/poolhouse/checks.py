@@ -1,4 +1,4 @@
-"""`manage.py check`: settings with which pools go wrong, each with an id and what to do about it."""
+"""System checks for `manage.py check`: settings that break pools, each with an id and a hint."""
 
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -26,7 +26,7 @@ PLAIN_POOL_OPTIONS = ("POOL_SIZE", "MAX_OVERFLOW", "TIMEOUT", "RECYCLE", "PRE_PI
 def check_settings(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **_: Any
 ) -> list[checks.CheckMessage]:
-    """Look at what the settings alone can tell; of `databases`, the servers are asked what they know better."""
+    """Check the settings; what only a server knows is left to `check --database` for the aliases in `databases`."""
     found = [
         message
         for alias, database in connections.settings.items()
@@ -43,7 +43,7 @@ def check_settings(
 def check_servers(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **_: Any
 ) -> list[checks.CheckMessage]:
-    """Ask, with `check --database ALIAS`, the database's server and PgBouncer."""
+    """Check the server and PgBouncer of each alias in `check --database ALIAS`."""
     asked = [alias for alias in databases or () if is_postgresql(connections.settings[alias]["ENGINE"])]
     return [
         message
@@ -57,10 +57,10 @@ def _pool_options(alias: str, database: dict[str, Any]) -> Iterator[checks.Check
     given, engine = database.get("POOL_OPTIONS", {}), database["ENGINE"]
     if is_lending(engine):
         found = problems(given)
-    elif is_queuepool(engine):  # what it does not know it drops, without a word
+    elif is_queuepool(engine):  # it silently ignores keys that it does not know
         known = {key: value for key, value in given.items() if key in PLAIN_POOL_OPTIONS}
         found = [f"{engine} ignores the unknown key {key!r}" for key in given if key not in known] + problems(known)
-    else:  # an engine of the project's own may read them
+    else:  # a project's own engine may support POOL_OPTIONS
         found = [f"{engine} ignores POOL_OPTIONS"] if given and engine.startswith("django.") else []
     for problem in found:
         yield checks.Error(
@@ -129,10 +129,10 @@ def _server_side_cursors(alias: str, chosen: Options) -> Iterator[checks.CheckMe
 
 
 def _make_known(alias: str, cursor: Cursor) -> None:
-    """Connect through PgBouncer, which tells of a database that it has by the name * once somebody has been there."""
+    """Connect through PgBouncer once: it lists a database of its entry * only after a first client has used it."""
     name = connections.settings[alias]["NAME"]
     if pgbouncer.database_pool(cursor, name) is None:
-        params = own_connection_params(alias) | {"options": ""}  # of which PgBouncer may not like to hear
+        params = own_connection_params(alias) | {"options": ""}  # PgBouncer may reject startup options
         with bounded_cursor(driver(alias), options().MONITOR_TIMEOUT_S, **params):
             pass
 
@@ -173,7 +173,7 @@ def _through_pooler(alias: str) -> checks.CheckMessage:
 
 
 def _fleet(alias: str, chosen: Options) -> Iterator[checks.CheckMessage]:
-    """Hold the most connections that the fleet can open against what there is room for."""
+    """Compare the number of connections that the fleet can open with the number that is usable."""
     fleet = chosen.FLEET
     if pgbouncer.goes_through(connections.settings[alias]):
         yield from _pgbouncer_s_pool(alias, chosen)
@@ -198,7 +198,7 @@ def _fleet(alias: str, chosen: Options) -> Iterator[checks.CheckMessage]:
 
 
 def _pgbouncer_s_pool(alias: str, chosen: Options) -> Iterator[checks.CheckMessage]:
-    """Hold the most connections that PgBouncer opens for one role of a database against what the server takes."""
+    """Compare the number of connections that PgBouncer opens for one role with the number that the server accepts."""
     try:
         with pgbouncer.console_cursor(alias) as cursor:
             _make_known(alias, cursor)
@@ -218,7 +218,7 @@ def _pgbouncer_s_pool(alias: str, chosen: Options) -> Iterator[checks.CheckMessa
 
 
 def _room(alias: str, chosen: Options) -> tuple[int, str]:
-    """Ask how many connections clients may open, and say what that is made of."""
+    """Return how many connections clients may open, and the settings that this follows from."""
     if pgbouncer.goes_through(connections.settings[alias]):
         with pgbouncer.console_cursor(alias) as cursor:
             room = int(pgbouncer.setting(cursor, "max_client_conn"))

@@ -1,4 +1,4 @@
-"""What can be wrong with POOLHOUSE: each key has a type and a range, and some must fit each other."""
+"""Validation of POOLHOUSE: the type and range of each key, and the keys that depend on each other."""
 
 import math
 import re
@@ -9,11 +9,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 INFINITE = math.inf
-# All that is not here is 0 or more, a share 100 % at most. What is waited for, or kept, must come to an end.
+# Other numbers are 0 or more, and percentages at most 100. Timeouts and lifetimes must be finite.
 BOUNDS: Mapping[str, tuple[float, float]] = {
     "PUBLISH_INTERVAL_S": (0.1, 86_400),
     "REPORT_TTL_S": (0.1, 7 * 86_400),
-    "MONITOR_TIMEOUT_S": (1, 600),  # libpq takes less for no bound
+    "MONITOR_TIMEOUT_S": (1, 600),  # libpq treats smaller values as no timeout
     "METRICS_MAX_AGE_S": (0, 3600),
     # -1 turns these off.
     "SLOW_QUERY_MS": (-1, INFINITE),
@@ -29,7 +29,7 @@ SCHEMES: Mapping[str, tuple[str, ...]] = {
 
 
 def problems(kind: type, given: Any, aliases: Collection[str]) -> list[str]:
-    """Say what is wrong: the key, its value, what is allowed.
+    """Return what is wrong, each with the key, its value and what is allowed.
 
     Args:
         kind: the dataclass of the keys, their types and defaults.
@@ -84,7 +84,7 @@ def _problem_with_text(name: str, value: Any) -> str | None:
         )
     if name in SCHEMES and value and not _is_url(value, SCHEMES[name]):
         _, at, address = value.rpartition("@")
-        shown = f"…@{address}" if at else value  # what stands before may be a password
+        shown = f"…@{address}" if at else value  # the part before the @ may be a password
         schemes = " or ".join(f"{one}://" for one in SCHEMES[name])
         return f"{name}: expected a URL that begins with {schemes}, got {shown!r}"
     return None

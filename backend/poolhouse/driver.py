@@ -1,4 +1,4 @@
-"""The database driver under a Django alias: psycopg2, or psycopg 3."""
+"""The database driver of a Django alias: psycopg2 or psycopg 3."""
 
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # it imports a driver, which a project on another database ne
 
 
 def postgresql_aliases() -> list[str]:
-    """Give the aliases of DATABASES that are PostgreSQL's, the default one first."""
+    """Return the PostgreSQL aliases of DATABASES, the default one first."""
     found = [alias for alias, database in connections.settings.items() if is_postgresql(database["ENGINE"])]
     return sorted(found, key=lambda alias: alias != DEFAULT_DB_ALIAS)
 
@@ -36,17 +36,17 @@ def not_postgresql(alias: str) -> str:
 
 
 def driver(alias: str) -> ModuleType:
-    """Give the driver's module."""
+    """Return the driver's module."""
     return cast("DatabaseWrapper", connections[alias]).Database
 
 
 def driver_errors(alias: str) -> tuple[type[Exception], ...]:
-    """Give what the driver raises, bare and as Django wraps it."""
+    """Return the error classes that the driver raises, bare and wrapped by Django."""
     return (Error, driver(alias).Error)
 
 
 def own_connection_params(alias: str, *, directly: bool = False) -> dict[str, Any]:
-    """Give the parameters of a connection outside every pool, under the monitor's name.
+    """Return the parameters of a connection outside every pool, with the monitor's name.
 
     Args:
         alias: of the database.

@@ -19,7 +19,7 @@ STYLES = {"direct": "green", "tight": "yellow", "due": "yellow", "too small": "b
 
 
 def progress_on(console: Console) -> Progress:
-    """Make a bar for a look that takes its time; it is gone when it is over, and is drawn on terminals alone."""
+    """Return a progress bar for a measurement; it is drawn on terminals only, and removed at the end."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -31,7 +31,7 @@ def progress_on(console: Console) -> Progress:
 
 
 def draw_advice(advice: Advice, capacity: Capacity) -> RenderableType:
-    """Give load, settings, the fleet, PgBouncer's sizes and the plan."""
+    """Return the load, the settings, the fleet, PgBouncer's sizes and the plan."""
     process, fleet = advice.process, advice.fleet
     return Group(
         *section("Load", _load_table(advice)),

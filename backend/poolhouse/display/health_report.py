@@ -17,7 +17,7 @@ SHOWN_MAX_CONNECTIONS = 10
 
 
 def draw_health(health: ConnectionPoolHealth) -> RenderableType:
-    """Give status, alerts, figures, queries and the connections that are open."""
+    """Return status, alerts, figures, queries and open connections."""
     stats = health.stats
     reasons = [alert.reason for alert in health.alerts] or ["No alerts."]
     parts: list[RenderableType] = [

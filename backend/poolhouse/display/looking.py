@@ -1,4 +1,4 @@
-"""What the commands that look have in common: once or again and again, for people or programs, with an exit status."""
+"""The base of the monitoring commands: once or repeatedly, as text or JSON, with an exit status."""
 
 import json
 from argparse import ArgumentParser, ArgumentTypeError
@@ -23,29 +23,29 @@ Seen = TypeVar("Seen")
 
 
 class LookingCommand(BaseCommand, Generic[Seen]):
-    """Looks, and shows what it sees; what it looks at and how that is drawn, a subclass knows."""
+    """A command that takes a status and shows it; subclasses define the status and how it is drawn."""
 
-    requires_system_checks: list[str] = []  # it must answer when the database does not
+    requires_system_checks: list[str] = []  # it must work when the database does not
     default_database = "all PostgreSQL databases"
 
     def look(self, **options: Any) -> Seen:
-        """Ask every source once."""
+        """Query every source once."""
         raise NotImplementedError
 
     def draw(self, seen: Seen, width: int, **options: Any) -> RenderableType:
-        """Give what people are to see, on so many columns."""
+        """Return the text for people, for a console of this width in columns."""
         raise NotImplementedError
 
     def document(self, seen: Seen) -> dict[str, Any]:
-        """Give what programs are to read."""
+        """Return the JSON data for programs."""
         raise NotImplementedError
 
     def level(self, seen: Seen) -> str:
-        """Give the verdict, one of LEVELS."""
+        """Return the level of the verdict, one of LEVELS."""
         raise NotImplementedError
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the options."""
+        """Add the common options."""
         parser.add_argument(
             "--database", metavar="ALIAS", help=f"show only this database (default: {self.default_database})"
         )
@@ -67,11 +67,11 @@ class LookingCommand(BaseCommand, Generic[Seen]):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Look, once or until Ctrl-C.
+        """Show the status, once or until Ctrl-C.
 
         Raises:
-            CommandError: options that exclude each other, an alias that there is not, or an error of the look's own.
-            SystemExit: with --fail-on, where the verdict is as bad as that or worse.
+            CommandError: conflicting options, an unknown alias, or an error of the query itself.
+            SystemExit: with --fail-on, if the verdict is that level or worse.
         """
         if options["watch"] and options["fail_on"]:
             raise CommandError("--fail-on cannot be combined with --watch", returncode=2)
@@ -79,7 +79,7 @@ class LookingCommand(BaseCommand, Generic[Seen]):
             raise CommandError(f"--database: {not_postgresql(alias)}", returncode=2)
         try:
             self._look_and_show(options)
-        except Exception as error:  # to a health check, Python's own status 1 is a warning
+        except Exception as error:  # for a health check, Python's default status 1 would be a warning
             reason = reason_of(error) or f"{type(error).__name__}: {one_line(error)} (run with --traceback for details)"
             raise CommandError(reason, returncode=2) from error
 
@@ -103,7 +103,7 @@ class LookingCommand(BaseCommand, Generic[Seen]):
             watch(lambda: self._draw_again(console, options), console, options["interval"])
 
     def _print_line(self, console: Console, options: dict[str, Any]) -> None:
-        # By the console, which ends quietly when its reader has gone.
+        # The console ends without an error when its reader has closed the pipe.
         console.print(Text(json.dumps(self.document(self.look(**options)))), soft_wrap=True)
 
     def _draw_again(self, console: Console, options: dict[str, Any]) -> RenderableType:
@@ -114,7 +114,7 @@ class LookingCommand(BaseCommand, Generic[Seen]):
 
 
 def exit_status(level: str, fail_on: str) -> int:
-    """Give 1 for a warning and 2 for critical, where the level is as bad as `fail_on` or worse; else 0."""
+    """Return 1 for a warning and 2 for critical if the level is `fail_on` or worse, else 0."""
     found = LEVELS.index(level)
     return found if found >= LEVELS.index(fail_on) else 0
 

@@ -1,4 +1,4 @@
-"""The status as text for people."""
+"""Text output of the status."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -23,13 +23,13 @@ IDLE_IN_TRANSACTION_S = 3
 
 
 def print_status(status: Status, console: Console, *, detailed: bool) -> None:
-    """Print the verdict and a table by service; in detail, each process, connection, block and pool as well."""
+    """Print the verdict and a table of services and, if detailed, each process, pool and connection."""
     for part in draw_status(status, detailed=detailed, width=console.width):
         console.print(part)
 
 
 def draw_status(status: Status, *, detailed: bool, width: int) -> Iterator[RenderableType]:
-    """Give what `print_status` prints, piece by piece.
+    """Yield the parts that `print_status` prints.
 
     Args:
         status: what is drawn.
@@ -43,7 +43,7 @@ def draw_status(status: Status, *, detailed: bool, width: int) -> Iterator[Rende
 
 
 def draw_watched(status: Status, trend: Trend, *, detailed: bool, width: int) -> Iterator[RenderableType]:
-    """Give the same, with what was seen of each service in the looks before."""
+    """Yield the same parts, with the trend of each service."""
     yield from draw_verdict(status)
     yield from section("Trend", trend.table(width))
     yield from _draw_services(status, width)
@@ -61,14 +61,14 @@ def _draw_services(status: Status, width: int) -> Iterator[RenderableType]:
 
 
 def draw_verdict(status: Status) -> Iterator[RenderableType]:
-    """Give the verdict with its reasons, and a line for each server."""
+    """Yield the verdict with its reasons, and a line for each server."""
     level, reasons = status.verdict
     yield draw_level(level, reasons)
     yield from _draw_servers(status)
 
 
 def draw_level(level: str, reasons: Iterable[str], *, word: str = "") -> RenderableType:
-    """Give a verdict in its colour, with its reasons below."""
+    """Return a verdict in its colour, with its reasons below."""
     indented = (Padding(Text(reason), (0, 0, 0, 2), expand=False) for reason in reasons)
     return Group(Text(word or level.upper(), style=COLOURS[level]), *indented)
 
@@ -94,7 +94,7 @@ def _draw_servers(status: Status) -> Iterator[Text]:
 
 
 def _which(status: Status, server: ServerLook) -> str:
-    """Name a server, where there are several to be told apart."""
+    """Return a server's aliases if there are several servers."""
     return f" ({', '.join(server.aliases)})" if len(status.servers) > 1 else ""
 
 
@@ -162,7 +162,7 @@ def _connection_table(status: Status, connections: list[ServerConnection]) -> Ta
 
 
 def _owner(status: Status, connection: ServerConnection) -> str:
-    """Write who holds a connection, and where that is not its application, what it calls itself."""
+    """Write who holds a connection, and its application_name if that differs."""
     owner = status.owner_of(connection)
     if owner is not None and owner in (connection.application, either(connection.application)):
         return owner

@@ -1,4 +1,4 @@
-"""Connections that are held for too long: said once, with the code that took them, and again when they come back."""
+"""Leak suspects: connections that are held for too long are logged once, with the code that checked them out."""
 
 import logging
 import traceback
@@ -14,19 +14,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Suspect:
-    """A connection that may have leaked."""
+    """A connection that is held for longer than the leak threshold."""
 
     holder: str
     """the request or task, and the thread"""
     held_s: float
     taken_at: str
-    """file, line and function of the project's own code that took it; empty if that is not known"""
+    """file, line and function of the project's code that checked it out; empty if unknown"""
     last_statement: str
-    """without its literals"""
+    """without its values"""
 
 
 def look_for_leaks(alias: str, leases: Iterable[Lease], threshold_s: float) -> None:
-    """Log each connection that has been held for longer than the threshold, once."""
+    """Log each connection that is held for longer than the threshold, once."""
     for lease in leases:
         if not lease.is_suspect and lease.held_s() > threshold_s:
             lease.is_suspect = True
@@ -45,12 +45,12 @@ def look_for_leaks(alias: str, leases: Iterable[Lease], threshold_s: float) -> N
 
 
 def note_return(alias: str, lease: Lease) -> None:
-    """Log that a suspect has come back after all."""
+    """Log that a leak suspect was checked in."""
     logger.warning("%s: leak suspect checked in after %.1f s by %s", alias, lease.held_s(), lease.holder)
 
 
 def suspects_among(leases: Iterable[Lease]) -> tuple[Suspect, ...]:
-    """Give the suspects, the one that is held longest first."""
+    """Return the leak suspects, the longest held first."""
     return tuple(sorted((_suspect(lease) for lease in leases if lease.is_suspect), key=lambda one: -one.held_s))
 
 
@@ -61,7 +61,7 @@ def _suspect(lease: Lease) -> Suspect:
 
 
 def _stack(frames: Frames) -> str:
-    """Write the stack as a traceback has it, outermost first."""
+    """Format the stack like a traceback, outermost frame first."""
     summary = [
         traceback.FrameSummary(code.co_filename, line_of(code, at), code.co_name) for code, at in reversed(frames)
     ]

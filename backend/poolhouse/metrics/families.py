@@ -1,4 +1,4 @@
-"""A look as Prometheus' families of metrics."""
+"""All metric families for Prometheus."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from poolhouse.metrics.servers import of_pgbouncer, of_servers
 
 
 def families_of(look: Look) -> Iterator[Metric]:
-    """Give everything that Prometheus is told; of a source that did not answer, that it did not."""
+    """Yield the metric families; of a source that did not answer, only that it is down."""
     yield gauge(
         "poolhouse_source_up",
         "1 if the source answered, else 0; sources: process reports, database servers, PgBouncer",

@@ -1,4 +1,4 @@
-"""What the processes tell, as families. Names that begin with db_client are OpenTelemetry's."""
+"""Metric families of the processes' reports. Names that begin with db_client are OpenTelemetry's."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -26,11 +26,11 @@ COUNTED = {
     "invalidated": "Connections closed because they were dead or broken by an error",
     "resets": "Sessions reset because their holder left session state behind",
 }
-"""of `poolhouse.measures.meter.COUNTERS`, those that OpenTelemetry has no name for"""
+"""the counters of `poolhouse.measures.meter.COUNTERS` for which OpenTelemetry has no name"""
 
 
 def of_processes(status: Status) -> Iterator[Metric]:
-    """Give how many processes report, how many there should be, and how old each report is."""
+    """Yield the number of reporting and of expected processes, and the age of each report."""
     reports, now = status.processes, status.taken_at
     expected = {service: processes for service, (processes, _) in options().FLEET.items()}
     found = Counter(report.service for report in reports)
@@ -60,7 +60,7 @@ def of_processes(status: Status) -> Iterator[Metric]:
 
 
 def of_pools(reports: list[ProcessReport]) -> Iterator[Metric]:
-    """Give what each pool of each process is like now."""
+    """Yield the current state of each pool of each process."""
     pools = [((*_process(report), pool.alias), pool) for report in _told_apart(reports) for pool in report.pools]
     yield gauge(
         as_prometheus(conventions.COUNT),
@@ -79,7 +79,7 @@ def of_pools(reports: list[ProcessReport]) -> Iterator[Metric]:
 
 
 def of_totals(by_service: dict[str, dict[str, Totals]]) -> Iterator[Metric]:
-    """Give what has happened in each service: without host and pid, so that it does not end with a process."""
+    """Yield the totals of each service, without host and pid, so that they outlive a process."""
     totals = [((service, alias), one) for service, found in by_service.items() for alias, one in found.items()]
     timeouts = {"timeouts": (as_prometheus(conventions.TIMEOUTS.name), conventions.TIMEOUTS.text)}
     ours = {what: (f"poolhouse_pool_{what}", text) for what, text in COUNTED.items()}
@@ -94,7 +94,7 @@ def of_totals(by_service: dict[str, dict[str, Totals]]) -> Iterator[Metric]:
 
 
 def _told_apart(reports: list[ProcessReport]) -> list[ProcessReport]:
-    """Add to the hosts of processes that share a name what they do not share: Prometheus takes no series twice."""
+    """Make the hosts of processes with the same name unique: Prometheus rejects duplicate series."""
     count = Counter(_process(report) for report in reports)
     return [
         replace(report, host=f"{report.host}/{report.run}") if count[_process(report)] > 1 else report

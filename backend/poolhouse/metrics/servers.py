@@ -1,4 +1,4 @@
-"""What the database server and PgBouncer tell, as families."""
+"""Metric families of the database servers and PgBouncer."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ SERVER = ("server",)
 
 
 def of_servers(status: Status) -> Iterator[Metric]:
-    """Give how many connections each server takes, who has them, and who is in whose way."""
+    """Yield the connection limits, connections and blocked sessions of each server."""
     servers = status.servers
     numbers: dict[str, tuple[str, Callable[[ServerFacts], float]]] = {
         "max_connections": ("max_connections", lambda facts: facts.capacity.max_connections),
@@ -90,7 +90,7 @@ def _of_limits(servers: list[ServerLook]) -> Iterator[Metric]:
 
 
 def _holders(status: Status) -> Iterator[tuple[str, str, str]]:
-    """Give the server, the service and the state of each connection; PgBouncer's have the name of a client of its."""
+    """Yield server, service and state of each connection; PgBouncer's carry the name of one of its clients."""
     services = {report.name: report.service for report in status.processes}
     services |= {either(name): f"{service} or {PGBOUNCER}" for name, service in services.items()}
     services |= {overview.PGBOUNCER: PGBOUNCER}
@@ -100,7 +100,7 @@ def _holders(status: Status) -> Iterator[tuple[str, str, str]]:
 
 
 def of_pgbouncer(pooler: PgBouncer) -> Iterator[Metric]:
-    """Give what each pool of PgBouncer's is like now, and what went through each database."""
+    """Yield the current state of each pool of PgBouncer, and the totals of each database."""
     clients = GaugeMetricFamily(
         "poolhouse_pgbouncer_clients", "Clients of PgBouncer", labels=("database", "user", "state")
     )

@@ -1,4 +1,4 @@
-"""Asking what there is to ask, all of it at once: what hangs costs its own time, and nobody else's."""
+"""Querying all sources at the same time, so that one that hangs delays no other."""
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,46 +25,46 @@ PGBOUNCER = "PgBouncer"
 
 @dataclass(frozen=True)
 class Unreachable:
-    """A source that gave no answer."""
+    """A source that did not answer."""
 
     source: str
     reason: str
     level: str = "warning"
-    """what its silence means for the verdict"""
+    """the level of the finding about it"""
     state: str = UNREACHABLE
-    """what it is"""
+    """unreachable, full, …"""
 
 
 @dataclass(frozen=True)
 class Reports:
-    """What the processes tell."""
+    """The reports of the processes."""
 
     processes: list[ProcessReport] = field(default_factory=list)
     of_other_versions: int = 0
-    """that report, and cannot be understood here"""
+    """processes whose reports have another version's format"""
     silent_s: dict[str, float | None] = field(default_factory=dict)
-    """for how long no process of a service has reported, of those of FLEET that have none; None: for over a day"""
+    """seconds since the last report of each service of FLEET that has no reporting process; None: over a day"""
 
 
 @dataclass(frozen=True)
 class ServerLook:
-    """A database server that has answered."""
+    """The answers of one database server."""
 
     aliases: tuple[str, ...]
-    """that lead to it; the first is what it is called"""
+    """the aliases that lead to it; the server is named after the first"""
     facts: ServerFacts
     timescaledb: TimescaleDB | None = None
-    """of the first alias' database; None as well where it does not have it, or nobody asked"""
+    """in the first alias' database; None if it is not installed or was not queried"""
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """The server's name: its first alias."""
         return self.aliases[0]
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What came back."""
+    """The answers of all sources."""
 
     reports: Reports
     servers: list[ServerLook]
@@ -73,14 +73,14 @@ class Answers:
 
 
 def ask_all(alias: str | None = None, *, detailed: bool) -> Answers:
-    """Ask every source once, each within POOLHOUSE["MONITOR_TIMEOUT_S"]; never raises for one that is away.
+    """Query every source once, each within POOLHOUSE["MONITOR_TIMEOUT_S"]; an unreachable one raises no error.
 
     Args:
         alias: the only one whose server is asked; None: the servers of all.
         detailed: ask also what takes longer the more there is of it: TimescaleDB's tables.
     """
     servers = targets(alias)
-    with fork_lock.shared(), ThreadPoolExecutor(len(servers) + 2, "poolhouse-look") as threads:
+    with fork_lock.shared(), ThreadPoolExecutor(len(servers) + 2, "poolhouse-status") as threads:
         reports = threads.submit(_ask_reports)
         looks = [threads.submit(_ask_server, target, detailed=detailed) for target in servers]
         pooler = threads.submit(_ask_pgbouncer, alias)
@@ -92,7 +92,7 @@ def ask_all(alias: str | None = None, *, detailed: bool) -> Answers:
 
 
 def _merged(looks: Iterable[ServerLook]) -> list[ServerLook]:
-    """Put together the answers of one server that has several addresses."""
+    """Merge the answers of a server that has several addresses."""
     by_start: dict[float, ServerLook] = {}
     for look in looks:
         started_at = look.facts.capacity.started_at
@@ -107,7 +107,7 @@ def _both(first: ServerLook, other: ServerLook) -> ServerLook:
     return replace(first, aliases=(*first.aliases, *other.aliases), facts=facts)
 
 
-# Each gives its answer, and what there is to be said of those that did not answer.
+# Each returns its answer, and the sources that did not answer.
 
 
 def _ask_reports() -> tuple[Reports, list[Unreachable]]:
@@ -118,7 +118,7 @@ def _ask_reports() -> tuple[Reports, list[Unreachable]]:
         read = reports.read_all()
         missing = set(options().FLEET) - {report.service for report in read.live}
         return Reports(read.live, read.of_other_versions, reports.silent_s(missing)), []
-    except Exception as error:  # noqa: BLE001 - whatever it is, the verdict has it, and the other sources are told
+    except Exception as error:  # noqa: BLE001 - any error is reported, and the other sources are shown
         return Reports(), [Unreachable(REPORTS, f"{_one_line(error)}: check Redis and POOLHOUSE['REDIS_URL']")]
 
 
@@ -126,7 +126,7 @@ def _ask_server(target: Target, *, detailed: bool) -> tuple[ServerLook | None, l
     source, trouble = f"database server ({target.alias})", []
     try:
         (look, extension_trouble), refusal = ask_as_monitor(target.alias, partial(_look_at, target, detailed=detailed))
-    except Exception as error:  # noqa: BLE001 - it refuses the monitor as it refuses everyone: down, full or misspelt
+    except Exception as error:  # noqa: BLE001 - any error: the server may be down, full or misspelt
         state, reason = state_of(error), _one_line(error)
         return None, [Unreachable(source, f"{reason}; {_remedy(state, target.alias)}", "critical", state)]
     if refusal:
@@ -148,7 +148,7 @@ def _remedy(state: str, alias: str) -> str:
 
 
 def _look_at(target: Target, cursor: Cursor, *, detailed: bool) -> tuple[ServerLook, str]:
-    """Ask the server, and its extension; the first answer stays where the second is not given, with the reason."""
+    """Return the answers of the server, and the reason if only the extension's are missing."""
     facts = server.ask(cursor, target.users(), target.databases())
     try:
         return ServerLook(target.aliases, facts, server.timescaledb(cursor) if detailed else None), ""
@@ -165,7 +165,7 @@ def _ask_pgbouncer(alias: str | None) -> tuple[PgBouncer | None, list[Unreachabl
             return pgbouncer.ask(cursor), []
     except KeyError as column:
         reason = f"its console has no column {column}: expected PgBouncer 1.18 or later"
-    except Exception as error:  # noqa: BLE001 - others have such a console too, and answer as they like
+    except Exception as error:  # noqa: BLE001 - other poolers have such a console too, with answers of their own
         reason = f"{_one_line(error)}; check PgBouncer and POOLHOUSE['PGBOUNCER_URL']"
     return None, [Unreachable(PGBOUNCER, reason)]
 

@@ -1,4 +1,4 @@
-"""What all processes together take of the server, and which sizes PgBouncer needs in between."""
+"""The connections of the whole fleet compared with the server's limit, and the sizes of PgBouncer."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -9,9 +9,9 @@ from poolhouse.sizing.process import ProcessAdvice, Setting
 from poolhouse.sizing.queue import Demand, Holds, Load, pool_of
 
 MONITOR_CONNECTIONS = 1
-# From this share of the room on, a deployment that starts new processes before it stops the old ones meets the limit.
+# From this share on, a deployment that starts new processes before it stops the old ones may exceed the limit.
 TIGHT_SHARE = 0.8
-# Consoles, a deployment's processes for a moment, and a kernel that spreads clients unevenly want in as well.
+# Room for consoles, for both generations of processes during a deployment, and for clients that are spread unevenly.
 CLIENT_MARGIN = 1.25
 
 
@@ -21,46 +21,46 @@ class Fleet:
 
     hosts: int = 1
     processes: int = 1
-    """of the web on each host"""
+    """web processes on each host"""
     workers: int = 0
     worker_concurrency: int = 1
 
     @property
     def web_processes(self) -> int:
-        """On all hosts."""
+        """Web processes on all hosts."""
         return self.hosts * self.processes
 
     @property
     def other_connections(self) -> int:
-        """Those of the workers, whose main process may connect as well, of beat beside them, and of the monitor."""
+        """The connections of workers (whose main process may connect too), of beat and of the monitor."""
         celery = self.workers * (self.worker_concurrency + 1) + 1 if self.workers else 0
         return celery + MONITOR_CONNECTIONS
 
 
 @dataclass(frozen=True)
 class Room:
-    """How many connections the server takes."""
+    """The server's connection limit."""
 
     max_connections: int
     reserved: int
 
     @property
     def usable(self) -> int:
-        """By ordinary roles."""
+        """The connections that ordinary roles can have."""
         return self.max_connections - self.reserved
 
 
 @dataclass(frozen=True)
 class Transactions:
-    """What PgBouncer sees of a loan, in its transaction mode."""
+    """The transactions of a checkout, as PgBouncer's transaction mode sees them."""
 
     each: int = 1
-    """in one loan; in autocommit, every statement is one"""
+    """transactions per checkout; in autocommit, each statement is one"""
     mean_s: float | None = None
-    """None: they last as long as the loan, which is the most"""
+    """None: as long as the whole checkout, the worst case"""
 
     def demand_of(self, demand: Demand) -> Demand:
-        """Give what a process asks of PgBouncer whose callers ask so much of its pool."""
+        """Return the demand on PgBouncer that follows from the demand on a pool."""
         holds = demand.load.holds
         mean_s = holds.mean_s / self.each if self.mean_s is None else self.mean_s
         load = Load(demand.load.rate_per_s * self.each, Holds(mean_s, holds.cv2))
@@ -69,7 +69,7 @@ class Transactions:
 
 @dataclass(frozen=True)
 class Deployment:
-    """What a process' pool is one of."""
+    """A fleet, its server's limit and its transactions."""
 
     fleet: Fleet
     room: Room
@@ -77,46 +77,46 @@ class Deployment:
 
     @property
     def room_for_web(self) -> int:
-        """What the others leave."""
+        """The connections that are left for the web."""
         return max(0, self.room.usable - self.fleet.other_connections)
 
 
 @dataclass(frozen=True)
 class Bouncers:
-    """Like processes of PgBouncer that share a load."""
+    """PgBouncer processes with the same settings that share a load."""
 
-    # It would open after reserve_pool_timeout, seconds of waiting. What a burst needs belongs to the pool, which opens
-    # it when it is asked for, and closes it when it lies idle.
+    # A reserve pool would open after reserve_pool_timeout, seconds of waiting. The main pool covers bursts: it opens
+    # connections when they are needed, and closes idle ones.
     reserve_pool_size: ClassVar[int] = 0
 
     demand: Demand
-    """on each"""
+    """on each process"""
     instances: int
     default_pool_size: int
     max_client_conn: int
     clients: int
-    """of all instances together"""
+    """of all processes together"""
     needed: int
-    """server connections of all instances together, were there room for any number"""
+    """server connections of all processes together that the target needs"""
 
     @property
     def max_db_connections(self) -> int:
-        """Of each instance: it never opens more."""
+        """The most server connections of each process."""
         return self.default_pool_size + self.reserve_pool_size
 
     @property
     def most(self) -> int:
-        """Server connections of all instances together."""
+        """The most server connections of all processes together."""
         return self.instances * self.max_db_connections
 
     @property
     def is_enough(self) -> bool:
-        """Whether there is room for what is needed."""
+        """Return True if the needed connections are usable."""
         return self.most >= self.needed
 
     @property
     def settings(self) -> tuple[Setting, ...]:
-        """Give the lines of pgbouncer.ini, each with its reason."""
+        """The settings for pgbouncer.ini, each with its reason."""
         return (
             Setting("default_pool_size", self.default_pool_size, self._why_size()),
             Setting(
@@ -146,7 +146,7 @@ class Bouncers:
 
 
 def bouncers(demand: Demand, *, clients: int, room: int, instances: int = 1) -> Bouncers:
-    """Choose PgBouncer's sizes.
+    """Return PgBouncer's sizes.
 
     Args:
         demand: of all clients together.
@@ -155,7 +155,7 @@ def bouncers(demand: Demand, *, clients: int, room: int, instances: int = 1) -> 
         instances: that share demand, clients and room.
     """
     part, served = demand.times(1 / instances), ceil(clients / instances)
-    # More than a connection for each client is never in use.
+    # A client uses no more than one connection.
     needed = min(served, part.in_burst.connections)
     return Bouncers(
         demand=part,
@@ -169,22 +169,22 @@ def bouncers(demand: Demand, *, clients: int, room: int, instances: int = 1) -> 
 
 @dataclass(frozen=True)
 class FleetAdvice:
-    """A fleet, against the server's room."""
+    """The advice for a fleet."""
 
     deployment: Deployment
     kept: int
-    """connections that are open from the start"""
+    """connections opened at the start"""
     most: int
-    """connections that can be open"""
+    """the most connections"""
     bouncer: Bouncers
-    """what one PgBouncer in transaction mode would need, due or not"""
+    """the sizes of one PgBouncer in transaction mode, needed or not"""
     verdict: str
-    """direct, tight, due, or too small: even PgBouncer has not enough room"""
+    """direct, tight, due (PgBouncer is needed), or too small (it does not suffice)"""
     reason: str
 
 
 def advise_fleet(process: ProcessAdvice, deployment: Deployment) -> FleetAdvice:
-    """Hold a fleet of processes that have the advised pool against the server's room."""
+    """Compare a fleet of processes with the advised pool with the server's limit."""
     fleet, room = deployment.fleet, deployment.room
     others, clients = fleet.other_connections, fleet.web_processes * process.most
     demand = deployment.transactions.demand_of(process.demand).times(fleet.web_processes)
@@ -211,5 +211,5 @@ def _verdict(most: int, room: Room, bouncer: Bouncers) -> str:
 
 
 def connections_by_cores(cores: int, spindles: int = 1) -> int:
-    """Give how many connections should be at work at once, by the rule of thumb of PostgreSQL's wiki."""
+    """Return how many connections should be active at once, by the rule of thumb of PostgreSQL's wiki."""
     return cores * 2 + spindles

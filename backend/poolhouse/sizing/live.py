@@ -1,4 +1,4 @@
-"""The load as it is: what the processes reported at two moments, and what happened in between."""
+"""The measured load: the difference between two readings of the reports."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Reports = Sequence[ProcessReport]
 
 
 class NothingMeasuredError(Exception):
-    """The reports do not say what the load is; the text says why."""
+    """The reports do not show the load; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -22,24 +22,24 @@ class Measured:
     service: str
     process: str
     load: Load
-    """asked of this process; the hold times are those of the whole service"""
+    """the rate of this process, with the hold times of the whole service"""
     elapsed_s: float
     lent: int
-    """by this process"""
+    """checkouts of this process"""
     connections: int | None
-    """that its pool may open; None: any number"""
+    """the max of its pool; None: no limit"""
     waits: Histogram
     """of this process"""
     hosts: int
     processes: int
     """of the service, on all hosts"""
     peak: int | None = None
-    """connections that one process had in use at once, at most; None: not known, or all that its pool may open"""
+    """the most connections in use at once in one process; None: unknown, or the pool was exhausted"""
 
 
 @dataclass(frozen=True)
 class _Spell:
-    """What a pool did between two reports of its process."""
+    """The changes of a pool between two reports of its process."""
 
     report: ProcessReport
     pool: PoolState
@@ -50,21 +50,21 @@ class _Spell:
 
     @property
     def rate_per_s(self) -> float:
-        """Who asked, whether they got a connection or not."""
+        """Callers per second, including those that timed out."""
         return (self.counts["lent"] + self.counts.get("timeouts", 0)) / self.elapsed_s
 
 
 def measure(before: Reports, after: Reports, *, alias: str, service: str | None = None) -> Measured:
-    """Give the load between two looks at the reports.
+    """Return the load between two readings of the reports.
 
     Args:
-        before: the first look.
-        after: the second.
+        before: the first reading.
+        after: the second reading.
         alias: of the database.
         service: the processes' service; None: that of the busiest process.
 
     Raises:
-        NothingMeasuredError: nobody reports, reported twice, tells of its pool, or lent a connection.
+        NothingMeasuredError: the reports do not show a load.
     """
     if service is not None and service not in {report.service for report in after}:
         there = ", ".join(sorted({report.service for report in after})) or "none"
@@ -97,7 +97,7 @@ def measure(before: Reports, after: Reports, *, alias: str, service: str | None 
 
 
 def _peak(pools: Sequence[PoolState]) -> int | None:
-    """Return the highest peak; None where a pool was used up, since more callers may have wanted a connection."""
+    """Return the highest peak, or None if a pool was exhausted, since more callers may have wanted a connection."""
     peaks = [pool.peak for pool in pools if pool.peak]
     is_used_up = any(pool.max is not None and (pool.peak or 0) >= pool.max for pool in pools)
     return None if is_used_up else max(peaks, default=None)

@@ -1,4 +1,4 @@
-"""What one process' pool should be: POOL_SIZE, MIN_SIZE, MAX_OVERFLOW and TIMEOUT, each with its reason."""
+"""The pool settings of one process: POOL_SIZE, MIN_SIZE, MAX_OVERFLOW and TIMEOUT, each with its reason."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -6,13 +6,13 @@ from math import ceil
 from poolhouse.human import counted, duration
 from poolhouse.sizing.queue import Demand, Load, Pool, Target, pool_of
 
-# TCP sends a lost packet again after 1 s, and TIMEOUT bounds connecting too: with less, one lost packet is an error.
+# TCP retransmits a lost packet after 1 s, and TIMEOUT includes connecting: with less, one lost packet is an error.
 TIMEOUT_LEAST_S, TIMEOUT_MOST_S = 2, 30
-# So few callers wait longer than what TIMEOUT is a multiple of.
+# The share of callers that wait longer than the wait that TIMEOUT is a multiple of.
 RARE = 1e-4
 TIMEOUT_MARGIN = 2
-# A pool opens an overflow connection at once, where its caller could wait a moment, and closes it on return: on a pool
-# that is too small, each loan above it is a login. An idle connection costs the server less.
+# A pool opens an overflow connection at once, although its caller could wait a moment, and closes it at check-in: in a
+# pool that is too small, each checkout above its size is a login. An idle connection costs the server less.
 OVERFLOW = 0
 THREADS_UNKNOWN = "the number of threads of a process is unknown (pass --threads)"
 WHY_NO_OVERFLOW = (
@@ -23,28 +23,28 @@ WHY_NO_OVERFLOW = (
 
 @dataclass(frozen=True)
 class Threads:
-    """What bounds the callers of a process: gunicorn's threads, as an example."""
+    """The limit of a process' callers, for example gunicorn's threads."""
 
     count: int
     connections_each: int = 1
-    """of this pool that a request holds at the same time: its own, and those of threads that it starts"""
+    """connections of this pool that a request holds at once, including those of threads that it starts"""
     are_known: bool = True
-    """False: it is how many connections a process had in use at once, at most, as its report has it"""
+    """False: derived from the most connections that were in use at once"""
 
     @property
     def most(self) -> int:
-        """More connections than these are never in use."""
+        """The most connections that can be in use."""
         return self.count * self.connections_each
 
     @property
     def least(self) -> int:
-        """With fewer, threads that hold some and want another can all wait for each other: HikariCP's floor."""
+        """With fewer, threads that hold some and wait for another can deadlock: HikariCP's minimum."""
         return self.count * (self.connections_each - 1) + 1
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A number to set, and why it is this one."""
+    """A setting with its value and reason."""
 
     name: str
     value: int
@@ -58,30 +58,30 @@ class ProcessAdvice:
     demand: Demand
     threads: Threads | None
     least: int
-    """MIN_SIZE: what the load needs for most of the time"""
+    """MIN_SIZE: enough for the usual load"""
     size: int
-    """POOL_SIZE: what it needs in a burst"""
+    """POOL_SIZE: enough for a burst"""
     timeout_s: int
     settings: tuple[Setting, ...]
     warnings: tuple[str, ...]
 
     @property
     def most(self) -> int:
-        """How many connections the process can open."""
+        """The most connections that the process can open."""
         return self.size + OVERFLOW
 
     @property
     def pool(self) -> Pool:
-        """All of it, under the load as it is for most of the time."""
+        """The whole pool under the usual load."""
         return pool_of(self.demand.load, self.size)
 
     def wait_s(self, share: float) -> float:
-        """Give the wait that a share of the callers does not exceed; nobody waits where each has a connection."""
+        """Return a quantile of the wait; 0 if there is a connection for each thread."""
         return 0.0 if self.threads and self.size >= self.threads.most else self.pool.wait_s(share)
 
 
 def advise_process(demand: Demand, threads: Threads | None = None) -> ProcessAdvice:
-    """Choose the numbers of a process' pool.
+    """Choose the pool settings of a process.
 
     Args:
         demand: of this process.

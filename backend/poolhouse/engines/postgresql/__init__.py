@@ -1,4 +1,4 @@
-"""The engine needs what the app by itself does without."""
+"""The check that the engine's requirements are installed; the app itself does not need them."""
 
 from importlib.util import find_spec
 

@@ -1,4 +1,4 @@
-"""`manage.py db_pool_advise`: pool sizes for a load, with the reason of each number."""
+"""`manage.py db_pool_advise`: pool sizes for a load, each with its reason."""
 
 import json
 import time
@@ -26,22 +26,22 @@ from poolhouse.sizing.process import Threads, advise_process
 from poolhouse.sizing.queue import Demand, Holds, Load, Target
 from poolhouse.sizing.report import Advice
 
-# Whoever has more in use in one process has another question than this one.
+# The limit of the model: a process with more connections in use needs another answer than a pool size.
 IN_USE_MOST = 1_000
 GIVE_INSTEAD = "or pass --rate (checkouts per second of one process) and --hold-ms (mean hold time)"
 
 
 class Command(ReasonCommand):
-    """Advises."""
+    """Computes pool sizes."""
 
     help = (
         "Compute the pool size of each process and the sizes of PgBouncer, and check whether the fleet fits the "
         "server, from the load that the processes report or from --rate and --hold-ms."
     )
-    requires_system_checks: list[str] = []  # it must answer when the database does not
+    requires_system_checks: list[str] = []  # it must work when the database does not
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the options."""
+        """Add the options."""
         _add_load(parser)
         _add_fleet(parser)
         output = parser.add_argument_group("output")
@@ -51,10 +51,10 @@ class Command(ReasonCommand):
         how.add_argument("--env", action="store_true", help="print lines for .env")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Find the load, and advise.
+        """Measure the load or take it from the options, and print the advice.
 
         Raises:
-            CommandError: there is no such alias, no load, or no room to hold the fleet against.
+            CommandError: the alias is unknown, or the load or the connection limit could not be read.
         """
         alias = options["database"]
         if alias not in postgresql_aliases():
@@ -86,7 +86,7 @@ class Command(ReasonCommand):
         return Advice(process, advise_fleet(process, deployment), measured, options["server_cores"], tuple(rows))
 
     def _measure(self, alias: str, options: dict[str, Any]) -> Measured:
-        """Look at the reports twice, and see what happened in between."""
+        """Read the reports twice, and return the load in between."""
         reports, interval_s = store(), poolhouse_options().PUBLISH_INTERVAL_S
         if reports is None:
             raise CommandError(f"POOLHOUSE['REDIS_URL'] is not set, so processes do not report: set it, {GIVE_INSTEAD}")
@@ -205,7 +205,7 @@ def _whole(least: int) -> Callable[[str], int]:
 
 
 def _threads(count: int | None, connections_each: int, measured: Measured | None) -> Threads | None:
-    """Return what bounds the callers of a process; where no threads are given, what was seen at once."""
+    """Return the limit of the callers of a process: --threads, or the most that were seen at once."""
     if count is not None:
         return Threads(count, connections_each)
     return Threads(measured.peak, are_known=False) if measured and measured.peak else None
@@ -230,7 +230,7 @@ def _load(rate_per_s: float | None, holds: Holds | None, measured: Measured | No
         rate_per_s = measured.load.rate_per_s
     if holds is None and measured:
         holds = measured.load.holds
-    assert rate_per_s is not None  # noqa: S101 - what is not given was measured
+    assert rate_per_s is not None  # noqa: S101 - it was measured if it was not given
     assert holds is not None  # noqa: S101
     load = Load(rate_per_s, holds)
     if load.in_use > IN_USE_MOST:
@@ -253,7 +253,7 @@ def _read(reports: ReportStore) -> list[ProcessReport]:
 
 
 def _room(alias: str, max_connections: int | None, reserved: int) -> Room:
-    """Give the server's room, as it was given or as the server says."""
+    """Return the server's connection limit, from the options or from the server."""
     if max_connections is None:
         try:
             found, _ = ask_as_monitor(alias, capacity)

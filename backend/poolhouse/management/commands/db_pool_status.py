@@ -1,4 +1,4 @@
-"""`manage.py db_pool_status`: the pools of every running process, and the server's room."""
+"""`manage.py db_pool_status`: the pools of all processes, and the usable connections of the server."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -21,7 +21,7 @@ class Command(LookingCommand[Status]):
         self._trend = Trend()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the options."""
+        """Add the options."""
         parser.add_argument(
             "--detailed",
             action="store_true",
@@ -30,20 +30,20 @@ class Command(LookingCommand[Status]):
         super().add_arguments(parser)
 
     def look(self, **options: Any) -> Status:
-        """Ask every source once."""
+        """Query every source once."""
         return take_status(options["database"], detailed=options["detailed"] or options["json"])
 
     def draw(self, seen: Status, width: int, **options: Any) -> RenderableType:
-        """Give the status as text; watched, with its trend."""
+        """Return the status as text, with its trend if watched."""
         if not options["watch"]:
             return Group(*draw_status(seen, detailed=options["detailed"], width=width))
         self._trend.note(seen)
         return Group(*draw_watched(seen, self._trend, detailed=options["detailed"], width=width))
 
     def document(self, seen: Status) -> dict[str, Any]:
-        """Give the status as JSON data."""
+        """Return the status as JSON data."""
         return seen.as_document()
 
     def level(self, seen: Status) -> str:
-        """Give the verdict."""
+        """Return the level of the verdict."""
         return seen.verdict[0]

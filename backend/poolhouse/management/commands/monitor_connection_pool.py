@@ -1,4 +1,4 @@
-"""`manage.py monitor_connection_pool`: the health of a database's connections, over the whole fleet."""
+"""`manage.py monitor_connection_pool`: the health report of a database's connections."""
 
 from typing import Any
 
@@ -10,23 +10,23 @@ from poolhouse.overview.health import ConnectionPoolHealth, ConnectionPoolMonito
 
 
 class Command(LookingCommand[ConnectionPoolHealth]):
-    """Shows the health."""
+    """Shows the health report of a database."""
 
     help = "Show the health of a database's connections: HEALTHY, WARNING or CRITICAL, with the reasons."
     default_database = "default, or the first PostgreSQL database"
 
     def look(self, **options: Any) -> ConnectionPoolHealth:
-        """Ask every source once."""
+        """Query every source once."""
         return ConnectionPoolMonitor(options["database"]).health()
 
     def draw(self, seen: ConnectionPoolHealth, width: int, **options: Any) -> RenderableType:
-        """Give the report as text."""
+        """Return the report as text."""
         return draw_health(seen)
 
     def document(self, seen: ConnectionPoolHealth) -> dict[str, Any]:
-        """Give the report as JSON data."""
+        """Return the report as JSON data."""
         return seen.as_document()
 
     def level(self, seen: ConnectionPoolHealth) -> str:
-        """Give the verdict."""
+        """Return the level of the verdict."""
         return seen.level
