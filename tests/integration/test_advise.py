@@ -245,7 +245,7 @@ def test_a_load_that_is_given_is_advised_on_in_words() -> None:
     assert ["MIN_SIZE", "4", "DB_MIN_CONNS"] in [line[:3] for line in lines]
     assert ["MAX_OVERFLOW", "0", "DB_MAX_OVERFLOW"] in [line[:3] for line in lines]
     assert ["room", "max_connections", "100", "−", "3", "reserved", "97"] in lines
-    assert "PgBouncer is due soon: the fleet can open 86 of 97" in text
+    assert "PgBouncer is needed soon: the fleet can open 86 of the 97" in text
     assert "max_client_conn" in text
     assert "Plan" not in text
     assert "\x1b" not in text, "colour is for terminals"
@@ -317,15 +317,15 @@ def test_without_the_server_it_says_what_to_give(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (("--rate", "0"), "'0' is no number from 0.001 to 1,000,000"),
-        (("--rate", "nan"), "'nan' is no number"),
+        (("--rate", "0"), "expected a number from 0.001 to 1,000,000, got '0'"),
+        (("--rate", "nan"), "expected a number from 0.001 to 1,000,000, got 'nan'"),
         (("--hosts", "0"), "expected a whole number from 1 to 1,000,000, got '0'"),
-        (("--percentile", "100"), "'100' is no number from 50 to 99.99"),
+        (("--percentile", "100"), "expected a number from 50 to 99.99, got '100'"),
         (("--hold-cv2", "1"), "give --hold-ms too"),
         (("--rate", "1", "--hold-ms", "10", "--hold-p95-ms", "5"), "allowed: from 10 to 38.68 ms; or give --hold-cv2"),
         (("--rate", "9999", "--hold-ms", "500"), "keep 5,000 connections in use in one process; allowed: 1,000"),
-        ((*GIVEN, "--reserved", "100"), "--reserved 100 leaves nothing of --max-connections 100"),
-        (("--database", "nowhere"), "--database nowhere: no PostgreSQL alias of DATABASES"),
+        ((*GIVEN, "--reserved", "100"), "--reserved 100 must be less than --max-connections 100"),
+        (("--database", "nowhere"), "--database: expected the alias of a PostgreSQL database, got 'nowhere'"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_what_is_allowed(arguments: tuple[str, ...], problem: str) -> None:

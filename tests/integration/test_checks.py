@@ -69,7 +69,7 @@ def test_a_server_that_cannot_be_asked_is_a_warning(configure: Configure, pool_o
     connections.settings[alias]["PORT"] = 1
     configure(FLEET={"web": (2, 16)})
     message = said(alias)["poolhouse.W005"]
-    assert message.msg.startswith(f"The server of '{alias}' cannot be asked how many connections it takes: ")
+    assert message.msg.startswith(f"Cannot read the connection limit from the server of '{alias}': ")
     assert "refused" in message.msg
     assert "\n" not in message.msg
 
@@ -223,7 +223,7 @@ def test_a_pgbouncer_that_cannot_be_asked_is_a_warning(configure: Configure, poo
     configure(PGBOUNCER_URL="postgresql://me@127.0.0.1:1/pgbouncer", FLEET={})
     alias = pool_of(STANDARD)
     connections.settings[alias] |= {"HOST": "127.0.0.1", "PORT": 1}
-    assert said(alias)["poolhouse.W005"].msg.startswith(f"PgBouncer of '{alias}' cannot be asked for its pool_mode: ")
+    assert said(alias)["poolhouse.W005"].msg.startswith(f"Cannot read the pool_mode from the PgBouncer of '{alias}': ")
 
 
 # Forks, which no check sees, in processes of their own.
@@ -318,7 +318,7 @@ def test_a_worker_that_forks_with_a_pool_says_so_when_it_starts(
     database: dict[str, Any], pool: str, is_told: bool
 ) -> None:
     log = in_a_project(WORKER.format(pool=pool), **database)
-    assert log.count("poolhouse.W006: DATABASES['default'] has a pool that does not survive a fork") == is_told
+    assert log.count("poolhouse.W006: DATABASES['default'] has a pool that cannot be used after a fork") == is_told
 
 
 def test_a_monitor_that_goes_through_pgbouncer_is_found_by_asking(

@@ -89,7 +89,8 @@ def assert_reason(answer: subprocess.CompletedProcess[str], reason: str) -> None
 def test_a_command_without_its_server_ends_with_a_line(tmp_path: Path, command: str) -> None:
     answer = manage(tmp_path, command, *{**ARGUMENTS, **DJANGO}[command], DB_PORT="1")
     assert_reason(
-        answer, "the server does not answer: " if command == "db_pool_advise" else "the database cannot be used: "
+        answer,
+        "cannot read max_connections from the server: " if command == "db_pool_advise" else "cannot use the database: ",
     )
 
 
@@ -162,7 +163,7 @@ def test_watching_goes_on_when_the_server_ends_the_session(batches_of: Callable[
 def test_an_argument_that_is_not_utf8_is_refused(tmp_path: Path, words: tuple[str, ...], name: str) -> None:
     answer = manage(tmp_path, *words)
     assert answer.returncode == 2
-    assert answer.stderr.splitlines()[-1].startswith(f"CommandError: {name}: expected text in UTF-8, got '\\udcff")
+    assert answer.stderr.splitlines()[-1].startswith(f"CommandError: {name}: expected UTF-8 text, got '\\udcff")
     assert "Traceback" not in answer.stderr
 
 

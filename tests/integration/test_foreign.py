@@ -78,7 +78,7 @@ except CommandError as error:
 """
     said = in_a_project(program, {"default": SQLITE})
     assert said.startswith("OK\n")
-    assert "2 KeyError: \"no PostgreSQL database has the alias 'default'; allowed: there is none\"" in said
+    assert "2 KeyError: \"expected the alias of a PostgreSQL database, got 'default'\"" in said
 
 
 def test_helpers_refuse_an_alias_that_is_another_database_s() -> None:
@@ -91,7 +91,7 @@ for helper in (check_connection_health, get_connection_info, optimize_timescaled
         print(error.args[0])
 """
     said = in_a_project(program, {"default": SQLITE, "pg": server()})
-    assert said.splitlines() == ["no PostgreSQL database has the alias 'default'; allowed: pg"] * 3
+    assert said.splitlines() == ["expected the alias of a PostgreSQL database, got 'default'; allowed: pg"] * 3
 
 
 def test_settings_without_a_name_are_told_and_not_thrown() -> None:

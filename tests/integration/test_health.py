@@ -25,6 +25,8 @@ from tests.conftest import Stopwatch
 from tests.integration.conftest import run
 from tests.integration.test_engine import OURS, MakePool, _database, pool_of
 
+FAILED = "100.0 % of the queries failed over the last 5 min (critical at 5 %): the logs of the services have the errors"
+
 __all__ = ["_database", "pool_of"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -105,7 +107,9 @@ def test_a_password_that_is_wrong_is_critical(pool_of: MakePool) -> None:
         reports.withdraw(report.key)
     assert health["status"] == "CRITICAL"
     reasons = [alert["reason"] for alert in health["alerts"]]
-    assert "3 connections of web could not be opened in the last 5 minutes, and none is open" in reasons
+    assert any(
+        reason.startswith("web: 3 connections could not be opened over the last 5 min, and 0 are") for reason in reasons
+    )
 
 
 def test_statements_of_many_threads_are_all_counted() -> None:
@@ -156,11 +160,11 @@ def test_what_the_processes_report_is_judged(request: pytest.FixtureRequest) -> 
     assert (health["status"], health["queries"]["errors"]) == ("CRITICAL", 20)
     assert health["alerts"][0] == {
         "level": "critical",
-        "reason": "100.0 % of the queries failed in the last 5 minutes",
+        "reason": FAILED,
     }
     out = io.StringIO()
     print_connection_pool_report(out=out)
-    assert out.getvalue().startswith("CRITICAL\n  100.0 % of the queries failed in the last 5 minutes\n")
+    assert out.getvalue().startswith(f"CRITICAL\n  {FAILED}\n")
     document = json.loads(run("monitor_connection_pool", "--json"))
     assert (document["status"], document["queries"]["count"]) == ("CRITICAL", 20)
     with pytest.raises(SystemExit, match="2"):
@@ -193,8 +197,11 @@ def test_an_error_of_the_look_s_own_is_no_warning(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["monitor_connection_pool", "--database", "nowhere"], "no PostgreSQL alias of DATABASES; allowed: default"),
-        (["db_pool_status", "--database", "nowhere"], "no PostgreSQL alias"),
+        (
+            ["monitor_connection_pool", "--database", "nowhere"],
+            "--database: expected the alias of a PostgreSQL database, got 'nowhere'; allowed: default",
+        ),
+        (["db_pool_status", "--database", "nowhere"], "expected the alias of a PostgreSQL database"),
         (["db_pool_status", "--watch", "--fail-on", "warning"], "--watch has no last one"),
         (["db_pool_status", "--interval", "0"], "no number of seconds"),
         (["db_pool_status", "--interval", "nan"], "no number of seconds"),

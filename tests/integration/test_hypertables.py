@@ -134,7 +134,7 @@ def test_of_several_at_once_one_applies() -> None:
     make("device_id int NOT NULL", "1 day", hourly(1, 1))
     with other_connection() as other:
         other.execute("SELECT pg_advisory_lock(hashtext('poolhouse.helpers.hypertables'))")
-        assert found(apply=["statistics"])["statistics"].outcome == "another process is at it"
+        assert found(apply=["statistics"])["statistics"].outcome == "another process is applying findings"
     assert found(apply=["statistics"])["statistics"].outcome == "applied"
 
 
@@ -150,7 +150,9 @@ def test_a_database_without_timescaledb_has_nothing_to_be_found(pool_of: MakePoo
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="apply=\\['indices'\\] must be among index, statistics, chunk_interval"):
+    with pytest.raises(
+        ValueError, match="apply: expected kinds out of index, statistics, chunk_interval, got \\['indices'\\]"
+    ):
         optimize_timescaledb_queries(apply=["indices"])  # type: ignore[list-item]
 
 

@@ -62,7 +62,7 @@ def test_a_leak_is_named_once_with_file_and_line_until_it_comes_back(
     assert "secret" not in logged
     assert f'File "{__file__}", line ' in logged  # the whole stack
     assert "wrapper.ensure_connection()" in logged
-    assert caplog.records[-1].getMessage().startswith(f"{alias}: a connection was returned after ")
+    assert caplog.records[-1].getMessage().startswith(f"{alias}: leak suspect checked in after ")
     assert state_of(alias).suspects == ()
 
 

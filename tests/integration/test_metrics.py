@@ -318,7 +318,7 @@ def test_opentelemetry_is_told_by_the_names_of_its_conventions(
             wrapper.ensure_connection()
             held.callback(wrapper.close)
         pool_container.get(alias)._timeout = 0.1
-        with pytest.raises(Exception, match="every connection is lent"):
+        with pytest.raises(Exception, match="all connections are in use"):
             connections.create_connection(alias).ensure_connection()
         full = points(reader, alias)
         held.pop_all().close()

@@ -329,8 +329,8 @@ def test_a_slow_statement_that_comes_again_is_counted(
             ("/sleep/", "/query/0"),
             "costly request GET /sleep/, view sleep: 1 query in ",
         ),
-        ({"POOL_WAIT_MS": 200}, ("/hold/", "/query/1"), "; waited 250 ms for a connection, held one for 6000 ms"),
-        ({"POOL_HOLD_MS": 5000}, ("/hold/", "/query/1"), "; waited 250 ms for a connection, held one for 6000 ms"),
+        ({"POOL_WAIT_MS": 200}, ("/hold/", "/query/1"), "; wait 250 ms, hold 6000 ms"),
+        ({"POOL_HOLD_MS": 5000}, ("/hold/", "/query/1"), "; wait 250 ms, hold 6000 ms"),
     ],
 )
 def test_a_request_is_logged_when_it_is_over_a_threshold(
@@ -370,9 +370,9 @@ def test_a_pool_with_nothing_to_lend_is_a_503_that_says_when_to_come_back(
     answer = ask()
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
     assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
-    assert answer.content.decode() == "No database connection is free. Try again in 5 seconds.\n"
+    assert answer.content.decode() == "No database connection is available. Try again in 5 seconds.\n"
     (line,) = lines(caplog, "troubles")
-    assert "PoolTimeoutError: default: no connection after 1.50 s: all are lent; size 2" in line.getMessage()
+    assert "PoolTimeoutError: default: no connection within 1.50 s: all are lent; size 2" in line.getMessage()
     assert "request GET /wait_in_vain" in line.getMessage()
 
 
@@ -389,7 +389,7 @@ def test_the_503_is_json_for_those_who_ask_for_it(client: Client, accept: str, k
     answer = client.get("/wait_in_vain/", headers={"Accept": accept})
     assert (answer.status_code, answer.headers["Content-Type"]) == (503, kind)
     if kind == "application/json":
-        assert answer.json() == {"detail": "No database connection is free. Try again in 5 seconds."}
+        assert answer.json() == {"detail": "No database connection is available. Try again in 5 seconds."}
 
 
 @pytest.mark.parametrize("ask", [lambda: unraising(Client()).get("/tell/"), lambda: ask_async("/query_async/")])

@@ -208,7 +208,7 @@ def test_attempts_do_not_pile_up_and_are_told_of(pool_of: MakePool, silence: int
         one.result()
     assert most == 3
     assert any(
-        "every connection is lent or being opened; size 2, overflow 1, in use 0, being opened 3" in text
+        "all connections are in use or being opened; size 2, overflow 1, in use 0, being opened 3" in text
         for text in texts
     )
     await_that(lambda: pool(alias).checkedout() == 0)  # libpq gives up after 2 s
@@ -413,5 +413,5 @@ def test_a_watchdog_that_is_late_cuts_nobody_else(pool_of: MakePool) -> None:
 
 
 def test_a_timeout_of_nothing_is_refused() -> None:
-    assert problems({"TIMEOUT": 0}) == ["TIMEOUT=0 must be more than 0"]
+    assert problems({"TIMEOUT": 0}) == ["TIMEOUT: expected a number greater than 0, got 0"]
     assert problems({"TIMEOUT": 0.01}) == []

@@ -37,12 +37,12 @@ def test_an_absence_of_redis_is_logged_once_and_so_is_its_return(
         publisher.publish()
         publisher.publish()
         assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
-            "pool reports are not getting through"
+            "cannot publish the pool report to Redis"
         ]
         server.start()
         publisher.publish()
         publisher.publish()
-    assert [record.getMessage() for record in caplog.records[1:]] == ["pool reports are getting through again"]
+    assert [record.getMessage() for record in caplog.records[1:]] == ["publishing pool reports to Redis again"]
     (report,) = store.read_all().live
     assert report.service == "tests"
     publisher.withdraw()

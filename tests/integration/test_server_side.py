@@ -152,7 +152,13 @@ def test_a_full_server_shows_every_connection_to_the_monitor(full: list[Connecti
     assert (status.server.used, status.server.room_left) == (OPEN_FOR_ALL, 0)
     assert {one.pid for one in status.owned_by(web.name)} == {one.get_backend_pid() for one in full}
     assert len(status.owned_by(web.name)) == OPEN_FOR_ALL - 1
-    assert status.verdict == ("critical", ["35 of the 35 usable server connections are open"])
+    assert status.verdict == (
+        "critical",
+        [
+            "35 of the 35 usable server connections are open, 100.0 % (critical at 95 %): lower POOL_SIZE, run fewer "
+            "processes, raise max_connections, or use PgBouncer"
+        ],
+    )
 
 
 @pytest.mark.usefixtures("full")
@@ -205,7 +211,7 @@ def test_a_monitor_without_pg_monitor_counts_what_it_may_not_see_and_says_so() -
         assert (one.pid, one.state, one.client, one.age_s) == (probe.get_backend_pid(), "hidden", "", None)
         assert not [one for one in status.connections if one.application.startswith("TimescaleDB")]
         hidden = len(status.connections)
-        reasons = [f"{hidden} server connections are hidden: the monitor's role is not granted pg_monitor"]
+        reasons = [f"{hidden} server connections hidden from the monitor (warning at 1): grant pg_monitor to its role"]
         assert status.verdict == ("warning", reasons)
 
 
@@ -301,7 +307,7 @@ def test_who_blocks_others_is_in_the_verdict(configure: Configure) -> None:
             holder.close()
             waiting.result()
     assert level == "warning"
-    assert re.match(r"1 session blocked by others, the longest for \S+ m?s by holder, pid \d+$", blocked)
+    assert re.match(r"1 session blocked, the longest for \S+ m?s by holder, pid \d+ \(warning at ", blocked)
     assert re.match(r"holder, pid \d+, has been idle in a transaction for ", idle)
 
 
@@ -367,7 +373,10 @@ def test_of_one_alias_nothing_of_the_others_is_judged(web: ProcessReport) -> Non
     waiting = replace(web, pools=(replace(web.pools[0], alias="other", waiting=3),), name="web@box:2", pid=2)
     reports.publish(waiting)
     try:
-        assert take_status().verdict[1] == ["3 callers of web waiting for a connection"]
+        assert take_status().verdict[1] == [
+            "web: 3 callers waiting for a connection (warning at 1): if it lasts, raise POOL_SIZE or shorten hold "
+            "times; db_pool_advise computes the sizes"
+        ]
         assert take_status("default").verdict == ("ok", [])
     finally:
         reports.withdraw(waiting.key)

@@ -91,30 +91,33 @@ def test_the_mean_query_of_late_is_judged(health_of: HealthOf, mean_s: float, wo
 @pytest.mark.parametrize(
     ("errors", "word"), [(0, "HEALTHY"), (9, "HEALTHY"), (10, "WARNING"), (49, "WARNING"), (50, "CRITICAL")]
 )
-def test_the_error_rate_of_late_is_judged(health_of: HealthOf, errors: int, word: str) -> None:
+def test_the_recent_error_rate_is_judged(health_of: HealthOf, errors: int, word: str) -> None:
     recent = activity(0.001, count=1000, errors=errors)
     assert health_of(status(processes=[process(recent=recent)])).status == word
 
 
 @pytest.mark.parametrize(("idle", "word"), [(17, "HEALTHY"), (18, "WARNING")])
-def test_half_of_the_server_s_room_taken_for_nothing_is_a_warning(health_of: HealthOf, idle: int, word: str) -> None:
+def test_half_of_the_usable_connections_idle_is_a_warning(health_of: HealthOf, idle: int, word: str) -> None:
     assert health_of(status(*(connection(pid, "idle") for pid in range(idle)))).status == word
 
 
-def test_each_threshold_is_a_key_of_the_settings(health_of: HealthOf, configure: Configure) -> None:
+def test_each_threshold_can_be_set(health_of: HealthOf, configure: Configure) -> None:
     slow = status(connection(1, "idle"), connection(2), processes=[process(recent=activity(0.05, errors=30))])
     assert health_of(slow).status == "CRITICAL"
     configure(ERRORS_CRITICAL_PERCENT=50.0, ERRORS_WARNING_PERCENT=40.0)
     assert health_of(slow).status == "HEALTHY"
     for keys, reason in (
-        ({"UTILISATION_WARNING_PERCENT": 5.0}, "2 of the 35 usable server connections are open"),
-        ({"QUERY_WARNING_MS": 40.0}, "a query took 50 ms on average in the last 5 minutes"),
-        ({"ERRORS_WARNING_PERCENT": 30.0}, "30.0 % of the queries failed in the last 5 minutes"),
-        ({"IDLE_WARNING_PERCENT": 2.0}, "1 of the 35 usable server connections are idle"),
+        (
+            {"UTILISATION_WARNING_PERCENT": 5.0},
+            "2 of the 35 usable server connections are open, 5.7 % (warning at 5 %): ",
+        ),
+        ({"QUERY_WARNING_MS": 40.0}, "mean query time is 50 ms over the last 5 min (warning at 40 ms): "),
+        ({"ERRORS_WARNING_PERCENT": 30.0}, "30.0 % of the queries failed over the last 5 min (warning at 30 %): "),
+        ({"IDLE_WARNING_PERCENT": 2.0}, "1 of the 35 usable server connections are idle, 2.9 % (warning at 2 %): "),
     ):
         configure(**keys)
         health = health_of(slow)
-        assert [alert for alert in health.alerts if alert.reason == reason] == [("warning", reason)]
+        assert [alert.level for alert in health.alerts if alert.reason.startswith(reason)] == ["warning"]
     assert len(health.alerts) == 4
     configure(IDLE_LONG_S=4.0)
     assert health_of(slow).as_document()["idle_long_connections"] == 1
@@ -122,7 +125,7 @@ def test_each_threshold_is_a_key_of_the_settings(health_of: HealthOf, configure:
 
 def test_a_critical_threshold_below_its_warning_is_refused(configure: Configure) -> None:
     configure(QUERY_WARNING_MS=600.0)
-    with pytest.raises(ImproperlyConfigured, match=r"QUERY_CRITICAL_MS=500\.0 must not be less than QUERY_WARNING_MS"):
+    with pytest.raises(ImproperlyConfigured, match=r"QUERY_CRITICAL_MS=500\.0 must be QUERY_WARNING_MS"):
         options()
 
 
@@ -179,7 +182,7 @@ def text_of(health: ConnectionPoolHealth, width: int = 120) -> str:
 
 
 @pytest.mark.parametrize("width", [80, 120, 200])
-def test_the_report_tells_what_the_figures_are(health_of: HealthOf, width: int) -> None:
+def test_the_report_shows_the_figures(health_of: HealthOf, width: int) -> None:
     connections = [connection(pid, "idle", age_s=45.2 + pid, state_age_s=301.0) for pid in range(1, 11)]
     total = activity(0.0123, count=1523)
     taken = status(connection(11, age_s=900.0), *connections, processes=[process(total=total, recent=activity(0.01))])
@@ -187,12 +190,12 @@ def test_the_report_tells_what_the_figures_are(health_of: HealthOf, width: int) 
     assert lines[:2] == ["HEALTHY", "No alerts."]
     assert "Active connections 11 of 35 usable" in lines
     assert "Utilisation 31.4 %" in lines
-    assert "Idle 10 of 35 usable, 28.6 %; 10 of them for longer than 300 s" in lines
+    assert "Idle 10 of 35 usable, 28.6 %; 10 of these for longer than 300 s" in lines
     assert "Backend pid 11 (of the oldest connection)" in lines
     assert "Connection age 15.0 min" in lines
     assert "overall 1,523 0 0.0 % 12 ms 13 ms 13 ms 13 ms" in lines
     assert lines[-1] == "… and 1 more"
-    assert lines[-11].startswith("11 active"), "what works comes first"
+    assert lines[-11].startswith("11 active"), "active connections come first"
 
 
 @pytest.mark.parametrize(

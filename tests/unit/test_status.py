@@ -139,14 +139,14 @@ def test_without_the_reports_nothing_is_said_of_processes_and_holders() -> None:
     assert "unexplained" not in text
 
 
-def test_what_the_monitor_may_not_see_is_counted_and_said() -> None:
+def test_connections_hidden_from_the_monitor_are_counted_and_a_warning() -> None:
     hidden = replace(connection("web@box:1", 105, HIDDEN), age_s=None, state_age_s=None, client="", client_port=None)
     taken = status(*CONNECTIONS, hidden)
     assert taken.server
     assert taken.server.used == 5
     assert taken.verdict == (
         "warning",
-        ["1 server connections are hidden: the monitor's role is not granted pg_monitor"],
+        ["1 server connection hidden from the monitor (warning at 1): grant pg_monitor to its role"],
     )
     assert "hidden" in text_of(taken)
 
@@ -287,24 +287,27 @@ def test_percentiles_of_a_service_are_those_of_all_its_durations_together() -> N
     assert ["web", "100", "939", "µs", "939", "µs", "962", "ms", "–", "–", "–"] in rows
 
 
-def test_who_holds_a_connection_for_too_long_is_a_warning_and_told_in_detail() -> None:
+def test_leak_suspects_are_a_warning_and_shown_in_detail() -> None:
     suspect = Suspect("request GET /leaks/ in thread t", 48.2, "/srv/shop/views.py:31 in leak", "SELECT ?")
     taken = replace(status(), processes=[with_pool(report("web", 1), suspects=(suspect,))])
     assert taken.verdict == (
         "warning",
-        ["web@box:1 holds 1 connection for too long: 48.2 s by request GET /leaks/ in thread t"],
+        [
+            "web@box:1: 1 leak suspect, the longest held for 48.2 s by request GET /leaks/ in thread t "
+            "(warning at 30 s): db_pool_status --detailed shows the code that checked it out"
+        ],
     )
     lines = [" ".join(line.split()) for line in text_of(taken).splitlines()]
-    at = lines.index("Held for too long")
+    at = lines.index("Leak suspects")
     assert lines[at + 1 : at + 5] == [
-        "web@box:1, for 48.2 s",
+        "web@box:1, held for 48.2 s",
         "holder request GET /leaks/ in thread t",
-        "taken at /srv/shop/views.py:31 in leak",
+        "checked out at /srv/shop/views.py:31 in leak",
         "last statement SELECT ?",
     ]
 
 
-def test_a_percentile_of_those_who_timed_out_is_a_least_wait() -> None:
+def test_a_percentile_among_pool_timeouts_is_shown_as_a_minimum() -> None:
     waited = histogram(*[0.001] * 94, *[0.5] * 6)
     served, refused = (
         replace(report(service, 1), recent=(Activity("default", wait=waited, timeouts=timeouts),))
@@ -319,7 +322,7 @@ def test_a_percentile_of_those_who_timed_out_is_a_least_wait() -> None:
     assert "94" in rows["refused"].split(), "who timed out was given no connection"
 
 
-def test_callers_that_wait_or_waited_in_vain_of_late_are_warnings_by_service() -> None:
+def test_waiting_callers_and_recent_pool_timeouts_are_warnings_by_service() -> None:
     recent = Activity("default", timeouts=3)
     busy = replace(with_pool(report("web", 1), waiting=2), recent=(recent,))
     long_ago = replace(report("worker", 2), activity=(Activity("default", timeouts=9),))
@@ -327,8 +330,10 @@ def test_callers_that_wait_or_waited_in_vain_of_late_are_warnings_by_service() -
     assert taken.verdict == (
         "warning",
         [
-            "3 callers of web waiting for a connection",
-            "3 callers of web got no connection in time in the last 5 minutes",
+            "web: 3 callers waiting for a connection (warning at 1): if it lasts, raise POOL_SIZE or shorten hold "
+            "times; db_pool_advise computes the sizes",
+            "web: 3 pool timeouts over the last 5 min (warning at 1): raise POOL_SIZE or shorten hold times; "
+            "db_pool_advise computes the sizes",
         ],
     )
 
