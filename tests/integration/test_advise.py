@@ -219,7 +219,7 @@ def test_callers_of_a_real_pool_wait_as_long_as_in_the_simulation(
         assert p95_s != pytest.approx(simulated_p95_s(other, seen), rel=TOLERANCE), "any pool would have passed"
 
 
-def test_the_load_that_is_measured_is_the_one_that_was_played(reporting: None, pooled: str) -> None:
+def test_the_measured_load_equals_the_generated_one(reporting: None, pooled: str) -> None:
     callers = draw(0.8, exponential, 4, seed=1)
     with publishing(), ThreadPoolExecutor(1) as aside:
         load = aside.submit(play, pooled, callers, after_s=2)
@@ -238,7 +238,7 @@ def test_the_load_that_is_measured_is_the_one_that_was_played(reporting: None, p
     assert measured["predicted_wait"]["p95_s"] == pytest.approx(pool.wait_s(0.95))
 
 
-def test_a_load_that_is_given_is_advised_on_in_words() -> None:
+def test_the_advice_for_a_given_load_is_printed() -> None:
     text = run("db_pool_advise", *GIVEN, "--hosts", "4", "--processes", "4", "--threads", "8", "--workers", "2")
     lines = [line.split() for line in text.splitlines()]
     assert ["POOL_SIZE", "5", "DB_MAX_CONNS", "60", "checkouts/s"] in [line[:5] for line in lines]
@@ -275,9 +275,7 @@ def test_json_has_every_key_that_is_documented_and_the_server_s_own_room() -> No
 
 
 @pytest.mark.parametrize(("hosts", "pool_mode"), [(1, None), (5, "transaction")])
-def test_env_lines_lead_the_way_that_was_advised(
-    hosts: int, pool_mode: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_env_lines_follow_the_verdict(hosts: int, pool_mode: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = run("db_pool_advise", *GIVEN, "--hosts", str(hosts), "--processes", "5", "--env").splitlines()
     given = dict(line.split("=") for line in lines)
     assert {name.lower() for name in given} <= {name for section in SECTIONS for name in section.model_fields}
@@ -291,7 +289,7 @@ def test_env_lines_lead_the_way_that_was_advised(
     assert get_pgbouncer_connections() == int(given.get("PGBOUNCER_POOL_SIZE", 0)) <= 96
 
 
-def test_without_reports_it_says_what_to_give(configure: Callable[..., None], reporting: None) -> None:
+def test_without_reports_the_error_names_the_options(configure: Callable[..., None], reporting: None) -> None:
     configure(REDIS_URL="")
     store.cache_clear()
     with pytest.raises(CommandError, match=r"REDIS_URL'\] is not set.*or give --rate \(.*and --hold-ms"):
@@ -303,12 +301,12 @@ def test_without_reports_it_says_what_to_give(configure: Callable[..., None], re
         run("db_pool_advise", "--hold-ms", "5")
 
 
-def test_without_load_it_says_what_to_do(reporting: None, pooled: str) -> None:
+def test_without_load_the_error_says_what_to_do(reporting: None, pooled: str) -> None:
     with publishing(), pytest.raises(CommandError, match=r"no connection of 'advised' was lent.*Put load on it"):
         run("db_pool_advise", "--database", pooled, "--over", "1")
 
 
-def test_without_the_server_it_says_what_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_server_the_error_names_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(connections.settings[DEFAULT_DB_ALIAS], "PORT", "1")
     with pytest.raises(CommandError, match=r"the server does not answer: .*refused.*or give --max-connections"):
         run("db_pool_advise", *GIVEN[:4])
@@ -328,7 +326,7 @@ def test_without_the_server_it_says_what_to_give(monkeypatch: pytest.MonkeyPatch
         (("--database", "nowhere"), "--database: expected the alias of a PostgreSQL database, got 'nowhere'"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_what_is_allowed(arguments: tuple[str, ...], problem: str) -> None:
+def test_invalid_options_are_rejected_with_what_is_allowed(arguments: tuple[str, ...], problem: str) -> None:
     with pytest.raises(CommandError, match=problem) as refused:
         run("db_pool_advise", *arguments)
     assert refused.value.returncode == 2 or "argument" in str(refused.value)

@@ -78,7 +78,7 @@ class Borrower:
 
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("lifo", [False, True])
-def test_no_slot_is_lost_and_none_is_lent_twice(pool_of: MakePool, seed: int, lifo: bool) -> None:
+def test_no_connection_is_lost_or_checked_out_twice(pool_of: MakePool, seed: int, lifo: bool) -> None:
     alias = pool_of(OURS, POOL_SIZE=SIZE, MAX_OVERFLOW=OVERFLOW, TIMEOUT=20, RECYCLE=1, PRE_PING=True, USE_LIFO=lifo)
     lent_now: Counter[int] = Counter()
     lock = threading.Lock()

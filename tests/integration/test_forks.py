@@ -55,7 +55,7 @@ def fork_under_reports(strategy: str, count: int, redis_url: str, redis_pid: int
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_child_of_a_parent_that_reports_reports_itself(servers: Place, strategy: str) -> None:
+def test_every_forked_child_reports(servers: Place, strategy: str) -> None:
     printed = fork_under_reports(strategy, 200, read(Queue).url)
     assert printed["statuses"] == [0] * 200
     assert printed["imports"] == []

@@ -194,7 +194,7 @@ SCENARIOS = [use, open_and_use, use_beside_another, leave_a_transaction_and_stat
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.__name__)
-def test_an_interruption_before_any_instruction_leaves_the_pool_sound(scenario: Scenario, pool_of: MakePool) -> None:
+def test_an_interruption_at_any_instruction_leaves_the_pool_consistent(scenario: Scenario, pool_of: MakePool) -> None:
     alias = pool_of(OURS, POOL_SIZE=SIZE, MAX_OVERFLOW=OVERFLOW, TIMEOUT=DEADLINE_S)
     pid_of(alias)
     count = len(interrupted(scenario, alias, None).moments)
@@ -203,7 +203,7 @@ def test_an_interruption_before_any_instruction_leaves_the_pool_sound(scenario: 
     assert backends_of(alias) == pool(alias).open
 
 
-def test_what_could_not_be_opened_is_released_by_the_thread_that_tried() -> None:
+def test_a_failed_connect_releases_its_permit_on_its_own_thread() -> None:
     released: list[tuple[None, str]] = []
 
     def connect() -> None:
@@ -215,9 +215,7 @@ def test_what_could_not_be_opened_is_released_by_the_thread_that_tried() -> None
     assert released[0] == (None, connecting.THREAD_NAME), "an interrupted caller may never release it"
 
 
-def test_a_soft_time_limit_that_comes_while_a_connection_is_closed_reaches_the_task(
-    pool_of: MakePool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_soft_time_limit_during_a_close_reaches_the_task(pool_of: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
     def close(connection: Any) -> None:
         connection.close()
         raise SoftTimeLimitExceeded
@@ -231,7 +229,7 @@ def test_a_soft_time_limit_that_comes_while_a_connection_is_closed_reaches_the_t
     assert_sound(alias)
 
 
-def test_an_error_keeps_the_locals_of_the_project_and_none_of_the_engine(pool_of: MakePool) -> None:
+def test_a_kept_error_keeps_no_locals_of_the_engine(pool_of: MakePool) -> None:
     alias = pool_of(OURS)
     pid_of(alias)
     pool(alias).dispose()
@@ -306,7 +304,7 @@ BROKEN_OFF = (Interruption, SoftTimeLimitExceeded, DatabaseError, RuntimeError)
 
 @pytest.mark.parametrize("interval_s", [0, 0.0005], ids=["once", "again"])
 @pytest.mark.parametrize("raise_", [raise_interruption, soft_timeout_sighandler])
-def test_signals_at_any_moment_leave_the_pool_sound(
+def test_signals_at_any_moment_leave_the_pool_consistent(
     raise_: Callable[..., None], interval_s: float, pool_of: MakePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # pytest's own would be interrupted as well

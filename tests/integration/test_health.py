@@ -64,7 +64,7 @@ def ask(sql: str) -> None:
         cursor.execute(sql)
 
 
-def test_every_statement_is_counted_whether_or_not_anyone_is_at_work() -> None:
+def test_statements_are_counted_with_and_without_a_request() -> None:
     with Stopwatch() as asking:
         ask("SELECT pg_sleep(0.05)")
         with doing(Work("request", "GET /")):
@@ -78,7 +78,7 @@ def test_every_statement_is_counted_whether_or_not_anyone_is_at_work() -> None:
     assert (done.alias, done.statements, done.errors, done.timeouts) == ("default", durations, 1, 0)
 
 
-def test_a_row_that_a_constraint_refuses_is_no_error_of_the_database_s() -> None:
+def test_a_violated_constraint_is_not_counted_as_an_error() -> None:
     ask("CREATE TEMPORARY TABLE unique_number (number int PRIMARY KEY)")
     for _ in range(2):
         with suppress(IntegrityError):
@@ -87,7 +87,7 @@ def test_a_row_that_a_constraint_refuses_is_no_error_of_the_database_s() -> None
     assert (durations.count, errors) == (3, 0)
 
 
-def test_a_password_that_is_wrong_is_critical(pool_of: MakePool) -> None:
+def test_a_wrong_password_is_critical(pool_of: MakePool) -> None:
     alias = pool_of(OURS)
     connections.settings[alias]["PASSWORD"] = "rotated"
     for _ in range(3):
@@ -126,7 +126,7 @@ def test_statements_of_many_threads_are_all_counted() -> None:
     assert (durations.count, errors) == (40_000, 40_000)
 
 
-def test_a_forked_child_counts_from_nothing() -> None:
+def test_a_forked_child_counts_from_zero() -> None:
     ask("SELECT 1")
     reading, writing = os.pipe()
     if (pid := os.fork()) == 0:
@@ -140,7 +140,7 @@ def test_a_forked_child_counts_from_nothing() -> None:
 
 
 @pytest.mark.usefixtures("web")
-def test_the_health_is_that_of_the_fleet() -> None:
+def test_the_health_report_covers_the_fleet() -> None:
     health = get_connection_pool_health()
     assert (health["schema"], health["status"], health["alias"]) == (2, "HEALTHY", "default")
     assert health["database"] == connection.settings_dict["NAME"]
@@ -151,7 +151,7 @@ def test_the_health_is_that_of_the_fleet() -> None:
     assert health["queries"]["count"] == health["recent_queries"]["count"] == 0
 
 
-def test_what_the_processes_report_is_judged(request: pytest.FixtureRequest) -> None:
+def test_the_reported_activity_is_judged(request: pytest.FixtureRequest) -> None:
     for _ in range(20):
         with pytest.raises(DatabaseError):
             ask("SELECT 1 / 0")
@@ -172,7 +172,7 @@ def test_what_the_processes_report_is_judged(request: pytest.FixtureRequest) -> 
 
 
 @pytest.mark.usefixtures("web")
-def test_a_store_that_is_away_is_named_and_the_rest_is_told(configure: Configure) -> None:
+def test_an_unreachable_store_is_named_and_the_rest_is_shown(configure: Configure) -> None:
     configure(REDIS_URL="redis://127.0.0.1:1/0")
     store.cache_clear()
     try:
@@ -184,7 +184,7 @@ def test_a_store_that_is_away_is_named_and_the_rest_is_told(configure: Configure
     assert health["active_connections"] >= 1
 
 
-def test_an_error_of_the_look_s_own_is_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_command_itself_exits_with_2(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("of a kind that nobody thought of")
 
@@ -208,6 +208,6 @@ def test_an_error_of_the_look_s_own_is_no_warning(monkeypatch: pytest.MonkeyPatc
         (["db_pool_status", "--fail-on", "ok"], "invalid choice"),
     ],
 )
-def test_misuse_is_refused(arguments: list[str], message: str) -> None:
+def test_invalid_options_are_rejected(arguments: list[str], message: str) -> None:
     with pytest.raises(CommandError, match=message):
         run(*arguments)

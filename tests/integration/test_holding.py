@@ -50,7 +50,7 @@ def ask(alias: str) -> None:
         cursor.execute("SELECT 1")
 
 
-def test_holding_lasts_until_the_last_alias_has_its_connection_back() -> None:
+def test_a_hold_lasts_until_the_last_alias_is_checked_in() -> None:
     with db_connection_monitor("both") as usage:
         with Stopwatch() as held:
             for alias in ALIASES:
@@ -63,7 +63,7 @@ def test_holding_lasts_until_the_last_alias_has_its_connection_back() -> None:
     assert 200 <= usage.hold_ms <= held.ms <= usage.elapsed_ms - 200
 
 
-def test_a_connection_that_is_still_held_counts_when_another_was_returned() -> None:
+def test_a_connection_still_in_use_counts_after_another_was_checked_in() -> None:
     with db_connection_monitor("both") as usage:
         for alias in ALIASES:
             connections[alias].ensure_connection()
@@ -138,7 +138,7 @@ def open_both(alias: str, timeout_s: float) -> None:
     [("/careless", 2, 0.5), ("/careful", 0, DEADLINE_S)],
     ids=["careless", "careful"],
 )
-def test_a_thread_of_no_request_s_keeps_its_connection_unless_it_is_closed_there(
+def test_a_thread_without_a_request_keeps_its_connection_until_it_closes_it(
     settings: Settings, caplog: pytest.LogCaptureFixture, address: str, refused: int, timeout_s: float
 ) -> None:
     open_both("left", timeout_s)

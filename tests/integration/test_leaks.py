@@ -42,9 +42,7 @@ def look(alias: str) -> None:
 
 
 @pytest.mark.usefixtures("threshold")
-def test_a_leak_is_named_once_with_file_and_line_until_it_comes_back(
-    pool_of: MakePool, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_leak_suspect_is_logged_once_with_file_and_line(pool_of: MakePool, caplog: pytest.LogCaptureFixture) -> None:
     alias = pool_of(OURS)
     with doing(Work("request", "GET /leaks/")), borrowed(alias) as wrapper:
         ask(wrapper, "SELECT 'a secret', 42")
@@ -67,7 +65,7 @@ def test_a_leak_is_named_once_with_file_and_line_until_it_comes_back(
 
 
 @pytest.mark.usefixtures("threshold")
-def test_a_leak_is_told_of_whatever_the_driver_takes_for_a_statement(pool_of: MakePool) -> None:
+def test_a_leak_suspect_shows_any_kind_of_statement(pool_of: MakePool) -> None:
     alias = pool_of(OURS)
     sql = import_module(f"{connections[alias].Database.__name__}.sql")  # type: ignore[attr-defined]  # PostgreSQL's
     statements: tuple[Any, ...] = (b"SELECT 'a secret'", sql.SQL("SELECT {}").format(sql.Literal("a secret")))
@@ -81,7 +79,7 @@ def test_a_leak_is_told_of_whatever_the_driver_takes_for_a_statement(pool_of: Ma
 
 @pytest.mark.usefixtures("threshold")
 @pytest.mark.parametrize("threshold", [0], indirect=True)
-def test_nothing_is_noted_where_nobody_asked(pool_of: MakePool) -> None:
+def test_without_a_threshold_no_stack_is_recorded(pool_of: MakePool) -> None:
     alias = pool_of(OURS)
     with borrowed(alias):
         look(alias)
@@ -90,7 +88,7 @@ def test_nothing_is_noted_where_nobody_asked(pool_of: MakePool) -> None:
 
 
 @pytest.mark.usefixtures("threshold")
-def test_a_report_travels_whole(pool_of: MakePool) -> None:
+def test_a_leak_suspect_survives_the_wire(pool_of: MakePool) -> None:
     alias = pool_of(OURS)
     with borrowed(alias):
         pass

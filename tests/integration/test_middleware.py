@@ -240,12 +240,12 @@ def test_a_request_is_named_by_method_and_path_without_its_query_string(client: 
     assert current_work() is None
 
 
-def test_a_path_cannot_forge_a_line(client: Client) -> None:
+def test_a_path_cannot_forge_a_log_line(client: Client) -> None:
     assert client.get("/tell/a%0AERROR%20b").json()["name"] == "GET /tell/a%0AERROR%20b"
     assert client.get("/tell/%C3%A9 b").json()["name"] == "GET /tell/é b"
 
 
-def test_a_view_without_a_name_is_told_by_its_path(client: Client) -> None:
+def test_a_view_without_a_name_is_logged_by_its_path(client: Client) -> None:
     assert client.get("/tell/a").json()["view"] == f"{__name__}.tell"
 
 
@@ -259,7 +259,7 @@ def test_statements_are_counted_and_timed_for_their_request_alone(client: Client
     assert client.get("/query/0").json() == {"statements": 0, "database_s": 0.0}
 
 
-def test_there_is_one_timer_a_connection_however_often_it_connects_and_whoever_else_wraps_it() -> None:
+def test_each_connection_has_one_timer_despite_reconnects_and_other_wrappers() -> None:
     wrapper = connections.create_connection("default")
     try:
         with wrapper.execute_wrapper(lambda execute, *arguments: execute(*arguments)):
@@ -271,7 +271,7 @@ def test_there_is_one_timer_a_connection_however_often_it_connects_and_whoever_e
         wrapper.close()
 
 
-def test_a_slow_statement_is_logged_with_all_but_its_values(
+def test_a_slow_statement_is_logged_without_its_values(
     client: Client, limits: Limits, caplog: pytest.LogCaptureFixture
 ) -> None:
     limits(SLOW_QUERY_MS=20)
@@ -307,9 +307,7 @@ def test_a_statement_that_fails_is_timed_too(client: Client, limits: Limits, cap
     assert vars(line)["sql"] == "SELECT pg_sleep(?)"
 
 
-def test_a_slow_statement_that_comes_again_is_counted(
-    client: Client, limits: Limits, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_repeated_slow_statement_is_counted(client: Client, limits: Limits, caplog: pytest.LogCaptureFixture) -> None:
     limits(SLOW_QUERY_MS=20, SLOW_QUERY_INTERVAL_S=3600)
     for _ in range(3):
         client.get("/sleep/")
@@ -343,7 +341,7 @@ def test_a_request_is_logged_when_it_is_over_a_threshold(
     assert text in line.getMessage()
 
 
-def test_a_server_that_is_away_is_logged_with_alias_and_request(
+def test_an_unreachable_server_is_logged_with_alias_and_request(
     client: Client, limits: Limits, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert unraising(client).get("/fail_to_connect/?token=sesame").status_code == 500
@@ -354,7 +352,7 @@ def test_a_server_that_is_away_is_logged_with_alias_and_request(
     assert "refused" in line.getMessage()
 
 
-def test_a_statement_that_the_server_ended_is_logged_with_its_sqlstate(
+def test_a_statement_canceled_by_the_server_is_logged_with_its_sqlstate(
     client: Client, limits: Limits, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert unraising(client).get("/time_out/").status_code == 500
@@ -364,7 +362,7 @@ def test_a_statement_that_the_server_ended_is_logged_with_its_sqlstate(
 
 
 @pytest.mark.parametrize("ask", [lambda: Client().get("/wait_in_vain/"), lambda: ask_async("/wait_in_vain_async/")])
-def test_a_pool_with_nothing_to_lend_is_a_503_that_says_when_to_come_back(
+def test_a_pool_timeout_is_a_503_with_retry_after(
     ask: Callable[[], Any], limits: Limits, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = ask()
@@ -385,7 +383,7 @@ def test_a_pool_with_nothing_to_lend_is_a_503_that_says_when_to_come_back(
         ("image/png", "text/plain; charset=utf-8"),
     ],
 )
-def test_the_503_is_json_for_those_who_ask_for_it(client: Client, accept: str, kind: str) -> None:
+def test_the_503_is_json_on_request(client: Client, accept: str, kind: str) -> None:
     answer = client.get("/wait_in_vain/", headers={"Accept": accept})
     assert (answer.status_code, answer.headers["Content-Type"]) == (503, kind)
     if kind == "application/json":
@@ -393,7 +391,7 @@ def test_the_503_is_json_for_those_who_ask_for_it(client: Client, accept: str, k
 
 
 @pytest.mark.parametrize("ask", [lambda: unraising(Client()).get("/tell/"), lambda: ask_async("/query_async/")])
-def test_it_is_a_503_too_where_another_middleware_waits_in_vain(
+def test_a_pool_timeout_in_another_middleware_is_a_503_too(
     settings: Settings, ask: Callable[[], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.MIDDLEWARE = ["poolhouse.middleware.DatabaseMiddleware", f"{__name__}.ImpatientMiddleware"]
@@ -402,7 +400,7 @@ def test_it_is_a_503_too_where_another_middleware_waits_in_vain(
     assert len(lines(caplog, "troubles")) == 1
 
 
-def test_server_timing_is_told_where_it_is_asked_for(client: Client, limits: Limits) -> None:
+def test_server_timing_is_sent_if_enabled(client: Client, limits: Limits) -> None:
     assert "Server-Timing" not in client.get("/query/3").headers
     limits(SERVER_TIMING=True)
     told = client.get("/query/3").headers["Server-Timing"]
@@ -421,7 +419,7 @@ def test_an_async_view_s_statements_are_counted_from_whichever_thread(
     assert current_work() is None
 
 
-def test_requests_that_are_served_at_once_are_told_apart() -> None:
+def test_concurrent_requests_are_counted_separately() -> None:
     async def ask_at_once() -> list[Any]:
         client = AsyncClient()
         return await asyncio.gather(*(client.get(address) for address in ("/query_async/", "/query/5", "/query/0")))

@@ -27,7 +27,7 @@ def redis_server(servers: Place, tmp_path: Path) -> Iterator[tuple[Server, str]]
     server.stop()
 
 
-def test_an_absence_of_redis_is_logged_once_and_so_is_its_return(
+def test_an_outage_of_redis_and_its_end_are_logged_once(
     redis_server: tuple[Server, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     server, url = redis_server
@@ -50,7 +50,7 @@ def test_an_absence_of_redis_is_logged_once_and_so_is_its_return(
     store.close()
 
 
-def test_two_processes_of_one_name_report_and_end_without_each_other_s_knowledge(servers: Place) -> None:
+def test_two_processes_with_one_name_report_and_end_independently(servers: Place) -> None:
     store = ReportStore(read(Queue).url, prefix=f"twins-{time.monotonic_ns()}", ttl_s=60, timeout_s=DEADLINE_S)
     one, other = Publisher(store), Publisher(store)  # as in two containers with equal host names
     for publisher in (one, other, one):

@@ -76,7 +76,7 @@ def full() -> Iterator[list[Connection]]:
         one.close()
 
 
-def test_the_monitor_sees_the_server_s_room_and_not_itself() -> None:
+def test_the_monitor_sees_the_limits_and_not_its_own_connection() -> None:
     connection.ensure_connection()
     with monitor_cursor("default") as cursor:
         facts = ask(cursor)
@@ -87,7 +87,7 @@ def test_the_monitor_sees_the_server_s_room_and_not_itself() -> None:
     assert not [one for one in facts.connections if one.application.startswith("monitor@")]
 
 
-def test_a_connection_is_told_with_its_client_its_wait_and_its_ages() -> None:
+def test_connections_are_shown_with_client_wait_and_ages() -> None:
     with holding("probe") as probe, probe.cursor() as cursor:
         cursor.execute("SELECT inet_client_port(), current_user")
         ((port, user),) = cursor.fetchall()
@@ -125,7 +125,7 @@ def test_the_longest_transaction_is_the_one_that_began_first() -> None:
         assert status.server.longest_transaction.application == "second"
 
 
-def test_a_blocked_session_is_told_with_its_blocker() -> None:
+def test_a_blocked_session_is_shown_with_its_blocker() -> None:
     with holding("holder") as holder, holding("waiter") as waiter, ThreadPoolExecutor(1) as threads:
         holder.cursor().execute("SELECT pg_advisory_lock(7)")
         waiting = threads.submit(waiter.cursor().execute, "SELECT pg_advisory_lock(7)")
@@ -162,7 +162,7 @@ def test_a_full_server_shows_every_connection_to_the_monitor(full: list[Connecti
 
 
 @pytest.mark.usefixtures("full")
-def test_without_a_monitor_s_role_a_full_server_is_critical_and_the_reports_are_there(
+def test_without_a_monitor_role_a_full_server_is_critical_and_reports_are_shown(
     configure: Configure, web: ProcessReport
 ) -> None:
     configure(MONITOR_USER="")
@@ -174,7 +174,7 @@ def test_without_a_monitor_s_role_a_full_server_is_critical_and_the_reports_are_
 
 
 @pytest.mark.usefixtures("web")
-def test_where_the_monitor_s_role_is_refused_the_application_s_asks_and_the_status_says_so(
+def test_the_application_s_role_is_used_and_a_refused_monitor_role_reported(
     configure: Configure,
 ) -> None:
     configure(MONITOR_PASSWORD="wrong")
@@ -203,7 +203,7 @@ def workers() -> list[str]:
 
 
 @pytest.mark.usefixtures("blind", "web")
-def test_a_monitor_without_pg_monitor_counts_what_it_may_not_see_and_says_so() -> None:
+def test_a_monitor_without_pg_monitor_counts_and_reports_hidden_connections() -> None:
     await_that(lambda: "TimescaleDB Background Worker Scheduler" in workers())
     with holding("probe") as probe:
         status = take_status()
@@ -215,7 +215,7 @@ def test_a_monitor_without_pg_monitor_counts_what_it_may_not_see_and_says_so() -
         assert status.verdict == ("warning", reasons)
 
 
-def test_a_server_that_accepts_and_never_answers_is_given_up_in_time(
+def test_a_server_that_never_answers_costs_no_more_than_the_timeout(
     servers: Place, configure: Configure, web: ProcessReport
 ) -> None:
     connection.ensure_connection()
@@ -229,7 +229,7 @@ def test_a_server_that_accepts_and_never_answers_is_given_up_in_time(
     assert "timeout expired" in source.reason
 
 
-def test_sources_that_hang_together_are_asked_together(
+def test_sources_that_hang_are_queried_at_the_same_time(
     servers: Place, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[str] = []
@@ -260,7 +260,7 @@ def test_sources_that_hang_together_are_asked_together(
     assert [source.source for source in status.unreachable] == ["process reports", "database server (default)"]
 
 
-def test_a_look_leaves_no_connection_behind() -> None:
+def test_a_status_leaves_no_connection_open() -> None:
     for _ in range(5):
         take_status()
     with holding("probe") as probe, probe.cursor() as cursor:
@@ -276,7 +276,7 @@ def test_a_look_leaves_no_connection_behind() -> None:
 
 @pytest.mark.usefixtures("web")
 @pytest.mark.parametrize(("kind", "name", "room"), [("ROLE", "user", 0), ("DATABASE", "dbname", 1)])
-def test_a_limit_of_the_role_or_the_database_is_the_room_that_there_is(kind: str, name: str, room: int) -> None:
+def test_a_limit_of_role_or_database_bounds_the_usable_connections(kind: str, name: str, room: int) -> None:
     connection.ensure_connection()
     whose = connection.get_connection_params()[name]
     with holding("probe"):
@@ -295,7 +295,7 @@ def test_a_limit_of_the_role_or_the_database_is_the_room_that_there_is(kind: str
 
 
 @pytest.mark.usefixtures("web")
-def test_who_blocks_others_is_in_the_verdict(configure: Configure) -> None:
+def test_the_verdict_names_the_blocker(configure: Configure) -> None:
     configure(BLOCKED_WARNING_S=0.1, IDLE_IN_TRANSACTION_WARNING_S=0.1)
     with holding("holder") as holder, holding("waiter") as waiter, ThreadPoolExecutor(1) as threads:
         holder.cursor().execute("SELECT pg_advisory_lock(8)")
@@ -312,7 +312,7 @@ def test_who_blocks_others_is_in_the_verdict(configure: Configure) -> None:
 
 
 @pytest.mark.usefixtures("full")
-def test_where_both_roles_are_refused_each_is_told_why(configure: Configure) -> None:
+def test_if_both_roles_are_refused_both_reasons_are_reported(configure: Configure) -> None:
     configure(MONITOR_PASSWORD="wrong")
     (source,) = take_status().unreachable
     assert "remaining connection slots are reserved" in source.reason
@@ -339,7 +339,7 @@ def test_two_addresses_of_one_server_are_one_server(other: dict[str, object]) ->
 
 
 @pytest.mark.usefixtures("web")
-def test_each_server_is_asked_and_one_that_is_away_is_named(other: dict[str, object]) -> None:
+def test_each_server_is_queried_and_an_unreachable_one_is_named(other: dict[str, object]) -> None:
     other["PORT"] = 1
     status = take_status()
     assert [server.aliases for server in status.servers] == [("default",)]
@@ -349,14 +349,14 @@ def test_each_server_is_asked_and_one_that_is_away_is_named(other: dict[str, obj
     assert take_status("other").servers == []
 
 
-def test_settings_that_cannot_be_used_are_told_as_of_a_server_that_is_away(other: dict[str, object]) -> None:
+def test_unusable_settings_are_reported_like_an_unreachable_server(other: dict[str, object]) -> None:
     other |= {"NAME": "", "PORT": 2, "OPTIONS": {}}
     (source,) = take_status().unreachable
     assert source.source == "database server (other)"
     assert "settings.DATABASES is improperly configured" in source.reason
 
 
-def test_a_process_that_looks_is_a_process_like_others(web: ProcessReport) -> None:
+def test_the_report_of_the_querying_process_is_shown_too(web: ProcessReport) -> None:
     reports = store()
     assert reports
     mine = replace(web, name=current().name, pid=current().pid, run="mine")
@@ -367,7 +367,7 @@ def test_a_process_that_looks_is_a_process_like_others(web: ProcessReport) -> No
         reports.withdraw(mine.key)
 
 
-def test_of_one_alias_nothing_of_the_others_is_judged(web: ProcessReport) -> None:
+def test_with_one_alias_the_others_are_not_judged(web: ProcessReport) -> None:
     reports = store()
     assert reports
     waiting = replace(web, pools=(replace(web.pools[0], alias="other", waiting=3),), name="web@box:2", pid=2)
@@ -401,7 +401,7 @@ def test_reports_of_another_version_are_counted_and_silence_is_measured(
     assert take_status().verdict[0] == "critical"
 
 
-def test_a_server_that_freezes_with_a_question_is_given_up_in_time(configure: Configure) -> None:
+def test_a_server_that_freezes_during_a_query_costs_no_more_than_the_timeout(configure: Configure) -> None:
     def ask_one_that_freezes() -> None:
         with monitor_cursor("default") as cursor:
             cursor.execute("SELECT pg_backend_pid()")
@@ -414,14 +414,14 @@ def test_a_server_that_freezes_with_a_question_is_given_up_in_time(configure: Co
         ask_one_that_freezes()
 
 
-def test_the_server_ends_what_takes_the_monitor_too_long(configure: Configure) -> None:
+def test_the_server_cancels_slow_queries_of_the_monitor(configure: Configure) -> None:
     configure(MONITOR_TIMEOUT_S=10)
     with monitor_cursor("default") as cursor:
         cursor.execute("SELECT current_setting('statement_timeout'), current_setting('lock_timeout')")
         assert cursor.fetchall() == [("10s", "500ms")]
 
 
-def test_timescaledb_is_told_with_its_edition_and_its_tables() -> None:
+def test_timescaledb_is_shown_with_edition_and_hypertables() -> None:
     with monitor_cursor("default") as cursor:
         extension = timescaledb(cursor)
     assert extension
@@ -454,7 +454,7 @@ def test_a_database_without_timescaledb_has_none(monkeypatch: pytest.MonkeyPatch
     assert status.unreachable == []
 
 
-def test_a_locked_table_costs_the_status_its_size_and_nothing_else() -> None:
+def test_a_locked_hypertable_only_lacks_its_size() -> None:
     with holding("locker") as locker:
         locker.cursor().execute("LOCK TABLE reading IN ACCESS EXCLUSIVE MODE")
         status = take_status()

@@ -67,12 +67,12 @@ def put(monkeypatch: pytest.MonkeyPatch) -> Iterator[Put]:
         ("no_such.postgresql", (False, False, False)),
     ],
 )
-def test_an_engine_is_what_its_class_descends_from(engine: str, expected: tuple[bool, bool, bool]) -> None:
+def test_the_kind_of_an_engine_follows_from_its_base_class(engine: str, expected: tuple[bool, bool, bool]) -> None:
     assert (is_postgresql(engine), is_queuepool(engine), is_lending(engine)) == expected
 
 
 @pytest.mark.parametrize("engine", [*BASES, "not_postgresql"])
-def test_connections_to_postgresql_are_labelled_whatever_their_engine_is_called(put: Put, engine: str) -> None:
+def test_postgresql_connections_are_labelled_with_engines_of_any_name(put: Put, engine: str) -> None:
     database = put(engine)
     label_connections()
     assert database["OPTIONS"].get("application_name") == (current().name if engine in BASES else None)
@@ -82,7 +82,7 @@ def test_connections_to_postgresql_are_labelled_whatever_their_engine_is_called(
     ("engine", "kind", "most"),
     [("shop_lending", "queuepool", 5), ("shop_plain", "queuepool", 5), ("shop_own", "per-thread", None)],
 )
-def test_a_subclass_tells_what_its_base_does(put: Put, engine: str, kind: str, most: int | None) -> None:
+def test_a_subclass_reports_what_its_base_engine_does(put: Put, engine: str, kind: str, most: int | None) -> None:
     database = put(engine, POOL_OPTIONS={"POOL_SIZE": 3, "MAX_OVERFLOW": 2})
     (state,) = (state for state in pool_states() if state.alias == "shop")
     assert (state.kind, state.max, state.engine) == (kind, most, engine)

@@ -52,11 +52,11 @@ def ids(messages: list[checks.CheckMessage]) -> list[str | None]:
 
 
 @pytest.mark.parametrize("engine", [OURS, PLAIN, STANDARD, "django.db.backends.sqlite3"])
-def test_nothing_is_said_of_what_is_right(say: Any, engine: str) -> None:
+def test_valid_settings_give_no_messages(say: Any, engine: str) -> None:
     assert say(ENGINE=engine, CONN_MAX_AGE=0) == []
 
 
-def test_the_sandbox_s_own_settings_pass() -> None:
+def test_the_settings_of_the_sandbox_pass() -> None:
     assert check_settings(None) == []
 
 
@@ -130,7 +130,7 @@ def test_a_monitor_behind_pgbouncer_is_a_warning_that_names_the_setting(say: Any
         ({"ENGINE": STANDARD}, "prefork", []),
     ],
 )
-def test_a_pool_that_a_worker_would_fork_is_a_warning(
+def test_a_pool_in_a_prefork_worker_is_a_warning(
     say: Any, monkeypatch: pytest.MonkeyPatch, database: dict[str, Any], pool: str, expected: list[str]
 ) -> None:
     app = Celery("shop", set_as_current=False)
@@ -175,5 +175,5 @@ def test_direct_accepts_aliases_of_databases_only(settings: Settings) -> None:
     ],
 )
 @pytest.mark.usefixtures("pgbouncer")
-def test_of_several_addresses_one_may_be_pgbouncer_s(say: Any, host: Any, port: Any, goes: bool) -> None:
+def test_pgbouncer_is_recognized_among_several_addresses(say: Any, host: Any, port: Any, goes: bool) -> None:
     assert ids(say(ENGINE=STANDARD, HOST=host, PORT=port)) == (["poolhouse.I003"] if goes else [])

@@ -86,7 +86,7 @@ end.set()
 """
 
 
-def test_a_fork_does_not_wait_for_ever_and_the_child_begins_anew() -> None:
+def test_a_fork_waits_for_a_limited_time_and_the_child_starts_afresh() -> None:
     assert printed_by(BEGIN + NEVER_DONE) == "done done False"
 
 

@@ -73,7 +73,7 @@ HealthOf = Callable[[Status], ConnectionPoolHealth]
 
 
 @pytest.mark.parametrize(("open_", "word"), [(27, "HEALTHY"), (28, "WARNING"), (33, "WARNING"), (34, "CRITICAL")])
-def test_utilisation_is_what_is_open_of_the_35_usable(health_of: HealthOf, open_: int, word: str) -> None:
+def test_utilisation_is_the_share_of_the_35_usable_connections(health_of: HealthOf, open_: int, word: str) -> None:
     health = health_of(status(*map(connection, range(open_))))
     assert health.status == word
     assert health.as_document()["utilisation_percent"] == round(100 * open_ / 35, 2)
@@ -82,7 +82,7 @@ def test_utilisation_is_what_is_open_of_the_35_usable(health_of: HealthOf, open_
 @pytest.mark.parametrize(
     ("mean_s", "word"), [(0.099, "HEALTHY"), (0.1, "WARNING"), (0.499, "WARNING"), (0.5, "CRITICAL")]
 )
-def test_the_mean_query_of_late_is_judged(health_of: HealthOf, mean_s: float, word: str) -> None:
+def test_the_recent_mean_query_time_is_judged(health_of: HealthOf, mean_s: float, word: str) -> None:
     health = health_of(status(processes=[process(recent=activity(mean_s, count=20), total=activity(9.0))]))
     assert health.status == word
     assert bool(health.alerts) == (word != "HEALTHY")
@@ -123,20 +123,20 @@ def test_each_threshold_can_be_set(health_of: HealthOf, configure: Configure) ->
     assert health_of(slow).as_document()["idle_long_connections"] == 1
 
 
-def test_a_critical_threshold_below_its_warning_is_refused(configure: Configure) -> None:
+def test_a_critical_threshold_below_its_warning_is_rejected(configure: Configure) -> None:
     configure(QUERY_WARNING_MS=600.0)
     with pytest.raises(ImproperlyConfigured, match=r"QUERY_CRITICAL_MS=500\.0 must be QUERY_WARNING_MS"):
         options()
 
 
 @pytest.mark.parametrize(("count", "word"), [(19, "HEALTHY"), (20, "CRITICAL")])
-def test_a_few_queries_are_too_few_to_judge_by(health_of: HealthOf, count: int, word: str) -> None:
+def test_queries_below_the_sample_minimum_are_not_judged(health_of: HealthOf, count: int, word: str) -> None:
     slow_and_wrong = activity(0.6, count=count, errors=count)
     health = health_of(status(processes=[process(recent=slow_and_wrong)]))
     assert (health.status, len(health.alerts)) == (word, 0 if word == "HEALTHY" else 2)
 
 
-def test_what_is_idle_is_not_known_where_the_server_hides_it(health_of: HealthOf) -> None:
+def test_idle_connections_are_unknown_if_the_server_hides_states(health_of: HealthOf) -> None:
     hidden = replace(connection(2, HIDDEN), age_s=None, state_age_s=None)
     health = health_of(status(connection(1, "idle"), hidden))
     document = health.as_document()
@@ -145,7 +145,7 @@ def test_what_is_idle_is_not_known_where_the_server_hides_it(health_of: HealthOf
     assert ["Idle", "–"] in [line.split() for line in text_of(health).splitlines()]
 
 
-def test_queries_are_those_of_all_processes_and_of_this_alias_alone(health_of: HealthOf) -> None:
+def test_queries_are_those_of_all_processes_on_this_alias(health_of: HealthOf) -> None:
     elsewhere = replace(activity(9.0, errors=100), alias="other")
     first = replace(process(1, total=activity(0.001, count=98)), recent=(elsewhere,))
     second = process(2, total=activity(1.0, count=2, errors=1))
@@ -159,7 +159,7 @@ def test_queries_are_those_of_all_processes_and_of_this_alias_alone(health_of: H
     assert document["status"] == "HEALTHY"
 
 
-def test_a_server_that_is_away_is_critical_and_not_shown_as_empty(health_of: HealthOf) -> None:
+def test_an_unreachable_server_is_critical_and_not_shown_as_empty(health_of: HealthOf) -> None:
     away = Status(100.0, [], [], [Unreachable("database server (default)", "refused", "critical")])
     health = health_of(away)
     document = health.as_document()
@@ -212,5 +212,5 @@ def test_the_report_shows_the_figures(health_of: HealthOf, width: int) -> None:
         ({"ENGINE": "django.db.backends.postgresql", "OPTIONS": {"pool": {"max_lifetime": float("inf")}}}, None),
     ],
 )
-def test_the_max_age_is_that_of_whatever_keeps_the_connections(database: dict[str, Any], age_s: float | None) -> None:
+def test_the_max_age_follows_from_the_engine_or_pool(database: dict[str, Any], age_s: float | None) -> None:
     assert connection_max_age_s(database) == age_s

@@ -67,7 +67,7 @@ def run() -> Iterator[Callable[[], None]]:
 
 
 @pytest.mark.parametrize(("failing", "still_done"), [("look_for_leaks", "keep_warm"), ("keep_warm", "look_for_leaks")])
-def test_what_fails_is_logged_once_and_hinders_nothing_else(
+def test_a_failing_step_is_logged_once_and_the_others_run(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     run: Callable[[], None],
@@ -84,7 +84,7 @@ def test_what_fails_is_logged_once_and_hinders_nothing_else(
     ]
 
 
-def test_a_pool_that_cannot_be_read_does_not_end_the_reports(
+def test_reports_continue_when_a_pool_cannot_be_read(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, run: Callable[[], None]
 ) -> None:
     def unreadable() -> list[Wrapper]:

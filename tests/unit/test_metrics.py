@@ -108,11 +108,11 @@ def test_the_count_below_each_bound_is_exact(durations_s: list[float]) -> None:
     assert buckets[-1] == ("+Inf", len(durations_s))
 
 
-def test_durations_of_which_only_the_total_is_known_have_no_bucket_that_a_quantile_could_be_made_of() -> None:
+def test_durations_with_only_a_total_have_no_finite_bucket() -> None:
     assert cumulative(Histogram(total_s=3.0, without_bucket=7)) == [("+Inf", 7)]
 
 
-def test_a_service_that_moved_to_an_engine_with_buckets_has_quantiles_of_what_came_since() -> None:
+def test_a_service_that_changes_to_an_engine_with_buckets_has_quantiles_from_then_on() -> None:
     before = Histogram(total_s=3.0, without_bucket=7)
     since = histogram(0.001, 5.0)
     assert dict(cumulative(Histogram.merged([before, since]))) == {**dict(cumulative(since)), "+Inf": 9}
@@ -122,7 +122,7 @@ def pool_with(*, timeouts: int, waits_s: tuple[float, ...] = ()) -> PoolState:
     return replace(POOL, counts={"lent": len(waits_s), "timeouts": timeouts}, wait=histogram(*waits_s))
 
 
-def test_only_what_is_new_is_told_and_what_is_first_seen_is_told_as_zero() -> None:
+def test_increments_hold_what_is_new_and_zero_for_new_names() -> None:
     before = numbers_of([pool_with(timeouts=0, waits_s=(0.5,))])
     now = numbers_of([pool_with(timeouts=2, waits_s=(0.5, 0.25))])
     assert increments({}, before)["default:count:timeouts"] == 0
@@ -135,12 +135,12 @@ def test_only_what_is_new_is_told_and_what_is_first_seen_is_told_as_zero() -> No
     assert increments(now, now) == {}
 
 
-def test_of_a_pool_that_was_made_anew_all_is_new() -> None:
+def test_all_counts_of_a_recreated_pool_are_increments() -> None:
     before, now = numbers_of([pool_with(timeouts=9)]), numbers_of([pool_with(timeouts=2)])
     assert increments(before, now)["default:count:timeouts"] == 2
 
 
-def test_totals_are_what_the_processes_counted_whoever_of_them_has_ended() -> None:
+def test_totals_include_processes_that_have_ended() -> None:
     written: Numbers = {}
     for _ in range(3):  # three processes, one after the other
         told_before: Numbers = {}
@@ -155,11 +155,11 @@ def test_totals_are_what_the_processes_counted_whoever_of_them_has_ended() -> No
     assert totals.durations["wait"] == histogram(*[0.1, 3.0] * 3)
 
 
-def test_an_alias_may_have_colons() -> None:
+def test_totals_work_with_colons_in_an_alias() -> None:
     assert totals_of(numbers_of([replace(POOL, alias="a:b", counts={"lent": 1})]))["a:b"].counts == {"lent": 1}
 
 
-def test_a_pool_is_told_by_process_under_the_names_of_opentelemetry() -> None:
+def test_pools_are_exported_by_process_with_opentelemetry_s_names() -> None:
     values = told(look())
     count = values("db_client_connection_count", "service", "host", "pid", "alias", "state")
     assert count == {
@@ -182,16 +182,16 @@ def test_processes_that_share_a_name_are_series_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("max", 10), ("idle_max", 5), ("idle_min", 2), ("pending_requests", 4)], ids=str
 )
-def test_what_an_engine_does_not_tell_is_left_out_and_not_zero(name: str, value: int) -> None:
+def test_values_that_an_engine_does_not_report_are_left_out(name: str, value: int) -> None:
     assert told(look())(f"db_client_connection_{name}", "service") == {("web",): value}
 
 
-def test_suspects_are_told_of_the_engine_that_looks_for_them() -> None:
+def test_leak_suspects_are_exported_for_engines_that_look_for_them() -> None:
     values = told(look(report("web", 1, replace(POOL, suspects=(SUSPECT,))), report("worker", 2, PER_THREAD)))
     assert values("poolhouse_leak_suspects", "service") == {("web",): 1}
 
 
-def test_what_has_happened_is_told_by_service() -> None:
+def test_totals_are_exported_by_service() -> None:
     totals = Totals(Counter(dict.fromkeys(COUNTERS, 7)), {"hold": histogram(0.001, 0.001, 5.0)})
     values = told(look(totals=totals))
     assert values("db_client_connection_timeouts_total", "service", "alias") == {("web", "default"): 7}
@@ -203,13 +203,13 @@ def test_what_has_happened_is_told_by_service() -> None:
     assert values("db_client_connection_wait_time_seconds_count") == {}
 
 
-def test_everything_that_a_meter_counts_is_told() -> None:
+def test_every_counter_of_a_meter_is_exported() -> None:
     assert {*COUNTED, "timeouts"} == {*COUNTERS}, (
         "a counter of poolhouse.measures.meter is missing in poolhouse.metrics.fleet"
     )
 
 
-def test_the_server_s_connections_are_told_by_who_holds_them() -> None:
+def test_server_connections_are_exported_by_service() -> None:
     values = told(look())
     assert values("poolhouse_server_connections", "service", "state") == {("web", "active"): 1, ("", "idle"): 1}
     assert values("poolhouse_server_reserved_connections", "role") == {
@@ -220,7 +220,7 @@ def test_the_server_s_connections_are_told_by_who_holds_them() -> None:
         assert values(f"poolhouse_server_{name}_connections", "server") == {("default",): value}
 
 
-def test_locks_limits_and_each_server_are_told() -> None:
+def test_locks_and_limits_are_exported_by_server() -> None:
     taken = look()
     (first,) = taken.status.servers
     idle = replace(connection("web@box:1", 13, "idle in transaction"), state_age_s=44.0)
@@ -242,20 +242,20 @@ def test_locks_limits_and_each_server_are_told() -> None:
     assert values("poolhouse_server_connections", "server", "service", "state")["other", "web", "active"] == 1
 
 
-def test_where_pgbouncer_does_not_tell_a_connection_is_either_s() -> None:
+def test_without_pgbouncer_s_answer_both_possible_holders_are_exported() -> None:
     taken = look()
     status = replace(taken.status, unreachable=[Unreachable(PGBOUNCER, "refused")])
     holders = told(replace(taken, status=status))("poolhouse_server_connections", "service")
     assert holders == {("web or pgbouncer",): 1, ("",): 1}
 
 
-def test_reports_that_are_not_understood_are_counted() -> None:
+def test_reports_of_other_versions_are_counted() -> None:
     taken = look()
     values = told(replace(taken, status=replace(taken.status, of_other_versions=3)))
     assert values("poolhouse_reports_of_other_versions") == {(): 3}
 
 
-def test_pgbouncer_is_told_with_the_connections_that_are_its_own() -> None:
+def test_pgbouncer_is_exported_with_its_own_connections() -> None:
     pooler = PgBouncer(
         "1.24.1",
         [PgBouncerPool("shop", "app", "transaction", 5, 4, 3, 2, 1, 0.75)],
@@ -272,7 +272,7 @@ def test_pgbouncer_is_told_with_the_connections_that_are_its_own() -> None:
     assert values("poolhouse_pgbouncer_wait_seconds_total", "database") == {("shop",): 1.5}
 
 
-def test_a_source_that_gave_nothing_is_down_and_nothing_of_it_is_made_up() -> None:
+def test_an_unreachable_source_is_down_and_has_no_other_samples() -> None:
     is_up = {("reports", ""): False, ("server", "default"): False, ("pgbouncer", ""): False}
     values = told(Look(Status(100.0, [], [], [Unreachable(REPORTS, "refused")]), is_up=is_up))
     assert values("poolhouse_source_up", "source", "server") == dict.fromkeys(is_up, 0)
@@ -288,7 +288,7 @@ def answer(accept: str, monkeypatch: pytest.MonkeyPatch) -> HttpResponse:
     )
 
 
-def test_openmetrics_is_given_to_who_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openmetrics_is_returned_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     found = answer("application/openmetrics-text;version=1.0.0,text/plain;q=0.5", monkeypatch)
     assert found.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
     names = {family.name for family in openmetrics(found.content.decode())}  # type: ignore[no-untyped-call]
@@ -298,12 +298,12 @@ def test_openmetrics_is_given_to_who_asks_for_it(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     "accept", ["", "*/*", "text/html", "application/openmetrics-text; version=soon", "text/plain;"]
 )
-def test_everyone_else_is_given_the_plain_text(accept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_format_is_plain_text(accept: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = answer(accept, monkeypatch)
     assert (found.status_code, found.headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
 
 
-def test_those_who_ask_at_once_share_one_look_and_later_ones_have_another() -> None:
+def test_simultaneous_scrapes_share_one_answer() -> None:
     looks: list[int] = []
     together = threading.Barrier(8, timeout=DEADLINE_S)
 
@@ -324,7 +324,7 @@ def test_those_who_ask_at_once_share_one_look_and_later_ones_have_another() -> N
     assert (recent.get(60), recent.get(60)) == (1, 1)
 
 
-def test_while_one_asks_anew_the_others_have_the_answer_before() -> None:
+def test_during_a_refresh_others_get_the_previous_answer() -> None:
     asking, go_on = threading.Event(), threading.Event()
     looks = iter(range(9))
 
@@ -345,13 +345,13 @@ def test_while_one_asks_anew_the_others_have_the_answer_before() -> None:
         assert slow.result() == 1
 
 
-def test_a_look_is_taken_anew_when_it_is_too_old() -> None:
+def test_an_expired_answer_is_refreshed() -> None:
     looks = iter(range(9))
     recent = Recent(lambda: next(looks))
     assert [recent.get(0), recent.get(0), recent.get(0)] == [0, 1, 2]
 
 
-def test_a_listener_is_told_of_every_duration_with_the_pool_s_alias(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listeners_get_every_duration_with_its_alias(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[tuple[str, str, float]] = []
     monkeypatch.setattr("poolhouse.measures.meter._listeners", [lambda *told: heard.append(told)])
     meter = Meter("replica")
@@ -380,12 +380,12 @@ def started(before: str, *path: Path) -> tuple[int, str]:
     return int(answer.stdout), answer.stderr
 
 
-def test_the_app_starts_where_neither_library_is_installed() -> None:
+def test_the_app_starts_without_both_metrics_libraries() -> None:
     program = 'import sys; sys.modules["prometheus_client"] = sys.modules["opentelemetry"] = None'
     assert started(program) == (0, "")
 
 
-def test_the_app_starts_where_only_another_part_of_opentelemetry_s_namespace_is_installed(tmp_path: Path) -> None:
+def test_the_app_starts_with_only_another_part_of_opentelemetry_s_namespace(tmp_path: Path) -> None:
     (tmp_path / "opentelemetry" / "proto").mkdir(parents=True)
     program = """
 import opentelemetry

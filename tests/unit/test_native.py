@@ -20,6 +20,6 @@ assert word() == 1
 """
 
 
-def test_a_socket_can_be_looked_at_when_the_thread_that_opened_it_has_ended() -> None:
+def test_a_socket_can_be_polled_after_its_thread_has_ended() -> None:
     answer = subprocess.run([sys.executable, "-c", SCRIPT], cwd=CHECKOUT / "backend", capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr

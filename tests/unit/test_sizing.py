@@ -41,24 +41,24 @@ def demand(rate_per_s: float, mean_s: float, cv2: float = 1.0) -> Demand:
 
 
 @pytest.mark.parametrize(("connections", "in_use", "probability"), [(1, 0.5, 0.5), (2, 1, 1 / 3), (3, 2, 4 / 9)])
-def test_erlang_c_at_values_that_are_known(connections: int, in_use: float, probability: float) -> None:
+def test_erlang_c_equals_published_values(connections: int, in_use: float, probability: float) -> None:
     assert pool_of(Load(in_use, Holds(1.0)), connections).wait_probability == pytest.approx(probability)
 
 
-def test_one_connection_is_pollaczek_and_khinchin_s() -> None:
+def test_one_connection_follows_pollaczek_and_khinchin() -> None:
     for cv2 in (0, 0.5, 1, 4):
         pool = pool_of(Load(0.8, Holds(1.0, cv2)), 1)
         assert pool.mean_wait_s == pytest.approx((1 + cv2) / 2 * 0.8 / 0.2)
 
 
-def test_a_wait_and_the_share_that_exceeds_it_belong_together() -> None:
+def test_wait_quantile_and_exceeding_share_are_inverse() -> None:
     pool = pool_of(Load(2.4, Holds(1.0)), 3)
     assert pool.share_above(0.5) == pytest.approx(pool.wait_probability * exp(-0.6 * 0.5))
     assert pool.share_above(pool.wait_s(0.95)) == pytest.approx(0.05, rel=1e-4)
     assert pool.wait_s(1 - pool.wait_probability - 0.01) == 0
 
 
-def test_a_pool_that_cannot_do_the_work_lets_callers_wait_without_end() -> None:
+def test_an_overloaded_pool_has_infinite_waits() -> None:
     pool = pool_of(Load(3, Holds(1.0)), 3)
     assert (pool.is_stable, pool.mean_wait_s, pool.wait_s(0.5), pool.keeps(Target(1e9))) == (False, inf, inf, False)
 
@@ -73,7 +73,7 @@ def test_more_load_never_needs_fewer_connections(load: Load, target: Target, fac
 
 
 @given(loads, targets)
-def test_the_pool_that_is_chosen_is_the_smallest_that_keeps_the_target(load: Load, target: Target) -> None:
+def test_the_chosen_pool_is_the_smallest_that_meets_the_target(load: Load, target: Target) -> None:
     pool = pool_for(load, target)
     assert pool.wait_s(target.share) <= target.wait_s * (1 + 1e-5)
     if pool.connections > 1:
@@ -96,7 +96,7 @@ def test_pools_in_a_row_share_a_target_so_that_it_adds_up(target: Target, stages
 # Hold times.
 
 
-def test_hold_times_are_those_that_were_counted() -> None:
+def test_measured_hold_times_equal_those_recorded() -> None:
     chance, counted = random.Random(1), Histogram()
     for _ in range(20_000):
         counted.record(chance.expovariate(50))
@@ -105,7 +105,7 @@ def test_hold_times_are_those_that_were_counted() -> None:
     assert found.cv2 == pytest.approx(1, rel=0.05)
 
 
-def test_equal_hold_times_do_not_vary() -> None:
+def test_equal_hold_times_have_no_variation() -> None:
     counted = Histogram()
     for _ in range(100):
         counted.record(0.02)
@@ -235,7 +235,7 @@ def test_transactions_shorter_than_their_checkout_need_fewer_connections() -> No
 
 
 @given(small_demands, st.integers(1, 500), st.integers(0, 500), st.integers(1, 8))
-def test_pgbouncer_never_opens_more_than_it_may_or_its_clients_use(
+def test_pgbouncer_opens_no_more_than_usable_or_its_clients(
     asked: Demand, clients: int, room: int, instances: int
 ) -> None:
     tier = bouncers(asked, clients=clients, room=room, instances=instances)
@@ -271,7 +271,7 @@ def test_the_tiers_of_a_plan_add_up(
 
 @settings(deadline=None, max_examples=60)
 @given(small_demands, deployments, capacities, st.integers(1, 3_000), more)
-def test_a_larger_web_never_needs_less(
+def test_more_web_processes_never_need_fewer_connections(
     asked: Demand, deployment: Deployment, capacity: Capacity, size: int, factor: float
 ) -> None:
     larger = int(size * factor)
@@ -328,7 +328,7 @@ def report(pid: int, at: float, holds_s: list[float], *, service: str = "web", t
     return ProcessReport(f"{service}@box:{pid}", service, "box", pid, 1.0, at, (pool,))
 
 
-def test_the_load_is_that_of_the_busiest_process_and_the_holds_are_everybody_s() -> None:
+def test_the_load_is_the_busiest_process_and_hold_times_the_service() -> None:
     before = [report(1, 10.0, [9.0]), report(2, 10.0, []), report(3, 10.0, [], service="worker")]
     after = [
         report(1, 20.0, [9.0] + [0.01] * 100, timeouts=20),

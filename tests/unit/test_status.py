@@ -108,14 +108,14 @@ def test_each_server_connection_has_an_owner_or_is_unexplained() -> None:
     assert [c.pid for c in taken.owned_by(None)] == [104]
 
 
-def test_what_pgbouncer_holds_is_its_own_whatever_client_it_is_named_after() -> None:
+def test_pgbouncer_s_connections_are_its_own_despite_a_client_s_name() -> None:
     taken = replace(status(), pgbouncer=through_pgbouncer((102, 50_102), (104, 50_104)))
     assert [c.pid for c in taken.owned_by(PGBOUNCER)] == [102, 104]
     assert [c.pid for c in taken.owned_by("web@box:1")] == [101]
     assert taken.owned_by(None) == []
 
 
-def test_the_same_pid_on_another_server_behind_pgbouncer_explains_nothing() -> None:
+def test_a_pid_on_another_server_is_not_pgbouncer_s() -> None:
     taken = replace(status(), pgbouncer=through_pgbouncer((104, 40_000)))
     assert [c.pid for c in taken.owned_by(None)] == [104]
 
@@ -125,12 +125,12 @@ def test_the_verdict_follows_from_the_share_of_the_35_usable_connections(used: i
     assert status(*(connection("web@box:1", pid) for pid in range(used))).verdict[0] == level
 
 
-def test_a_source_that_is_away_is_a_warning_that_names_it() -> None:
+def test_an_unreachable_source_is_a_warning_that_names_it() -> None:
     level, reasons = status(unreachable=[Unreachable("process reports", "Redis: refused")]).verdict
     assert (level, reasons) == ("warning", ["process reports is unreachable: Redis: refused"])
 
 
-def test_without_the_reports_nothing_is_said_of_processes_and_holders() -> None:
+def test_without_the_reports_processes_and_holders_are_unknown() -> None:
     away = replace(status(unreachable=[Unreachable("process reports", "Redis: refused")]), processes=[])
     document = away.as_document()
     assert (document["fleet"], document["servers"][0]["unexplained"]) == (None, None)
@@ -200,14 +200,14 @@ def test_the_document_is_json_and_carries_its_schema() -> None:
     assert (document["pgbouncer"], server["timescaledb"]) == (None, None)
 
 
-def test_the_document_has_the_same_keys_when_the_server_is_away() -> None:
+def test_the_document_has_the_same_keys_without_the_server() -> None:
     away = Status(100.0, [], [])
     assert away.as_document().keys() == status().as_document().keys()
     assert json.loads(json.dumps(away.as_document()))["servers"] == []
 
 
 @pytest.mark.parametrize("detailed", [False, True])
-def test_without_a_terminal_lines_are_whole_and_plain(detailed: bool) -> None:
+def test_without_a_terminal_lines_are_not_wrapped_or_coloured(detailed: bool) -> None:
     text = text_of(status(), detailed=detailed)
     assert "…" not in text
     assert "\x1b" not in text
@@ -241,7 +241,7 @@ def test_in_detail_a_blocked_session_is_shown_with_its_blocker_and_both_owners()
     assert "Blocked" not in text_of(taken, detailed=False)
 
 
-def test_a_session_that_was_idle_in_transaction_for_a_moment_is_not_made_a_finding() -> None:
+def test_a_session_idle_in_transaction_for_a_moment_is_not_listed() -> None:
     taken = status(connection("web@box:1", 1, "idle in transaction", state_age_s=2.9, transaction_age_s=2.9))
     assert "Idle in transaction" not in text_of(taken)
 
@@ -253,7 +253,7 @@ def test_in_detail_hypertables_are_shown_with_the_edition() -> None:
     assert text.splitlines()[-1].split() == ["public.reading", "1,234", "3.0", "MiB"]
 
 
-def test_a_server_that_is_away_is_not_shown_as_empty() -> None:
+def test_an_unreachable_server_is_not_shown_as_empty() -> None:
     taken = Status(100.0, [report("web", 1)], [], [Unreachable("database server (default)", "refused")])
     text = text_of(taken)
     assert "database server (default) is unreachable: refused" in text
@@ -271,7 +271,7 @@ def with_pool(process: ProcessReport, **changes: object) -> ProcessReport:
     return replace(process, pools=(replace(process.pools[0], **changes),))  # type: ignore[arg-type]
 
 
-def test_percentiles_of_a_service_are_those_of_all_its_durations_together() -> None:
+def test_percentiles_of_a_service_are_those_of_its_merged_durations() -> None:
     quick = with_pool(report("web", 1), wait=histogram(*[0.001] * 98), counts={"lent": 98})
     slow = with_pool(report("web", 2), wait=histogram(1.0, 1.0), counts={"lent": 2})
     quick, slow = (replace(one, recent=(Activity("default", wait=one.pools[0].wait),)) for one in (quick, slow))
@@ -349,12 +349,12 @@ def test_waiting_callers_and_recent_pool_timeouts_are_warnings_by_service() -> N
         ("critical", "critical", 2),
     ],
 )
-def test_the_exit_status_follows_from_the_verdict_and_what_is_to_fail(level: str, fail_on: str, expected: int) -> None:
+def test_the_exit_status_follows_from_the_verdict_and_fail_on(level: str, fail_on: str, expected: int) -> None:
     assert exit_status(level, fail_on) == expected
 
 
 @pytest.mark.parametrize("width", [80, 120, 200])
-def test_by_service_no_line_is_wider_than_the_terminal_and_no_figure_is_torn(width: int) -> None:
+def test_the_table_of_services_fits_the_terminal(width: int) -> None:
     out = io.StringIO()
     taken = replace(status(), processes=[with_pool(report("web", 1), wait=histogram(0.1)), report("worker", 2)])
     print_status(taken, Console(file=out, width=width), detailed=False)
@@ -363,7 +363,7 @@ def test_by_service_no_line_is_wider_than_the_terminal_and_no_figure_is_torn(wid
     assert row[:8] == ["fleet", "2", "2", "2", "0", "–", "20", "2"]
 
 
-def test_a_report_with_a_word_that_is_not_known_yet_is_read_without_it() -> None:
+def test_unknown_keys_of_a_report_are_ignored() -> None:
     document = json.loads(report("web", 1).to_json())
     document["mood"] = document["pools"][0]["mood"] = "fine"
     assert ProcessReport.from_json(json.dumps(document)) == report("web", 1)
@@ -371,7 +371,7 @@ def test_a_report_with_a_word_that_is_not_known_yet_is_read_without_it() -> None
     assert ProcessReport.from_json(json.dumps(document)) == report("web", 1), "an older process says less"
 
 
-def test_a_report_survives_the_wire_and_one_of_another_version_is_left_out() -> None:
+def test_a_report_survives_the_wire_and_other_versions_are_ignored() -> None:
     done = Activity("default", histogram(0.1, 2.0), 1, 4, 5, 6, histogram(7.0), None)
     one = replace(report("web", 1), activity=(done,), recent=(done,))
     assert ProcessReport.from_json(one.to_json()) == one

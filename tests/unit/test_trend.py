@@ -27,11 +27,11 @@ def report(lent: int | None, reported_at: float, *, started_at: float = 0.0) -> 
         ([25], 20, "█"),
     ],
 )
-def test_a_curve_is_as_high_as_its_values(values: list[float | None], top: float | None, curve: str) -> None:
+def test_curves_follow_their_values(values: list[float | None], top: float | None, curve: str) -> None:
     assert sparkline(values, top) == curve
 
 
-def test_a_rate_is_what_was_lent_from_one_report_to_the_next() -> None:
+def test_a_rate_is_the_checkouts_between_two_reports() -> None:
     rates = LendingRates()
     assert rates.note([report(100, 10.0)]) == {"web@box:1/": None}
     assert rates.note([report(150, 12.0)]) == {"web@box:1/": 25.0}
@@ -39,13 +39,13 @@ def test_a_rate_is_what_was_lent_from_one_report_to_the_next() -> None:
     assert rates.note([report(150, 13.0)]) == {"web@box:1/": 0.0}
 
 
-def test_a_process_that_began_anew_under_the_same_name_has_no_rate_yet() -> None:
+def test_a_restarted_process_has_no_rate_yet() -> None:
     rates = LendingRates()
     rates.note([report(100, 10.0)])
     assert rates.note([report(3, 12.0, started_at=11.0)]) == {"web@box:1/": None}
 
 
-def test_a_process_that_does_not_tell_what_it_lends_has_no_rate() -> None:
+def test_a_process_without_checkout_counts_has_no_rate() -> None:
     rates = LendingRates()
     rates.note([report(None, 10.0)])
     assert rates.note([replace(report(None, 11.0))]) == {"web@box:1/": None}

@@ -16,7 +16,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return moments
 
 
-def test_holding_connections_of_several_aliases_lasts_until_the_last_of_them_is_returned(clock: list[float]) -> None:
+def test_a_hold_of_several_connections_ends_with_the_last_check_in(clock: list[float]) -> None:
     work = Work("request", "GET /")
     work.took(1.0)
     work.took(1.5)
@@ -28,7 +28,7 @@ def test_holding_connections_of_several_aliases_lasts_until_the_last_of_them_is_
     assert work.held_s() == 3.0
 
 
-def test_holding_one_after_the_other_leaves_the_pause_out(clock: list[float]) -> None:
+def test_hold_time_excludes_the_pause_between_two_leases(clock: list[float]) -> None:
     work = Work("request", "GET /")
     for began_at in (1.0, 5.0):
         work.took(began_at)
