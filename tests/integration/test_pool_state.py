@@ -151,12 +151,12 @@ def test_session_state_of_every_kind_is_reset(engine: str, pool_of: MakePool, le
     ],
 )
 def test_session_state_of_a_procedure_is_reset(engine: str, pool_of: MakePool, leave: Leave, question: str) -> None:
-    test_what_is_left_on_the_server_in_any_way_is_gone(engine, pool_of, leave, question)
+    test_session_state_of_every_kind_is_reset(engine, pool_of, leave, question)
 
 
 def test_a_transaction_begun_by_a_statement_ends_at_check_in(pool_of: MakePool) -> None:
     by_statement: Leave = lambda wrapper: run(wrapper, "BEGIN", "CREATE TABLE left_behind (id int)")  # noqa: E731
-    test_what_is_left_on_the_server_in_any_way_is_gone(OURS, pool_of, by_statement, IN_TRANSACTION)
+    test_session_state_of_every_kind_is_reset(OURS, pool_of, by_statement, IN_TRANSACTION)
 
 
 @pytest.mark.parametrize("engine", [OURS, pytest.param(PLAIN, marks=swallows)])
