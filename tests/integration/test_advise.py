@@ -1,4 +1,4 @@
-"""`db_pool_advise` on a pool at work: what it measures, and whether callers wait as long as it says."""
+"""`db_pool_advise` on a pool under load: the measured load, and whether callers wait as long as predicted."""
 
 import json
 import threading
@@ -41,15 +41,15 @@ TOLERANCE = 0.25
 
 @dataclass(frozen=True)
 class Seen:
-    """A caller, and what it met; in seconds since the load began."""
+    """A caller and its measurements; in seconds since the load began."""
 
     asked_at: float
     lent_at: float
     returned_at: float
     over_at: float
-    """when it went on without its connection"""
+    """when it had checked its connection in"""
     connection: int
-    """the one that it got, by its process on the server"""
+    """the server process of its connection"""
 
     @property
     def wait_s(self) -> float:
@@ -77,7 +77,7 @@ def _database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
 
 @pytest.fixture
 def reporting(configure: Callable[..., None]) -> Iterator[None]:
-    """Reports of this process, apart from those of other tests."""
+    """Store the reports of this process apart from those of other tests."""
     configure(KEY_PREFIX=f"advise-{time.monotonic_ns()}")
     store.cache_clear()
     yield
@@ -86,7 +86,7 @@ def reporting(configure: Callable[..., None]) -> Iterator[None]:
 
 @contextmanager
 def open_pool(alias: str) -> Iterator[str]:
-    """Give an alias of the test database with a pool that is open."""
+    """Return an alias of the test database with an open pool."""
     from dj_db_conn_pool.core import pool_container
 
     template = connections[DEFAULT_DB_ALIAS].settings_dict
@@ -113,7 +113,7 @@ def pooled() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def played(django_db_setup: None, django_db_blocker: Any) -> dict[tuple[float, Draw], list[Seen]]:
-    """What callers met at each point, on a pool for each, all at the same time: they sleep for nearly all of it."""
+    """Return the measurements of callers at each point, on one pool each, all at the same time: they mostly sleep."""
     with django_db_blocker.unblock(), ExitStack() as open_, ThreadPoolExecutor(len(POINTS)) as aside:
         plays = {
             point: aside.submit(play, open_.enter_context(open_pool(f"played-{seed}")), draw(*point, SPAN_S, seed))
@@ -124,7 +124,7 @@ def played(django_db_setup: None, django_db_blocker: Any) -> dict[tuple[float, D
 
 @contextmanager
 def publishing() -> Iterator[None]:
-    """Report every 0.2 s, as the keeper's thread does every second."""
+    """Report every 0.2 s, as the background thread does every second."""
     found = store()
     assert found is not None
     publisher, is_over = Publisher(found), threading.Event()
@@ -146,7 +146,7 @@ def publishing() -> Iterator[None]:
 
 
 def draw(utilisation: float, hold: Draw, span_s: float, seed: int) -> list[tuple[float, float]]:
-    """When callers come, and how long they sleep with their connection."""
+    """Return the times of arrival and the hold times of callers."""
     chance = np.random.default_rng(seed)
     rate_per_s = CONNECTIONS * utilisation / HOLD_S
     count = chance.poisson(rate_per_s * span_s)
@@ -155,7 +155,7 @@ def draw(utilisation: float, hold: Draw, span_s: float, seed: int) -> list[tuple
 
 
 def play(alias: str, callers: list[tuple[float, float]], after_s: float = 0.5) -> list[Seen]:
-    """Let callers come when they should, whoever still waits."""
+    """Let callers arrive on time, however many are waiting."""
     seen: list[Seen] = []
     left, lock = iter(callers), threading.Lock()
     begun_at = time.perf_counter() + after_s
@@ -188,7 +188,7 @@ def play(alias: str, callers: list[tuple[float, float]], after_s: float = 0.5) -
 
 
 def taken(seen: list[Seen]) -> list[tuple[float, float]]:
-    """Give when callers came, and for how long their connections were nobody else's.
+    """Return when callers arrived, and for how long their connections were in use.
 
     A connection is its next caller's from when the one before returned it, not from when that caller is awake.
     """
@@ -202,7 +202,7 @@ def taken(seen: list[Seen]) -> list[tuple[float, float]]:
 
 
 def simulated_p95_s(size: int, seen: list[Seen]) -> float:
-    """Give what the callers that were seen would have waited by the simulation, for a pool of some size."""
+    """Return the simulated waits of the callers that were measured, for a pool of this size."""
     callers = taken(seen)
     after_s = [callers[0][0], *(at - earlier for (earlier, _), (at, _) in pairwise(callers))]
     return quantile(waits_s(size, zip(after_s, (held_s for _, held_s in callers), strict=True)), 0.95)

@@ -1,4 +1,4 @@
-"""What `check --database` learns from servers, and what is said when a process forks."""
+"""`check --database` on real servers, and the messages of processes that fork."""
 
 import json
 import os
@@ -99,7 +99,7 @@ def test_the_sandbox_passes_as_it_starts(configure: Configure, settings: Setting
 
 @pytest.fixture(scope="module")
 def pooler(servers: Place) -> Iterator[Server]:
-    """A PgBouncer in front of the tests' server."""
+    """Start a PgBouncer in front of the tests' server."""
     server = pgbouncer(servers, read(Database), read(Monitor), admin=read(Database).db_user)
     server.start()
     yield server
@@ -230,7 +230,7 @@ def test_an_unreachable_pgbouncer_is_a_warning(configure: Configure, pool_of: Ma
 
 
 def in_a_project(program: str, **database: Any) -> str:
-    """Run a program in a project with one database; give what it logs."""
+    """Run a program in a project with one database; return its log."""
     begin = """
 import json, os, sys
 import django

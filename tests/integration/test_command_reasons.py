@@ -1,4 +1,4 @@
-"""Commands when a server, the spool or a file fails them: one line, exit status 1, never a traceback."""
+"""Commands without their server, spool or file: one line, exit status 1, never a traceback."""
 
 import io
 import os
@@ -77,7 +77,7 @@ def manage(tmp_path: Path, *words: str, **variables: str) -> subprocess.Complete
 
 
 def assert_reason(answer: subprocess.CompletedProcess[str], reason: str) -> None:
-    """The last line of stderr, and no other one, is the reason."""
+    """Assert that the reason is the last line of stderr, and the only error."""
     assert answer.returncode == 1, answer.stderr
     assert "Traceback" not in answer.stderr
     errors = [line for line in answer.stderr.splitlines() if line.startswith("CommandError: ")]

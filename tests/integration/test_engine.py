@@ -40,14 +40,14 @@ MakePool = Callable[..., str]
 
 @pytest.fixture(autouse=True)
 def _database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
-    """The test database, with more aliases than Django's own test cases allow."""
+    """The test database, with more aliases than Django's test cases allow."""
     with django_db_blocker.unblock():
         yield
 
 
 @pytest.fixture
 def pool_of() -> Iterator[MakePool]:
-    """Make an alias of the test database with a pool of its own; give the alias."""
+    """Return an alias of the test database with a pool of its own."""
     from dj_db_conn_pool.core import pool_container
 
     made: list[str] = []
@@ -77,7 +77,7 @@ def pool_of() -> Iterator[MakePool]:
 
 @contextmanager
 def borrowed(alias: str) -> Iterator[BaseDatabaseWrapper]:
-    """Hold a connection for the length of a block, as a thread does that serves a request."""
+    """Hold a connection for a block, as a thread does that serves a request."""
     wrapper = connections.create_connection(alias)
     try:
         wrapper.ensure_connection()
@@ -320,7 +320,7 @@ BACKEND_PIDS = "SELECT array_agg(pid) FROM pg_stat_activity WHERE datname = curr
 
 
 def use_and_drop_everything(alias: str) -> int:
-    """Do in a child what ends connections: return them, close them, let the interpreter collect and exit."""
+    """Do in a child what ends connections: check in, close, collect garbage and exit."""
     pid = pid_of(alias)
     connections[alias].close()
     gc.collect()
@@ -329,7 +329,7 @@ def use_and_drop_everything(alias: str) -> int:
 
 
 def answer_of_child(do: Callable[[], Any]) -> Any:
-    """Run a function in a forked child; give what it gives."""
+    """Run a function in a forked child; return its result."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -347,7 +347,7 @@ def answer_of_child(do: Callable[[], Any]) -> Any:
 
 @pytest.fixture
 def way() -> Iterator[Way]:
-    """A way to the server on which packets can vanish."""
+    """A network path to the server on which packets can vanish."""
     made = Way(int(connections[DEFAULT_DB_ALIAS].settings_dict["PORT"]))
     yield made
     made.close()

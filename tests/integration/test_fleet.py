@@ -1,4 +1,4 @@
-"""A large fleet's reports: read and merged while somebody waits for the answer."""
+"""The reports of a large fleet, read and merged while a caller waits for the answer."""
 
 import random
 import time

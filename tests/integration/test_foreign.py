@@ -1,4 +1,4 @@
-"""Projects unlike the sandbox: another default database, none, and a driver that prepares everything."""
+"""Projects unlike the sandbox: another default database, no database, and prepared statements."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def server(engine: str = STANDARD, **more: Any) -> dict[str, Any]:
 
 
 def in_a_project(program: str, databases: dict[str, Any], *, status: int = 0) -> str:
-    """Run a program in a project of its own; give what it prints."""
+    """Run a program in a project of its own; return its output."""
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "backend")}
     environment.pop("DJANGO_SETTINGS_MODULE", None)
     command = [sys.executable, "-W", "ignore", "-c", BEGIN + program, json.dumps(databases), read(Queue).url]

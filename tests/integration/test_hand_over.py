@@ -1,4 +1,4 @@
-"""A checkout or a return that is broken off at any moment: no connection too many, none lost, none lent twice."""
+"""A checkout or check-in interrupted at any moment: no connection is leaked, lost or checked out twice."""
 
 import dis
 import random
@@ -41,11 +41,11 @@ Scenario = Callable[[str], None]
 
 
 class Interruption(BaseException):
-    """As of a signal's handler, or gevent's timeout."""
+    """The exception of a signal handler, or gevent's timeout."""
 
 
 class Interrupts:
-    """Raises at one of the moments at which a signal may; counts them, each as often as it is somewhere else."""
+    """Raises at one of the moments at which a signal handler may; counts them."""
 
     def __init__(self, at: int | None) -> None:
         self.at, self.moments, self.place = at, set[tuple[CodeType, int]](), ""
@@ -115,7 +115,7 @@ def interrupted(scenario: Scenario, alias: str, at: int | None) -> Interrupts:
 
 
 def assert_sound(alias: str) -> None:
-    """Expect that as many as are allowed can be held at once, that they work, and that nothing else is counted."""
+    """Assert that as many connections as allowed can be used at once, and that nothing else is counted."""
     made = pool(alias)
     assert_no_lock_is_held(alias)
     with ExitStack() as held:
@@ -127,7 +127,7 @@ def assert_sound(alias: str) -> None:
 
 
 def assert_no_lock_is_held(alias: str) -> None:
-    """Expect that another thread can use the pool: its lock is reentrant, so this one would not notice."""
+    """Assert that another thread can use the pool: its lock is reentrant, so this one would not notice."""
     other = threading.Thread(target=use, args=(alias,), daemon=True)
     other.start()
     other.join(DEADLINE_S)
@@ -145,7 +145,7 @@ def open_and_use(alias: str) -> None:
 
 
 def use_beside_another(alias: str) -> None:
-    """The second is closed when it is returned."""
+    """Return a scenario in which the second connection is closed at check-in."""
     with borrowed(alias), borrowed(alias):
         pass
 
@@ -169,7 +169,7 @@ def fail_to_connect(alias: str) -> None:
 
 
 def wait(alias: str) -> None:
-    """Wait for what another thread returns once this one waits, or is done."""
+    """Wait for what another thread checks in once this one waits or is done."""
     is_done = threading.Event()
 
     def hold_until_waited_for() -> None:
@@ -255,7 +255,7 @@ def ask_and_close(wrapper: BaseDatabaseWrapper) -> None:
 
 
 class Alarm:
-    """Interrupts `ask_and_close` after a time, and perhaps again and again, and nothing else."""
+    """Interrupts `ask_and_close` after a time, perhaps repeatedly, and nothing else."""
 
     def __init__(self, raise_: Callable[..., None]) -> None:
         self._raise = raise_
@@ -281,7 +281,7 @@ def alarm(raise_: Callable[..., None]) -> Iterator[Alarm]:
 
 @contextmanager
 def others_at_work(alias: str) -> Iterator[None]:
-    """Have two threads check connections out and in for the length of a block."""
+    """Have two threads check connections out and in for a block."""
     is_over = threading.Event()
 
     def work() -> None:

@@ -1,4 +1,4 @@
-"""What processes tell of their statements, and the health that follows, on a real server."""
+"""The statements that processes report, and the health report that follows, on a real server."""
 
 import io
 import json
@@ -36,20 +36,20 @@ Configure = Callable[..., None]
 
 @pytest.fixture(autouse=True)
 def fresh_meter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A meter that has counted nothing."""
+    """Replace the meter by one that has counted nothing."""
     connection.ensure_connection()
     monkeypatch.setattr(statement_meter, "_meter", StatementMeter())
 
 
 @pytest.fixture(autouse=True)
 def _without_a_fleet(configure: Configure) -> None:
-    """Nobody else is expected to report."""
+    """Expect no other service."""
     configure(FLEET={})
 
 
 @pytest.fixture
 def web() -> Iterator[None]:
-    """The report of another process, which has done what this one has."""
+    """Publish the report of another process, with the activity of this one."""
     reports = store()
     assert reports
     done = activity_of(pool_states())

@@ -1,4 +1,4 @@
-"""What a project calls by itself, on a real server; the examples of docs/poolhouse.md among it."""
+"""The public helpers on a real server, including the examples of docs/poolhouse.md."""
 
 import logging
 import re
@@ -46,7 +46,7 @@ def one(sql: str, alias: str = "default") -> Any:
 
 @pytest.fixture
 def table() -> Iterator[str]:
-    """A table with two rows, for more than one connection to see."""
+    """Create a table with two rows that several connections can see."""
     run("CREATE TABLE account (id int PRIMARY KEY, amount int NOT NULL)")
     run("INSERT INTO account VALUES (1, 10), (2, 20)")
     yield "account"
@@ -404,7 +404,7 @@ def test_an_error_of_a_commit_hook_is_not_retried(table: str) -> None:
 
 
 def test_a_decorated_function_runs_in_several_threads_at_once(table: str) -> None:
-    """Both add to the same row from what they read, so one is taken back, and nothing is lost."""
+    """Add to the same row twice at once: one transaction fails with a serialization failure, and nothing is lost."""
     both = threading.Barrier(2, timeout=DEADLINE_S)
     reads: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Who holds connections of pools, and for how long: over several aliases, and on threads that Django does not tidy."""
+"""Holders of connections and hold times: over several aliases, and on threads that Django does not clean up."""
 
 import asyncio
 import threading
@@ -121,7 +121,7 @@ def ask_at_once(address: str) -> list[int]:
 
 
 def open_both(alias: str, timeout_s: float) -> None:
-    """Open what a pool has, so that its timeout from here on is of waiting alone."""
+    """Open a pool's connections, so that its timeout then only covers waiting."""
     from dj_db_conn_pool.core import pool_container
 
     wrappers = [connections.create_connection(alias) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""What is found of hypertables, and what it is good for, on TimescaleDB's Apache edition."""
+"""The findings on hypertables and their effect, on TimescaleDB's Apache edition."""
 
 from collections.abc import Iterator
 
@@ -157,7 +157,7 @@ def test_an_unknown_kind_is_rejected() -> None:
 
 
 def test_a_query_for_one_series_reads_less_with_the_index() -> None:
-    """The figures of docs/poolhouse.md: -rP shows what it prints."""
+    """Print the figures of docs/poolhouse.md: run with -rP."""
     make("device_id int NOT NULL", "1 day", hourly(days := 60, devices := 1000))
     run("DELETE FROM metrics WHERE device_id = 500 AND time > '2024-01-02'")  # it has been silent ever since
     run("VACUUM ANALYZE metrics")
@@ -177,7 +177,7 @@ def test_a_query_for_one_series_reads_less_with_the_index() -> None:
 
 
 def explained(sql: str) -> tuple[int, float]:
-    """Return how many pages a question reads, and how many milliseconds it takes at its fastest of seven runs."""
+    """Return how many pages a query reads, and its fastest time of seven runs in milliseconds."""
     plans = [one(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {sql}")[0] for _ in range(7)]
     plan = plans[-1]["Plan"]
     return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], min(found["Execution Time"] for found in plans)

@@ -1,4 +1,4 @@
-"""Connections that are held too long, named with the code that took them."""
+"""Leak suspects: connections that are held too long, logged with the code that checked them out."""
 
 import logging
 import threading
@@ -23,7 +23,7 @@ __all__ = ["_database", "pool_of"]
 
 @pytest.fixture
 def threshold(request: pytest.FixtureRequest, settings: Settings) -> Iterator[None]:
-    """Look for what is held for longer than no time at all, or than the parameter says."""
+    """Look for connections held longer than 0 s, or than the parameter says."""
     settings.POOLHOUSE = {**settings.POOLHOUSE, "LEAK_THRESHOLD_S": getattr(request, "param", 1e-6)}
     options.cache_clear()
     yield

@@ -1,4 +1,4 @@
-"""`/metrics` on real servers, whole and with each source away, and the pools as OpenTelemetry's own SDK sees them."""
+"""`/metrics` on real servers, complete and with each source unreachable, and the metrics of OpenTelemetry's SDK."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -44,7 +44,7 @@ def _forget() -> Iterator[None]:
 
 @pytest.fixture
 def published(configure: Configure) -> Iterator[Publisher]:
-    """This process's report in a store of the test's own, until it is withdrawn."""
+    """Publish this process' report in a store of the test's own."""
     configure(KEY_PREFIX=f"test-{time.monotonic_ns()}")
     reports_of.cache_clear()
     target = reports_of()
@@ -257,7 +257,7 @@ def test_the_last_counts_are_added_when_the_process_ends(published: Publisher) -
 
 @pytest.fixture
 def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemoryMetricReader]:
-    """OpenTelemetry's own SDK, told of this process's pools."""
+    """OpenTelemetry's SDK with this process' pools registered."""
     memory = InMemoryMetricReader()
     provider = MeterProvider([memory])
     monkeypatch.setattr(otel, "get_meter", provider.get_meter)
@@ -269,7 +269,7 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemoryMetricReader]:
 
 @pytest.fixture
 def alias() -> Iterator[str]:
-    """An alias with this app's engine, of two connections."""
+    """An alias with this app's engine and two connections."""
     from dj_db_conn_pool.core import pool_container
 
     template = connections["default"].settings_dict
@@ -292,7 +292,7 @@ Point = NumberDataPoint | HistogramDataPoint
 
 
 def points(reader: InMemoryMetricReader, alias: str) -> dict[str, tuple[str, list[Point]]]:
-    """Give the unit and the points of each instrument, of one alias."""
+    """Return the unit and the points of each instrument for one alias."""
     data = reader.get_metrics_data()
     assert data
     found: dict[str, tuple[str, list[Point]]] = {}

@@ -1,4 +1,4 @@
-"""What the middleware says of requests on a real database, and what it answers when there is none to be had."""
+"""The middleware's log lines about requests on a real database, and its response after a pool timeout."""
 
 import asyncio
 import inspect
@@ -80,7 +80,7 @@ def sleep_composed(request: HttpRequest) -> HttpResponse:
 
 
 def hold(request: HttpRequest) -> HttpResponse:
-    """As a pool's engine does it."""
+    """Add a hold as a pool's engine does."""
     my_work().wait_s, my_work().hold_s = 0.25, 6
     return HttpResponse("held")
 
@@ -103,7 +103,7 @@ def wait_in_vain(request: HttpRequest) -> HttpResponse:
 
 
 def leak(request: HttpRequest) -> HttpResponse:
-    """Do with a secret what a project should not do."""
+    """Use a secret as a project should not."""
     secret = request.POST["secret"]
     run("SELECT pg_sleep(0.03), 'sesame', $$sesame$$, %s", [secret])
     run("CREATE TEMP TABLE card (number text PRIMARY KEY) ON COMMIT DROP")
@@ -187,7 +187,7 @@ urlpatterns = [
 
 
 class ImpatientMiddleware:
-    """One that needs the database itself, as a session's does."""
+    """A middleware that needs the database itself, as sessions do."""
 
     def __init__(self, get_response: Any) -> None:
         self.get_response = get_response
@@ -198,7 +198,7 @@ class ImpatientMiddleware:
 
 @pytest.fixture(autouse=True)
 def limits(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Limits]:
-    """Set keys of POOLHOUSE; what is not set logs nothing. The middleware under test is alone."""
+    """Set keys of POOLHOUSE; what is not set logs nothing. Only the middleware under test is installed."""
     settings.MIDDLEWARE = ["poolhouse.middleware.DatabaseMiddleware"]
     quiet = {"SLOW_QUERY_MS": -1, "REQUEST_QUERIES": -1, "SLOW_REQUEST_DATABASE_MS": -1}
     quiet |= {"POOL_WAIT_MS": -1, "POOL_HOLD_MS": -1}
@@ -226,7 +226,7 @@ C = TypeVar("C", Client, AsyncClient)
 
 
 def unraising(client: C) -> C:
-    """Have a client give Django's answer to an error, rather than the error."""
+    """Let a client return Django's response to an error instead of raising it."""
     client.raise_request_exception = False
     return client
 

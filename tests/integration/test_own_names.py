@@ -1,4 +1,4 @@
-"""A project's own application_name, beside the name of the process, which the status needs."""
+"""A project's own application_name, after the name of the process that the status needs."""
 
 import os
 import time
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db(databases="__all__")
 
 @pytest.fixture
 def own() -> Iterator[dict[str, str]]:
-    """The OPTIONS of an alias, with a name of the project's own."""
+    """Return the OPTIONS of an alias with a name of the project's own."""
     template = connections.settings["default"]
     chosen = {**template["OPTIONS"], "application_name": "orders api"}
     connections.settings["own"] = {**template, "OPTIONS": chosen}

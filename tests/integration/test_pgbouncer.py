@@ -1,4 +1,4 @@
-"""What PgBouncer says, joined with what the server sees of it, on a PgBouncer that runs."""
+"""The status with a running PgBouncer, joined with what the server shows of it."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ COMMANDS = ("PAUSE", "KILL poolhouse_transaction", "RELOAD", "SHUTDOWN")
 
 @pytest.fixture(scope="module")
 def pooler(servers: Place) -> Iterator[Server]:
-    """A PgBouncer in front of the tests' server."""
+    """Start a PgBouncer in front of the tests' server."""
     server = pgbouncer(servers, read(Database), read(Monitor))
     server.start()
     yield server
@@ -44,14 +44,14 @@ def pooler(servers: Place) -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def configured(configure: Configure, pooler: Server) -> None:
-    """Let the status ask it."""
+    """Let the status query it."""
     monitor = read(Monitor).model_copy(update={"pgbouncer_host": "127.0.0.1"})
     configure(PGBOUNCER_URL=monitor.pgbouncer_url)
 
 
 @pytest.fixture
 def web() -> Iterator[None]:
-    """A process that reports under the name of the tests' connections."""
+    """Publish the report of a process with the name of the tests' connections."""
     reports = store()
     assert reports
     report = ProcessReport(NAME, "web", "box", 1, time.time(), time.time(), tuple(pool_states()))
@@ -61,14 +61,14 @@ def web() -> Iterator[None]:
 
 
 def _named_by(port: int) -> str:
-    """As PgBouncer calls the database, or as the server does."""
+    """The name of the database in PgBouncer, or on the server."""
     name = read(Database).db_name
     return name if port == read(Database).db_port else f"{name}_transaction"
 
 
 @contextmanager
 def holding(port: int, *, database: str = "", name: str = NAME) -> Iterator[Connection]:
-    """Hold a connection of the application's role for the length of a block."""
+    """Hold a connection of the application's role for a block."""
     settings = read(Database)
     held = psycopg2.connect(
         host="127.0.0.1",
@@ -85,14 +85,14 @@ def holding(port: int, *, database: str = "", name: str = NAME) -> Iterator[Conn
 
 
 def answered(status: Status) -> PgBouncer:
-    """The status's PgBouncer, which must have answered, as everything else."""
+    """Return the status' PgBouncer; it and all other sources must have answered."""
     assert status.unreachable == []
     assert status.pgbouncer
     return status.pgbouncer
 
 
 def backend_pid(client: Connection) -> int:
-    """Begin a transaction, and give the pid of the server's process that it runs on."""
+    """Begin a transaction, and return the pid of its server process."""
     with client.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         ((pid,),) = cursor.fetchall()
@@ -142,7 +142,7 @@ def test_an_idle_connection_of_pgbouncer_is_its_own(pooler: Server) -> None:
 
 @contextmanager
 def paused(pooler: Server) -> Iterator[None]:
-    """Let no client of PgBouncer's have a server connection for the length of a block."""
+    """Keep all of PgBouncer's server connections busy for a block."""
     assert pooler.pid
     os.kill(pooler.pid, signal.SIGUSR1)
     try:

@@ -1,4 +1,4 @@
-"""Permits: against a plain model, under threads, and when the collector returns something in the midst of it."""
+"""Permits: compared with a plain model, with threads, and with check-ins by the garbage collector."""
 
 import gc
 import threading
@@ -26,7 +26,7 @@ class Opened:
 
 
 class PermitsMachine(RuleBasedStateMachine):
-    """What permits may do, in any order."""
+    """The operations on permits, in any order."""
 
     @initialize(size=st.integers(1, 3), overflow=st.integers(-1, 2), lifo=st.booleans())
     def begin(self, size: int, overflow: int, lifo: bool) -> None:
@@ -164,7 +164,7 @@ TestPermits.settings = settings(max_examples=80, stateful_step_count=60, deadlin
 
 
 class Connection:
-    """Stands for a connection, and sees whether two have it at once."""
+    """Stands for a connection, and detects two simultaneous holders."""
 
     def __init__(self, permit: Permit) -> None:
         self.permit = permit

@@ -1,4 +1,4 @@
-"""The engine's tests once more, on psycopg 3: a process has one driver, so they have a process of their own."""
+"""The engine's tests again with psycopg 3: a process has one driver, so they run in a process of their own."""
 
 import subprocess
 import sys

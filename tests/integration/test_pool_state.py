@@ -1,4 +1,4 @@
-"""Nothing that a borrower leaves reaches the next: neither on the server, nor in the driver, nor through a cursor."""
+"""Session state does not reach the next holder: not on the server, in the driver or through a cursor."""
 
 import gc
 import sys

@@ -1,4 +1,4 @@
-"""The pool when settings, servers, threads, collectors and borrowers are not as it would like them to be."""
+"""The pool with changed settings, failing servers, threads, garbage collection and careless holders."""
 
 import gc
 import os
@@ -44,7 +44,7 @@ __all__ = ["_database", "pool_of"]
 
 @pytest.fixture
 def silence() -> Iterator[int]:
-    """The port of a server that accepts, and never says a word."""
+    """The port of a server that accepts connections and never answers."""
     with closing(socket.create_server(("127.0.0.1", 0), backlog=200)) as listener:
         yield listener.getsockname()[1]
 
@@ -267,7 +267,7 @@ def test_opening_min_size_does_not_block_the_background_thread(pool_of: MakePool
 
 
 class Interruption(BaseException):
-    """As a greenlet's timeout, or a worker's hard limit."""
+    """The exception of a greenlet's timeout, or of a worker's hard limit."""
 
 
 def test_an_interrupted_check_in_leaves_nothing_behind(pool_of: MakePool) -> None:
@@ -351,7 +351,7 @@ def test_a_pool_closed_while_in_use_keeps_its_limit(engine: str, pool_of: MakePo
 
 
 def test_the_garbage_collector_waits_for_no_lock(pool_of: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It comes by where a thread holds the meter's lock, while another drops what the server has closed."""
+    """Collect garbage where a thread holds the meter's lock, while another drops connections that the server closed."""
     alias = pool_of(OURS, POOL_SIZE=3)
     wrapper = connections.create_connection(alias)
     wrapper.ensure_connection()

@@ -1,4 +1,4 @@
-"""Reports while Redis is away, and when it is back."""
+"""Reports during an outage of Redis, and after it."""
 
 import logging
 import time

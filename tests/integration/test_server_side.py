@@ -1,4 +1,4 @@
-"""What the server says, and how the monitor comes by it: with room, without any, and from a server that is frozen."""
+"""The monitor on servers that are free, full, frozen or unreachable, and what they show."""
 
 import re
 import time
@@ -32,20 +32,20 @@ OPEN_FOR_ALL = 40 - 3 - 2
 
 
 def connect(name: str) -> Connection:
-    """Open an ordinary connection, past Django, in the tests' database."""
+    """Open an ordinary connection, not Django's, in the tests' database."""
     connection.ensure_connection()
     return psycopg2.connect(**{**connection.get_connection_params(), "application_name": name})
 
 
 @pytest.fixture(autouse=True)
 def _without_a_fleet(configure: Configure) -> None:
-    """Nobody is expected to report."""
+    """Expect no service."""
     configure(FLEET={})
 
 
 @contextmanager
 def holding(name: str) -> Iterator[Connection]:
-    """Hold an ordinary connection for the length of a block."""
+    """Hold an ordinary connection for a block."""
     held = connect(name)
     try:
         yield held
@@ -55,7 +55,7 @@ def holding(name: str) -> Iterator[Connection]:
 
 @pytest.fixture
 def web() -> Iterator[ProcessReport]:
-    """The report of a process of another machine's."""
+    """Publish the report of a process of another machine."""
     reports = store()
     assert reports
     report = ProcessReport("web@box:1", "web", "box", 1, time.time(), time.time(), tuple(pool_states()))
@@ -66,7 +66,7 @@ def web() -> Iterator[ProcessReport]:
 
 @pytest.fixture
 def full() -> Iterator[list[Connection]]:
-    """A server that lets no ordinary role in any more; every connection on it is web's, but the test's own."""
+    """A server that refuses ordinary roles; all connections on it are web's except the test's own."""
     held = []
     with pytest.raises(psycopg2.OperationalError, match="remaining connection slots are reserved"):  # noqa: PT012
         while True:
@@ -188,7 +188,7 @@ def test_the_application_s_role_is_used_and_a_refused_monitor_role_reported(
 
 @pytest.fixture
 def blind(configure: Configure) -> Iterator[None]:
-    """A monitor's role that may see its own connections alone."""
+    """A monitor role that may see its own connections only."""
     superuser_sql("CREATE ROLE blind LOGIN PASSWORD 'sesame'")
     configure(MONITOR_USER="blind", MONITOR_PASSWORD="sesame")
     yield
@@ -196,7 +196,7 @@ def blind(configure: Configure) -> Iterator[None]:
 
 
 def workers() -> list[str]:
-    """The server's own, which look like clients to who may not see what they are."""
+    """The server's own workers, which look like clients to a role that may not see their type."""
     with monitor_cursor("default") as cursor:
         cursor.execute("SELECT application_name FROM pg_stat_activity WHERE backend_type <> 'client backend'")
         return [name for (name,) in cursor.fetchall()]
@@ -322,7 +322,7 @@ def test_if_both_roles_are_refused_both_reasons_are_reported(configure: Configur
 
 @pytest.fixture
 def other(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    """The settings of a second alias."""
+    """Add the settings of a second alias."""
     own = connections.settings["default"]
     made = {**own, "OPTIONS": dict(own["OPTIONS"])}
     monkeypatch.setitem(connections.settings, "other", made)

@@ -1,4 +1,4 @@
-"""What is said of Celery's tasks: run eagerly here, in a real worker by the acceptance tests."""
+"""The log lines about Celery tasks that run eagerly; the acceptance tests use a real worker."""
 
 import os
 import subprocess
@@ -73,7 +73,7 @@ def try_again(self: "Task[Any, Any]", how: str) -> str:
 
 @pytest.fixture(autouse=True)
 def logged(settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[Any]:
-    """What poolhouse logs: statements of 20 ms, and tasks with more than two."""
+    """The log lines of poolhouse: statements of 20 ms, and tasks with more than two statements."""
     settings.POOLHOUSE = {**settings.POOLHOUSE, "SLOW_QUERY_MS": 20, "REQUEST_QUERIES": 2}
     options.cache_clear()
     monkeypatch.setattr(statements, "_slow", Throttle())

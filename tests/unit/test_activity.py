@@ -1,4 +1,4 @@
-"""What a process has done of late: the difference to a sample that is old enough."""
+"""Recent activity: the difference to a sample that is old enough."""
 
 from poolhouse.measures.histogram import Histogram
 from poolhouse.process.activity import NOW_S, RECENT_S, SAMPLE_INTERVAL_S, Activity, Past

@@ -1,4 +1,4 @@
-"""Engines are known by what they are, not by what they are called."""
+"""Engines are recognized by their classes, not by their names."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ Put = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="module", autouse=True)
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A project's own engines, each a subclass; none has PostgreSQL in its name."""
+    """Define a project's own engines, each a subclass, none with PostgreSQL in its name."""
     folder = tmp_path_factory.mktemp("engines")
     for name, base in BASES.items():
         _write(folder / name, f"from {base} import base\nclass DatabaseWrapper(base.DatabaseWrapper): pass\n")
@@ -39,7 +39,7 @@ def _write(folder: Path, base: str) -> None:
 
 @pytest.fixture
 def put(monkeypatch: pytest.MonkeyPatch) -> Iterator[Put]:
-    """Let the project have one alias more."""
+    """Add an alias to the project."""
 
     def put_alias(engine: str, **settings: Any) -> dict[str, Any]:
         database = {**connections.settings["default"], "OPTIONS": {}, "ENGINE": engine, **settings}

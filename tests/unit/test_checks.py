@@ -1,4 +1,4 @@
-"""What `manage.py check` says of settings: each finding with its id, and nothing where nothing is wrong."""
+"""The system checks of settings: each message with its id, and none for valid settings."""
 
 from typing import Any
 
@@ -22,13 +22,13 @@ NATIVE = {"ENGINE": STANDARD, "OPTIONS": {"pool": True}}
 
 @pytest.fixture(autouse=True)
 def _without_celery_s_application(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a project that has none, whatever other tests have loaded."""
+    """Behave as a project without Celery, whatever other tests have loaded."""
     monkeypatch.setattr(tasks, "current_app", Celery("default", set_as_current=False))
 
 
 @pytest.fixture
 def say(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    """Give what is said of one database."""
+    """Return the messages about one database."""
 
     def of(*asked: str, **database: Any) -> list[checks.CheckMessage]:
         monkeypatch.setattr(connections, "settings", {"shop": {"OPTIONS": {}, **database}})

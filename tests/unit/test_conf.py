@@ -1,4 +1,4 @@
-"""POOLHOUSE in a project's settings: what is refused, with the key, the value and what is allowed."""
+"""The validation of POOLHOUSE: errors name the key, the value and what is allowed."""
 
 import math
 from collections.abc import Iterator

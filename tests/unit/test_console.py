@@ -1,4 +1,4 @@
-"""What commands print on: a terminal's own is for terminals alone, and nothing is changed or lost on the way."""
+"""The console of commands: colours on terminals only, and no text changed or lost."""
 
 import io
 

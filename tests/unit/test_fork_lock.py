@@ -1,4 +1,4 @@
-"""What this app's threads do at a fork: it waits for them, for a while, in processes of their own."""
+"""This app's threads at a fork, which waits for them for a limited time, in processes of their own."""
 
 import os
 import subprocess

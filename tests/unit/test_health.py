@@ -1,4 +1,4 @@
-"""The health of connections, on made-up looks: the figures, the thresholds, and how it is written."""
+"""The health report on made-up statuses: the figures, the thresholds, and the output."""
 
 import io
 import json
@@ -26,7 +26,7 @@ Configure = Callable[..., None]
 
 @pytest.fixture(autouse=True)
 def configure(settings: Settings) -> Iterator[Configure]:
-    """Set keys of POOLHOUSE for the length of a test; first that no fleet is expected."""
+    """Set keys of POOLHOUSE for one test; by default no fleet is expected."""
 
     def set_keys(**keys: object) -> None:
         settings.POOLHOUSE = {**settings.POOLHOUSE, **keys}

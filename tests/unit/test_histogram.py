@@ -1,4 +1,4 @@
-"""Durations in buckets: what is known of them after they have been counted, merged and sent."""
+"""Histograms of durations: their figures after recording, merging and sending."""
 
 import random
 

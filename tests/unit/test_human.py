@@ -1,4 +1,4 @@
-"""Durations and counts as people read them."""
+"""Durations and counts formatted for people."""
 
 import pytest
 

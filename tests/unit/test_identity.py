@@ -1,4 +1,4 @@
-"""Who a process is, in PostgreSQL's words."""
+"""The name of a process in application_name."""
 
 import pytest
 from hypothesis import given

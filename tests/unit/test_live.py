@@ -1,4 +1,4 @@
-"""Looking again and again ends at a signal, in whatever moment it comes."""
+"""Repeating ends at a signal, at any moment."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Log lines, plain and JSON: what they hold, and what they must not."""
+"""Log lines, plain and JSON: what they contain, and what they must not contain."""
 
 import json
 import logging
@@ -122,7 +122,7 @@ def test_passwords_are_masked(text: str, shown: str) -> None:
 
 
 def test_a_long_text_of_quotes_is_scanned_once() -> None:
-    """Were each quote tried as a beginning, it would take hours."""
+    """With each quote tried as a beginning, it would take hours."""
     assert without_passwords(f"password='{chr(39) * 1_000_000}\\") == "password=***"
 
 
@@ -138,7 +138,7 @@ def test_a_long_text_of_quotes_is_scanned_once() -> None:
     ids=["URLs", "a URL", "backslashes", "spaces", "keys"],
 )
 def test_a_hostile_text_is_scanned_in_linear_time(hostile: str, shown: str) -> None:
-    """In time that grows with its square, it would take hours."""
+    """In quadratic time, it would take hours."""
     assert without_passwords(hostile) == shown
 
 

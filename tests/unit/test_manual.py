@@ -1,4 +1,4 @@
-"""docs/poolhouse.md has what the code has; what fails here is mended there."""
+"""docs/poolhouse.md is complete: a failure here is to be fixed in the page."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ MANUAL = (CHECKOUT / "docs/poolhouse.md").read_text()
 
 
 def table_of(header: str) -> dict[str, str]:
-    """The first two columns of the table with a header; a row may name several keys, and a default for all or each."""
+    """Return the first two columns of the table with a header; a row may name several keys."""
     rows = MANUAL.split(f"| {header} |")[1].split("\n\n")[0].splitlines()[2:]
     found: dict[str, str] = {}
     for row in rows:

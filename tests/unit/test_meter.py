@@ -1,4 +1,4 @@
-"""What a pool counts of itself: callers that were lent a connection, and those that were not."""
+"""The meter of a pool: checkouts, pool timeouts and the peak."""
 
 import pytest
 

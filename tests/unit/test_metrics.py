@@ -1,4 +1,4 @@
-"""What Prometheus is told, on made-up looks: exact buckets, totals that only go up, and what is left out."""
+"""The Prometheus metrics of made-up statuses: exact buckets, totals that only grow, and what is left out."""
 
 import os
 import re
@@ -69,7 +69,7 @@ Values = dict[tuple[str, ...], float]
 
 
 def told(taken: Look) -> Callable[..., Values]:
-    """Give a function that reads the samples of a name by the values of labels, from what a scrape gets."""
+    """Return a function that reads the samples of a name by their label values from a scrape."""
     text = views._encoder("")[0](views._Collected([*families_of(taken)])).decode()
     samples = [sample for family in plain(text) for sample in family.samples]
 
@@ -372,7 +372,7 @@ print(len(meter._listeners))
 
 
 def started(before: str, *path: Path) -> tuple[int, str]:
-    """Start the app in a process of its own; give how many listen to its pools, and its log."""
+    """Start the app in a process of its own; return the number of listeners and the log."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
     command = [sys.executable, "-c", before + START]
     answer = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""What is made on a thread of the operating system's, under gevent, is of use on every other."""
+"""Objects made on a real thread under gevent work on every other thread."""
 
 import subprocess
 import sys

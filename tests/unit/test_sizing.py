@@ -1,4 +1,4 @@
-"""Pool sizes: the formulas at values that are known, and what must hold of every advice."""
+"""Pool sizes: the formulas at known values, and properties of every advice."""
 
 import random
 from collections.abc import Iterator

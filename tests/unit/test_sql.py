@@ -1,4 +1,4 @@
-"""SQL that can be shown: no value is left in it, and what differs in its values alone is the same."""
+"""The shape of SQL statements: no value is left in it, and statements that differ only in values are equal."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""What a process is, by how it was started."""
+"""The service of a process, derived from how it was started."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What leaves something in a session, beside a slow and plain reading of PostgreSQL's lexical rules."""
+"""The detection of session state, compared with a slow and plain reading of PostgreSQL's lexical rules."""
 
 import re
 import sys
@@ -15,7 +15,7 @@ LEAVING = ("SET", "LISTEN", "PREPARE", "LOAD", "DO", "CALL")
 
 
 def code_of(sql: str) -> str:
-    """Read character by character; return the text without what is in literals and comments."""
+    """Read character by character; return the text without literals and comments."""
     code, at = "", 0
     while at < len(sql):
         rest = sql[at:]
@@ -108,7 +108,7 @@ def test_statements_are_read_as_by_the_slow_reference(sql: str) -> None:
 
 
 def may_be_cautious(sql: str) -> bool:
-    """Return True for what PostgreSQL reads in another way under other settings, or would refuse."""
+    """Return True for text that PostgreSQL reads differently under other settings, or rejects."""
     return bool(re.search(r"\\'|set_config|é\w|\bCREATE\b|DECLARE|INTO TEMP", sql, re.IGNORECASE))
 
 
@@ -121,7 +121,7 @@ def test_session_state_is_found_in_long_statements(sql: str, shape: str) -> None
 
 
 def leaves_by_reference_of_long(sql: str) -> bool:
-    """The same, in a time that a test has: what repeats is shortened."""
+    """Return the same in a time that a test has, with repetitions shortened."""
     return leaves_by_reference(re.sub(r"x{9,}", "x", sql))
 
 

@@ -1,4 +1,4 @@
-"""The merged view, on made-up reports: who owns what, what the verdict is, and how it is written."""
+"""The status, built of made-up reports: holders of connections, the verdict, and the output."""
 
 import io
 import json
@@ -38,7 +38,7 @@ Configure = Callable[..., None]
 
 @pytest.fixture(autouse=True)
 def configure(settings: Settings) -> Iterator[Configure]:
-    """Set keys of POOLHOUSE for the length of a test; first that no fleet is expected."""
+    """Set keys of POOLHOUSE for one test; by default no fleet is expected."""
 
     def set_keys(**keys: object) -> None:
         settings.POOLHOUSE = {**settings.POOLHOUSE, **keys}
@@ -96,7 +96,7 @@ def text_of(taken: Status, *, detailed: bool = True) -> str:
 
 
 def through_pgbouncer(*servers: tuple[int, int]) -> PgBouncer:
-    """A PgBouncer with these connections, each a pid on the server and a port of its own."""
+    """Return a PgBouncer with these connections, each a pid on the server and a port of its own."""
     held = [PgBouncerServer("poolhouse", "poolhouse", "web@box:1", "active", port, pid) for pid, port in servers]
     return PgBouncer("1.24.1", [], [], held, [])
 

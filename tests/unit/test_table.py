@@ -1,4 +1,4 @@
-"""Tables on narrow terminals: columns are left out in an order, and no word is broken."""
+"""Tables on narrow terminals: columns are left out in order, and no word is broken."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""How often the same thing is said, and how much altogether."""
+"""Rate limits of log lines, per key and in total."""
 
 import os
 import signal
@@ -53,7 +53,7 @@ def test_lines_dropped_by_the_total_limit_are_counted_in_the_next_line() -> None
 
 
 def _ends_well_in_a_child(do: Callable[[], object]) -> bool:
-    """Fork, do it in the child, and say whether it came to its end there."""
+    """Run a function in a forked child; return True if it came to its end there."""
     if (child := os.fork()) == 0:
         signal.alarm(5)
         try:

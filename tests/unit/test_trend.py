@@ -1,4 +1,4 @@
-"""What --watch draws of the looks before: curves, and rates from one report to the next."""
+"""The curves of --watch, and rates between two reports."""
 
 from dataclasses import replace
 

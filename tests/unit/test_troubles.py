@@ -1,4 +1,4 @@
-"""Which failures are logged, how often, and of which alias."""
+"""Which failures are logged, how often, and for which alias."""
 
 import logging
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a request or a task has had of the database, as it is counted."""
+"""The database use of a request or task, as it is counted."""
 
 from types import SimpleNamespace
 
@@ -10,7 +10,7 @@ from poolhouse.tracing.work import Work
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What perf_counter gives: the last of these."""
+    """The value of perf_counter: the last of these."""
     moments = [0.0]
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: moments[-1]))
     return moments
