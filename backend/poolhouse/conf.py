@@ -93,7 +93,7 @@ def options() -> Options:
     """Return the settings in POOLHOUSE, validated.
 
     Raises:
-        ImproperlyConfigured: lists what is wrong.
+        ImproperlyConfigured: POOLHOUSE is invalid; the text lists all problems.
     """
     given = getattr(settings, "POOLHOUSE", {})
     if found := problems(Options, given, settings.DATABASES):

@@ -33,8 +33,8 @@ def problems(kind: type, given: Any, aliases: Collection[str]) -> list[str]:
 
     Args:
         kind: the dataclass of the keys, their types and defaults.
-        given: what the project's settings have.
-        aliases: of its databases.
+        given: the project's setting.
+        aliases: those of DATABASES.
     """
     if not isinstance(given, Mapping):
         return [f"expected a dictionary, got {given!r}"]

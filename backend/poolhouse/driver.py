@@ -50,7 +50,7 @@ def own_connection_params(alias: str, *, directly: bool = False) -> dict[str, An
 
     Args:
         alias: of the database.
-        directly: to the server itself, where POOLHOUSE["DIRECT"] says that the alias goes through PgBouncer.
+        directly: connect to the server itself, by POOLHOUSE["DIRECT"], if the alias goes through PgBouncer.
     """
     wrapper = connections.create_connection(alias)
     if directly:

@@ -125,7 +125,7 @@ def unavailable(request: HttpRequest, reason: str, retry_after_s: int) -> HttpRe
     Args:
         request: whose Accept header decides.
         reason: a sentence without its full stop.
-        retry_after_s: when the client may try again, in seconds.
+        retry_after_s: the seconds until the client may try again.
     """
     text = f"{reason}. Try again in {retry_after_s} seconds."
     headers = {"Retry-After": str(retry_after_s)}

@@ -38,8 +38,8 @@ class Attempt(Generic[T]):
         """Prepare the call.
 
         Args:
-            connect: opens a connection, and returns it; called on the other thread.
-            late: called with what was opened if the caller does not get it, or with None, once or twice, if nothing was
+            connect: opens and returns a connection; called on the other thread.
+            late: called with the connection if the caller does not get it, or with None, once or twice, if none was
                 opened; on the caller's thread if the other one has not begun or has ended.
         """
         self._connect, self._late = connect, late
@@ -57,7 +57,7 @@ class Attempt(Generic[T]):
 
         Raises:
             TooSlowError: it took longer.
-            whatever connect raises in time.
+            any error that connect raises in time.
         """
         deadline = time.perf_counter() + timeout_s
         try:
@@ -130,11 +130,11 @@ def connect_within(timeout_s: float, connect: Callable[[], Any]) -> Any:
 
     Args:
         timeout_s: how long it may take.
-        connect: opens it, and returns it; called on another thread.
+        connect: opens and returns it; called on another thread.
 
     Raises:
-        TooSlowError: it took longer; the attempt is left to itself, and what it opens is closed.
-        whatever connect raises.
+        TooSlowError: it took longer; the attempt goes on, and its connection is closed.
+        any error that connect raises.
     """
     return Attempt(connect, _close).opened_within(timeout_s)
 

@@ -40,7 +40,7 @@ class PoolOptions:
         """Return the options of an alias, validated.
 
         Raises:
-            ImproperlyConfigured: lists what is wrong.
+            ImproperlyConfigured: POOL_OPTIONS is invalid; the text lists all problems.
         """
         if found := problems(given):
             raise ImproperlyConfigured(f"DATABASES[{alias!r}]['POOL_OPTIONS']: {'; '.join(found)}")

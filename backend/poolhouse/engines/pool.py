@@ -77,12 +77,12 @@ class LendingPool(QueuePool):
         """Check out a connection.
 
         Args:
-            params: what to connect to, and how; those of now, should a new connection be needed.
-            open_: opens one; called on another thread.
+            params: the current connection parameters, in case a new connection is opened.
+            open_: opens a connection; called on another thread.
 
         Raises:
-            PoolTimeoutError: there was none within TIMEOUT.
-            the driver's Error: it could not be opened.
+            PoolTimeoutError: no connection was available within TIMEOUT.
+            the driver's Error: a connection could not be opened.
         """
         try:
             return self._lend(params, open_)
@@ -149,12 +149,12 @@ class LendingPool(QueuePool):
         """Open the missing connections of MIN_SIZE.
 
         Args:
-            params: as of `connect`.
-            open_: so as well.
-            within_s: how long it may take; None: TIMEOUT. What is open later is kept as well.
+            params: see `connect`.
+            open_: see `connect`.
+            within_s: how long to wait; None: TIMEOUT. A connection opened later is kept as well.
 
         Raises:
-            the driver's Error, TooSlowError: one could not be opened.
+            the driver's Error, TooSlowError: a connection could not be opened.
         """
         deadline = time.perf_counter() + (self._timeout if within_s is None else within_s)
         self._drop_what_the_server_closed()

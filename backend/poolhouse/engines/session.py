@@ -21,7 +21,7 @@ def end_transaction(connection: Any) -> bool:
     psycopg2's rollback ignores a transaction that a statement has begun instead of psycopg2.
 
     Raises:
-        the driver's Error: it cannot be done; the connection should be closed.
+        the driver's Error: it failed; the connection should be closed.
     """
     connection.rollback()
     if connection.info.transaction_status != IDLE:
@@ -37,7 +37,7 @@ def reset_session(connection: Any) -> None:
         connection: the driver's, with no transaction open.
 
     Raises:
-        the driver's Error: it cannot be done; the connection should be closed.
+        the driver's Error: it failed; the connection should be closed.
     """
     connection.autocommit = True  # DISCARD ALL refuses to run in a transaction
     with connection.cursor() as cursor:

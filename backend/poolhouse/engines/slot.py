@@ -64,8 +64,8 @@ class Slot:
             record: SQLAlchemy's record of it, whose listeners are called.
             identity: what it is connected to.
             generation: of the pool; connections of an earlier one are not checked out again.
-            note_loss: gets the slot if nobody refers to it any more, though it is not closed: an exception was raised
-                in just the moment when it went from hand to hand.
+            note_loss: called with the slot if it is no longer referenced but not closed: an exception was raised
+                during a hand-over.
         """
         self.is_closed = True  # until the slot is complete
         self._note_loss = note_loss

@@ -38,7 +38,7 @@ def is_alive(connection: Any, timeout_s: float) -> bool:
 
     Args:
         connection: the driver's, with no transaction open.
-        timeout_s: how long it may take; a server that accepts packets and does not answer counts as dead as well.
+        timeout_s: until the answer; a server that accepts packets but does not answer counts as dead.
     """
     try:
         with severed_after(connection, timeout_s), connection.cursor() as cursor:
@@ -56,7 +56,7 @@ def severed_after(connection: Any, timeout_s: float) -> Iterator[None]:
     """Shut down a connection's socket if a block takes too long: a driver that waits cannot be interrupted.
 
     Raises:
-        SeveredError: it was cut, and the block has not raised.
+        SeveredError: it was shut down, and the block has raised no error.
     """
     # On a copy of the descriptor: once the driver has closed the connection, its number may be another file's.
     with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:

@@ -63,13 +63,13 @@ def optimize_timescaledb_queries(alias: str = DEFAULT_DB_ALIAS, *, apply: Collec
     chunk, so that writers wait for one chunk; a new interval applies to new chunks.
 
     Args:
-        alias: of a PostgreSQL database; without TimescaleDB nothing is found. Its Apache edition will do.
+        alias: of a PostgreSQL database; without TimescaleDB there are no findings. Its Apache edition suffices.
         apply: kinds of findings to be remedied, on a connection outside of every pool.
 
     Raises:
-        ValueError: apply names another kind.
-        KeyError: there is no such PostgreSQL alias.
-        django.db.Error: the database does not answer, or the role may not look at a table.
+        ValueError: apply has an unknown kind.
+        KeyError: DATABASES has no PostgreSQL database with this alias.
+        django.db.Error: the database does not answer, or the role may not read a table.
     """
     if unknown := set(apply) - set(get_args(Kind)):
         raise ValueError(f"apply: expected kinds out of {', '.join(get_args(Kind))}, got {sorted(unknown)}")

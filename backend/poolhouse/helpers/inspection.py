@@ -43,7 +43,7 @@ def get_connection_info(alias: str = DEFAULT_DB_ALIAS, *, connect: bool = False)
         connect: take a connection if this thread has none.
 
     Raises:
-        KeyError: there is no such PostgreSQL alias.
+        KeyError: DATABASES has no PostgreSQL database with this alias.
         django.db.OperationalError: with connect, none could be had.
     """
     require_postgresql(alias)

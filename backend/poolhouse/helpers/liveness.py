@@ -35,10 +35,10 @@ def check_connection_health(alias: str = DEFAULT_DB_ALIAS, timeout_s: float = 2.
 
     Args:
         alias: of a PostgreSQL database.
-        timeout_s: for all of it.
+        timeout_s: of the whole check.
 
     Raises:
-        KeyError: there is no such PostgreSQL alias.
+        KeyError: DATABASES has no PostgreSQL database with this alias.
     """
     require_postgresql(alias)
     errors: tuple[type[Exception], ...] = (TooSlowError, *driver_errors(alias))

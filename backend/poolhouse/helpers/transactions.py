@@ -47,15 +47,15 @@ def managed_transaction(  # noqa: PLR0913 - keyword arguments that are independe
     Args:
         alias: of a PostgreSQL database.
         isolation: None: the server's default.
-        read_only: the server refuses to write.
-        statement_timeout_ms: of each statement; 0: none.
-        lock_timeout_ms: how long a statement waits for a lock; 0: for ever.
-        settings: of the server's others, for this transaction: {"work_mem": "64MB", "jit": "off"}.
+        read_only: whether the server refuses writes.
+        statement_timeout_ms: of each statement; 0: no timeout.
+        lock_timeout_ms: how long a statement waits for a lock; 0: no timeout.
+        settings: other settings of the server for this transaction: {"work_mem": "64MB", "jit": "off"}.
         attempts: how often a decorated function may run, if the server takes its transaction back for a serialization
             failure or a deadlock. Whatever it does beside the database, it then does again.
 
     Raises:
-        ValueError: an argument is not one of those.
+        ValueError: an argument is invalid.
     """
     timeouts = {"statement_timeout": statement_timeout_ms, "lock_timeout": lock_timeout_ms}
     local = {**{name: value for name, value in timeouts.items() if value is not None}, **(settings or {})}
@@ -124,7 +124,7 @@ class ManagedTransaction:
 
 
 def _takes_several(connection: BaseDatabaseWrapper) -> bool:
-    """Return True if the driver can send several statements at once, as psycopg 3 cannot if it prepares or binds them."""
+    """Return True if the driver accepts several statements at once: psycopg 3 not if it prepares or binds them."""
     given = connection.settings_dict["OPTIONS"]
     return not given.get("server_side_binding") and given.get("prepare_threshold") is None
 

@@ -46,7 +46,7 @@ def db_connection_monitor(name: str, *, slow_ms: float | None = None) -> Iterato
 
     Args:
         name: of the block, for the log.
-        slow_ms: how long its statements may take together; None: as POOLHOUSE["SLOW_REQUEST_DATABASE_MS"].
+        slow_ms: the threshold for the time in statements; None: POOLHOUSE["SLOW_REQUEST_DATABASE_MS"].
     """
     usage, began_at = Usage(name), time.perf_counter()
     with _work_of(name) as work:

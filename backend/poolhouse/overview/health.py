@@ -131,10 +131,10 @@ class ConnectionPoolMonitor:
     """Monitors the connections of one alias, on the server and in the processes' reports.
 
     Args:
-        alias: of a PostgreSQL database; None: the default one, or the first that there is.
+        alias: of a PostgreSQL database; None: the default one, or else the first.
 
     Raises:
-        KeyError: there is no such PostgreSQL alias.
+        KeyError: DATABASES has no PostgreSQL database with this alias.
     """
 
     def __init__(self, alias: str | None = None) -> None:
@@ -173,7 +173,7 @@ def get_connection_pool_health(alias: str | None = None) -> dict[str, Any]:
     """Return the health of an alias as JSON data, for a health check or a dashboard.
 
     Raises:
-        KeyError: there is no such PostgreSQL alias.
+        KeyError: DATABASES has no PostgreSQL database with this alias.
     """
     return ConnectionPoolMonitor(alias).health().as_document()
 

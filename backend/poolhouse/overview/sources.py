@@ -76,8 +76,8 @@ def ask_all(alias: str | None = None, *, detailed: bool) -> Answers:
     """Query every source once, each within POOLHOUSE["MONITOR_TIMEOUT_S"]; an unreachable one raises no error.
 
     Args:
-        alias: the only one whose server is asked; None: the servers of all.
-        detailed: ask also what takes longer the more there is of it: TimescaleDB's tables.
+        alias: query only the server of this alias; None: the servers of all aliases.
+        detailed: query the sizes of hypertables as well, which takes longer the more chunks there are.
     """
     servers = targets(alias)
     with fork_lock.shared(), ThreadPoolExecutor(len(servers) + 2, "poolhouse-status") as threads:

@@ -83,8 +83,8 @@ class Status:
         """Return the connections that PgBouncer or a process holds or may hold; with None, the unexplained ones.
 
         Args:
-            owner: whose.
-            alias: those on its server alone.
+            owner: PgBouncer or the name of a process; None: no known holder.
+            alias: only the connections on the server of this alias.
         """
         return self._owned[owner] if alias is None else self._owned_on[owner, self.server_of(alias)]
 
@@ -194,7 +194,7 @@ def take_status(alias: str | None = None, *, detailed: bool = True) -> Status:
 
     Args:
         alias: the only database in the status; None: all PostgreSQL databases.
-        detailed: ask also what takes longer the more there is of it: TimescaleDB's tables.
+        detailed: query the sizes of hypertables as well, which takes longer the more chunks there are.
     """
     answers = ask_all(alias, detailed=detailed)
     reports = answers.reports

@@ -111,7 +111,7 @@ class Past:
         """Return the activity in the last RECENT_S, or since the process started if that is later.
 
         Args:
-            activities: of every alias, since the process began.
+            activities: of every alias, since the process started.
             now_s: on a clock that is never set.
         """
         if not self._samples or now_s - self._samples[-1][0] >= SAMPLE_INTERVAL_S:

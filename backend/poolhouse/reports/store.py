@@ -50,10 +50,10 @@ class ReportStore:
 
         Args:
             report: of this process.
-            increments: what is new since it last published, by the names of `poolhouse.reports.totals`.
+            increments: added to the totals, by the names of `poolhouse.reports.totals`.
 
         Raises:
-            redis.RedisError: the store cannot be reached.
+            redis.RedisError: Redis is unreachable.
         """
         seconds, microseconds = self._redis.time()
         now, totals = seconds + microseconds / 1e6, self._totals_key(report.service)
@@ -77,7 +77,7 @@ class ReportStore:
         """Read all reports that have not expired.
 
         Raises:
-            redis.RedisError: the store cannot be reached.
+            redis.RedisError: Redis is unreachable.
         """
         members = cast(list[bytes], self._redis.zrange(self._index, 0, -1))
         if not members:
@@ -91,7 +91,7 @@ class ReportStore:
         """Read the totals of these services, by the names of `poolhouse.reports.totals`.
 
         Raises:
-            redis.RedisError: the store cannot be reached.
+            redis.RedisError: Redis is unreachable.
         """
         names = sorted(set(services))
         with self._redis.pipeline(transaction=False) as pipe:
@@ -107,7 +107,7 @@ class ReportStore:
         """Return the seconds since the last report of each service; None: more than TOTALS_TTL_S ago, or never.
 
         Raises:
-            redis.RedisError: the store cannot be reached.
+            redis.RedisError: Redis is unreachable.
         """
         names = sorted(services)
         with self._redis.pipeline(transaction=False) as pipe:

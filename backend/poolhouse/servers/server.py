@@ -202,8 +202,8 @@ def monitor_cursor(alias: str, user: str = "", password: str = "") -> Iterator[C
 
     Args:
         alias: of the database to ask.
-        user: the role to ask as; empty: the alias' own, which is let in as long as the application is.
-        password: the role's.
+        user: the role; empty: the alias' own, which can connect as long as the application can.
+        password: of the role.
 
     Raises:
         the driver's Error: the server cannot be reached, has no room, or does not answer in time.
@@ -240,7 +240,7 @@ def ask(cursor: Cursor, users: Collection[str] = (), databases: Collection[str] 
     """Query everything that the status shows.
 
     Args:
-        cursor: the monitor's.
+        cursor: of the monitor's connection.
         users: the roles whose limits are returned.
         databases: the databases whose limits are returned.
     """

@@ -149,10 +149,10 @@ def bouncers(demand: Demand, *, clients: int, room: int, instances: int = 1) -> 
     """Return PgBouncer's sizes.
 
     Args:
-        demand: of all clients together.
-        clients: that may be connected at once, to all instances together.
-        room: connections that all instances together may open.
-        instances: that share demand, clients and room.
+        demand: the load of all clients together, and its target.
+        clients: the most clients connected at once, to all instances together.
+        room: the most connections that all instances together may open.
+        instances: how many PgBouncer processes share demand, clients and room.
     """
     part, served = demand.times(1 / instances), ceil(clients / instances)
     # A client uses no more than one connection.

@@ -61,7 +61,7 @@ def measure(before: Reports, after: Reports, *, alias: str, service: str | None 
         before: the first reading.
         after: the second reading.
         alias: of the database.
-        service: the processes' service; None: that of the busiest process.
+        service: only this service; None: the service of the busiest process.
 
     Raises:
         NothingMeasuredError: the reports do not show a load.

@@ -84,8 +84,8 @@ def advise_process(demand: Demand, threads: Threads | None = None) -> ProcessAdv
     """Choose the pool settings of a process.
 
     Args:
-        demand: of this process.
-        threads: what bounds its callers, where that is known.
+        demand: the load of this process and its target.
+        threads: the limit of its callers; None: unknown.
     """
     needed = demand.in_burst
     size = _within(threads, needed.connections)

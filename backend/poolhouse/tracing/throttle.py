@@ -34,9 +34,9 @@ class Throttle:
         """Return the lines held back since the last one, or None if this one is to be held back too.
 
         Args:
-            key: what lines that are alike have in common.
-            now_s: by a clock that does not jump.
-            interval_s: 0: nothing is held back.
+            key: equal for lines that are alike.
+            now_s: the time of a monotonic clock.
+            interval_s: between two lines with the same key; 0: no limit.
         """
         with self._lock:
             said_at, alike = self._said.pop(key, (-inf, 0))

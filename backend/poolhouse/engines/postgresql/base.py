@@ -56,8 +56,8 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # untyped up
         """Check out a connection.
 
         Raises:
-            PoolTimeoutError: there was none within TIMEOUT.
-            django.db.OperationalError: it could not be opened.
+            PoolTimeoutError: no connection was available within TIMEOUT.
+            django.db.OperationalError: a connection could not be opened.
         """
         if self.alias == NO_DB_ALIAS:  # connects to the database postgres, which each alias has on its server
             connection = self._open(conn_params)
@@ -114,10 +114,10 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # untyped up
         """Open the missing connections of the pool's MIN_SIZE.
 
         Args:
-            within_s: how long that may take; None: TIMEOUT. What is open later is kept as well.
+            within_s: how long to wait; None: TIMEOUT. A connection opened later is kept as well.
 
         Raises:
-            django.db.OperationalError, the driver's Error: one could not be opened.
+            django.db.OperationalError, the driver's Error: a connection could not be opened.
         """
         pool = self.lending_pool()
         pool.find_forgotten()
