@@ -12,7 +12,7 @@ from poolhouse.conf_problems import problems
 
 @dataclass(frozen=True)
 class Options:
-    """The keys of POOLHOUSE."""
+    """The keys of POOLHOUSE with their defaults."""
 
     SERVICE: str = ""
     """The service of this process: web, worker, beat, …; empty: as in `poolhouse.started`."""

@@ -36,7 +36,7 @@ def not_postgresql(alias: str) -> str:
 
 
 def driver(alias: str) -> ModuleType:
-    """Return the driver's module."""
+    """Return the module of the driver, psycopg2 or psycopg."""
     return cast("DatabaseWrapper", connections[alias]).Database
 
 

@@ -43,7 +43,7 @@ class ForkLock:
             self._forking.add(threading.get_ident())
 
     def after_fork_in_parent(self) -> None:
-        """Let work begin again."""
+        """Let work begin again in the parent."""
         with self._changed:
             self._forking.discard(threading.get_ident())
             self._changed.notify_all()

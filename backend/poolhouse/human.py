@@ -1,4 +1,4 @@
-"""Numbers formatted for people."""
+"""Numbers formatted for people, with their units."""
 
 from math import inf
 

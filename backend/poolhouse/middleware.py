@@ -27,7 +27,7 @@ Handler = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]
 
 @dataclass(slots=True, kw_only=True)
 class RequestWork(Work):
-    """A request."""
+    """A request as the work of its thread."""
 
     request: HttpRequest = field(repr=False)  # its repr has the query string
 
@@ -55,7 +55,7 @@ class DatabaseMiddleware:
         got_request_exception.connect(_note_error, dispatch_uid="poolhouse.note_error")
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        """Answer a request."""
+        """Return the response, and count the request's database use."""
         if self._is_async:
             return self._answer(request)
         with doing(_work_of(request)) as work:

@@ -12,7 +12,7 @@ from poolhouse.tracing.work import Work, current_work, switch_to
 
 @dataclass(slots=True, kw_only=True)
 class TaskWork(Work):
-    """A task."""
+    """A task as the work of its thread."""
 
     task_id: str
     outer: Work | None = field(default=None, repr=False)

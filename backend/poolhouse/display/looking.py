@@ -29,7 +29,7 @@ class LookingCommand(BaseCommand, Generic[Seen]):
     default_database = "all PostgreSQL databases"
 
     def look(self, **options: Any) -> Seen:
-        """Query every source once."""
+        """Query every source once, and return what is to be shown."""
         raise NotImplementedError
 
     def draw(self, seen: Seen, width: int, **options: Any) -> RenderableType:
@@ -45,7 +45,7 @@ class LookingCommand(BaseCommand, Generic[Seen]):
         raise NotImplementedError
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Add the common options."""
+        """Add the options that all monitoring commands have."""
         parser.add_argument(
             "--database", metavar="ALIAS", help=f"show only this database (default: {self.default_database})"
         )

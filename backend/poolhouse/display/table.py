@@ -34,7 +34,7 @@ class Table:
 
     @property
     def row_count(self) -> int:
-        """The number of rows."""
+        """The number of rows, without the headings."""
         return len(self._rows)
 
     def add_row(self, *cells: str | Text) -> None:

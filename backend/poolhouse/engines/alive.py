@@ -20,7 +20,7 @@ class Alive(Generic[T]):
         self._refs: set[ref[T]] = set()
 
     def add(self, one: T) -> None:
-        """Add an object."""
+        """Add an object without keeping it alive."""
         self._refs.add(ref(one, self._refs.discard))
 
     def discard(self, one: T) -> None:

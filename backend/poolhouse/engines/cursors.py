@@ -22,7 +22,7 @@ class LentCursor:
     """None if the holder made the cursor from the driver's connection itself"""
 
     def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-        """Run a statement."""
+        """Run a statement, and note it in the lease."""
         _note(self, query)
         return super().execute(query, *args, **kwargs)  # type: ignore[misc]  # the driver's
 

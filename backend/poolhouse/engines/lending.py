@@ -134,7 +134,7 @@ class LentConnection:
         return self.raw is None or bool(self.raw.closed)
 
     def close(self) -> None:
-        """Check it in."""
+        """Check the connection in; closing it twice is not an error."""
         if self._lender is not None:
             try:
                 self._lender.take_back(self)  # it also closes cursors

@@ -75,7 +75,7 @@ class Permits(Generic[T]):
 
     @property
     def waiting(self) -> int:
-        """The number of waiters."""
+        """The number of callers that wait to be served."""
         return sum(waiter is not None and waiter.gift is None for waiter in [found() for found in list(self._waiters)])
 
     @property
@@ -84,7 +84,7 @@ class Permits(Generic[T]):
         return len(self._idle)
 
     def idle_ones(self) -> list[T]:
-        """Return the idle connections."""
+        """Return the connections that are idle now."""
         return list(self._idle)
 
     def take(self) -> T | Permit | None:

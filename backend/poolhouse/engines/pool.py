@@ -126,11 +126,11 @@ class LendingPool(QueuePool):
 
     @property
     def waiting(self) -> int:
-        """The number of waiters."""
+        """The number of callers that wait for a connection."""
         return self._permits.waiting
 
     def size(self) -> int:
-        """Return POOL_SIZE."""
+        """Return POOL_SIZE, by SQLAlchemy's name for it."""
         return self._permits.size
 
     def checkedin(self) -> int:
@@ -316,7 +316,7 @@ class LendingPool(QueuePool):
     # Check-in.
 
     def take_back(self, lent: LentConnection) -> None:
-        """Check in a connection."""
+        """Check in a connection and end its lease."""
         if os.getpid() != self.pid:  # in a forked child, the parent's connections are not this pool's
             return
         if (lease := self._leases.pop(ref(lent), None)) is not None:  # only one caller gets it, and only once

@@ -45,7 +45,7 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """The number of durations."""
+        """The number of durations, with and without a bucket."""
         return self.counts.total() + self.without_bucket
 
     @property
@@ -94,7 +94,7 @@ class Histogram:
 
     @classmethod
     def from_wire(cls, numbers: list[Any]) -> Self:
-        """Read what `to_wire` wrote."""
+        """Return the histogram that `to_wire` has written."""
         total_s, without_bucket, *pairs = numbers
         counts = Counter(dict(zip(pairs[::2], pairs[1::2], strict=True)))
         return cls(counts, total_s, without_bucket)

@@ -40,7 +40,7 @@ _meter = StatementMeter()
 
 
 def meter() -> StatementMeter:
-    """Return this process' meter."""
+    """Return the meter of this process' statements."""
     return _meter
 
 

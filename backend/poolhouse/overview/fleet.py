@@ -26,12 +26,12 @@ class Group:
 
     @property
     def in_use(self) -> int:
-        """Connections in use."""
+        """Connections in use, of all pools."""
         return sum(pool.in_use for pool in self.pools)
 
     @property
     def idle(self) -> int:
-        """Idle connections."""
+        """Idle connections, of all pools."""
         return sum(pool.idle for pool in self.pools)
 
     @property

@@ -111,12 +111,12 @@ class Status:
 
     @cached_property
     def services(self) -> list[Group]:
-        """The processes by service."""
+        """The processes grouped by service, with their sums."""
         return services(self.processes)
 
     @property
     def fleet(self) -> Group:
-        """All processes."""
+        """All processes as one group."""
         return Group(FLEET, self.processes)
 
     @property

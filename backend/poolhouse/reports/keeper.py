@@ -40,7 +40,7 @@ class Keeper:
         self._thread = threading.Thread(target=self._run, name="poolhouse-keeper", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread, once per process."""
         self._thread.start()
 
     def stop(self) -> None:

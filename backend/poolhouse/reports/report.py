@@ -62,7 +62,7 @@ class ProcessReport:
         return f"{self.name}/{self.run}"
 
     def to_json(self) -> str:
-        """Encode for the store."""
+        """Return the report as JSON for the store."""
         document = {"version": WIRE_VERSION, **vars(self)}
         return json.dumps(document, separators=(",", ":"), default=_as_wire)
 

@@ -16,17 +16,17 @@ class Cursor(Protocol):
 
     @property
     def connection(self) -> Any:
-        """The driver's connection."""
+        """The driver's connection of this cursor."""
 
     @property
     def description(self) -> Sequence[Sequence[Any]] | None:
         """The columns of the result, each with its name first."""
 
     def execute(self, query: str, /) -> Any:
-        """Run a statement."""
+        """Run a statement within the deadline."""
 
     def fetchall(self) -> list[tuple[Any, ...]]:
-        """Return all rows."""
+        """Return all rows of the last statement."""
 
 
 @contextmanager

@@ -144,7 +144,7 @@ def ask(cursor: Cursor) -> PgBouncer:
 
 
 def version(cursor: Cursor) -> str:
-    """Return the version."""
+    """Return the version in SHOW VERSION."""
     ((text,),) = (row.values() for row in _show(cursor, "VERSION"))
     return str(text).removeprefix("PgBouncer ")
 
@@ -239,7 +239,7 @@ def pool_mode(cursor: Cursor, database: str, user: str) -> str:
 
 
 def setting(cursor: Cursor, name: str) -> str:
-    """Return a configuration setting."""
+    """Return a setting of PgBouncer's configuration by name."""
     (value,) = (row["value"] for row in _show(cursor, "CONFIG") if row["key"] == name)
     return str(value)
 

@@ -96,7 +96,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Hypertable:
-    """A hypertable of TimescaleDB."""
+    """A hypertable of TimescaleDB with its size."""
 
     name: str
     chunk_count: int

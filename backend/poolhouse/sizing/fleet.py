@@ -39,7 +39,7 @@ class Fleet:
 
 @dataclass(frozen=True)
 class Room:
-    """The server's connection limit."""
+    """The connection limit of the server."""
 
     max_connections: int
     reserved: int

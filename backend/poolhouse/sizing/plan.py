@@ -40,14 +40,14 @@ class Row:
 
     @property
     def way(self) -> str:
-        """The tiers by name."""
+        """The tiers of PgBouncer, by name."""
         if self.central is None:
             return "direct"
         return "sidecars and central" if self.sidecar else "central"
 
     @property
     def server_connections(self) -> int:
-        """Connections on the server."""
+        """The connections on the server, at most."""
         return self._others + self.central.most if self.central else self.direct
 
     @property

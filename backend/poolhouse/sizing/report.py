@@ -48,7 +48,7 @@ class Advice:
 
     @property
     def warnings(self) -> list[str]:
-        """The warnings."""
+        """What in the advice or the load needs attention."""
         found = list(self.process.warnings)
         now = self.pool_now
         if now is not None and not now.is_stable:
@@ -65,7 +65,7 @@ class Advice:
         return found
 
     def as_document(self) -> dict[str, Any]:
-        """Return the JSON data."""
+        """Return the advice as JSON data."""
         process, fleet, deployment = self.process, self.fleet, self.fleet.deployment
         return {
             "schema": SCHEMA_VERSION,

@@ -51,7 +51,7 @@ class Work:
         self.checkouts += 1
 
     def gave_back(self, now_s: float) -> None:
-        """Note a check-in."""
+        """Note a check-in; the hold ends with the last one."""
         self.held_count -= 1
         if not self.held_count:
             self.hold_s += now_s - self.held_since

@@ -49,7 +49,7 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # untyped up
 
     @cached_property
     def pool_options(self) -> PoolOptions:
-        """This alias' POOL_OPTIONS."""
+        """The alias' POOL_OPTIONS, validated at first use."""
         return PoolOptions.of(self.alias, self.settings_dict.get("POOL_OPTIONS", {}))
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
@@ -89,7 +89,7 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # untyped up
                 self.connection.autocommit = autocommit
 
     def close(self) -> None:
-        """Check the connection in."""
+        """Check the connection in to its pool."""
         BaseDatabaseWrapper.close(self)  # dj_db_conn_pool's method only adds a log line each time
 
     def close_pool(self) -> None:
@@ -141,7 +141,7 @@ class _Nobody:
     """The owner of connections outside every pool; the driver closes them when they are no longer referenced."""
 
     def take_back(self, lent: LentConnection) -> None:
-        """Close it."""
+        """Close the connection, since no pool keeps it."""
         lent.lease.is_over = True
         lent.raw.close()
 

@@ -32,7 +32,7 @@ GIVE_INSTEAD = "or pass --rate (checkouts per second of one process) and --hold-
 
 
 class Command(ReasonCommand):
-    """Computes pool sizes."""
+    """Computes pool sizes for a measured or given load."""
 
     help = (
         "Compute the pool size of each process and the sizes of PgBouncer, and check whether the fleet fits the "
@@ -41,7 +41,7 @@ class Command(ReasonCommand):
     requires_system_checks: list[str] = []  # it must work when the database does not
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Add the options."""
+        """Add the options, in a group for each subject."""
         _add_load(parser)
         _add_fleet(parser)
         output = parser.add_argument_group("output")

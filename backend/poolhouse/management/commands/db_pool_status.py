@@ -12,7 +12,7 @@ from poolhouse.overview.status import Status, take_status
 
 
 class Command(LookingCommand[Status]):
-    """Shows the status."""
+    """Shows the pools of all processes and the server."""
 
     help = "Show the connection pools of all running processes and the room left on the database server."
 
@@ -21,7 +21,7 @@ class Command(LookingCommand[Status]):
         self._trend = Trend()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Add the options."""
+        """Add --detailed to the common options."""
         parser.add_argument(
             "--detailed",
             action="store_true",
@@ -30,7 +30,7 @@ class Command(LookingCommand[Status]):
         super().add_arguments(parser)
 
     def look(self, **options: Any) -> Status:
-        """Query every source once."""
+        """Query every source once, TimescaleDB only if it is shown."""
         return take_status(options["database"], detailed=options["detailed"] or options["json"])
 
     def draw(self, seen: Status, width: int, **options: Any) -> RenderableType:

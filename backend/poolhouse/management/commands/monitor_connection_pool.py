@@ -16,7 +16,7 @@ class Command(LookingCommand[ConnectionPoolHealth]):
     default_database = "default, or the first PostgreSQL database"
 
     def look(self, **options: Any) -> ConnectionPoolHealth:
-        """Query every source once."""
+        """Query every source once, and judge the health."""
         return ConnectionPoolMonitor(options["database"]).health()
 
     def draw(self, seen: ConnectionPoolHealth, width: int, **options: Any) -> RenderableType:
