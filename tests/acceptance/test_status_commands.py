@@ -200,7 +200,7 @@ def test_a_health_check_fails_on_what_it_is_to_fail_on(
 ) -> None:
     answer = manage_with(running, away, command, "--fail-on", fail_on)
     assert answer.returncode == status, answer.stdout
-    assert ("process reports is unreachable: Redis: " in answer.stdout) == bool(away)
+    assert ("process reports are unreachable: Redis: " in answer.stdout) == bool(away)
     assert ("database server (default) is unreachable: " in answer.stdout) == ("DB_PORT" in away)
     assert answer.stderr == ""
 

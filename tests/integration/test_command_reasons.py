@@ -126,7 +126,7 @@ def test_a_command_that_cannot_write_its_file_ends_with_one_line(tmp_path: Path)
 
 def test_advice_without_redis_ends_with_one_line(tmp_path: Path) -> None:
     away = {"CELERY_BROKER_URL": "redis://127.0.0.1:1/0"}
-    assert_reason(manage(tmp_path, "db_pool_advise", "--over", "0.1", **away), "Redis, where processes report")
+    assert_reason(manage(tmp_path, "db_pool_advise", "--over", "0.1", **away), "cannot read the reports from Redis: ")
 
 
 def test_a_traceback_is_shown_on_request(tmp_path: Path) -> None:

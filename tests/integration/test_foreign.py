@@ -80,7 +80,7 @@ except CommandError as error:
 """
     said = in_a_project(program, {"default": SQLITE})
     assert said.startswith("OK\n")
-    assert "2 KeyError: \"expected the alias of a PostgreSQL database, got 'default'\"" in said
+    assert "2 KeyError: \"expected the alias of a PostgreSQL database, got 'default'; allowed: none" in said
 
 
 def test_helpers_reject_the_alias_of_another_database() -> None:

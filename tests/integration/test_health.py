@@ -180,7 +180,7 @@ def test_an_unreachable_store_is_named_and_the_rest_is_shown(configure: Configur
     finally:
         store.cache_clear()
     assert (health["status"], health["queries"]) == ("WARNING", None)
-    assert health["alerts"][0]["reason"].startswith("process reports is unreachable: Redis: ")
+    assert health["alerts"][0]["reason"].startswith("process reports are unreachable: Redis: ")
     assert health["active_connections"] >= 1
 
 
@@ -202,9 +202,9 @@ def test_an_error_of_the_command_itself_exits_with_2(monkeypatch: pytest.MonkeyP
             "--database: expected the alias of a PostgreSQL database, got 'nowhere'; allowed: default",
         ),
         (["db_pool_status", "--database", "nowhere"], "expected the alias of a PostgreSQL database"),
-        (["db_pool_status", "--watch", "--fail-on", "warning"], "--watch has no last one"),
-        (["db_pool_status", "--interval", "0"], "no number of seconds"),
-        (["db_pool_status", "--interval", "nan"], "no number of seconds"),
+        (["db_pool_status", "--watch", "--fail-on", "warning"], "cannot be combined with --watch"),
+        (["db_pool_status", "--interval", "0"], "expected a number of seconds"),
+        (["db_pool_status", "--interval", "nan"], "expected a number of seconds"),
         (["db_pool_status", "--fail-on", "ok"], "invalid choice"),
     ],
 )

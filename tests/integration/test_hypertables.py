@@ -112,7 +112,7 @@ def test_chunks_that_are_too_large_get_a_shorter_interval(monkeypatch: pytest.Mo
     assert "chunk_interval" not in found()
     monkeypatch.setattr(hypertables, "MEMORY_SHARE", 100_000 / (512 << 20))  # of shared_buffers: 100 kB
     seen = found(apply=["chunk_interval"])["chunk_interval"]
-    assert "chunks of 168 h are larger" in seen.text
+    assert "chunks of 168 h are too large" in seen.text
     assert seen.outcome == "applied"
     interval = "SELECT extract(epoch FROM time_interval)::int / 3600 FROM timescaledb_information.dimensions"
     assert one(f"{interval} WHERE hypertable_name = 'metrics'") in (12, 24)

@@ -63,7 +63,7 @@ def test_a_service_without_processes_is_critical_after_the_grace_period(
 def test_no_process_is_missing_while_the_reports_cannot_be_read(configure: Configure) -> None:
     configure(FLEET={"web": (2, 10)})
     taken = replace(status(), unreachable=[Unreachable(REPORTS, "Redis: refused")])
-    assert taken.verdict == ("warning", ["process reports is unreachable: Redis: refused"])
+    assert taken.verdict == ("warning", ["process reports are unreachable: Redis: refused"])
 
 
 def test_connections_with_a_poolhouse_name_but_no_report_are_a_warning() -> None:

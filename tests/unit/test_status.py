@@ -127,7 +127,7 @@ def test_the_verdict_follows_from_the_share_of_the_35_usable_connections(used: i
 
 def test_an_unreachable_source_is_a_warning_that_names_it() -> None:
     level, reasons = status(unreachable=[Unreachable("process reports", "Redis: refused")]).verdict
-    assert (level, reasons) == ("warning", ["process reports is unreachable: Redis: refused"])
+    assert (level, reasons) == ("warning", ["process reports are unreachable: Redis: refused"])
 
 
 def test_without_the_reports_processes_and_holders_are_unknown() -> None:

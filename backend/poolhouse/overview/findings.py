@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from poolhouse.conf import options
 from poolhouse.human import counted, duration, percent
 from poolhouse.overview.fleet import Group
-from poolhouse.overview.sources import ServerLook
+from poolhouse.overview.sources import REPORTS, ServerLook
 from poolhouse.process.activity import NOW_S, RECENT_S, Activity
 from poolhouse.reports.report import ProcessReport
 from poolhouse.servers.pgbouncer import PgBouncer
@@ -88,7 +88,8 @@ def in_percent(value: float) -> str:
 def findings_of(status: "Status") -> Iterator[Finding]:
     """Yield the findings on a status, those that are ok included."""
     for one in status.unreachable:
-        yield Finding(one.level, f"{one.source} is {one.state}: {one.reason}")
+        verb = "are" if one.source == REPORTS else "is"
+        yield Finding(one.level, f"{one.source} {verb} {one.state}: {one.reason}")
     if status.knows_processes:
         yield from _missing(status)
         yield from _namesakes(status.processes)

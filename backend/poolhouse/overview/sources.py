@@ -119,7 +119,7 @@ def _ask_reports() -> tuple[Reports, list[Unreachable]]:
         missing = set(options().FLEET) - {report.service for report in read.live}
         return Reports(read.live, read.of_other_versions, reports.silent_s(missing)), []
     except Exception as error:  # noqa: BLE001 - any error is reported, and the other sources are shown
-        return Reports(), [Unreachable(REPORTS, f"{_one_line(error)}: check Redis and POOLHOUSE['REDIS_URL']")]
+        return Reports(), [Unreachable(REPORTS, f"Redis: {_one_line(error).rstrip('.')}; check POOLHOUSE['REDIS_URL']")]
 
 
 def _ask_server(target: Target, *, detailed: bool) -> tuple[ServerLook | None, list[Unreachable]]:
