@@ -40,11 +40,11 @@ class PoolhouseConfig(AppConfig):
 
             tasks.follow_tasks()
         os.register_at_fork(before=forks.before_fork)
-        _tell_opentelemetry()
+        _register_with_opentelemetry()
         keeper.begin()
 
 
-def _tell_opentelemetry() -> None:
+def _register_with_opentelemetry() -> None:
     """Register the pools with OpenTelemetry if its API is installed."""
     if not find_spec("opentelemetry") or not find_spec("opentelemetry.metrics"):  # other packages share the first name
         return

@@ -16,7 +16,7 @@ from poolhouse.process.forks import pools_in_prefork
 from poolhouse.process.pools import LENDING_ENGINE, is_pooled
 from poolhouse.servers import pgbouncer
 from poolhouse.servers.bounded import Cursor, bounded_cursor
-from poolhouse.servers.refusals import POOLER_FULL, state_of, way_past_pgbouncer
+from poolhouse.servers.refusals import POOLER_FULL, direct_remedy, state_of
 from poolhouse.servers.server import Capacity, ask_as_monitor, capacity
 
 MONITOR_CONNECTIONS = 1
@@ -35,8 +35,8 @@ def check_settings(
         for message in question(alias, database)
     ]
     unasked = [alias for alias in postgresql_aliases() if alias not in (databases or ())]
-    found += [_perhaps_cursors(alias) for alias in _with_cursors_in_pgbouncer() if alias in unasked]
-    found += [_through_pooler(alias) for alias in _with_monitor_in_pgbouncer() if alias in unasked]
+    found += [_possible_cursors(alias) for alias in _aliases_with_cursors_in_pgbouncer() if alias in unasked]
+    found += [_through_pooler(alias) for alias in _aliases_with_monitor_in_pgbouncer() if alias in unasked]
     return [*found, *(pools_in_prefork() if _has_prefork_workers() else [])]
 
 
@@ -48,7 +48,7 @@ def check_servers(
     return [
         message
         for alias in asked
-        for question in (_fleet, _server_side_cursors, _monitor_s_way)
+        for question in (_fleet, _server_side_cursors, _monitor_address)
         for message in question(alias, options())
     ]
 
@@ -90,7 +90,7 @@ def _has_prefork_workers() -> bool:
 # Server-side cursors behind PgBouncer.
 
 
-def _with_cursors_in_pgbouncer() -> list[str]:
+def _aliases_with_cursors_in_pgbouncer() -> list[str]:
     return [
         alias
         for alias, database in connections.settings.items()
@@ -100,7 +100,7 @@ def _with_cursors_in_pgbouncer() -> list[str]:
     ]
 
 
-def _perhaps_cursors(alias: str) -> checks.CheckMessage:
+def _possible_cursors(alias: str) -> checks.CheckMessage:
     return checks.Info(
         f"DATABASES[{alias!r}] goes through PgBouncer and may open server-side cursors, which need pool_mode session.",
         hint=f"Run `manage.py check --database {alias}`, which reads the pool_mode from PgBouncer.",
@@ -109,15 +109,15 @@ def _perhaps_cursors(alias: str) -> checks.CheckMessage:
 
 
 def _server_side_cursors(alias: str, chosen: Options) -> Iterator[checks.CheckMessage]:
-    if alias not in _with_cursors_in_pgbouncer():
+    if alias not in _aliases_with_cursors_in_pgbouncer():
         return
     database = connections.settings[alias]
     try:
         with pgbouncer.console_cursor(alias) as cursor:
-            _make_known(alias, cursor)
+            _connect_once(alias, cursor)
             mode = pgbouncer.pool_mode(cursor, database["NAME"], database["USER"])
     except driver_errors(alias) as error:
-        yield _unanswered(f"Cannot read the pool_mode from the PgBouncer of {alias!r}", error)
+        yield _cannot_read(f"Cannot read the pool_mode from the PgBouncer of {alias!r}", error)
         return
     if mode != "session":
         yield checks.Warning(
@@ -128,7 +128,7 @@ def _server_side_cursors(alias: str, chosen: Options) -> Iterator[checks.CheckMe
         )
 
 
-def _make_known(alias: str, cursor: Cursor) -> None:
+def _connect_once(alias: str, cursor: Cursor) -> None:
     """Connect through PgBouncer once: it lists a database of its entry * only after a first client has used it."""
     name = connections.settings[alias]["NAME"]
     if pgbouncer.database_pool(cursor, name) is None:
@@ -140,7 +140,7 @@ def _make_known(alias: str, cursor: Cursor) -> None:
 # The monitor behind PgBouncer.
 
 
-def _with_monitor_in_pgbouncer() -> list[str]:
+def _aliases_with_monitor_in_pgbouncer() -> list[str]:
     return [
         alias
         for alias in postgresql_aliases()
@@ -148,13 +148,13 @@ def _with_monitor_in_pgbouncer() -> list[str]:
     ]
 
 
-def _monitor_s_way(alias: str, chosen: Options) -> Iterator[checks.CheckMessage]:
+def _monitor_address(alias: str, chosen: Options) -> Iterator[checks.CheckMessage]:
     try:
         server, _ = ask_as_monitor(alias, capacity)
         is_through = server.through_pooler
     except driver_errors(alias) as error:
         is_through = state_of(error) == POOLER_FULL
-    if is_through or alias in _with_monitor_in_pgbouncer():
+    if is_through or alias in _aliases_with_monitor_in_pgbouncer():
         yield _through_pooler(alias)
 
 
@@ -162,7 +162,7 @@ def _through_pooler(alias: str) -> checks.CheckMessage:
     return checks.Warning(
         f"The monitor connects to the server of {alias!r} through PgBouncer: it uses one of the application's "
         "connections, fails when PgBouncer is full, and cannot tell which connections PgBouncer holds.",
-        hint=f"S{way_past_pgbouncer(alias)[1:]}."
+        hint=f"S{direct_remedy(alias)[1:]}."
         if alias not in options().DIRECT
         else f"POOLHOUSE['DIRECT'][{alias!r}] is an address of PgBouncer: set it to the address of the server itself.",
         id="poolhouse.W008",
@@ -176,7 +176,7 @@ def _fleet(alias: str, chosen: Options) -> Iterator[checks.CheckMessage]:
     """Compare the number of connections that the fleet can open with the number that is usable."""
     fleet = chosen.FLEET
     if pgbouncer.goes_through(connections.settings[alias]):
-        yield from _pgbouncer_s_pool(alias, chosen)
+        yield from _pgbouncer_pool_size(alias, chosen)
     if not fleet:
         return
     pooler = chosen.PGBOUNCER_CONNECTIONS
@@ -186,7 +186,7 @@ def _fleet(alias: str, chosen: Options) -> Iterator[checks.CheckMessage]:
     try:
         room, of_what = _room(alias, chosen)
     except driver_errors(alias) as error:
-        yield _unanswered(f"Cannot read the connection limit from the server of {alias!r}", error)
+        yield _cannot_read(f"Cannot read the connection limit from the server of {alias!r}", error)
         return
     if most > room:
         yield checks.Warning(
@@ -197,21 +197,21 @@ def _fleet(alias: str, chosen: Options) -> Iterator[checks.CheckMessage]:
         )
 
 
-def _pgbouncer_s_pool(alias: str, chosen: Options) -> Iterator[checks.CheckMessage]:
+def _pgbouncer_pool_size(alias: str, chosen: Options) -> Iterator[checks.CheckMessage]:
     """Compare the number of connections that PgBouncer opens for one role with the number that the server accepts."""
     try:
         with pgbouncer.console_cursor(alias) as cursor:
-            _make_known(alias, cursor)
+            _connect_once(alias, cursor)
             pool = pgbouncer.database_pool(cursor, connections.settings[alias]["NAME"])
         server, _ = ask_as_monitor(alias, capacity)
     except driver_errors(alias) as error:
-        yield _unanswered(f"Cannot compare the limits of PgBouncer and of the server of {alias!r}", error)
+        yield _cannot_read(f"Cannot compare the limits of PgBouncer and of the server of {alias!r}", error)
         return
     if pool and pool.most + MONITOR_CONNECTIONS > server.usable:
         yield checks.Warning(
             f"PgBouncer can open {pool.most} connections for each role of {alias!r} (pool_size {pool.size}, "
             f"reserve {pool.reserve}{f', at most {pool.bound}' if pool.bound else ''}). With the monitor's "
-            f"{MONITOR_CONNECTIONS} these are more than the {server.usable} that are usable ({_of_what(server)}).",
+            f"{MONITOR_CONNECTIONS} these are more than the {server.usable} that are usable ({_limits_text(server)}).",
             hint="Lower its pool_size (clients then wait in PgBouncer), or raise max_connections.",
             id="poolhouse.W004",
         )
@@ -224,12 +224,12 @@ def _room(alias: str, chosen: Options) -> tuple[int, str]:
             room = int(pgbouncer.setting(cursor, "max_client_conn"))
         return room, f"PgBouncer's max_client_conn {room}"
     server, _ = ask_as_monitor(alias, capacity)
-    return server.usable, _of_what(server)
+    return server.usable, _limits_text(server)
 
 
-def _of_what(server: Capacity) -> str:
+def _limits_text(server: Capacity) -> str:
     return f"max_connections {server.max_connections}, reserved {server.superuser_reserved} + {server.reserved}"
 
 
-def _unanswered(what: str, error: Exception) -> checks.CheckMessage:
+def _cannot_read(what: str, error: Exception) -> checks.CheckMessage:
     return checks.Warning(f"{what}: {' '.join(str(error).split())}", id="poolhouse.W005")

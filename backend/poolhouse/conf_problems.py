@@ -45,7 +45,7 @@ def problems(kind: type, given: Any, aliases: Collection[str]) -> list[str]:
     ]
     if found:
         return found
-    return [*_that_do_not_fit(vars(kind(**given)), aliases)]
+    return [*_conflicts(vars(kind(**given)), aliases)]
 
 
 def _unknown(key: Any, keys: Collection[str]) -> str:
@@ -98,7 +98,7 @@ def _is_url(value: str, schemes: tuple[str, ...]) -> bool:
         return False
 
 
-def _that_do_not_fit(read: Mapping[str, Any], aliases: Collection[str]) -> Iterator[str]:
+def _conflicts(read: Mapping[str, Any], aliases: Collection[str]) -> Iterator[str]:
     if read["REPORT_TTL_S"] <= read["PUBLISH_INTERVAL_S"]:
         yield (
             f"REPORT_TTL_S={read['REPORT_TTL_S']} must be greater than "

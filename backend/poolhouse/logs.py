@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from poolhouse.tracing.masks import database_errors, without_passwords, without_words
+from poolhouse.tracing.masks import database_errors, without_details, without_passwords
 from poolhouse.tracing.work import current_work
 
 _OWN_FIELDS = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"))
@@ -63,7 +63,7 @@ def _without_secrets(text: str, record: logging.LogRecord) -> str:
     arguments = record.args.values() if isinstance(record.args, Mapping) else record.args or ()
     raised = record.exc_info[1] if record.exc_info else None
     for error in database_errors(raised, sys.exception(), record.msg, *arguments):
-        text = without_words(text, error)
+        text = without_details(text, error)
     return without_passwords(text)
 
 

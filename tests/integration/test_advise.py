@@ -302,13 +302,18 @@ def test_without_reports_the_error_names_the_options(configure: Callable[..., No
 
 
 def test_without_load_the_error_says_what_to_do(reporting: None, pooled: str) -> None:
-    with publishing(), pytest.raises(CommandError, match=r"no connection of 'advised' was checked out.*put load on the service"):
+    with (
+        publishing(),
+        pytest.raises(CommandError, match=r"no connection of 'advised' was checked out.*put load on the service"),
+    ):
         run("db_pool_advise", "--database", pooled, "--over", "1")
 
 
 def test_without_the_server_the_error_names_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(connections.settings[DEFAULT_DB_ALIAS], "PORT", "1")
-    with pytest.raises(CommandError, match=r"cannot read max_connections from the server: .*refused.*or pass --max-connections"):
+    with pytest.raises(
+        CommandError, match=r"cannot read max_connections from the server: .*refused.*or pass --max-connections"
+    ):
         run("db_pool_advise", *GIVEN[:4])
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from config.env import CHECKOUT
 from lab.management.experiment import ExperimentCommand
-from poolhouse.display.looking import LookingCommand
+from poolhouse.display.looking import MonitorCommand
 from poolhouse.display.reasons import ReasonCommand
 from telemetry.formats import SPOOL_MARKER
 from telemetry.models import IngestBatch
@@ -58,7 +58,7 @@ def own_commands() -> dict[str, type]:
 def test_every_command_reports_external_failures_in_one_line() -> None:
     commands = own_commands()
     for name, command in commands.items():
-        assert issubclass(command, ReasonCommand | LookingCommand | ExperimentCommand), (
+        assert issubclass(command, ReasonCommand | MonitorCommand | ExperimentCommand), (
             f"{name}: derive it from poolhouse.display.reasons.ReasonCommand"
         )
     asking = {name for name, command in commands.items() if issubclass(command, ReasonCommand)}

@@ -105,7 +105,7 @@ def kept(alias: str) -> Iterator[None]:
 
     def keep() -> None:
         while not over.wait(0.2):
-            pool(alias).find_forgotten()
+            pool(alias).recover_abandoned()
 
     pid_of(alias)
     keeper = threading.Thread(target=keep)

@@ -242,7 +242,9 @@ def test_a_kept_error_keeps_no_locals_of_the_engine(pool_of: MakePool) -> None:
         pool(alias).connect({"dbname": "a"}, open_)
     locals_of = {frame.f_code.co_name: frame.f_locals for frame, _ in walk_tb(raised.tb)}
     assert locals_of["open_"]["wanted_by_an_error_page"] == {"dbname": "a"}
-    assert [locals_of[name] for name in ("_lend", "_take_slot", "_open", "opened_within", "_make_slot")] == [{}] * 5
+    assert [locals_of[name] for name in ("_check_out", "_take_slot", "_open", "opened_within", "_make_slot")] == [
+        {}
+    ] * 5
 
 
 def raise_interruption(*_: Any) -> None:

@@ -112,12 +112,12 @@ def ask_at_once(address: str) -> list[int]:
     handler = BaseHandler()
     handler.load_middleware(is_async=True)
 
-    async def ask_all() -> list[int]:
+    async def query_all() -> list[int]:
         requests = (AsyncRequestFactory().get(address) for _ in range(THREADS))
         answers: list[Any] = await asyncio.gather(*(handler.get_response_async(request) for request in requests))
         return [answer.status_code for answer in answers]
 
-    return async_to_sync(ask_all)()
+    return async_to_sync(query_all)()
 
 
 def open_both(alias: str, timeout_s: float) -> None:

@@ -18,7 +18,7 @@ from config.env import Database, Monitor, read
 from poolhouse.identity import current
 from poolhouse.metrics import otel, views
 from poolhouse.metrics.buckets import BOUNDS_S
-from poolhouse.metrics.look import Look, take_look
+from poolhouse.metrics.look import Snapshot, take_snapshot
 from poolhouse.process.pools import LENDING_ENGINE
 from poolhouse.reports.publisher import Publisher
 from poolhouse.reports.store import ReportStore
@@ -120,13 +120,13 @@ def test_a_scrape_uses_no_connection_of_the_application(
 def test_scrapes_within_a_second_share_one_answer(
     client: Client, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks: list[Look] = []
+    looks: list[Snapshot] = []
 
-    def count_looks() -> Look:
-        looks.append(take_look())
+    def count_looks() -> Snapshot:
+        looks.append(take_snapshot())
         return looks[-1]
 
-    monkeypatch.setattr(views, "take_look", count_looks)
+    monkeypatch.setattr(views, "take_snapshot", count_looks)
     configure(METRICS_MAX_AGE_S=60)
     scrape(client), scrape(client)
     assert len(looks) == 1

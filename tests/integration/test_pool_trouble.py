@@ -310,7 +310,9 @@ def test_a_failing_listener_does_not_break_the_pool(pool_of: MakePool, caplog: p
             pid = ask(wrapper, "SELECT pg_backend_pid()")
     finally:
         meter._listeners.remove(fail)
-    assert {record.getMessage() for record in caplog.records} == {f"{alias}: a listener for pool durations raised an error"}
+    assert {record.getMessage() for record in caplog.records} == {
+        f"{alias}: a listener for pool durations raised an error"
+    }
     with borrowed(alias) as wrapper:
         assert ask(wrapper, "SELECT current_setting('work_mem') = '7MB'") is False
         assert ask(wrapper, "SELECT pg_backend_pid()") == pid

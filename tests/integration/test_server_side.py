@@ -243,7 +243,7 @@ def test_sources_that_hang_are_queried_at_the_same_time(
 
         return asked
 
-    for name in ("_ask_reports", "_ask_server"):
+    for name in ("_read_reports", "_query_server"):
         monkeypatch.setattr(sources, name, noting(getattr(sources, name)))
     connection.ensure_connection()
     configure(MONITOR_TIMEOUT_S=2)

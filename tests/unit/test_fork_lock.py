@@ -51,7 +51,7 @@ THREADS = {
     "report": "Keeper(Publisher(), 0.01).start()",
     "connect": "threading.Thread(target=Attempt(work, print).run).start()",
     "metrics": "otel.pool_states = work; threading.Thread(target=lambda: list(otel._observe_counts(None))).start()",
-    "look": "sources._ask_reports = work; threading.Thread(target=lambda: sources.ask_all(detailed=False)).start()",
+    "look": "sources._read_reports = work; threading.Thread(target=lambda: sources.query_all(detailed=False)).start()",
 }
 
 

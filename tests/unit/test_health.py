@@ -16,7 +16,7 @@ from poolhouse.display.health_report import draw_health
 from poolhouse.measures.histogram import Histogram
 from poolhouse.overview import health as health_module
 from poolhouse.overview.health import ConnectionPoolHealth, ConnectionPoolMonitor, connection_max_age_s
-from poolhouse.overview.status import ServerLook, Status, Unreachable
+from poolhouse.overview.status import ServerAnswers, Status, Unreachable
 from poolhouse.process.activity import Activity
 from poolhouse.reports.report import ProcessReport
 from poolhouse.servers.server import HIDDEN, Capacity, ServerConnection, ServerFacts
@@ -57,7 +57,7 @@ def process(pid: int = 1, *, recent: Activity | None = None, total: Activity | N
 
 def status(*connections: ServerConnection, processes: list[ProcessReport] | None = None) -> Status:
     facts = ServerFacts(Capacity("17.2", 40, 3, 2), list(connections), [])
-    return Status(100.0, [process()] if processes is None else processes, [ServerLook(("default",), facts)])
+    return Status(100.0, [process()] if processes is None else processes, [ServerAnswers(("default",), facts)])
 
 
 @pytest.fixture

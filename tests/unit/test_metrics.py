@@ -28,9 +28,9 @@ from poolhouse.metrics import views
 from poolhouse.metrics.buckets import BOUNDS_S, ENDS, cumulative
 from poolhouse.metrics.families import families_of
 from poolhouse.metrics.fleet import COUNTED
-from poolhouse.metrics.look import Look, Recent
+from poolhouse.metrics.look import Recent, Snapshot
 from poolhouse.overview.sources import REPORTS
-from poolhouse.overview.status import PGBOUNCER, ServerLook, Status, Unreachable
+from poolhouse.overview.status import PGBOUNCER, ServerAnswers, Status, Unreachable
 from poolhouse.process.pools import LENDING_ENGINE, PoolState
 from poolhouse.reports.report import ProcessReport
 from poolhouse.reports.totals import Numbers, Totals, increments, numbers_of, totals_of
@@ -58,17 +58,17 @@ def connection(application: str, pid: int, state: str = "idle") -> ServerConnect
     return ServerConnection(pid, application, "app", "shop", "127.0.0.1", 50_000 + pid, state, "", 1.0, 1.0, None)
 
 
-def look(*reports: ProcessReport, totals: Totals | None = None) -> Look:
+def look(*reports: ProcessReport, totals: Totals | None = None) -> Snapshot:
     found = list(reports or (report("web", 1), report("worker", 2, PER_THREAD)))
     held = [connection("web@box:1", 11, "active"), connection("psql", 12)]
-    server = ServerLook(("default",), ServerFacts(Capacity("17.2", 40, 3, 2), held, []))
-    return Look(Status(100.0, found, [server]), {"web": {"default": totals or Totals()}}, {("reports", ""): True})
+    server = ServerAnswers(("default",), ServerFacts(Capacity("17.2", 40, 3, 2), held, []))
+    return Snapshot(Status(100.0, found, [server]), {"web": {"default": totals or Totals()}}, {("reports", ""): True})
 
 
 Values = dict[tuple[str, ...], float]
 
 
-def told(taken: Look) -> Callable[..., Values]:
+def told(taken: Snapshot) -> Callable[..., Values]:
     """Return a function that reads the samples of a name by their label values from a scrape."""
     text = views._encoder("")[0](views._Collected([*families_of(taken)])).decode()
     samples = [sample for family in plain(text) for sample in family.samples]
@@ -230,7 +230,7 @@ def test_locks_and_limits_are_exported_by_server() -> None:
         blocks=[Block(14, "relation", 13.0, 13, "web@box:1"), Block(14, "relation", 13.0, 15, "psql")],
         limits=[Limit("role", "app", 3)],
     )
-    status = replace(taken.status, servers=[first, ServerLook(("other",), facts)])
+    status = replace(taken.status, servers=[first, ServerAnswers(("other",), facts)])
     values = told(replace(taken, status=status))
     both = {("default",): 0, ("other",): 13.0}
     assert values("poolhouse_server_longest_block_seconds", "server") == both
@@ -274,13 +274,13 @@ def test_pgbouncer_is_exported_with_its_own_connections() -> None:
 
 def test_an_unreachable_source_is_down_and_has_no_other_samples() -> None:
     is_up = {("reports", ""): False, ("server", "default"): False, ("pgbouncer", ""): False}
-    values = told(Look(Status(100.0, [], [], [Unreachable(REPORTS, "refused")]), is_up=is_up))
+    values = told(Snapshot(Status(100.0, [], [], [Unreachable(REPORTS, "refused")]), is_up=is_up))
     assert values("poolhouse_source_up", "source", "server") == dict.fromkeys(is_up, 0)
     assert values("poolhouse_processes") == values("poolhouse_server_used_connections") == {}
 
 
 def answer(accept: str, monkeypatch: pytest.MonkeyPatch) -> HttpResponse:
-    monkeypatch.setattr("poolhouse.metrics.views.take_look", look)
+    monkeypatch.setattr("poolhouse.metrics.views.take_snapshot", look)
     return views.metrics(
         RequestFactory().get(
             "/metrics", headers={"Accept": accept, "Authorization": f"Bearer {options().METRICS_TOKEN}"}

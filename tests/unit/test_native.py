@@ -12,7 +12,7 @@ gevent.monkey.patch_all()
 import os, socket
 from poolhouse.engines import native, sockets
 ours, theirs = socket.socketpair()
-word = native.call(lambda: sockets.word_from(ours))
+word = native.call(lambda: sockets.arrival_probe(ours))
 native._threads(os.getpid(), native._hub()).kill()
 assert word() == 0
 theirs.send(b"a word")

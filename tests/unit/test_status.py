@@ -17,7 +17,7 @@ from poolhouse.display.render import print_status
 from poolhouse.engines.leaks import Suspect
 from poolhouse.human import duration
 from poolhouse.measures.histogram import Histogram
-from poolhouse.overview.sources import ServerLook
+from poolhouse.overview.sources import ServerAnswers
 from poolhouse.overview.status import PGBOUNCER, Status, Unreachable
 from poolhouse.process.activity import Activity
 from poolhouse.process.pools import PoolState
@@ -85,8 +85,8 @@ def status(*connections: ServerConnection, unreachable: list[Unreachable] | None
     return Status(100.0, processes, [server(*(connections or CONNECTIONS))], unreachable or [])
 
 
-def server(*connections: ServerConnection, alias: str = "default", **facts: Any) -> ServerLook:
-    return ServerLook((alias,), ServerFacts(Capacity("17.2", 40, 3, 2, 7.0), list(connections), [], **facts))
+def server(*connections: ServerConnection, alias: str = "default", **facts: Any) -> ServerAnswers:
+    return ServerAnswers((alias,), ServerFacts(Capacity("17.2", 40, 3, 2, 7.0), list(connections), [], **facts))
 
 
 def text_of(taken: Status, *, detailed: bool = True) -> str:

@@ -30,7 +30,7 @@ def test_the_memory_is_bounded_and_recent_keys_are_kept() -> None:
     for number in range(10 * REMEMBERED_MAX):
         throttle.admit("often", now_s=0, interval_s=10)
         throttle.admit(str(number), now_s=0, interval_s=10)
-    assert len(throttle._said) == REMEMBERED_MAX
+    assert len(throttle._logged) == REMEMBERED_MAX
     held = throttle.admit("often", now_s=10, interval_s=10)
     assert held
     assert held.alike == 10 * REMEMBERED_MAX - 1

@@ -22,7 +22,7 @@ INTERVAL_MIN_S = 0.1
 Seen = TypeVar("Seen")
 
 
-class LookingCommand(BaseCommand, Generic[Seen]):
+class MonitorCommand(BaseCommand, Generic[Seen]):
     """A command that takes a status and shows it; subclasses define the status and how it is drawn."""
 
     requires_system_checks: list[str] = []  # it must work when the database does not

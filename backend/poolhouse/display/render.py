@@ -13,7 +13,7 @@ from poolhouse.display.table import Table
 from poolhouse.display.trend import Trend
 from poolhouse.human import duration
 from poolhouse.overview.findings import PERIOD
-from poolhouse.overview.status import ServerLook, Status, either
+from poolhouse.overview.status import ServerAnswers, Status, either_holder
 from poolhouse.servers.pgbouncer import PgBouncer
 from poolhouse.servers.server import ServerConnection, ServerFacts, TimescaleDB
 
@@ -93,7 +93,7 @@ def _draw_servers(status: Status) -> Iterator[Text]:
             yield Text(f"TimescaleDB {extension.version}, {extension.edition} edition{_which(status, server)}")
 
 
-def _which(status: Status, server: ServerLook) -> str:
+def _which(status: Status, server: ServerAnswers) -> str:
     """Return a server's aliases if there are several servers."""
     return f" ({', '.join(server.aliases)})" if len(status.servers) > 1 else ""
 
@@ -164,7 +164,7 @@ def _connection_table(status: Status, connections: list[ServerConnection]) -> Ta
 def _owner(status: Status, connection: ServerConnection) -> str:
     """Write who holds a connection, and its application_name if that differs."""
     owner = status.owner_of(connection)
-    if owner is not None and owner in (connection.application, either(connection.application)):
+    if owner is not None and owner in (connection.application, either_holder(connection.application)):
         return owner
     return f"{owner or unowned(status)} {connection.application or NO_NAME}"
 

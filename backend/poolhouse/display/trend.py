@@ -37,7 +37,7 @@ class Trend:
     """The curves of each service since --watch began."""
 
     def __init__(self) -> None:
-        self._rates = LendingRates()
+        self._rates = CheckoutRates()
         self._curves: dict[str, Curves] = {}
 
     def note(self, status: Status) -> None:
@@ -68,7 +68,7 @@ class Trend:
         return made
 
 
-class LendingRates:
+class CheckoutRates:
     """Checkouts per second of each process, between two of its reports and by its own clock."""
 
     def __init__(self) -> None:

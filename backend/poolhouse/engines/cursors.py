@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from poolhouse.engines.lending import Lease
 
 
-class LentCursor:
+class LeasedCursor:
     """Mixed in before the driver's cursor class, so that each statement passes through it."""
 
     lease: "Lease | None" = None
@@ -77,6 +77,6 @@ def _note(cursor: Any, query: Any) -> None:
 
 
 @cache
-def lent(kind: type[Any]) -> type[Any]:
+def leased_class(kind: type[Any]) -> type[Any]:
     """Return the class of cursors that inherits from the driver's and notes its statements."""
-    return type(f"Lent{kind.__name__}", (LentCursor, kind), {"__module__": __name__})
+    return type(f"Leased{kind.__name__}", (LeasedCursor, kind), {"__module__": __name__})

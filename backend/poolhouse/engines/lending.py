@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from django.db import InterfaceError
 
-from poolhouse.engines.cursors import LentCursor
+from poolhouse.engines.cursors import LeasedCursor
 from poolhouse.tracing.work import Work, current_work
 
 # Each frame costs half a microsecond: enough for a view under Django, without the web server's frames.
@@ -70,14 +70,14 @@ class Lease:
         return f"{self.work} in {thread}" if self.work else thread
 
 
-class Lender(Protocol):
+class ConnectionOwner(Protocol):
     """The pool that a connection is checked out from."""
 
-    def take_back(self, lent: "LentConnection") -> None:
+    def check_in(self, connection: "LeasedConnection") -> None:
         """Take a connection back from its holder."""
 
 
-class LentConnection:
+class LeasedConnection:
     """The driver's connection for one checkout; closing or dropping it checks it in.
 
     SQLAlchemy's own class does more at ten times the cost. Attributes are read through; set them on
@@ -86,11 +86,11 @@ class LentConnection:
 
     __slots__ = ("__weakref__", "_lender", "lease", "raw")
 
-    def __init__(self, raw: Any, lease: Lease, lender: Lender) -> None:
+    def __init__(self, raw: Any, lease: Lease, lender: ConnectionOwner) -> None:
         self.raw = raw
         """the driver's connection, for this engine's use; None after check-in"""
         self.lease = lease
-        self._lender: Lender | None = lender
+        self._lender: ConnectionOwner | None = lender
 
     def __getattr__(self, name: str) -> Any:
         if name not in _ONLY_READ:
@@ -115,7 +115,7 @@ class LentConnection:
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
         """Return a cursor of the driver's class that notes its statements."""
         cursor = self._open_one().cursor(*args, **kwargs)
-        if isinstance(cursor, LentCursor):
+        if isinstance(cursor, LeasedCursor):
             cursor.lease = self.lease
         else:  # a class of the holder's own: its statements are not seen
             self.lease.leaves_state = True
@@ -137,7 +137,7 @@ class LentConnection:
         """Check the connection in; closing it twice is not an error."""
         if self._lender is not None:
             try:
-                self._lender.take_back(self)  # it also closes cursors
+                self._lender.check_in(self)  # it also closes cursors
             except BaseException as error:
                 forget_locals(error)
                 raise

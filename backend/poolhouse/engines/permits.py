@@ -31,21 +31,21 @@ class Permit:
 class Waiter(Generic[T]):
     """A caller that waits for a connection, or for a permit to open one."""
 
-    __slots__ = ("__weakref__", "_called", "gift")
+    __slots__ = ("__weakref__", "_called", "received")
 
     def __init__(self) -> None:
         self._called = threading.Lock()
         self._called.acquire()
-        self.gift: T | Permit | None = None
+        self.received: T | Permit | None = None
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until it is served; return False after the timeout."""
-        return self._called.acquire(timeout=max(0.0, timeout_s)) or self.gift is not None
+        return self._called.acquire(timeout=max(0.0, timeout_s)) or self.received is not None
 
-    def serve(self, gift: T | Permit) -> None:
+    def serve(self, received: T | Permit) -> None:
         """Hand over a connection or a permit, unless a signal handler has done so in the meantime."""
-        if self.gift is None:
-            self.gift = gift
+        if self.received is None:
+            self.received = received
             self._called.release()
 
 
@@ -76,7 +76,9 @@ class Permits(Generic[T]):
     @property
     def waiting(self) -> int:
         """The number of callers that wait to be served."""
-        return sum(waiter is not None and waiter.gift is None for waiter in [found() for found in list(self._waiters)])
+        return sum(
+            waiter is not None and waiter.received is None for waiter in [found() for found in list(self._waiters)]
+        )
 
     @property
     def idle(self) -> int:
@@ -114,7 +116,7 @@ class Permits(Generic[T]):
         """Remove a waiter, and return what it was served, perhaps at this moment."""
         with self._lock:
             _remove(self._waiters, ref(waiter))
-            return waiter.gift
+            return waiter.received
 
     def serve(self) -> None:
         """Hand free connections and permits to the waiters in order."""
@@ -122,10 +124,10 @@ class Permits(Generic[T]):
             while self._waiters:
                 first = self._waiters[0]
                 waiter = first()
-                if waiter is not None and waiter.gift is None:
-                    if (gift := self._take()) is None:
+                if waiter is not None and waiter.received is None:
+                    if (received := self._take()) is None:
                         return
-                    waiter.serve(gift)
+                    waiter.serve(received)
                 _remove(self._waiters, first)
 
     def exchange(self, permit: Permit) -> T | Permit:

@@ -20,7 +20,7 @@ from poolhouse.conf import options
 from poolhouse.engines import leaks, session, sockets
 from poolhouse.engines.alive import Alive
 from poolhouse.engines.connecting import Attempt, TooSlowError
-from poolhouse.engines.lending import Lease, LentConnection, forget_locals, frames_here
+from poolhouse.engines.lending import Lease, LeasedConnection, forget_locals, frames_here
 from poolhouse.engines.options import PoolOptions
 from poolhouse.engines.permits import Permit, Permits, Waiter
 from poolhouse.engines.slot import Slot, identity_of
@@ -55,7 +55,7 @@ class LendingPool(QueuePool):
 
     A reference to a connection is a checkout, and the connection refers to its permit. An exception may be raised
     between any two lines, so nothing is counted by hand: the next caller checks in or closes what is no longer
-    referenced (`_forgotten`).
+    referenced (`_abandoned`).
     """
 
     def __init__(self, alias: str, settings: PoolOptions, dialect: Dialect) -> None:
@@ -65,15 +65,15 @@ class LendingPool(QueuePool):
         self.pid = os.getpid()
         self._timeout = settings.TIMEOUT
         self._permits: Permits[Slot] = Permits(settings.POOL_SIZE, settings.MAX_OVERFLOW, lifo=settings.USE_LIFO)
-        self._leases: dict[ref[LentConnection], Lease] = {}
+        self._leases: dict[ref[LeasedConnection], Lease] = {}
         self._slots: Alive[Slot] = Alive()
-        self._forgotten: deque[ref[LentConnection] | Slot] = deque()
+        self._abandoned: deque[ref[LeasedConnection] | Slot] = deque()
         self._generation = 0
         self._connecting = threading.local()
         self._may_collect_at = 0.0
         self._notes_frames = options().LEAK_THRESHOLD_S > 0
 
-    def connect(self, params: Params, open_: Open) -> LentConnection:  # type: ignore[override]  # SQLAlchemy's is heavier
+    def connect(self, params: Params, open_: Open) -> LeasedConnection:  # type: ignore[override]  # SQLAlchemy's is heavier
         """Check out a connection.
 
         Args:
@@ -85,12 +85,12 @@ class LendingPool(QueuePool):
             the driver's Error: a connection could not be opened.
         """
         try:
-            return self._lend(params, open_)
+            return self._check_out(params, open_)
         except BaseException as error:
             forget_locals(error)
             raise
 
-    def _lend(self, params: Params, open_: Open) -> LentConnection:
+    def _check_out(self, params: Params, open_: Open) -> LeasedConnection:
         began_at = time.perf_counter()
         try:
             slot = self._take_slot(params, open_, began_at + self._timeout)
@@ -101,8 +101,8 @@ class LendingPool(QueuePool):
                 work.wait_s += waited_s
             raise self._timeout_error(waited_s, str(error)) from None
         lease = Lease(slot, frames_here() if self._notes_frames else ())
-        lent = LentConnection(slot.connection, lease, self)
-        self._leases[ref(lent, self._forgotten.append)] = lease  # from here on, dropping the reference checks it in
+        lent = LeasedConnection(slot.connection, lease, self)
+        self._leases[ref(lent, self._abandoned.append)] = lease  # from here on, dropping the reference checks it in
         waited_s = lease.began_at - began_at
         if lease.work is not None:
             lease.work.wait_s += waited_s
@@ -112,7 +112,7 @@ class LendingPool(QueuePool):
 
     def leases(self) -> list[Lease]:
         """Return the leases of the connections that are in use."""
-        self._take_back_forgotten()
+        self._check_in_abandoned()
         return list(self._leases.values())
 
     def age_s(self, connection: Any) -> float:
@@ -157,11 +157,11 @@ class LendingPool(QueuePool):
             the driver's Error, TooSlowError: a connection could not be opened.
         """
         deadline = time.perf_counter() + (self._timeout if within_s is None else within_s)
-        self._drop_what_the_server_closed()
+        self._close_dead_connections()
         while (permit := self._permits.reserve(self.settings.MIN_SIZE)) is not None:
             self._put_back(self._open(permit, params, open_, deadline))
 
-    def find_forgotten(self) -> bool:
+    def recover_abandoned(self) -> bool:
         """Check in connections abandoned by threads that have ended; return True if there were any.
 
         Django's wrappers refer to themselves, so they outlive their thread until the next garbage collection, which
@@ -171,7 +171,7 @@ class LendingPool(QueuePool):
         if now >= self._may_collect_at and not all(lease.thread.is_alive() for lease in self.leases()):
             self._may_collect_at = now + COLLECT_INTERVAL_S
             gc.collect()
-        return self._take_back_forgotten()
+        return self._check_in_abandoned()
 
     def dispose(self) -> None:
         """Close the idle connections now, and the others at check-in."""
@@ -192,8 +192,8 @@ class LendingPool(QueuePool):
     # Checkout.
 
     def _take_slot(self, params: Params, open_: Open, deadline: float) -> Slot:
-        if self._forgotten:
-            self._take_back_forgotten()
+        if self._abandoned:
+            self._check_in_abandoned()
         taken = self._permits.take()
         if taken is None:
             taken = self._wait(deadline)
@@ -218,7 +218,7 @@ class LendingPool(QueuePool):
             while not waiter.wait(min(LOOK_INTERVAL_S, deadline - time.perf_counter())):
                 if time.perf_counter() >= deadline:
                     break
-                self.find_forgotten()
+                self.recover_abandoned()
                 self._permits.serve()  # freed when its last reference was dropped
             served = self._permits.leave(waiter)
         except BaseException:  # a signal handler's exception, or a greenlet's timeout
@@ -247,7 +247,7 @@ class LendingPool(QueuePool):
             return False
         if slot.generation == self._generation:
             is_due = self.settings.PRE_PING and now - slot.returned_at > self.settings.PING_IDLE_S
-            if not (is_due or slot.has_word()) or self._answers(slot, deadline):
+            if not (is_due or slot.has_arrival()) or self._answers(slot, deadline):
                 return True
         self.meter.count("invalidated")
         self._sever(slot)
@@ -279,7 +279,7 @@ class LendingPool(QueuePool):
         except BaseException:
             self.meter.count("connect_errors")
             raise
-        slot = Slot(permit, record, identity_of(params), generation, self._forgotten.append)
+        slot = Slot(permit, record, identity_of(params), generation, self._abandoned.append)
         self._slots.add(slot)
         self.meter.connected(slot.opened_at - begun_at)
         return slot
@@ -303,23 +303,23 @@ class LendingPool(QueuePool):
         """Keep a connection whose caller has gone."""
         self._return(slot or permit)
 
-    def _drop_what_the_server_closed(self) -> None:
+    def _close_dead_connections(self) -> None:
         """Close the idle connections that the server has closed, before one of them is checked out."""
         for slot in self._permits.idle_ones():
             if not self._permits.withdraw(slot):  # it was checked out in the meantime
                 continue
-            if slot.has_word():
+            if slot.has_arrival():
                 self._settle(slot, is_clean=False)
             elif not self._permits.put(slot):
                 self._close(slot)
 
     # Check-in.
 
-    def take_back(self, lent: LentConnection) -> None:
+    def check_in(self, connection: LeasedConnection) -> None:
         """Check in a connection and end its lease."""
         if os.getpid() != self.pid:  # in a forked child, the parent's connections are not this pool's
             return
-        if (lease := self._leases.pop(ref(lent), None)) is not None:  # only one caller gets it, and only once
+        if (lease := self._leases.pop(ref(connection), None)) is not None:  # only one caller gets it, and only once
             slot, lease.slot, is_clean = lease.slot, None, False
             try:
                 self._end(lease)
@@ -327,12 +327,12 @@ class LendingPool(QueuePool):
             finally:
                 self._settle(slot, is_clean=is_clean)
 
-    def _take_back_forgotten(self) -> bool:
+    def _check_in_abandoned(self) -> bool:
         """Check in the abandoned connections, without waiting for the server."""
         found = False
-        while self._forgotten:
+        while self._abandoned:
             with suppress(IndexError):  # another thread was faster
-                one = self._forgotten.popleft()
+                one = self._abandoned.popleft()
                 found = True
                 if isinstance(one, Slot):
                     self._settle(one, is_clean=False)

@@ -73,7 +73,7 @@ class Slot:
         self.connection: Any = record.dbapi_connection
         self.opened_at = self.returned_at = time.perf_counter()
         self._is_psycopg2 = hasattr(self.connection, "notices")
-        self._word = sockets.word_from(self.connection)
+        self._word = sockets.arrival_probe(self.connection)
         names = _SET_ON_PSYCOPG2 if self._is_psycopg2 else _SET_ON_PSYCOPG3
         self._pristine = dict(zip(names, attrgetter(*names)(self.connection), strict=True))
         self.is_closed = False
@@ -82,7 +82,7 @@ class Slot:
         if not self.is_closed:
             self._note_loss(self)
 
-    def has_word(self) -> bool:
+    def has_arrival(self) -> bool:
         """Return True if an idle connection has unread data or was closed by the server; it takes a microsecond.
 
         A server that restarts, fails over or ends a session closes the connection at once; one behind a broken network

@@ -27,7 +27,7 @@ class _Asked(ctypes.Structure):
 _poll = ctypes.PyDLL(None).poll
 
 
-def word_from(connection: Any) -> Callable[[], int]:
+def arrival_probe(connection: Any) -> Callable[[], int]:
     """Return a function that returns, without waiting, nonzero if data or a close has arrived from the server."""
     asked = _Asked(connection.fileno(), select.POLLIN | select.POLLRDHUP)
     return partial(_poll, ctypes.byref(asked), 1, 0)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from poolhouse.human import counted
 from poolhouse.process import pools
-from poolhouse.tracing.troubles import is_costly, queries, waited_and_held
+from poolhouse.tracing.troubles import is_costly, queries, wait_and_hold
 from poolhouse.tracing.work import Work, current_work, doing
 
 if TYPE_CHECKING:  # it needs an engine that a project may not have installed
@@ -101,7 +101,7 @@ def _log(usage: Usage, slow_ms: float | None) -> None:
         f", failed with {type(error).__name__}" if error else "",
         queries(usage.statements),
         usage.database_ms,
-        waited_and_held(wait_ms, hold_ms) if measured else "",
+        wait_and_hold(wait_ms, hold_ms) if measured else "",
         f"; opened {counted(usage.connections_opened, 'connection')}" if usage.connections_opened is not None else "",
         usage.elapsed_ms,
         extra={

@@ -55,13 +55,13 @@ def of_processes(status: Status) -> Iterator[Metric]:
         "poolhouse_report_age_seconds",
         "Age of the last report of the process",
         PROCESS,
-        ((_process(report), max(0.0, now - report.reported_at)) for report in _told_apart(reports)),
+        ((_process(report), max(0.0, now - report.reported_at)) for report in _with_unique_hosts(reports)),
     )
 
 
 def of_pools(reports: list[ProcessReport]) -> Iterator[Metric]:
     """Yield the current state of each pool of each process."""
-    pools = [((*_process(report), pool.alias), pool) for report in _told_apart(reports) for pool in report.pools]
+    pools = [((*_process(report), pool.alias), pool) for report in _with_unique_hosts(reports) for pool in report.pools]
     yield gauge(
         as_prometheus(conventions.COUNT),
         conventions.COUNT_TEXT,
@@ -93,7 +93,7 @@ def of_totals(by_service: dict[str, dict[str, Totals]]) -> Iterator[Metric]:
         yield family
 
 
-def _told_apart(reports: list[ProcessReport]) -> list[ProcessReport]:
+def _with_unique_hosts(reports: list[ProcessReport]) -> list[ProcessReport]:
     """Make the hosts of processes with the same name unique: Prometheus rejects duplicate series."""
     count = Counter(_process(report) for report in reports)
     return [

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Look:
+class Snapshot:
     """The answers of all sources."""
 
     status: Status
@@ -72,7 +72,7 @@ class Recent(Generic[T]):
             self._answers, self._expires_at = [], 0.0
 
 
-def take_look() -> Look:
+def take_snapshot() -> Snapshot:
     """Query every source once; a source that is unreachable raises no error.
 
     All are queried at the same time, which takes up to POOLHOUSE["MONITOR_TIMEOUT_S"], and half of it more if the
@@ -84,7 +84,7 @@ def take_look() -> Look:
         is_up[REPORTS, ""] = status.knows_processes
     if options().PGBOUNCER_URL:
         is_up[PGBOUNCER, ""] = status.pgbouncer is not None
-    return Look(status, _read_totals(status) if status.knows_processes else {}, is_up)
+    return Snapshot(status, _read_totals(status) if status.knows_processes else {}, is_up)
 
 
 def _read_totals(status: Status) -> dict[str, dict[str, Totals]]:

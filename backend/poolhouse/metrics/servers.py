@@ -8,7 +8,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from poolhouse.metrics.look import PGBOUNCER
 from poolhouse.metrics.samples import counter, gauge
 from poolhouse.overview import status as overview
-from poolhouse.overview.status import ServerLook, Status, either
+from poolhouse.overview.status import ServerAnswers, Status, either_holder
 from poolhouse.servers.pgbouncer import PgBouncer, PgBouncerStats
 from poolhouse.servers.server import ServerFacts
 
@@ -74,7 +74,7 @@ def of_servers(status: Status) -> Iterator[Metric]:
     )
 
 
-def _of_limits(servers: list[ServerLook]) -> Iterator[Metric]:
+def _of_limits(servers: list[ServerAnswers]) -> Iterator[Metric]:
     limits = [
         ((server.name, one.kind, one.name), server.facts, one) for server in servers for one in server.facts.limits
     ]
@@ -92,7 +92,7 @@ def _of_limits(servers: list[ServerLook]) -> Iterator[Metric]:
 def _holders(status: Status) -> Iterator[tuple[str, str, str]]:
     """Yield server, service and state of each connection; PgBouncer's carry the name of one of its clients."""
     services = {report.name: report.service for report in status.processes}
-    services |= {either(name): f"{service} or {PGBOUNCER}" for name, service in services.items()}
+    services |= {either_holder(name): f"{service} or {PGBOUNCER}" for name, service in services.items()}
     services |= {overview.PGBOUNCER: PGBOUNCER}
     for server in status.servers:
         for connection in server.facts.connections:

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from poolhouse.conf import options
 from poolhouse.metrics.access import may_read
 from poolhouse.metrics.families import families_of
-from poolhouse.metrics.look import Recent, take_look
+from poolhouse.metrics.look import Recent, take_snapshot
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class _Collected:
 
 REFUSAL = 'The header "Authorization: Bearer TOKEN" with POOLHOUSE["METRICS_TOKEN"] is required.\n'
 
-recent: Recent[list[Metric]] = Recent(lambda: [*families_of(take_look())])
+recent: Recent[list[Metric]] = Recent(lambda: [*families_of(take_snapshot())])
 os.register_at_fork(after_in_child=recent.forget_parent)
 
 

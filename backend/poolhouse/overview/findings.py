@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from poolhouse.conf import options
 from poolhouse.human import counted, duration, percent
 from poolhouse.overview.fleet import Group
-from poolhouse.overview.sources import REPORTS, ServerLook
+from poolhouse.overview.sources import REPORTS, ServerAnswers
 from poolhouse.process.activity import NOW_S, RECENT_S, Activity
 from poolhouse.reports.report import ProcessReport
 from poolhouse.servers.pgbouncer import PgBouncer
-from poolhouse.servers.refusals import way_past_pgbouncer
+from poolhouse.servers.refusals import direct_remedy
 from poolhouse.servers.server import HIDDEN, ServerFacts
 
 if TYPE_CHECKING:  # status imports this module
@@ -91,8 +91,8 @@ def findings_of(status: "Status") -> Iterator[Finding]:
         verb = "are" if one.source == REPORTS else "is"
         yield Finding(one.level, f"{one.source} {verb} {one.state}: {one.reason}")
     if status.knows_processes:
-        yield from _missing(status)
-        yield from _namesakes(status.processes)
+        yield from _missing_processes(status)
+        yield from _shared_names(status.processes)
     for process in status.processes:
         yield from _leak_suspects(process)
     for service in status.services:
@@ -106,7 +106,7 @@ def findings_of(status: "Status") -> Iterator[Finding]:
 # The processes that report.
 
 
-def _missing(status: "Status") -> Iterator[Finding]:
+def _missing_processes(status: "Status") -> Iterator[Finding]:
     found = Counter(process.service for process in status.processes)
     for service, (expected, _) in options().FLEET.items():
         if found[service]:
@@ -117,7 +117,7 @@ def _missing(status: "Status") -> Iterator[Finding]:
                 f"(warning below {expected}): start the others, or correct POOLHOUSE['FLEET']",
             )
         elif expected:
-            yield _silent(service, expected, status.silent_s.get(service))
+            yield _unreported_service(service, expected, status.silent_s.get(service))
     if not status.processes and (named := [one for one in status.connections if PROCESS_NAME.match(one.application)]):
         they = counted(len(named), "server connection")
         carry = "carries" if len(named) == 1 else "carry"
@@ -132,7 +132,7 @@ def _missing(status: "Status") -> Iterator[Finding]:
         )
 
 
-def _silent(service: str, expected: int, silent_s: float | None) -> Finding:
+def _unreported_service(service: str, expected: int, silent_s: float | None) -> Finding:
     none, remedy = f"{service}: 0 of {counted(expected, 'process', 'processes')} reporting", "start the service"
     if silent_s is None:  # never started, perhaps on purpose
         return Finding(
@@ -144,7 +144,7 @@ def _silent(service: str, expected: int, silent_s: float | None) -> Finding:
     return Finding(level, f"{none} for {duration(silent_s)} (critical at {in_s(grace_s)}): {remedy}")
 
 
-def _namesakes(processes: list[ProcessReport]) -> Iterator[Finding]:
+def _shared_names(processes: list[ProcessReport]) -> Iterator[Finding]:
     by_name: dict[str, list[ProcessReport]] = defaultdict(list)
     for process in processes:
         by_name[process.name].append(process)
@@ -223,11 +223,11 @@ def _connect_errors(recent: Activity, who: str, *, is_without: bool) -> Finding:
 # The servers.
 
 
-def _server(server: ServerLook, *, of_several: bool) -> Iterator[Finding]:
+def _server(server: ServerAnswers, *, of_several: bool) -> Iterator[Finding]:
     facts, where = server.facts, f" on {server.name}" if of_several else ""
     used, usable = facts.used, facts.capacity.usable
     if facts.capacity.through_pooler:
-        remedy = way_past_pgbouncer(server.name) or "set POOLHOUSE['DIRECT'] to the address of the server itself"
+        remedy = direct_remedy(server.name) or "set POOLHOUSE['DIRECT'] to the address of the server itself"
         yield Finding("warning", f"the monitor reaches database server ({server.name}) through PgBouncer; {remedy}")
     yield _utilisation(
         f"{used} of the {usable} usable server connections{where} are open",

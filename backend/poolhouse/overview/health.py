@@ -156,7 +156,7 @@ class ConnectionPoolMonitor:
 
     def _stats_of(self, status: Status) -> ConnectionPoolStats:
         database = settings.DATABASES[self.alias]
-        is_told = bool(status.processes)
+        has_reports = bool(status.processes)
         return ConnectionPoolStats(
             alias=self.alias,
             database=database.get("NAME") or "",
@@ -164,8 +164,8 @@ class ConnectionPoolMonitor:
             connection_max_age_s=connection_max_age_s(database),
             max_connections=status.server.capacity.usable if status.server else None,
             connections=tuple(sorted(status.connections, key=lambda one: (one.state == "idle", -(one.age_s or 0)))),
-            total=status.fleet.activity(self.alias) if is_told else None,
-            recent=status.fleet.recent(self.alias) if is_told else None,
+            total=status.fleet.activity(self.alias) if has_reports else None,
+            recent=status.fleet.recent(self.alias) if has_reports else None,
         )
 
 

@@ -15,7 +15,7 @@ from poolhouse.reports.store import store
 from poolhouse.servers import pgbouncer, server
 from poolhouse.servers.bounded import Cursor
 from poolhouse.servers.pgbouncer import PgBouncer, console_cursor, goes_through
-from poolhouse.servers.refusals import POOLER_FULL, UNREACHABLE, state_of, way_past_pgbouncer
+from poolhouse.servers.refusals import POOLER_FULL, UNREACHABLE, direct_remedy, state_of
 from poolhouse.servers.server import ServerFacts, TimescaleDB, ask_as_monitor
 from poolhouse.servers.targets import Target, targets
 
@@ -47,7 +47,7 @@ class Reports:
 
 
 @dataclass(frozen=True)
-class ServerLook:
+class ServerAnswers:
     """The answers of one database server."""
 
     aliases: tuple[str, ...]
@@ -67,12 +67,12 @@ class Answers:
     """The answers of all sources."""
 
     reports: Reports
-    servers: list[ServerLook]
+    servers: list[ServerAnswers]
     pgbouncer: PgBouncer | None
     unreachable: list[Unreachable]
 
 
-def ask_all(alias: str | None = None, *, detailed: bool) -> Answers:
+def query_all(alias: str | None = None, *, detailed: bool) -> Answers:
     """Query every source once, each within POOLHOUSE["MONITOR_TIMEOUT_S"]; an unreachable one raises no error.
 
     Args:
@@ -81,9 +81,9 @@ def ask_all(alias: str | None = None, *, detailed: bool) -> Answers:
     """
     servers = targets(alias)
     with fork_lock.shared(), ThreadPoolExecutor(len(servers) + 2, "poolhouse-status") as threads:
-        reports = threads.submit(_ask_reports)
-        looks = [threads.submit(_ask_server, target, detailed=detailed) for target in servers]
-        pooler = threads.submit(_ask_pgbouncer, alias)
+        reports = threads.submit(_read_reports)
+        looks = [threads.submit(_query_server, target, detailed=detailed) for target in servers]
+        pooler = threads.submit(_query_pgbouncer, alias)
     found, away = reports.result()
     seen = [look.result() for look in looks]
     console, console_away = pooler.result()
@@ -91,9 +91,9 @@ def ask_all(alias: str | None = None, *, detailed: bool) -> Answers:
     return Answers(found, _merged(look for look, _ in seen if look), console, unreachable)
 
 
-def _merged(looks: Iterable[ServerLook]) -> list[ServerLook]:
+def _merged(looks: Iterable[ServerAnswers]) -> list[ServerAnswers]:
     """Merge the answers of a server that has several addresses."""
-    by_start: dict[float, ServerLook] = {}
+    by_start: dict[float, ServerAnswers] = {}
     for look in looks:
         started_at = look.facts.capacity.started_at
         first = by_start.get(started_at)
@@ -101,7 +101,7 @@ def _merged(looks: Iterable[ServerLook]) -> list[ServerLook]:
     return list(by_start.values())
 
 
-def _both(first: ServerLook, other: ServerLook) -> ServerLook:
+def _both(first: ServerAnswers, other: ServerAnswers) -> ServerAnswers:
     more = [limit for limit in other.facts.limits if limit not in first.facts.limits]
     facts = replace(first.facts, limits=[*first.facts.limits, *more])
     return replace(first, aliases=(*first.aliases, *other.aliases), facts=facts)
@@ -110,7 +110,7 @@ def _both(first: ServerLook, other: ServerLook) -> ServerLook:
 # Each returns its answer, and the sources that did not answer.
 
 
-def _ask_reports() -> tuple[Reports, list[Unreachable]]:
+def _read_reports() -> tuple[Reports, list[Unreachable]]:
     try:
         reports = store()
         if reports is None:
@@ -122,7 +122,7 @@ def _ask_reports() -> tuple[Reports, list[Unreachable]]:
         return Reports(), [Unreachable(REPORTS, f"Redis: {_one_line(error).rstrip('.')}; check POOLHOUSE['REDIS_URL']")]
 
 
-def _ask_server(target: Target, *, detailed: bool) -> tuple[ServerLook | None, list[Unreachable]]:
+def _query_server(target: Target, *, detailed: bool) -> tuple[ServerAnswers | None, list[Unreachable]]:
     source, trouble = f"database server ({target.alias})", []
     try:
         (look, extension_trouble), refusal = ask_as_monitor(target.alias, partial(_look_at, target, detailed=detailed))
@@ -140,23 +140,23 @@ def _ask_server(target: Target, *, detailed: bool) -> tuple[ServerLook | None, l
 def _remedy(state: str, alias: str) -> str:
     """Return what to do about a server that refuses the monitor."""
     is_behind_pgbouncer = state == POOLER_FULL or goes_through(connections.settings[alias])
-    if is_behind_pgbouncer and (remedy := way_past_pgbouncer(alias)):
+    if is_behind_pgbouncer and (remedy := direct_remedy(alias)):
         return remedy
     if state == UNREACHABLE:
         return f"check that it is running, and DATABASES[{alias!r}]"
     return "open fewer connections, or raise its limit"
 
 
-def _look_at(target: Target, cursor: Cursor, *, detailed: bool) -> tuple[ServerLook, str]:
+def _look_at(target: Target, cursor: Cursor, *, detailed: bool) -> tuple[ServerAnswers, str]:
     """Return the answers of the server, and the reason if only the extension's are missing."""
     facts = server.ask(cursor, target.users(), target.databases())
     try:
-        return ServerLook(target.aliases, facts, server.timescaledb(cursor) if detailed else None), ""
+        return ServerAnswers(target.aliases, facts, server.timescaledb(cursor) if detailed else None), ""
     except driver_errors(target.alias) as error:
-        return ServerLook(target.aliases, facts), _one_line(error)
+        return ServerAnswers(target.aliases, facts), _one_line(error)
 
 
-def _ask_pgbouncer(alias: str | None) -> tuple[PgBouncer | None, list[Unreachable]]:
+def _query_pgbouncer(alias: str | None) -> tuple[PgBouncer | None, list[Unreachable]]:
     with_driver = alias or next(iter(postgresql_aliases()), None)
     if not options().PGBOUNCER_URL or with_driver is None:
         return None, []

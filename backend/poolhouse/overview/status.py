@@ -10,12 +10,12 @@ from typing import Any
 from poolhouse.identity import process_of
 from poolhouse.overview.findings import LEVELS, Finding, findings_of, judge
 from poolhouse.overview.fleet import Group, services
-from poolhouse.overview.sources import PGBOUNCER, REPORTS, ServerLook, Unreachable, ask_all
+from poolhouse.overview.sources import PGBOUNCER, REPORTS, ServerAnswers, Unreachable, query_all
 from poolhouse.reports.report import ProcessReport
 from poolhouse.servers.pgbouncer import PgBouncer
 from poolhouse.servers.server import ServerConnection, ServerFacts, TimescaleDB
 
-__all__ = ["LEVELS", "PGBOUNCER", "Finding", "ServerLook", "Status", "Unreachable", "take_status"]
+__all__ = ["LEVELS", "PGBOUNCER", "Finding", "ServerAnswers", "Status", "Unreachable", "take_status"]
 
 SCHEMA_VERSION = 3
 FLEET = "fleet"
@@ -27,7 +27,7 @@ class Status:
 
     taken_at: float
     processes: list[ProcessReport]
-    servers: list[ServerLook]
+    servers: list[ServerAnswers]
     """the servers that answered, that of the default alias first"""
     unreachable: list[Unreachable] = field(default_factory=list)
     pgbouncer: PgBouncer | None = None
@@ -73,7 +73,7 @@ class Status:
         name = process_of(connection.application)
         if name not in self._process_names:
             return None
-        return either(name) if self.is_pgbouncer_away else name
+        return either_holder(name) if self.is_pgbouncer_away else name
 
     @cached_property
     def _process_names(self) -> set[str]:
@@ -154,7 +154,7 @@ class Status:
             "unreachable": [asdict(source) for source in self.unreachable],
         }
 
-    def _server_document(self, server: ServerLook) -> dict[str, Any]:
+    def _server_document(self, server: ServerAnswers) -> dict[str, Any]:
         facts = server.facts
         return {
             "server": server.name,
@@ -175,7 +175,7 @@ class Status:
         }
 
 
-def either(process: str) -> str:
+def either_holder(process: str) -> str:
     """Write that a process or PgBouncer holds a connection."""
     return f"{process} or {PGBOUNCER}"
 
@@ -196,7 +196,7 @@ def take_status(alias: str | None = None, *, detailed: bool = True) -> Status:
         alias: the only database in the status; None: all PostgreSQL databases.
         detailed: query the sizes of hypertables as well, which takes longer the more chunks there are.
     """
-    answers = ask_all(alias, detailed=detailed)
+    answers = query_all(alias, detailed=detailed)
     reports = answers.reports
     processes = reports.processes if alias is None else [_only(alias, process) for process in reports.processes]
     return Status(

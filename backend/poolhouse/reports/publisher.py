@@ -29,21 +29,21 @@ class Publisher:
         self._past = Past()
         self._reachable = True
         self._published_as = ""
-        self._told: Numbers = {}
+        self._published: Numbers = {}
 
     def publish(self) -> None:
         """Replace this process' report and add to the totals; after an error the next call does both."""
         try:
             report = self._report()
             numbers = numbers_of(report.pools)
-            self._store.publish(report, increments(self._told, numbers))
+            self._store.publish(report, increments(self._published, numbers))
         except Exception as error:  # noqa: BLE001 - whatever the error, it is logged and the next interval tries again
             if self._reachable:
                 logger.warning("cannot publish the pool report to Redis: %s: %s", type(error).__name__, error)
             self._reachable = False
         else:
             # If only the store's answer was lost, the same increments are added twice.
-            self._told = numbers
+            self._published = numbers
             if not self._reachable:
                 logger.warning("publishing pool reports to Redis again")
             self._reachable, self._published_as = True, report.key

@@ -27,7 +27,7 @@ def state_of(error: BaseException) -> str:
     return FULL if any(words in text for words in _OF_SERVER) else UNREACHABLE
 
 
-def way_past_pgbouncer(alias: str) -> str:
+def direct_remedy(alias: str) -> str:
     """Return what to set if the monitor goes through PgBouncer; empty if DIRECT has the alias."""
     if alias in options().DIRECT:
         return ""

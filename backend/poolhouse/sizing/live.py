@@ -38,7 +38,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class _Spell:
+class _Interval:
     """The changes of a pool between two reports of its process."""
 
     report: ProcessReport
@@ -69,15 +69,17 @@ def measure(before: Reports, after: Reports, *, alias: str, service: str | None 
     if service is not None and service not in {report.service for report in after}:
         there = ", ".join(sorted({report.service for report in after})) or "none"
         raise NothingMeasuredError(f"no process of the service {service!r} is reporting; reporting services: {there}")
-    spells = [spell for spell in _spells(before, after, alias) if service in (None, spell.report.service)]
-    busiest = max(spells, key=lambda spell: spell.rate_per_s, default=None)
+    intervals = [
+        interval for interval in _intervals(before, after, alias) if service in (None, interval.report.service)
+    ]
+    busiest = max(intervals, key=lambda interval: interval.rate_per_s, default=None)
     if busiest is None:
         raise NothingMeasuredError(
             f"no process reported wait and hold times of {alias!r} twice; only the engine "
             "poolhouse.engines.postgresql measures them"
         )
-    together = [spell for spell in spells if spell.report.service == busiest.report.service]
-    holds = Histogram.merged(spell.holds for spell in together)
+    together = [interval for interval in intervals if interval.report.service == busiest.report.service]
+    holds = Histogram.merged(interval.holds for interval in together)
     if not holds.count or not busiest.rate_per_s:
         raise NothingMeasuredError(
             f"no connection of {alias!r} was checked out and in within {busiest.elapsed_s:.0f} s"
@@ -90,9 +92,9 @@ def measure(before: Reports, after: Reports, *, alias: str, service: str | None 
         lent=busiest.counts["lent"],
         connections=busiest.pool.max,
         waits=busiest.waits,
-        hosts=len({spell.report.host for spell in together}),
+        hosts=len({interval.report.host for interval in together}),
         processes=len(together),
-        peak=_peak([spell.pool for spell in together]),
+        peak=_peak([interval.pool for interval in together]),
     )
 
 
@@ -103,7 +105,7 @@ def _peak(pools: Sequence[PoolState]) -> int | None:
     return None if is_used_up else max(peaks, default=None)
 
 
-def _spells(before: Reports, after: Reports, alias: str) -> list[_Spell]:
+def _intervals(before: Reports, after: Reports, alias: str) -> list[_Interval]:
     earlier = {(report.key, report.started_at): report for report in before}
     found = []
     for report in after:
@@ -113,19 +115,19 @@ def _spells(before: Reports, after: Reports, alias: str) -> list[_Spell]:
         elapsed_s = report.reported_at - first.reported_at
         pools = {pool.alias: pool for pool in first.pools}
         found += [
-            _spell(report, pools[pool.alias], pool, elapsed_s)
+            _interval(report, pools[pool.alias], pool, elapsed_s)
             for pool in report.pools
-            if pool.alias == alias and _tells(pool) and alias in pools
+            if pool.alias == alias and _has_holds(pool) and alias in pools
         ]
     return found
 
 
-def _tells(pool: PoolState) -> bool:
+def _has_holds(pool: PoolState) -> bool:
     return pool.hold is not None and not pool.hold.without_bucket and "lent" in pool.counts
 
 
-def _spell(report: ProcessReport, first: PoolState, last: PoolState, elapsed_s: float) -> _Spell:
-    return _Spell(
+def _interval(report: ProcessReport, first: PoolState, last: PoolState, elapsed_s: float) -> _Interval:
+    return _Interval(
         report=report,
         pool=last,
         elapsed_s=elapsed_s,

@@ -43,7 +43,7 @@ def _without_url_password(word: re.Match[str]) -> str:
     return f"{text[: user.end()]}***{text[end:]}" if user and user.end() < end else text
 
 
-def words_of(error: BaseException) -> str:
+def masked_text(error: BaseException) -> str:
     """Return the text of a database error without the values that the server quotes.
 
     That is its first line: the lines after it quote the statement with its parameters, or the rejected row.
@@ -52,14 +52,14 @@ def words_of(error: BaseException) -> str:
     return without_passwords(_QUOTED.sub('"…"', line) if _is_of_data(error) else line)
 
 
-def without_words(text: str, error: BaseException) -> str:
-    """Remove from a text everything that a database error says besides `words_of`, however it is indented there."""
+def without_details(text: str, error: BaseException) -> str:
+    """Remove from a text everything that a database error says besides `masked_text`, however it is indented there."""
     said, *details = str(error).strip().split("\n")
     if not said:
         return text
-    text = text.replace(repr(error), f"{type(error).__name__}({words_of(error)!r})")
+    text = text.replace(repr(error), f"{type(error).__name__}({masked_text(error)!r})")
     for form in (str(error), repr(str(error))[1:-1], said):
-        text = text.replace(form, words_of(error))
+        text = text.replace(form, masked_text(error))
     for detail in filter(None, map(str.strip, details)):  # in an ExceptionGroup the lines begin with bars
         text = re.sub(rf"^([ \t|]*){re.escape(detail)}(?!\w)", r"\1…", text, flags=re.MULTILINE)
     return text

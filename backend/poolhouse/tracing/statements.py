@@ -72,7 +72,7 @@ def _log_slow(work: Work, sql: Any, duration_s: float, context: dict[str, Any]) 
         alias,
         work.label,
         f" at {caller}" if caller else "",
-        _unsaid(held),
+        _held_back_note(held),
         shape,
         extra={
             "alias": alias,
@@ -87,7 +87,7 @@ def _log_slow(work: Work, sql: Any, duration_s: float, context: dict[str, Any]) 
     )
 
 
-def _unsaid(held: HeldBack) -> str:
+def _held_back_note(held: HeldBack) -> str:
     alike = f" ({held.alike} more like it since the last line)" if held.alike else ""
     return f"{alike} ({held.others} lines on other statements were dropped)" if held.others else alike
 

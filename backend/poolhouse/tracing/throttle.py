@@ -25,7 +25,7 @@ class Throttle:
     """
 
     def __init__(self) -> None:
-        self._said: dict[str, tuple[float, int]] = {}
+        self._logged: dict[str, tuple[float, int]] = {}
         self._lock = threading.Lock()
         self._tokens, self._filled_at = float(LINES_MAX), -inf
         self._others = 0
@@ -39,12 +39,14 @@ class Throttle:
             interval_s: between two lines with the same key; 0: no limit.
         """
         with self._lock:
-            said_at, alike = self._said.pop(key, (-inf, 0))
-            is_due = now_s - said_at >= interval_s
+            logged_at, alike = self._logged.pop(key, (-inf, 0))
+            is_due = now_s - logged_at >= interval_s
             is_let_through = is_due and self._has_token(now_s, interval_s)
-            self._said[key] = (now_s, 0) if is_let_through else (said_at, alike + 1)  # at the end, as the most recent
-            if len(self._said) > REMEMBERED_MAX:
-                del self._said[next(iter(self._said))]
+            self._logged[key] = (
+                (now_s, 0) if is_let_through else (logged_at, alike + 1)
+            )  # at the end, as the most recent
+            if len(self._logged) > REMEMBERED_MAX:
+                del self._logged[next(iter(self._logged))]
             if not is_let_through:
                 self._others += is_due
                 return None

@@ -13,7 +13,7 @@ from django.db.utils import DatabaseErrorWrapper
 from poolhouse.conf import options
 from poolhouse.driver import postgresql_aliases
 from poolhouse.errors import PoolTimeoutError
-from poolhouse.tracing.masks import DRIVERS, words_of
+from poolhouse.tracing.masks import DRIVERS, masked_text
 from poolhouse.tracing.work import Work
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ def log_cost(work: Work) -> None:
             work.label,
             queries(work.statement_count),
             database_ms,
-            waited_and_held(wait_ms, hold_ms) if measured else "",
+            wait_and_hold(wait_ms, hold_ms) if measured else "",
             extra={
                 "work": str(work),
                 "view": work.view,
@@ -40,7 +40,7 @@ def log_cost(work: Work) -> None:
         )
 
 
-def waited_and_held(wait_ms: float, hold_ms: float) -> str:
+def wait_and_hold(wait_ms: float, hold_ms: float) -> str:
     """Write the wait and hold times, to follow the statements' time."""
     return f"; wait {wait_ms:.0f} ms, hold {hold_ms:.0f} ms"
 
@@ -75,7 +75,7 @@ def log_database_error(error: BaseException | None, work: Work | None) -> None:
         alias or "(unknown)",
         work.label if work else "(unknown work)",
         f"{type(error).__name__} {sqlstate}".rstrip(),
-        words_of(error),
+        masked_text(error),
         extra={
             "alias": alias,
             "error": type(error).__name__,

@@ -14,8 +14,8 @@ from django.utils.functional import cached_property
 from poolhouse.conf import options
 from poolhouse.engines import leaks
 from poolhouse.engines.connecting import TooSlowError
-from poolhouse.engines.cursors import lent
-from poolhouse.engines.lending import Lease, LentConnection
+from poolhouse.engines.cursors import leased_class
+from poolhouse.engines.lending import Lease, LeasedConnection
 from poolhouse.engines.options import PoolOptions
 from poolhouse.engines.pool import LendingPool
 from poolhouse.tracing.statements import time_statements
@@ -61,14 +61,14 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # untyped up
         """
         if self.alias == NO_DB_ALIAS:  # connects to the database postgres, which each alias has on its server
             connection = self._open(conn_params)
-            return LentConnection(connection, Lease(), _Nobody())
+            return LeasedConnection(connection, Lease(), _NoPool())
         pool = self.pool_if_made() or self.lending_pool()
         return pool.connect(conn_params, self._open)
 
     def _open(self, conn_params: dict[str, Any]) -> Any:
         factory = conn_params.get("cursor_factory")
         if isinstance(factory, type):
-            conn_params = {**conn_params, "cursor_factory": lent(factory)}
+            conn_params = {**conn_params, "cursor_factory": leased_class(factory)}
         return self._get_new_connection(conn_params)
 
     def init_connection_state(self) -> None:
@@ -120,7 +120,7 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # untyped up
             django.db.OperationalError, the driver's Error: a connection could not be opened.
         """
         pool = self.lending_pool()
-        pool.find_forgotten()
+        pool.recover_abandoned()
         try:
             pool.keep_warm(self.get_connection_params(), self._open, within_s)
         except TooSlowError as error:
@@ -137,13 +137,13 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # untyped up
         self.connection = None
 
 
-class _Nobody:
+class _NoPool:
     """The owner of connections outside every pool; the driver closes them when they are no longer referenced."""
 
-    def take_back(self, lent: LentConnection) -> None:
+    def check_in(self, connection: LeasedConnection) -> None:
         """Close the connection, since no pool keeps it."""
-        lent.lease.is_over = True
-        lent.raw.close()
+        connection.lease.is_over = True
+        connection.raw.close()
 
 
 def _disown_parents_connections() -> None:

@@ -28,7 +28,7 @@ from poolhouse.sizing.report import Advice
 
 # The limit of the model: a process with more connections in use needs another answer than a pool size.
 IN_USE_MOST = 1_000
-GIVE_INSTEAD = "or pass --rate (checkouts per second of one process) and --hold-ms (mean hold time)"
+OR_GIVE_LOAD = "or pass --rate (checkouts per second of one process) and --hold-ms (mean hold time)"
 
 
 class Command(ReasonCommand):
@@ -89,7 +89,7 @@ class Command(ReasonCommand):
         """Read the reports twice, and return the load in between."""
         reports, interval_s = store(), poolhouse_options().PUBLISH_INTERVAL_S
         if reports is None:
-            raise CommandError(f"POOLHOUSE['REDIS_URL'] is not set, so processes do not report: set it, {GIVE_INSTEAD}")
+            raise CommandError(f"POOLHOUSE['REDIS_URL'] is not set, so processes do not report: set it, {OR_GIVE_LOAD}")
         before = _read(reports)
         over_s = options["over"]
         with progress_on(console_for(self.stderr, no_color=options["no_color"])) as bar:
@@ -103,7 +103,7 @@ class Command(ReasonCommand):
         except NothingMeasuredError as nothing:
             raise CommandError(
                 f"{nothing}: put load on the service, measure for longer than --over {over_s:g} s (processes report "
-                f"every {interval_s:g} s), {GIVE_INSTEAD}"
+                f"every {interval_s:g} s), {OR_GIVE_LOAD}"
             ) from None
 
 
@@ -248,7 +248,7 @@ def _read(reports: ReportStore) -> list[ProcessReport]:
     except redis.RedisError as error:
         reason = str(error).rstrip(".")
         raise CommandError(
-            f"cannot read the reports from Redis: {reason}: check Redis and POOLHOUSE['REDIS_URL'], {GIVE_INSTEAD}"
+            f"cannot read the reports from Redis: {reason}: check Redis and POOLHOUSE['REDIS_URL'], {OR_GIVE_LOAD}"
         ) from None
 
 

@@ -5,13 +5,13 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 
-from poolhouse.display.looking import LookingCommand
+from poolhouse.display.looking import MonitorCommand
 from poolhouse.display.render import draw_status, draw_watched
 from poolhouse.display.trend import Trend
 from poolhouse.overview.status import Status, take_status
 
 
-class Command(LookingCommand[Status]):
+class Command(MonitorCommand[Status]):
     """Shows the pools of all processes and the server."""
 
     help = "Show the connection pools of all running processes and the room left on the database server."

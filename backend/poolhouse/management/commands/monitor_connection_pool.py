@@ -5,11 +5,11 @@ from typing import Any
 from rich.console import RenderableType
 
 from poolhouse.display.health_report import draw_health
-from poolhouse.display.looking import LookingCommand
+from poolhouse.display.looking import MonitorCommand
 from poolhouse.overview.health import ConnectionPoolHealth, ConnectionPoolMonitor
 
 
-class Command(LookingCommand[ConnectionPoolHealth]):
+class Command(MonitorCommand[ConnectionPoolHealth]):
     """Shows the health report of a database."""
 
     help = "Show the health of a database's connections: HEALTHY, WARNING or CRITICAL, with the reasons."
