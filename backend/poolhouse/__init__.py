@@ -1,3 +1,3 @@
-"""Database connection pools as they really are: every process reports its own, one reader merges them."""
+"""Monitoring and an engine for Django's database connection pools: each process reports, one reader merges."""
 
 __version__ = "0.1.0"

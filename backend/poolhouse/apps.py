@@ -1,4 +1,4 @@
-"""The app's start in a process."""
+"""The app's configuration: what it registers when Django starts."""
 
 import logging
 import os
@@ -15,18 +15,18 @@ logger = logging.getLogger(__name__)
 
 
 class PoolhouseConfig(AppConfig):
-    """Labels connections and reports pools from the moment Django is set up."""
+    """Label connections and report pools from Django's start on."""
 
     name = "poolhouse"
     verbose_name = "Connection pools"
 
     def __init__(self, app_name: str, app_module: Any) -> None:
         super().__init__(app_name, app_module)
-        if is_observer():  # now, before any app's models are loaded
+        if is_observer():  # before any app's models are loaded
             spare_pooled_engines()
 
     def ready(self) -> None:
-        """Listen for connections and tasks, and start to report."""
+        """Register the system checks and signal receivers, and start the reporting thread."""
         from poolhouse.checks import check_servers, check_settings
         from poolhouse.reports import keeper
 
@@ -40,17 +40,17 @@ class PoolhouseConfig(AppConfig):
 
             tasks.follow_tasks()
         os.register_at_fork(before=forks.before_fork)
-        _tell_opentelemetry()
+        _register_with_opentelemetry()
         keeper.begin()
 
 
-def _tell_opentelemetry() -> None:
-    """Let OpenTelemetry know of the pools where its API is installed; the project works without."""
+def _register_with_opentelemetry() -> None:
+    """Register the pools with OpenTelemetry if its API is installed."""
     if not find_spec("opentelemetry") or not find_spec("opentelemetry.metrics"):  # other packages share the first name
         return
     try:
         from poolhouse.metrics import otel
 
         otel.observe_pools()
-    except Exception as error:  # noqa: BLE001 - whatever it is, it must not keep a project from starting
-        logger.warning("OpenTelemetry is not told of the pools: %s: %s", type(error).__name__, error)
+    except Exception as error:  # noqa: BLE001 - no error of OpenTelemetry may keep a project from starting
+        logger.warning("cannot register the pools with OpenTelemetry: %s: %s", type(error).__name__, error)

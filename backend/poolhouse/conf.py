@@ -12,88 +12,88 @@ from poolhouse.conf_problems import problems
 
 @dataclass(frozen=True)
 class Options:
-    """What a project may set in POOLHOUSE."""
+    """The keys of POOLHOUSE with their defaults."""
 
     SERVICE: str = ""
-    """What this process is to its operators: web, worker, beat, …; empty: as `poolhouse.started` finds."""
+    """The service of this process: web, worker, beat, …; empty: as in `poolhouse.started`."""
     REDIS_URL: str = ""
-    """Where processes report; empty: they do not, and the status says so."""
+    """The Redis server for the reports; empty: processes do not report."""
     KEY_PREFIX: str = "poolhouse"
-    """Redis keys begin with it, so that several projects can share a server."""
+    """The prefix of the Redis keys, so that several projects can share a server."""
     PUBLISH_INTERVAL_S: float = 1.0
     REPORT_TTL_S: float = 5.0
-    """How long a report outlives its process; longer than several intervals."""
+    """How long a report stays after its process has ended; longer than several intervals."""
     FLEET: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """How many processes each service has, and how many connections each can open: `check --database` adds up."""
+    """The processes of each service and the connections that each can open; `check --database` adds them up."""
     LEAK_THRESHOLD_S: float = 0.0
-    """A connection that is held for longer is logged with the stack that took it; 0: none is."""
+    """A connection held for longer is logged as a leak suspect with the stack that checked it out; 0: never."""
     MONITOR_TIMEOUT_S: float = 2.0
-    """How long the monitor waits for a source before it calls it unreachable."""
+    """How long the monitor waits for a source before it reports the source as unreachable."""
     MONITOR_USER: str = ""
-    """The role that asks the server; empty: the database alias' own. A full server still lets in one that has
-    pg_use_reserved_connections."""
+    """The role of the monitor; empty: the alias' own. A role with pg_use_reserved_connections can connect to a full
+    server."""
     MONITOR_PASSWORD: str = ""
     DIRECT: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The server itself, of an alias that goes through PgBouncer: HOST, PORT, NAME and what else of DATABASES[alias] is
-    another there. Who looks at the server, or works on it for long, goes past PgBouncer."""
+    """For aliases that go through PgBouncer: the keys of DATABASES[alias] that lead to the server itself (HOST, PORT,
+    NAME, …). The monitor and long operations use them."""
     PGBOUNCER_URL: str = ""
-    """PgBouncer's console, postgresql://user:password@host:port/pgbouncer, of one of its stats_users; empty: it is not
-    asked."""
+    """PgBouncer's console, postgresql://user:password@host:port/pgbouncer, as one of its stats_users; empty: not
+    queried."""
     PGBOUNCER_CONNECTIONS: int = 0
-    """How many connections to the server PgBouncer opens at most; `check --database` adds them to those of FLEET."""
+    """The most server connections that PgBouncer opens; `check --database` adds them to those of FLEET."""
     METRICS_TOKEN: str = ""
-    """What a reader of /metrics sends as Authorization: Bearer …; empty: whoever reaches the address may read."""
+    """The token that /metrics requires as Authorization: Bearer …; empty: no token is required."""
     METRICS_MAX_AGE_S: float = 1.0
-    """How long a process answers Prometheus with what it saw last, before it looks again."""
+    """How long a process answers Prometheus with its last result before it queries the sources again."""
     UTILISATION_WARNING_PERCENT: float = 80.0
-    """Of the server's usable connections, how many are open; from here on it is a warning. So with those below."""
+    """Share of the server's usable connections that are open, from which on it is a warning. The others are alike."""
     UTILISATION_CRITICAL_PERCENT: float = 95.0
     WAIT_WARNING_MS: float = 250.0
-    """p95 of the time that callers waited for a connection in the last 5 minutes; a timeout counts as a wait."""
+    """p95 wait for a connection in the last 5 minutes; a pool timeout counts as a wait."""
     WAIT_CRITICAL_MS: float = 1000.0
     PGBOUNCER_WAIT_WARNING_S: float = 1.0
-    """How long a client of PgBouncer's has waited for a server connection."""
+    """How long a client of PgBouncer has been waiting for a server connection."""
     PGBOUNCER_WAIT_CRITICAL_S: float = 10.0
     BLOCKED_WARNING_S: float = 5.0
-    """How long a session has waited for another's lock."""
+    """How long a session has been waiting for a lock."""
     IDLE_IN_TRANSACTION_WARNING_S: float = 30.0
-    """How long a session has kept a transaction, and its locks, and asked for nothing."""
+    """How long a session has been idle in a transaction."""
     FLEET_GRACE_S: float = 15.0
-    """How long a service of FLEET may be without any process that reports, as in a restart, until that is critical."""
+    """How long a service of FLEET may be without a reporting process, as in a restart, before that is critical."""
     QUERY_WARNING_MS: float = 100.0
-    """A statement's mean time of late."""
+    """Mean time of a statement in the last 5 minutes."""
     QUERY_CRITICAL_MS: float = 500.0
     ERRORS_WARNING_PERCENT: float = 1.0
-    """Of the statements of late, how many failed; a row that breaks a constraint is none."""
+    """Share of the statements that failed in the last 5 minutes, without violated constraints."""
     ERRORS_CRITICAL_PERCENT: float = 5.0
     SAMPLE_MIN: int = 20
-    """Of fewer statements, or loans, neither their times nor their errors are judged."""
+    """Wait times, statement times and errors are judged from this many samples on."""
     IDLE_WARNING_PERCENT: float = 50.0
-    """Of the server's usable connections, how many are open and idle."""
+    """Share of the server's usable connections that are open and idle."""
     IDLE_LONG_S: float = 300.0
-    """A connection that has been idle for longer is told apart."""
+    """Connections that have been idle for longer are counted separately."""
     SLOW_QUERY_MS: float = 1000.0
-    """A statement of a request or a task that takes longer is logged; 0: each is, -1: none is."""
+    """A statement of a request or a task that takes longer is logged; 0: all are, -1: none is."""
     SLOW_QUERY_INTERVAL_S: float = 10.0
-    """How long the same slow statement is not logged again, but counted."""
+    """How long a slow statement that was logged is counted instead of logged again."""
     REQUEST_QUERIES: int = 100
-    """A request or a task that has more statements is logged; -1: none is. So with the three below."""
+    """A request or a task with more statements is logged; -1: never. The next three are alike."""
     SLOW_REQUEST_DATABASE_MS: float = 1000.0
-    """In statements."""
+    """Time in statements."""
     POOL_WAIT_MS: float = 100.0
-    """Waiting for a connection."""
+    """Time waiting for a connection."""
     POOL_HOLD_MS: float = 5000.0
-    """With a connection."""
+    """Time with a connection."""
     SERVER_TIMING: bool = False
-    """Answers tell the browser's developer tools what they had of the database."""
+    """Add a Server-Timing header with the database time, for the browser's developer tools."""
 
 
 @cache
 def options() -> Options:
-    """Read POOLHOUSE.
+    """Return the settings in POOLHOUSE, validated.
 
     Raises:
-        ImproperlyConfigured: lists what is wrong.
+        ImproperlyConfigured: POOLHOUSE is invalid; the text lists all problems.
     """
     given = getattr(settings, "POOLHOUSE", {})
     if found := problems(Options, given, settings.DATABASES):

@@ -1,4 +1,4 @@
-"""The database driver under a Django alias: psycopg2, or psycopg 3."""
+"""The database driver of a Django alias: psycopg2 or psycopg 3."""
 
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
@@ -14,39 +14,43 @@ if TYPE_CHECKING:  # it imports a driver, which a project on another database ne
 
 
 def postgresql_aliases() -> list[str]:
-    """Give the aliases of DATABASES that are PostgreSQL's, the default one first."""
+    """Return the PostgreSQL aliases of DATABASES, the default one first."""
     found = [alias for alias, database in connections.settings.items() if is_postgresql(database["ENGINE"])]
     return sorted(found, key=lambda alias: alias != DEFAULT_DB_ALIAS)
 
 
 def require_postgresql(alias: str) -> None:
-    """Refuse an alias that is none, or another database's.
+    """Check an alias.
 
     Raises:
-        KeyError: there is no such PostgreSQL alias.
+        KeyError: DATABASES has no PostgreSQL database with this alias.
     """
-    if alias not in (known := postgresql_aliases()):
-        raise KeyError(
-            f"no PostgreSQL database has the alias {alias!r}; allowed: {', '.join(known) or 'there is none'}"
-        )
+    if alias not in postgresql_aliases():
+        raise KeyError(not_postgresql(alias))
+
+
+def not_postgresql(alias: str) -> str:
+    """Return the error text for an alias that DATABASES does not have, or that is another database's."""
+    known = ", ".join(postgresql_aliases()) or "none (DATABASES has no PostgreSQL database)"
+    return f"expected the alias of a PostgreSQL database, got {alias!r}; allowed: {known}"
 
 
 def driver(alias: str) -> ModuleType:
-    """Give the driver's module."""
+    """Return the module of the driver, psycopg2 or psycopg."""
     return cast("DatabaseWrapper", connections[alias]).Database
 
 
 def driver_errors(alias: str) -> tuple[type[Exception], ...]:
-    """Give what the driver raises, bare and as Django wraps it."""
+    """Return the error classes that the driver raises, bare and wrapped by Django."""
     return (Error, driver(alias).Error)
 
 
 def own_connection_params(alias: str, *, directly: bool = False) -> dict[str, Any]:
-    """Give the parameters of a connection outside every pool, under the monitor's name.
+    """Return the parameters of a connection outside every pool, with the monitor's name.
 
     Args:
         alias: of the database.
-        directly: to the server itself, where POOLHOUSE["DIRECT"] says that the alias goes through PgBouncer.
+        directly: connect to the server itself, by POOLHOUSE["DIRECT"], if the alias goes through PgBouncer.
     """
     wrapper = connections.create_connection(alias)
     if directly:

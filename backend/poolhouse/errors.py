@@ -1,4 +1,4 @@
-"""What the pools raise."""
+"""The errors that pools raise."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,29 +8,29 @@ from django.db import OperationalError
 
 @dataclass(frozen=True)
 class PoolUse:
-    """How a pool was used at the moment when it had nothing to lend. Every number counts connections."""
+    """The use of a pool when a checkout timed out. Every number counts connections."""
 
     size: int
     overflow: int
-    """how many may be open above size; -1: any"""
+    """the most that may be open above size; -1: any number"""
     in_use: int
     waiting: int
-    """callers that wait for one, the one who was refused included"""
+    """callers that wait for one, including the one that timed out"""
     opening: int = 0
-    """being opened, or looked at, for somebody; an attempt that its caller has given up counts until it has ended"""
+    """being opened or pinged for a caller; an abandoned attempt counts until it has ended"""
 
 
 class PoolTimeoutError(OperationalError):
-    """No connection within the pool's TIMEOUT.
+    """No connection was available within the pool's TIMEOUT.
 
-    It is a `django.db.OperationalError`, so that what handles a database that is away handles this as well.
+    It is a `django.db.OperationalError`, so that code that handles an unreachable database handles it too.
 
     Attributes:
-        alias: the database's.
+        alias: of the database.
         waited_s: how long the caller waited.
-        use: of the pool, when it gave up.
-        longest: who has held a connection longest, and how long; empty if nobody holds one.
-        reason: why none could be had.
+        use: of the pool at the timeout.
+        longest: the holder of the longest lease, with its hold time; empty without one.
+        reason: why no connection was available.
     """
 
     def __init__(self, alias: str, waited_s: float, use: PoolUse, longest: str, reason: str) -> None:
@@ -38,11 +38,11 @@ class PoolTimeoutError(OperationalError):
         overflow = "any" if use.overflow < 0 else use.overflow
         opening = f"being opened {use.opening}, " if use.opening > 0 else ""
         text = (
-            f"{alias}: no connection after {waited_s:.2f} s: {reason}; size {use.size}, overflow {overflow}, "
+            f"{alias}: no connection within {waited_s:.2f} s: {reason}; size {use.size}, overflow {overflow}, "
             f"in use {use.in_use}, {opening}waiting {use.waiting}"
         )
         super().__init__(f"{text}; {longest}" if longest else text)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as what it is: Celery makes a plain OperationalError of what cannot be pickled."""
+        """Pickle with its attributes: Celery replaces errors that cannot be pickled by a plain OperationalError."""
         return type(self), (self.alias, self.waited_s, self.use, self.longest, self.reason)

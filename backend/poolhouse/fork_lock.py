@@ -1,7 +1,7 @@
-"""A lock between forks and this app's threads: they share it while they work, and a fork has it for itself.
+"""A lock between forks and this app's threads: the threads share it while they work, a fork has it exclusively.
 
-A child has the forking thread alone. Whatever lock another thread held at that moment, of a module that was being
-imported, of a pool or of a C library, stays locked in the child for ever, and who needs it there hangs.
+A forked child has only the thread that forked. A lock that another thread held at that moment (of a module being
+imported, of a pool or of a C library) stays locked in the child for ever, and the code that needs it there hangs.
 """
 
 import os
@@ -15,7 +15,7 @@ WAIT_MAX_S = 1.0
 
 
 class ForkLock:
-    """Shared by any number of threads; exclusive for a fork, whose wait for them is bounded."""
+    """A lock that any number of threads share, exclusive for a fork, which waits for them for a limited time."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.Lock())
@@ -24,7 +24,7 @@ class ForkLock:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Do work that a fork waits for. It waits for a fork itself, and not for one that waits for other work."""
+        """Do work that a fork waits for. It waits for a fork, but not for a fork that waits for other work."""
         token = object()
         try:
             with self._changed:
@@ -37,19 +37,19 @@ class ForkLock:
                 self._changed.notify_all()
 
     def before_fork(self) -> None:
-        """Wait for the work that is under way, and let no more begin."""
+        """Wait for the work in progress, and let no more begin."""
         with self._changed:
             self._changed.wait_for(lambda: not self._at_work, WAIT_MAX_S)
             self._forking.add(threading.get_ident())
 
     def after_fork_in_parent(self) -> None:
-        """Let work begin again."""
+        """Let work begin again in the parent."""
         with self._changed:
             self._forking.discard(threading.get_ident())
             self._changed.notify_all()
 
     def after_fork_in_child(self) -> None:
-        """Begin anew: nobody is at work, and another thread of the parent may have held the condition's own lock."""
+        """Start afresh: nothing is in progress, and another thread of the parent may have held the condition's lock."""
         self.__init__()  # type: ignore[misc]
 
 

@@ -1,4 +1,4 @@
-"""The health of a database's connections, for a project that asks from Python: `from poolhouse.health import …`."""
+"""The public API of the health report: `from poolhouse.health import …`."""
 
 import sys
 from typing import TextIO
@@ -20,8 +20,8 @@ __all__ = [
 
 
 def print_connection_pool_report(alias: str | None = None, out: TextIO | None = None) -> None:
-    """Print the health of an alias for people, on standard output or elsewhere."""
-    from poolhouse.display.console import console_for  # rich, which a health check need not load
+    """Print the health of an alias, on standard output by default."""
+    from poolhouse.display.console import console_for  # it imports rich, which a health check does not need
     from poolhouse.display.health_report import draw_health
 
     console = console_for(out or sys.stdout)

@@ -1,10 +1,10 @@
-"""Numbers as people read them."""
+"""Numbers formatted for people, with their units."""
 
 from math import inf
 
 NOT_GIVEN = "–"
 
-# Up to here, in seconds, a duration is told in this unit; a bit less, so that nothing is rounded up to 1000 ms.
+# Up to here, in seconds, durations have this unit; slightly less, so that nothing is rounded up to 1000 ms.
 _UNITS = (
     (0.9995e-3, 1e-6, "µs"),
     (0.9995, 1e-3, "ms"),
@@ -16,7 +16,7 @@ _UNITS = (
 
 
 def duration(seconds: float | None) -> str:
-    """Write a duration with two or three digits and its unit: 12 µs, 4.2 ms, 12.3 s; a dash where it is not known."""
+    """Write a duration with two or three digits and its unit: 12 µs, 4.2 ms, 12.3 s; None is a dash."""
     if seconds is None:
         return NOT_GIVEN
     unit_s, unit = next((unit_s, unit) for end_s, unit_s, unit in _UNITS if seconds < end_s)
@@ -25,15 +25,15 @@ def duration(seconds: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Write a share of 1 in percent: 42.9 %."""
+    """Write a share in percent: 42.9 %."""
     return NOT_GIVEN if share is None else f"{share * 100:.1f} %"
 
 
 def number(value: int | None) -> str:
-    """Write a count; a dash where it is not known."""
+    """Write a count with thousands separators; None is a dash."""
     return NOT_GIVEN if value is None else f"{value:,}"
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
-    """Count things in words: 1 caller, 2 callers, 3 processes."""
+    """Write a count with its noun: 1 caller, 2 callers, 3 processes."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {plural or noun + 's'}"

@@ -1,4 +1,4 @@
-"""Who this process is, in the words that PostgreSQL shows: `service@host:pid`, and the project's own if it has any."""
+"""The identity of this process as PostgreSQL shows it: `service@host:pid`, then the project's own application_name."""
 
 import hashlib
 import os
@@ -18,7 +18,7 @@ DIGEST_LENGTH = 6
 
 @dataclass(frozen=True)
 class Identity:
-    """A process of the fleet."""
+    """The identity of a process."""
 
     service: str
     host: str
@@ -32,7 +32,7 @@ class Identity:
 
 
 def _shortened(host: str, room: int) -> str:
-    """Keep the beginning, for people, and a digest of the whole: hosts of one deployment differ at their ends."""
+    """Keep the beginning, and a digest of the whole: the host names of a deployment often differ at their ends."""
     if len(host) <= room:
         return host
     digest = hashlib.sha256(host.encode()).hexdigest()[:DIGEST_LENGTH]
@@ -40,16 +40,16 @@ def _shortened(host: str, room: int) -> str:
 
 
 def current(service: str | None = None) -> Identity:
-    """Identify this process now; after a fork the answer differs, so it is never cached."""
+    """Return this process' identity. It is never cached, since it changes with a fork."""
     host = socket.gethostname().encode("ascii", "replace").decode()
     return Identity(service or options().SERVICE or started.service(), host, os.getpid())
 
 
 def label_connections() -> None:
-    """Make every connection that this process opens from now on carry its identity as application_name.
+    """Label each connection that this process opens from now on with its identity, as application_name.
 
-    What a project has put there itself follows after a blank, as far as there is room. Django reads the parameters of a
-    connection when it opens one, so this must be called again after a fork.
+    The project's own application_name follows after a blank, as far as there is room. Django reads the parameters when
+    it opens a connection, so this must be called again after a fork.
     """
     for database in connections.settings.values():
         if is_postgresql(database["ENGINE"]):
@@ -60,10 +60,10 @@ def label_connections() -> None:
             database["OPTIONS"]["application_name"] = label
 
 
-# By the label that was made of it: in a forked child, the settings have the parent's labels.
+# By the label derived from it: in a forked child, the settings have the parent's labels.
 _own_names: dict[str, str] = {}
 
 
 def process_of(application: str) -> str:
-    """Give the name of the process that has labelled a connection, by the connection's application_name."""
+    """Return the name of the process in a connection's application_name."""
     return application.partition(" ")[0]

@@ -1,4 +1,4 @@
-"""Log lines, plain or as JSON, that give no secret away."""
+"""Log formatters, plain and JSON, that mask secrets."""
 
 import json
 import logging
@@ -8,38 +8,38 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from poolhouse.tracing.masks import database_errors, without_passwords, without_words
+from poolhouse.tracing.masks import database_errors, without_details, without_passwords
 from poolhouse.tracing.work import current_work
 
 _OWN_FIELDS = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"))
 
 
-# All but tab and newline, and Unicode's own ends of lines.
+# Control characters except tab and newline, and Unicode's line separators.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class PlainFormatter(logging.Formatter):
-    """logging's own, but for passwords, for the values that database errors quote, and for control characters.
+    """logging.Formatter with masked passwords, masked values in database errors, and without control characters.
 
-    Only a record begins at the beginning of a line: all further lines, those of tracebacks included, are indented. So
-    what a client sends, such as the name of a file, cannot look like a record.
+    Only a record starts at the beginning of a line: its further lines, such as those of tracebacks, are indented. So
+    text from a client, such as a file name, cannot look like a record.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, with a traceback below it if there is one."""
+        """Return the line, with the traceback below it if there is one."""
         text = _without_secrets(super().format(record), record)
         return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text).replace("\n", "\n  ")
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, work if there is any, and the record's extra fields.
+    """One JSON object per line: time, level, logger, message, work if there is any, and the record's extra fields.
 
-    Of these, text and numbers alone: what Django and Celery attach besides are requests, with their query strings, and
+    Only extra fields that are text or numbers: Django and Celery also attach requests, with their query strings, and
     the arguments of tasks.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Make the line."""
+        """Return the record as one line of JSON."""
         work = current_work()
         fields: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
@@ -59,11 +59,11 @@ class JsonFormatter(logging.Formatter):
 
 
 def _without_secrets(text: str, record: logging.LogRecord) -> str:
-    """Blot out passwords, and what the database quotes in errors: those of the record, and the one being handled."""
+    """Mask passwords, and the values that the database quotes in the record's error and the error being handled."""
     arguments = record.args.values() if isinstance(record.args, Mapping) else record.args or ()
     raised = record.exc_info[1] if record.exc_info else None
     for error in database_errors(raised, sys.exception(), record.msg, *arguments):
-        text = without_words(text, error)
+        text = without_details(text, error)
     return without_passwords(text)
 
 

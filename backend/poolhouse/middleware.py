@@ -1,4 +1,4 @@
-"""What a request has of the database: counted, logged when it is too much, and 503 when there is none to be had."""
+"""The middleware: counts each request's database use, logs costly ones, and returns 503 after a pool timeout."""
 
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -27,21 +27,21 @@ Handler = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]
 
 @dataclass(slots=True, kw_only=True)
 class RequestWork(Work):
-    """A request."""
+    """A request as the work of its thread."""
 
-    request: HttpRequest = field(repr=False)  # its own repr has the query string
+    request: HttpRequest = field(repr=False)  # its repr has the query string
 
     @property
     def view(self) -> str:
-        """The name of the view, or its path where it has none; empty until Django has found it."""
+        """The name of the view, or its path if it has no name; empty before Django has resolved it."""
         match = self.request.resolver_match
         return match.view_name if match else ""
 
 
 class DatabaseMiddleware:
-    """Says whose statements run, and answers for a pool that has nothing to lend. It belongs first in MIDDLEWARE.
+    """Attributes statements and connections to requests, and returns 503 after a pool timeout.
 
-    A body that is streamed counts as part of its request.
+    Put it first in MIDDLEWARE. Streaming a body counts as part of its request.
     """
 
     sync_capable = True
@@ -55,7 +55,7 @@ class DatabaseMiddleware:
         got_request_exception.connect(_note_error, dispatch_uid="poolhouse.note_error")
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        """Answer a request."""
+        """Return the response, and count the request's database use."""
         if self._is_async:
             return self._answer(request)
         with doing(_work_of(request)) as work:
@@ -68,7 +68,7 @@ class DatabaseMiddleware:
         return _conclude(work, request, response)
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        """Answer a view's PoolTimeoutError before Django makes an alarm of it."""
+        """Return 503 for a view's PoolTimeoutError, before Django reports it as an error."""
         if not isinstance(error, PoolTimeoutError):
             return None
         _log_failure(error, request)
@@ -76,12 +76,12 @@ class DatabaseMiddleware:
 
 
 def _work_of(request: HttpRequest) -> Work:
-    path = request.path if request.path.isprintable() else quote(request.path)  # a line break would forge a line
+    path = request.path if request.path.isprintable() else quote(request.path)  # a line break would forge a log line
     return RequestWork("request", f"{request.method} {path}", request=request)
 
 
 def _note_error(*, request: HttpRequest | None = None, **_: Any) -> None:
-    """Receive Django's `got_request_exception`: an error that nobody handled, of a view or of another middleware."""
+    """Receive Django's `got_request_exception`: an unhandled error of a view or of another middleware."""
     error = sys.exception()
     _log_failure(error, request)
     if (work := current_work()) is not None:
@@ -89,7 +89,7 @@ def _note_error(*, request: HttpRequest | None = None, **_: Any) -> None:
 
 
 def _log_failure(error: BaseException | None, request: HttpRequest | None) -> None:
-    """Log an error once for a request, also where a middleware that is around this one meets it again."""
+    """Log an error once per request, although an outer middleware may meet it again."""
     work = current_work()
     if work is None and request is not None:
         work = _work_of(request)
@@ -100,11 +100,15 @@ def _log_failure(error: BaseException | None, request: HttpRequest | None) -> No
 
 
 def _conclude(work: Work, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    if work.is_refused and response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:  # another middleware's error
+    if (
+        work.is_refused and response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR
+    ):  # an error that another middleware has met
         response = _exhausted(request)
     if options().SERVER_TIMING:
         _add_server_timing(work, response)
-    if isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse):  # a server sends a file
+    if isinstance(response, StreamingHttpResponse) and not isinstance(
+        response, FileResponse
+    ):  # the web server sends files
         response.streaming_content = _stream(response.streaming_content, work)
     else:
         log_cost(work)
@@ -112,16 +116,16 @@ def _conclude(work: Work, request: HttpRequest, response: HttpResponseBase) -> H
 
 
 def _exhausted(request: HttpRequest) -> HttpResponse:
-    return unavailable(request, "No database connection is free", RETRY_AFTER_S)
+    return unavailable(request, "No database connection is available", RETRY_AFTER_S)
 
 
 def unavailable(request: HttpRequest, reason: str, retry_after_s: int) -> HttpResponse:
-    """Return an answer with status 503, as JSON for clients that prefer it.
+    """Return a response with status 503, as JSON for clients that prefer it.
 
     Args:
         request: whose Accept header decides.
         reason: a sentence without its full stop.
-        retry_after_s: when the client may try again, in seconds.
+        retry_after_s: the seconds until the client may try again.
     """
     text = f"{reason}. Try again in {retry_after_s} seconds."
     headers = {"Retry-After": str(retry_after_s)}
@@ -131,7 +135,7 @@ def unavailable(request: HttpRequest, reason: str, retry_after_s: int) -> HttpRe
 
 
 def _add_server_timing(work: Work, response: HttpResponseBase) -> None:
-    """Tell the browser's developer tools. https://www.w3.org/TR/server-timing/."""
+    """Add the database times for the browser's developer tools. https://www.w3.org/TR/server-timing/."""
     metrics = [
         *filter(None, [response.headers.get("Server-Timing")]),
         f'db;dur={work.database_s * 1000:.1f};desc="{queries(work.statement_count)}"',
@@ -141,7 +145,7 @@ def _add_server_timing(work: Work, response: HttpResponseBase) -> None:
 
 
 def _stream(content: Iterator[bytes] | AsyncIterator[bytes], work: Work) -> Iterator[bytes] | AsyncIterator[bytes]:
-    """Give a body's pieces. Between them the thread, or the event loop, is the server's, and not at this work."""
+    """Return a body's pieces; between them the thread or event loop does not work for this request."""
     return _sync_stream(content, work) if isinstance(content, Iterator) else _async_stream(content, work)
 
 

@@ -1,4 +1,4 @@
-"""How this process was started: it says what the process is where the settings do not."""
+"""How this process was started, from which its service is derived."""
 
 import sys
 from collections.abc import Sequence
@@ -17,17 +17,23 @@ WEB_SERVERS = (
 )
 TASK_RUNNERS = ("rq", "dramatiq", "huey_consumer", "arq", "procrastinate", "taskiq")
 MANAGEMENT = ("manage", "django-admin", "django")
-# Management commands that serve until they are stopped; every other one is a piece of work of its own.
+# Management commands that serve until they are stopped; all others do one job and end.
 SERVING_COMMANDS = ("runserver", "runserver_plus", "testserver")
-TASK_COMMANDS = ("qcluster", "run_huey", "rundramatiq", "process_tasks", "procrastinate")  # and those named …worker…
-# Celery's options that stand before its subcommand, and are followed by a value.
+TASK_COMMANDS = (
+    "qcluster",
+    "run_huey",
+    "rundramatiq",
+    "process_tasks",
+    "procrastinate",
+)  # and those with "worker" in their names
+# Celery's options before its subcommand that take a value.
 CELERY_OPTIONS = ("-A", "--app", "-b", "--broker", "--result-backend", "--loader", "--config", "--workdir")
 
 COMMAND, UNKNOWN = "manage", "django"
 
 
 def service() -> str:
-    """Return what this process is: web, worker, beat, …; manage for a management command, django where that is open."""
+    """Return this process' service: web, worker, beat, …; manage for a management command, django if unknown."""
     return service_of(sys.argv)
 
 
@@ -37,7 +43,7 @@ def is_command() -> bool:
 
 
 def service_of(argv: Sequence[str]) -> str:
-    """Return what the process is that was started with these arguments; the program comes first."""
+    """Return the service of a process with this command line, its program first."""
     program, arguments = _program(argv[0] if argv else ""), argv[1:]
     if program in WEB_SERVERS:
         return "web"
@@ -50,7 +56,7 @@ def service_of(argv: Sequence[str]) -> str:
 
 
 def _program(path: str) -> str:
-    """Return its name, which `python -m` hides in the folder of `__main__.py`."""
+    """Return the program's name, which `python -m` hides in the folder of `__main__.py`."""
     file = PurePath(path)
     return file.parent.name if file.name == "__main__.py" else file.name.removesuffix(".py")
 

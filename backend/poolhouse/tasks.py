@@ -1,4 +1,4 @@
-"""What a Celery task has of the database, counted and logged as a request's is. Imported where Celery is installed."""
+"""The signals of Celery: each task's database use is counted and logged like a request's. It needs Celery."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,15 +12,15 @@ from poolhouse.tracing.work import Work, current_work, switch_to
 
 @dataclass(slots=True, kw_only=True)
 class TaskWork(Work):
-    """A task."""
+    """A task as the work of its thread."""
 
     task_id: str
     outer: Work | None = field(default=None, repr=False)
-    """what it interrupts: where tasks run eagerly, a request or another task"""
+    """the work that it interrupts: a request or another task, where tasks run eagerly"""
 
 
 def follow_tasks() -> None:
-    """Listen to Celery's signals, in workers and for tasks that run eagerly."""
+    """Connect to Celery's signals, in workers and for tasks that run eagerly."""
     signals.task_prerun.connect(_begin, weak=False, dispatch_uid="poolhouse.begin_task")
     signals.task_postrun.connect(_end, weak=False, dispatch_uid="poolhouse.end_task")
     signals.task_failure.connect(_note_failure, weak=False, dispatch_uid="poolhouse.note_failure")
@@ -29,13 +29,15 @@ def follow_tasks() -> None:
 
 
 def is_prefork() -> bool:
-    """Say whether the project has an application of Celery's, and its workers fork unless they are told otherwise."""
-    return current_app.main != "default" and "prefork" in str(current_app.conf.worker_pool)  # "default": it has none
+    """Return True if the project has a Celery app whose workers fork by default."""
+    return current_app.main != "default" and "prefork" in str(
+        current_app.conf.worker_pool
+    )  # "default": the project has none
 
 
 def _look_at_pool(*, sender: Any, **_: Any) -> None:
     """Receive Celery's `worker_init`, in the worker's main process, before it forks."""
-    pool = sender.pool_cls  # a name, or where the command line names it, the class
+    pool = sender.pool_cls  # a name or, if the command line names it, the class
     if "prefork" in (pool if isinstance(pool, str) else pool.__module__):
         log_messages(pools_in_prefork())
 
@@ -57,6 +59,6 @@ def _note_failure(*, exception: BaseException, **_: Any) -> None:
 
 
 def _note_retry(*, reason: BaseException, **_: Any) -> None:
-    """Log why a task is retried: the error is named to `retry`, or was being handled when it was called."""
+    """Log why a task is retried: the error passed to `retry`, or the one being handled when it was called."""
     error = getattr(reason, "exc", None) or reason.__cause__ or reason.__context__
     log_database_error(error, current_work())

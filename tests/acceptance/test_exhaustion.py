@@ -1,4 +1,4 @@
-"""The web with a pool that is used up: what it still answers, and to whom it gives the pool's timeout."""
+"""The web with an exhausted pool: which requests it still answers, and which get the pool timeout."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -73,7 +73,7 @@ def test_probes_answer_at_once_and_say_why_and_a_request_gets_its_timeout(exhaus
         assert not visit.done(), "a probe must not wait for what it is to report on"
         status, body = visit.result()
     assert status == 503
-    assert "every connection is lent; size 2, overflow 0, in use 2, waiting 1; longest held: " in body
+    assert "all connections are in use; size 2, overflow 0, in use 2, waiting 1; longest held: " in body
     assert waiting.s >= POOL_TIMEOUT_S
 
 

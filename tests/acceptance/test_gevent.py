@@ -122,7 +122,7 @@ def test_a_server_that_never_answers_stops_its_callers_in_time_and_nobody_else(
                 answers = [one.result() for one in asking]
     for status, body in answers:
         assert status == 503, body
-        assert "no connection after" in body
+        assert "no connection within" in body
     assert others[:3] == [200] * 3, "requests that need no database went on"
 
 

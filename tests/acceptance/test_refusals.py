@@ -56,5 +56,5 @@ def test_the_status_answers_when_database_and_broker_are_away(stack: Stack) -> N
     answer = start(stack, f"exec {sys.executable} backend/manage.py db_pool_status --detailed", **away)
     assert answer.returncode == 0
     assert answer.stdout.startswith("CRITICAL\n")
-    assert "process reports is unreachable: Redis: " in answer.stdout
+    assert "process reports are unreachable: Redis: " in answer.stdout
     assert "database server (default) is unreachable: connection to server" in answer.stdout

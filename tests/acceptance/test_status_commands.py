@@ -97,7 +97,7 @@ def test_watching_redraws_in_place_and_leaves_the_terminal_as_it_was(running: Ru
     assert output.rindex(LEAVE) > output.rindex(HOME), "nothing is drawn on the terminal's own screen"
     assert output[output.rindex(LEAVE) + len(LEAVE) :].strip() in (b"", SHOW)
     assert b"Traceback" not in output
-    assert b"every 0.2 s; Ctrl-C ends" in output
+    assert b"every 0.2 s; Ctrl-C to quit" in output
     assert modes[3] & termios.ECHO, "it has not touched the terminal's modes"
 
 
@@ -200,7 +200,7 @@ def test_a_health_check_fails_on_what_it_is_to_fail_on(
 ) -> None:
     answer = manage_with(running, away, command, "--fail-on", fail_on)
     assert answer.returncode == status, answer.stdout
-    assert ("process reports is unreachable: Redis: " in answer.stdout) == bool(away)
+    assert ("process reports are unreachable: Redis: " in answer.stdout) == bool(away)
     assert ("database server (default) is unreachable: " in answer.stdout) == ("DB_PORT" in away)
     assert answer.stderr == ""
 

@@ -180,11 +180,13 @@ def test_without_redis_celery_and_the_engine_it_works_and_says_what_is_missing(
     assert helpers.stdout.split()[-2:] == ["True", "True"], helpers.stderr
     status = project.status()
     assert status["servers"][0]["max_connections"] == 40
-    assert status["verdict"]["reasons"] == ["process reports is unreachable: POOLHOUSE['REDIS_URL'] is not set"]
+    assert status["verdict"]["reasons"] == [
+        "process reports are unreachable: POOLHOUSE['REDIS_URL'] is not set: processes do not report"
+    ]
     project.set("POOLHOUSE = {'REDIS_URL': 'redis://127.0.0.1:1/0'}")
     assert project.manage("check").returncode == 0
     (reason,) = project.status()["verdict"]["reasons"]
-    assert reason.startswith("process reports is unreachable: Redis: ")
+    assert reason.startswith("process reports are unreachable: Redis: ")
 
 
 def test_the_driver_is_the_project_s_choice(make_project: Callable[..., Project]) -> None:

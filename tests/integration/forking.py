@@ -1,4 +1,4 @@
-"""A process that reports its pools and forks: it prints what came of its children. `test_forks.py` starts it."""
+"""A process that reports its pools and forks, and prints what its children did. `test_forks.py` starts it."""
 
 import json
 import os
@@ -19,7 +19,7 @@ INTERVAL_S = 0.01
 
 
 class Imports:
-    """Those of this app's threads; the first lasts until the process has forked."""
+    """This app's threads; the first one works until the process has forked."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -39,7 +39,7 @@ class Imports:
 
 
 def set_up(database: dict[str, Any], redis_url: str, driver: str) -> None:
-    """Set Django up with the app, which begins to report."""
+    """Set up Django with the app, which begins to report."""
     sys.modules["psycopg" if driver == "psycopg2" else "psycopg2"] = None  # type: ignore[assignment]
     import django
     from django.conf import settings
@@ -62,7 +62,7 @@ def set_up(database: dict[str, Any], redis_url: str, driver: str) -> None:
 
 
 def published_as() -> str:
-    """Return the key of the report that Redis has taken; nothing is asked on this thread, which would import."""
+    """Return the key of the report that Redis has taken, without importing anything on this thread."""
     from poolhouse.reports import keeper
 
     own = keeper._keeper
@@ -70,7 +70,7 @@ def published_as() -> str:
 
 
 def is_at_work() -> bool:
-    """Return True if the reporting thread is in its round, where a Redis that does not answer keeps it."""
+    """Return True if the reporting thread is waiting for a Redis that does not answer."""
     from poolhouse.fork_lock import fork_lock
 
     return bool(fork_lock._at_work)
@@ -99,7 +99,7 @@ def use_database() -> None:
 
 
 def have_pools_kept_warm() -> None:
-    """Make the pools of this app's engine: those that are in use are kept warm, by the reporting thread."""
+    """Make the pools of this app's engine, which the reporting thread then keeps at MIN_SIZE."""
     from poolhouse.process.pools import lending_wrappers
 
     for wrapper in lending_wrappers():
@@ -107,7 +107,7 @@ def have_pools_kept_warm() -> None:
 
 
 def fork_one() -> int:
-    """Fork a child that uses the database, and ends when its report has arrived, or after PATIENCE_S by a signal."""
+    """Fork a child that uses the database, and ends once its report has arrived, or by a signal after PATIENCE_S."""
     if child := os.fork():
         return child
     try:

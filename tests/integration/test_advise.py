@@ -1,4 +1,4 @@
-"""`db_pool_advise` on a pool at work: what it measures, and whether callers wait as long as it says."""
+"""`db_pool_advise` on a pool under load: the measured load, and whether callers wait as long as predicted."""
 
 import json
 import threading
@@ -41,15 +41,15 @@ TOLERANCE = 0.25
 
 @dataclass(frozen=True)
 class Seen:
-    """A caller, and what it met; in seconds since the load began."""
+    """A caller and its measurements; in seconds since the load began."""
 
     asked_at: float
     lent_at: float
     returned_at: float
     over_at: float
-    """when it went on without its connection"""
+    """when it had checked its connection in"""
     connection: int
-    """the one that it got, by its process on the server"""
+    """the server process of its connection"""
 
     @property
     def wait_s(self) -> float:
@@ -77,7 +77,7 @@ def _database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
 
 @pytest.fixture
 def reporting(configure: Callable[..., None]) -> Iterator[None]:
-    """Reports of this process, apart from those of other tests."""
+    """Store the reports of this process apart from those of other tests."""
     configure(KEY_PREFIX=f"advise-{time.monotonic_ns()}")
     store.cache_clear()
     yield
@@ -86,7 +86,7 @@ def reporting(configure: Callable[..., None]) -> Iterator[None]:
 
 @contextmanager
 def open_pool(alias: str) -> Iterator[str]:
-    """Give an alias of the test database with a pool that is open."""
+    """Return an alias of the test database with an open pool."""
     from dj_db_conn_pool.core import pool_container
 
     template = connections[DEFAULT_DB_ALIAS].settings_dict
@@ -113,7 +113,7 @@ def pooled() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def played(django_db_setup: None, django_db_blocker: Any) -> dict[tuple[float, Draw], list[Seen]]:
-    """What callers met at each point, on a pool for each, all at the same time: they sleep for nearly all of it."""
+    """Return the measurements of callers at each point, on one pool each, all at the same time: they mostly sleep."""
     with django_db_blocker.unblock(), ExitStack() as open_, ThreadPoolExecutor(len(POINTS)) as aside:
         plays = {
             point: aside.submit(play, open_.enter_context(open_pool(f"played-{seed}")), draw(*point, SPAN_S, seed))
@@ -124,7 +124,7 @@ def played(django_db_setup: None, django_db_blocker: Any) -> dict[tuple[float, D
 
 @contextmanager
 def publishing() -> Iterator[None]:
-    """Report every 0.2 s, as the keeper's thread does every second."""
+    """Report every 0.2 s, as the background thread does every second."""
     found = store()
     assert found is not None
     publisher, is_over = Publisher(found), threading.Event()
@@ -146,7 +146,7 @@ def publishing() -> Iterator[None]:
 
 
 def draw(utilisation: float, hold: Draw, span_s: float, seed: int) -> list[tuple[float, float]]:
-    """When callers come, and how long they sleep with their connection."""
+    """Return the times of arrival and the hold times of callers."""
     chance = np.random.default_rng(seed)
     rate_per_s = CONNECTIONS * utilisation / HOLD_S
     count = chance.poisson(rate_per_s * span_s)
@@ -155,7 +155,7 @@ def draw(utilisation: float, hold: Draw, span_s: float, seed: int) -> list[tuple
 
 
 def play(alias: str, callers: list[tuple[float, float]], after_s: float = 0.5) -> list[Seen]:
-    """Let callers come when they should, whoever still waits."""
+    """Let callers arrive on time, however many are waiting."""
     seen: list[Seen] = []
     left, lock = iter(callers), threading.Lock()
     begun_at = time.perf_counter() + after_s
@@ -188,7 +188,7 @@ def play(alias: str, callers: list[tuple[float, float]], after_s: float = 0.5) -
 
 
 def taken(seen: list[Seen]) -> list[tuple[float, float]]:
-    """Give when callers came, and for how long their connections were nobody else's.
+    """Return when callers arrived, and for how long their connections were in use.
 
     A connection is its next caller's from when the one before returned it, not from when that caller is awake.
     """
@@ -202,7 +202,7 @@ def taken(seen: list[Seen]) -> list[tuple[float, float]]:
 
 
 def simulated_p95_s(size: int, seen: list[Seen]) -> float:
-    """Give what the callers that were seen would have waited by the simulation, for a pool of some size."""
+    """Return the simulated waits of the callers that were measured, for a pool of this size."""
     callers = taken(seen)
     after_s = [callers[0][0], *(at - earlier for (earlier, _), (at, _) in pairwise(callers))]
     return quantile(waits_s(size, zip(after_s, (held_s for _, held_s in callers), strict=True)), 0.95)
@@ -219,7 +219,7 @@ def test_callers_of_a_real_pool_wait_as_long_as_in_the_simulation(
         assert p95_s != pytest.approx(simulated_p95_s(other, seen), rel=TOLERANCE), "any pool would have passed"
 
 
-def test_the_load_that_is_measured_is_the_one_that_was_played(reporting: None, pooled: str) -> None:
+def test_the_measured_load_equals_the_generated_one(reporting: None, pooled: str) -> None:
     callers = draw(0.8, exponential, 4, seed=1)
     with publishing(), ThreadPoolExecutor(1) as aside:
         load = aside.submit(play, pooled, callers, after_s=2)
@@ -238,14 +238,14 @@ def test_the_load_that_is_measured_is_the_one_that_was_played(reporting: None, p
     assert measured["predicted_wait"]["p95_s"] == pytest.approx(pool.wait_s(0.95))
 
 
-def test_a_load_that_is_given_is_advised_on_in_words() -> None:
+def test_the_advice_for_a_given_load_is_printed() -> None:
     text = run("db_pool_advise", *GIVEN, "--hosts", "4", "--processes", "4", "--threads", "8", "--workers", "2")
     lines = [line.split() for line in text.splitlines()]
     assert ["POOL_SIZE", "5", "DB_MAX_CONNS", "60", "checkouts/s"] in [line[:5] for line in lines]
     assert ["MIN_SIZE", "4", "DB_MIN_CONNS"] in [line[:3] for line in lines]
     assert ["MAX_OVERFLOW", "0", "DB_MAX_OVERFLOW"] in [line[:3] for line in lines]
-    assert ["room", "max_connections", "100", "−", "3", "reserved", "97"] in lines
-    assert "PgBouncer is due soon: the fleet can open 86 of 97" in text
+    assert ["usable", "max_connections", "100", "−", "3", "reserved", "97"] in lines
+    assert "PgBouncer is needed soon: the fleet can open 86 of the 97" in text
     assert "max_client_conn" in text
     assert "Plan" not in text
     assert "\x1b" not in text, "colour is for terminals"
@@ -255,7 +255,7 @@ def test_the_plan_has_a_line_for_each_size() -> None:
     text = run("db_pool_advise", *GIVEN, "--transaction-ms", "1", "--plan")
     plan = text.partition("Plan, with the same load")[2]
     assert [line.split()[0] for line in plan.splitlines()[2:6]] == ["10", "100", "1,000", "10,000"]
-    assert "5,000 clients and 20,000 transactions/s: an assumption" in plan
+    assert "One process is assumed to serve 5,000 clients and 20,000" in plan
 
 
 def test_json_has_every_key_that_is_documented_and_the_server_s_own_room() -> None:
@@ -275,9 +275,7 @@ def test_json_has_every_key_that_is_documented_and_the_server_s_own_room() -> No
 
 
 @pytest.mark.parametrize(("hosts", "pool_mode"), [(1, None), (5, "transaction")])
-def test_env_lines_lead_the_way_that_was_advised(
-    hosts: int, pool_mode: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_env_lines_follow_the_verdict(hosts: int, pool_mode: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = run("db_pool_advise", *GIVEN, "--hosts", str(hosts), "--processes", "5", "--env").splitlines()
     given = dict(line.split("=") for line in lines)
     assert {name.lower() for name in given} <= {name for section in SECTIONS for name in section.model_fields}
@@ -291,44 +289,49 @@ def test_env_lines_lead_the_way_that_was_advised(
     assert get_pgbouncer_connections() == int(given.get("PGBOUNCER_POOL_SIZE", 0)) <= 96
 
 
-def test_without_reports_it_says_what_to_give(configure: Callable[..., None], reporting: None) -> None:
+def test_without_reports_the_error_names_the_options(configure: Callable[..., None], reporting: None) -> None:
     configure(REDIS_URL="")
     store.cache_clear()
-    with pytest.raises(CommandError, match=r"REDIS_URL'\] is not set.*or give --rate \(.*and --hold-ms"):
+    with pytest.raises(CommandError, match=r"REDIS_URL'\] is not set.*or pass --rate \(.*and --hold-ms"):
         run("db_pool_advise")
     (port,) = free_ports(1)
     configure(REDIS_URL=f"redis://127.0.0.1:{port}/0")
     store.cache_clear()
-    with pytest.raises(CommandError, match=r"does not answer: .*refused.*or give --rate"):
+    with pytest.raises(CommandError, match=r"cannot read the reports from Redis: .*refused.*or pass --rate"):
         run("db_pool_advise", "--hold-ms", "5")
 
 
-def test_without_load_it_says_what_to_do(reporting: None, pooled: str) -> None:
-    with publishing(), pytest.raises(CommandError, match=r"no connection of 'advised' was lent.*Put load on it"):
+def test_without_load_the_error_says_what_to_do(reporting: None, pooled: str) -> None:
+    with (
+        publishing(),
+        pytest.raises(CommandError, match=r"no connection of 'advised' was checked out.*put load on the service"),
+    ):
         run("db_pool_advise", "--database", pooled, "--over", "1")
 
 
-def test_without_the_server_it_says_what_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_server_the_error_names_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(connections.settings[DEFAULT_DB_ALIAS], "PORT", "1")
-    with pytest.raises(CommandError, match=r"the server does not answer: .*refused.*or give --max-connections"):
+    with pytest.raises(
+        CommandError, match=r"cannot read max_connections from the server: .*refused.*or pass --max-connections"
+    ):
         run("db_pool_advise", *GIVEN[:4])
 
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (("--rate", "0"), "'0' is no number from 0.001 to 1,000,000"),
-        (("--rate", "nan"), "'nan' is no number"),
+        (("--rate", "0"), "expected a number from 0.001 to 1,000,000, got '0'"),
+        (("--rate", "nan"), "expected a number from 0.001 to 1,000,000, got 'nan'"),
         (("--hosts", "0"), "expected a whole number from 1 to 1,000,000, got '0'"),
-        (("--percentile", "100"), "'100' is no number from 50 to 99.99"),
-        (("--hold-cv2", "1"), "give --hold-ms too"),
-        (("--rate", "1", "--hold-ms", "10", "--hold-p95-ms", "5"), "allowed: from 10 to 38.68 ms; or give --hold-cv2"),
-        (("--rate", "9999", "--hold-ms", "500"), "keep 5,000 connections in use in one process; allowed: 1,000"),
-        ((*GIVEN, "--reserved", "100"), "--reserved 100 leaves nothing of --max-connections 100"),
-        (("--database", "nowhere"), "--database nowhere: no PostgreSQL alias of DATABASES"),
+        (("--percentile", "100"), "expected a number from 50 to 99.99, got '100'"),
+        (("--hold-cv2", "1"), "require --hold-ms"),
+        (("--rate", "1", "--hold-ms", "10", "--hold-p95-ms", "5"), "from 10 to 38.68 ms, got 5 ms; or pass --hold-cv2"),
+        (("--rate", "9999", "--hold-ms", "500"), "is 5,000 connections in use in one process .maximum 1,000.: "),
+        ((*GIVEN, "--reserved", "100"), "--reserved 100 must be less than --max-connections 100"),
+        (("--database", "nowhere"), "--database: expected the alias of a PostgreSQL database, got 'nowhere'"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_what_is_allowed(arguments: tuple[str, ...], problem: str) -> None:
+def test_invalid_options_are_rejected_with_what_is_allowed(arguments: tuple[str, ...], problem: str) -> None:
     with pytest.raises(CommandError, match=problem) as refused:
         run("db_pool_advise", *arguments)
     assert refused.value.returncode == 2 or "argument" in str(refused.value)

@@ -1,4 +1,4 @@
-"""What `check --database` learns from servers, and what is said when a process forks."""
+"""`check --database` on real servers, and the messages of processes that fork."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def said(alias: str = "default") -> dict[str | None, checks.CheckMessage]:
 
 
 @pytest.mark.parametrize("each_web", [16, 17])
-def test_a_fleet_that_can_open_more_than_there_is_room_for_is_a_warning(configure: Configure, each_web: int) -> None:
+def test_a_fleet_that_exceeds_the_usable_connections_is_a_warning(configure: Configure, each_web: int) -> None:
     configure(FLEET={"web": (2, each_web), "beat": (1, 2)})
     if each_web == 16:  # 32 + 2 + 1 for the monitor
         assert said() == {}
@@ -46,10 +46,10 @@ def test_a_fleet_that_can_open_more_than_there_is_room_for_is_a_warning(configur
     message = said()["poolhouse.W004"]
     assert message.level == checks.WARNING
     assert "can open 37 connections to 'default' (web 2 × 17, beat 1 × 2, monitor 1)" in message.msg
-    assert "room for 35 (max_connections 40, reserved 3 + 2)" in message.msg
+    assert "the 35 that are usable (max_connections 40, reserved 3 + 2)" in message.msg
 
 
-def test_what_pgbouncer_opens_is_added(configure: Configure) -> None:
+def test_pgbouncer_s_connections_are_added_to_the_fleet_s(configure: Configure) -> None:
     configure(FLEET={"web": (2, 0), "worker": (3, 1)}, PGBOUNCER_CONNECTIONS=31)
     assert said() == {}
     configure(FLEET={"web": (2, 0), "worker": (3, 1)}, PGBOUNCER_CONNECTIONS=32)
@@ -57,24 +57,24 @@ def test_what_pgbouncer_opens_is_added(configure: Configure) -> None:
     assert "can open 36 connections to 'default' (web 2 × 0, worker 3 × 1, PgBouncer 32, monitor 1)" in message
 
 
-def test_nothing_is_asked_where_nobody_wants_it(configure: Configure) -> None:
+def test_servers_are_not_queried_without_check_database(configure: Configure) -> None:
     configure(FLEET={"web": (2, 1000)})
     assert check_servers(None, databases=None) == []
     configure(FLEET={})
     assert said() == {}
 
 
-def test_a_server_that_cannot_be_asked_is_a_warning(configure: Configure, pool_of: MakePool) -> None:
+def test_an_unreachable_server_is_a_warning(configure: Configure, pool_of: MakePool) -> None:
     alias = pool_of(OURS)
     connections.settings[alias]["PORT"] = 1
     configure(FLEET={"web": (2, 16)})
     message = said(alias)["poolhouse.W005"]
-    assert message.msg.startswith(f"The server of '{alias}' cannot be asked how many connections it takes: ")
+    assert message.msg.startswith(f"Cannot read the connection limit from the server of '{alias}': ")
     assert "refused" in message.msg
     assert "\n" not in message.msg
 
 
-def test_a_full_server_is_asked_as_the_monitor(configure: Configure) -> None:
+def test_a_full_server_is_queried_as_the_monitor(configure: Configure) -> None:
     connection.ensure_connection()
     configure(FLEET={"web": (2, 16)})
     superuser_sql("ALTER ROLE poolhouse CONNECTION LIMIT 0")
@@ -99,7 +99,7 @@ def test_the_sandbox_passes_as_it_starts(configure: Configure, settings: Setting
 
 @pytest.fixture(scope="module")
 def pooler(servers: Place) -> Iterator[Server]:
-    """A PgBouncer in front of the tests' server."""
+    """Start a PgBouncer in front of the tests' server."""
     server = pgbouncer(servers, read(Database), read(Monitor), admin=read(Database).db_user)
     server.start()
     yield server
@@ -146,7 +146,7 @@ def administer(pooler: Server) -> Callable[[str], None]:
     return run
 
 
-def test_pgbouncer_is_asked_whether_its_pool_mode_breaks_cursors(through: Callable[..., str]) -> None:
+def test_server_side_cursors_are_checked_against_pgbouncer_s_pool_mode(through: Callable[..., str]) -> None:
     message = said(through())["poolhouse.W003"]
     assert message.level == checks.WARNING
     assert "pool_mode transaction" in message.msg
@@ -154,7 +154,7 @@ def test_pgbouncer_is_asked_whether_its_pool_mode_breaks_cursors(through: Callab
     assert said(through(NAME="poolhouse_session")) == {}
 
 
-def test_a_database_that_pgbouncer_has_by_no_name_is_asked_for_once_somebody_has_been_there(
+def test_a_database_under_pgbouncer_s_wildcard_is_connected_to_first(
     through: Callable[..., str], administer: Callable[[str], None], servers: Place
 ) -> None:
     path = servers.data / "pgbouncer/pgbouncer.ini"
@@ -171,7 +171,7 @@ def test_a_database_that_pgbouncer_has_by_no_name_is_asked_for_once_somebody_has
 
 
 @pytest.mark.parametrize(("size", "is_told"), [(29, False), (30, True), (300, True)])
-def test_a_pgbouncer_that_can_open_more_than_the_server_takes_is_a_warning(
+def test_a_pgbouncer_pool_above_the_server_s_limit_is_a_warning(
     through: Callable[..., str], administer: Callable[[str], None], servers: Place, size: int, is_told: bool
 ) -> None:
     alias = through(DISABLE_SERVER_SIDE_CURSORS=True)
@@ -190,11 +190,11 @@ def test_a_pgbouncer_that_can_open_more_than_the_server_takes_is_a_warning(
         assert f"can open {size + 5} connections for each role of '{alias}' (pool_size {size}, reserve 5)" in (
             found["poolhouse.W004"].msg
         )
-        assert "room for 35 (max_connections 40, reserved 3 + 2)" in found["poolhouse.W004"].msg
+        assert "the 35 that are usable (max_connections 40, reserved 3 + 2)" in found["poolhouse.W004"].msg
 
 
 @pytest.mark.parametrize("of_user", ["", "statement"])
-def test_a_mode_of_the_database_s_own_counts_and_the_user_s_before_it(
+def test_the_pool_mode_of_a_user_comes_before_the_database_s(
     through: Callable[..., str], administer: Callable[[str], None], servers: Place, of_user: str
 ) -> None:
     alias = through()
@@ -205,32 +205,34 @@ def test_a_mode_of_the_database_s_own_counts_and_the_user_s_before_it(
     path.write_text(before.replace("[pgbouncer]", users) if of_user else before)
     administer("RELOAD")
     try:
-        assert [message.msg.split(",")[0][-9:] for message in said(alias).values()] == ([of_user] if of_user else [])
+        assert [message.msg.partition("pool_mode ")[2].split()[0] for message in said(alias).values()] == (
+            [of_user] if of_user else []
+        )
     finally:
         path.write_text(before)
         administer("RELOAD")
 
 
-def test_behind_pgbouncer_the_room_is_that_for_its_clients(through: Callable[..., str], configure: Configure) -> None:
+def test_behind_pgbouncer_the_limit_is_max_client_conn(through: Callable[..., str], configure: Configure) -> None:
     alias = through(DISABLE_SERVER_SIDE_CURSORS=True)
     configure(FLEET={"web": (2, 499)})
     assert said(alias) == {}
     configure(FLEET={"web": (2, 500)})
-    assert "room for 1000 (PgBouncer's max_client_conn 1000)" in said(alias)["poolhouse.W004"].msg
+    assert "the 1000 that are usable (PgBouncer's max_client_conn 1000)" in said(alias)["poolhouse.W004"].msg
 
 
-def test_a_pgbouncer_that_cannot_be_asked_is_a_warning(configure: Configure, pool_of: MakePool) -> None:
+def test_an_unreachable_pgbouncer_is_a_warning(configure: Configure, pool_of: MakePool) -> None:
     configure(PGBOUNCER_URL="postgresql://me@127.0.0.1:1/pgbouncer", FLEET={})
     alias = pool_of(STANDARD)
     connections.settings[alias] |= {"HOST": "127.0.0.1", "PORT": 1}
-    assert said(alias)["poolhouse.W005"].msg.startswith(f"PgBouncer of '{alias}' cannot be asked for its pool_mode: ")
+    assert said(alias)["poolhouse.W005"].msg.startswith(f"Cannot read the pool_mode from the PgBouncer of '{alias}': ")
 
 
 # Forks, which no check sees, in processes of their own.
 
 
 def in_a_project(program: str, **database: Any) -> str:
-    """Run a program in a project with one database; give what it logs."""
+    """Run a program in a project with one database; return its log."""
     begin = """
 import json, os, sys
 import django
@@ -278,16 +280,16 @@ for _ in range(2):
         ({"ENGINE": STANDARD}, False),
     ],
 )
-def test_a_fork_with_an_open_pool_is_told_once(database: dict[str, Any], is_told: bool) -> None:
+def test_a_fork_with_an_open_pool_is_logged_once(database: dict[str, Any], is_told: bool) -> None:
     log = in_a_project(FORK, **database)
     if not is_told:
         assert "poolhouse.W007" not in log
         return
-    assert log.count("poolhouse.W007: The pool of 'default' has 1 connections open") == 1
+    assert log.count("poolhouse.W007: The pool of 'default' has 1 connection open") == 1
 
 
 @pytest.mark.parametrize("database", [{"ENGINE": PLAIN}, {"ENGINE": STANDARD, "OPTIONS": {"pool": True}}])
-def test_a_fork_before_anything_is_asked_is_right(database: dict[str, Any]) -> None:
+def test_a_fork_before_the_first_query_is_not_logged(database: dict[str, Any]) -> None:
     assert "poolhouse.W" not in in_a_project(
         FORK.replace('    cursor.execute("SELECT 1")', "    pass").replace(
             "with connection.cursor() as cursor:", "if True:"
@@ -314,14 +316,14 @@ app.Worker(pool={pool!r}, concurrency=1)
         ({"ENGINE": STANDARD}, "prefork", False),
     ],
 )
-def test_a_worker_that_forks_with_a_pool_says_so_when_it_starts(
+def test_a_prefork_worker_with_a_pool_logs_a_warning_at_its_start(
     database: dict[str, Any], pool: str, is_told: bool
 ) -> None:
     log = in_a_project(WORKER.format(pool=pool), **database)
-    assert log.count("poolhouse.W006: DATABASES['default'] has a pool that does not survive a fork") == is_told
+    assert log.count("poolhouse.W006: DATABASES['default'] has a pool that cannot be used after a fork") == is_told
 
 
-def test_a_monitor_that_goes_through_pgbouncer_is_found_by_asking(
+def test_a_monitor_behind_pgbouncer_is_detected_by_its_answers(
     through: Callable[..., str], configure: Configure
 ) -> None:
     alias = through(DISABLE_SERVER_SIDE_CURSORS=True)
@@ -336,7 +338,7 @@ def test_a_monitor_that_goes_through_pgbouncer_is_found_by_asking(
 
 
 @pytest.mark.parametrize(("limit", "state"), [("max_client_conn", POOLER_FULL), ("role", FULL)])
-def test_what_is_full_is_not_called_unreachable(
+def test_a_full_server_is_not_called_unreachable(
     through: Callable[..., str],
     configure: Configure,
     administer: Callable[[str], None],

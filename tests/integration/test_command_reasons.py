@@ -1,4 +1,4 @@
-"""Commands when a server, the spool or a file fails them: one line, exit status 1, never a traceback."""
+"""Commands without their server, spool or file: one line, exit status 1, never a traceback."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from rich.console import Console
 
 from config.env import CHECKOUT
 from lab.management.experiment import ExperimentCommand
-from poolhouse.display.looking import LookingCommand
+from poolhouse.display.looking import MonitorCommand
 from poolhouse.display.reasons import ReasonCommand
 from telemetry.formats import SPOOL_MARKER
 from telemetry.models import IngestBatch
@@ -55,10 +55,10 @@ def own_commands() -> dict[str, type]:
     return found
 
 
-def test_every_command_is_one_that_says_what_failed_it() -> None:
+def test_every_command_reports_external_failures_in_one_line() -> None:
     commands = own_commands()
     for name, command in commands.items():
-        assert issubclass(command, ReasonCommand | LookingCommand | ExperimentCommand), (
+        assert issubclass(command, ReasonCommand | MonitorCommand | ExperimentCommand), (
             f"{name}: derive it from poolhouse.display.reasons.ReasonCommand"
         )
     asking = {name for name, command in commands.items() if issubclass(command, ReasonCommand)}
@@ -77,7 +77,7 @@ def manage(tmp_path: Path, *words: str, **variables: str) -> subprocess.Complete
 
 
 def assert_reason(answer: subprocess.CompletedProcess[str], reason: str) -> None:
-    """The last line of stderr, and no other one, is the reason."""
+    """Assert that the reason is the last line of stderr, and the only error."""
     assert answer.returncode == 1, answer.stderr
     assert "Traceback" not in answer.stderr
     errors = [line for line in answer.stderr.splitlines() if line.startswith("CommandError: ")]
@@ -86,10 +86,11 @@ def assert_reason(answer: subprocess.CompletedProcess[str], reason: str) -> None
 
 
 @pytest.mark.parametrize("command", [*ARGUMENTS, *DJANGO])
-def test_a_command_without_its_server_ends_with_a_line(tmp_path: Path, command: str) -> None:
+def test_a_command_without_its_server_ends_with_one_line(tmp_path: Path, command: str) -> None:
     answer = manage(tmp_path, command, *{**ARGUMENTS, **DJANGO}[command], DB_PORT="1")
     assert_reason(
-        answer, "the server does not answer: " if command == "db_pool_advise" else "the database cannot be used: "
+        answer,
+        "cannot read max_connections from the server: " if command == "db_pool_advise" else "cannot use the database: ",
     )
 
 
@@ -104,7 +105,7 @@ def test_a_command_without_its_server_ends_with_a_line(tmp_path: Path, command: 
     ids=["wrong user or password", "no such database", "not migrated"],
 )
 @pytest.mark.parametrize("command", ["create_token", "ingest_status", "enqueue_ingest", "createsuperuser"])
-def test_a_command_says_what_is_wrong_with_its_database(
+def test_a_command_names_the_problem_with_its_database(
     tmp_path: Path, command: str, variables: dict[str, str], reason: str
 ) -> None:
     assert_reason(manage(tmp_path, command, *{**ARGUMENTS, **DJANGO}[command], **variables), reason)
@@ -112,23 +113,23 @@ def test_a_command_says_what_is_wrong_with_its_database(
 
 @pytest.mark.usefixtures("servers")
 @pytest.mark.parametrize("command", ["clean_spool", "prepare_spool", "generate_readings"])
-def test_a_command_without_its_spool_ends_with_a_line(tmp_path: Path, command: str) -> None:
+def test_a_command_without_its_spool_ends_with_one_line(tmp_path: Path, command: str) -> None:
     words = ARGUMENTS.get(command, ())
     assert_reason(manage(tmp_path, command, *words, INGEST_SPOOL="/proc/no/spool"), "the spool: ")
 
 
-def test_a_command_that_cannot_write_its_file_ends_with_a_line(tmp_path: Path) -> None:
+def test_a_command_that_cannot_write_its_file_ends_with_one_line(tmp_path: Path) -> None:
     (tmp_path / "full.csv").symlink_to("/dev/full")
     words = ("--from", "2024-01-01", "--to", "2024-01-02", "--out", str(tmp_path / "full.csv"))
     assert_reason(manage(tmp_path, "generate_readings", *words), "No space left on device")
 
 
-def test_advice_without_redis_ends_with_a_line(tmp_path: Path) -> None:
+def test_advice_without_redis_ends_with_one_line(tmp_path: Path) -> None:
     away = {"CELERY_BROKER_URL": "redis://127.0.0.1:1/0"}
-    assert_reason(manage(tmp_path, "db_pool_advise", "--over", "0.1", **away), "Redis, where processes report")
+    assert_reason(manage(tmp_path, "db_pool_advise", "--over", "0.1", **away), "cannot read the reports from Redis: ")
 
 
-def test_a_traceback_is_shown_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_a_traceback_is_shown_on_request(tmp_path: Path) -> None:
     for command in ("showmigrations", "ingest_status"):
         answer = manage(tmp_path, command, "--traceback", DB_PORT="1")
         assert answer.returncode == 1
@@ -136,7 +137,7 @@ def test_a_traceback_is_shown_where_it_is_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_watching_goes_on_when_the_server_ends_the_session(batches_of: Callable[..., list[IngestBatch]]) -> None:
+def test_watching_continues_after_the_server_closes_the_session(batches_of: Callable[..., list[IngestBatch]]) -> None:
     (batch,) = batches_of("2024-05-01T00:00Z,a,1,2")
     load(batch.pk)
     with connection.cursor() as cursor:
@@ -159,10 +160,10 @@ def test_watching_goes_on_when_the_server_ends_the_session(batches_of: Callable[
         (("enqueue_ingest", "\udcff.csv", "--time", "time", "--values", "load"), "paths"),
     ],
 )
-def test_an_argument_that_is_not_utf8_is_refused(tmp_path: Path, words: tuple[str, ...], name: str) -> None:
+def test_an_argument_that_is_not_utf8_is_rejected(tmp_path: Path, words: tuple[str, ...], name: str) -> None:
     answer = manage(tmp_path, *words)
     assert answer.returncode == 2
-    assert answer.stderr.splitlines()[-1].startswith(f"CommandError: {name}: expected text in UTF-8, got '\\udcff")
+    assert answer.stderr.splitlines()[-1].startswith(f"CommandError: {name}: expected UTF-8 text, got '\\udcff")
     assert "Traceback" not in answer.stderr
 
 

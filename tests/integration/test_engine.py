@@ -40,14 +40,14 @@ MakePool = Callable[..., str]
 
 @pytest.fixture(autouse=True)
 def _database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
-    """The test database, with more aliases than Django's own test cases allow."""
+    """The test database, with more aliases than Django's test cases allow."""
     with django_db_blocker.unblock():
         yield
 
 
 @pytest.fixture
 def pool_of() -> Iterator[MakePool]:
-    """Make an alias of the test database with a pool of its own; give the alias."""
+    """Return an alias of the test database with a pool of its own."""
     from dj_db_conn_pool.core import pool_container
 
     made: list[str] = []
@@ -77,7 +77,7 @@ def pool_of() -> Iterator[MakePool]:
 
 @contextmanager
 def borrowed(alias: str) -> Iterator[BaseDatabaseWrapper]:
-    """Hold a connection for the length of a block, as a thread does that serves a request."""
+    """Hold a connection for a block, as a thread does that serves a request."""
     wrapper = connections.create_connection(alias)
     try:
         wrapper.ensure_connection()
@@ -111,12 +111,12 @@ def pool(alias: str) -> LendingPool:
 
 
 @both
-def test_it_lends_again_what_was_returned(engine: str, pool_of: MakePool) -> None:
+def test_a_connection_is_reused_after_check_in(engine: str, pool_of: MakePool) -> None:
     alias = pool_of(engine)
     assert pid_of(alias) == pid_of(alias)
 
 
-def test_it_adds_up_waiting_and_holding(pool_of: MakePool) -> None:
+def test_wait_and_hold_times_are_added_up(pool_of: MakePool) -> None:
     alias = pool_of(OURS)
     for wrapper in [connections.create_connection(alias) for _ in range(2)]:
         wrapper.ensure_connection()  # so that connecting is no part of what is measured
@@ -146,7 +146,7 @@ def test_it_adds_up_waiting_and_holding(pool_of: MakePool) -> None:
 
 
 @ours_alone
-def test_exhaustion_is_an_operational_error_that_says_who_holds(engine: str, pool_of: MakePool) -> None:
+def test_a_pool_timeout_is_an_operational_error_that_names_the_holder(engine: str, pool_of: MakePool) -> None:
     alias = pool_of(engine, TIMEOUT=DEADLINE_S)
     with borrowed(alias), borrowed(alias):
         pool(alias)._timeout = 0.3
@@ -154,7 +154,7 @@ def test_exhaustion_is_an_operational_error_that_says_who_holds(engine: str, poo
             pass
     text = str(raised.value)
     assert isinstance(raised.value, PoolTimeoutError)
-    (waited_s,) = re.findall(rf"{alias}: no connection after (\d+\.\d+) s", text)
+    (waited_s,) = re.findall(rf"{alias}: no connection within (\d+\.\d+) s", text)
     assert float(waited_s) >= 0.3
     assert "size 2, overflow 0, in use 2, waiting 1" in text
     (held_s,) = re.findall(rf"longest held: (\d+\.\d+) s by thread {threading.current_thread().name}", text)
@@ -163,7 +163,7 @@ def test_exhaustion_is_an_operational_error_that_says_who_holds(engine: str, poo
 
 
 @ours_alone
-def test_a_failure_to_connect_wakes_who_waits(engine: str, pool_of: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_connect_wakes_a_waiter(engine: str, pool_of: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
     timeout_s = DEADLINE_S if engine == OURS else 3
     alias = pool_of(engine, POOL_SIZE=1, TIMEOUT=timeout_s)
     database: Any = connections[alias].Database  # type: ignore[attr-defined]  # PostgreSQL's has it
@@ -195,7 +195,7 @@ def test_a_failure_to_connect_wakes_who_waits(engine: str, pool_of: MakePool, mo
 
 
 @ours_alone
-def test_it_survives_that_the_server_ends_its_sessions_without_a_ping(engine: str, pool_of: MakePool) -> None:
+def test_connections_closed_by_the_server_are_replaced_without_a_ping(engine: str, pool_of: MakePool) -> None:
     alias = pool_of(engine, PRE_PING=False)
     pid = pid_of(alias)
     with borrowed(DEFAULT_DB_ALIAS) as other:
@@ -204,7 +204,7 @@ def test_it_survives_that_the_server_ends_its_sessions_without_a_ping(engine: st
     assert pool(alias).meter.read()["counts"]["invalidated"] == 1
 
 
-def test_a_ping_is_for_what_lay_idle(pool_of: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_idle_connections_are_pinged(pool_of: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
     from poolhouse.engines import sockets
 
     pings = []
@@ -259,7 +259,7 @@ def test_rotated_credentials_are_used_for_new_connections(engine: str, pool_of: 
         ("PREPARE left_behind AS SELECT 1", "SELECT EXISTS (SELECT FROM pg_prepared_statements)"),
     ],
 )
-def test_a_borrowers_session_state_does_not_reach_the_next(
+def test_session_state_does_not_reach_the_next_holder(
     engine: str, pool_of: MakePool, statement: str, question: str
 ) -> None:
     alias = pool_of(engine, POOL_SIZE=1)
@@ -273,7 +273,7 @@ def test_a_borrowers_session_state_does_not_reach_the_next(
         assert wrapper.connection.info.backend_pid == pid
 
 
-def test_who_leaves_nothing_pays_nothing(pool_of: MakePool) -> None:
+def test_without_session_state_there_is_no_reset(pool_of: MakePool) -> None:
     alias = pool_of(OURS)
     with borrowed(alias) as wrapper:
         ask(wrapper, "SELECT count(*) FROM pg_class")
@@ -282,7 +282,7 @@ def test_who_leaves_nothing_pays_nothing(pool_of: MakePool) -> None:
     assert pool(alias).meter.read()["counts"]["resets"] == 0
 
 
-def test_the_last_returned_is_lent_first_where_that_is_asked_for(pool_of: MakePool) -> None:
+def test_with_use_lifo_the_last_connection_in_is_the_first_out(pool_of: MakePool) -> None:
     for lifo in (False, True):
         alias = pool_of(OURS, USE_LIFO=lifo)
         with borrowed(alias) as first, borrowed(alias) as second:
@@ -290,7 +290,7 @@ def test_the_last_returned_is_lent_first_where_that_is_asked_for(pool_of: MakePo
         assert pid_of(alias) == returned[-1 if lifo else 0]
 
 
-def test_a_minimum_is_kept_warm(pool_of: MakePool) -> None:
+def test_min_size_connections_are_kept_open(pool_of: MakePool) -> None:
     alias = pool_of(OURS, MIN_SIZE=2)
     warm_up_alias(alias)
     assert pool(alias).open == 2
@@ -320,7 +320,7 @@ BACKEND_PIDS = "SELECT array_agg(pid) FROM pg_stat_activity WHERE datname = curr
 
 
 def use_and_drop_everything(alias: str) -> int:
-    """Do in a child what ends connections: return them, close them, let the interpreter collect and exit."""
+    """Do in a child what ends connections: check in, close, collect garbage and exit."""
     pid = pid_of(alias)
     connections[alias].close()
     gc.collect()
@@ -329,7 +329,7 @@ def use_and_drop_everything(alias: str) -> int:
 
 
 def answer_of_child(do: Callable[[], Any]) -> Any:
-    """Run a function in a forked child; give what it gives."""
+    """Run a function in a forked child; return its result."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -347,7 +347,7 @@ def answer_of_child(do: Callable[[], Any]) -> Any:
 
 @pytest.fixture
 def way() -> Iterator[Way]:
-    """A way to the server on which packets can vanish."""
+    """A network path to the server on which packets can vanish."""
     made = Way(int(connections[DEFAULT_DB_ALIAS].settings_dict["PORT"]))
     yield made
     made.close()
@@ -355,7 +355,9 @@ def way() -> Iterator[Way]:
 
 @ours_alone
 @pytest.mark.parametrize("trouble", ["drop", "freeze"])
-def test_the_timeout_holds_when_nothing_answers(engine: str, pool_of: MakePool, way: Way, trouble: str) -> None:
+def test_the_timeout_holds_when_the_server_does_not_answer(
+    engine: str, pool_of: MakePool, way: Way, trouble: str
+) -> None:
     timeout_s = 2
     alias = pool_of(engine, TIMEOUT=timeout_s, PRE_PING=True, **({"PING_IDLE_S": 0} if engine == OURS else {}))
     connections.settings[alias]["PORT"] = way.port
@@ -389,13 +391,13 @@ def note_refusal(alias: str, refusals: list[Exception]) -> None:
         refusals.append(error)
 
 
-def test_options_that_are_unknown_or_out_of_bounds_are_named() -> None:
+def test_invalid_options_are_rejected_with_what_is_allowed() -> None:
     assert problems({"POOL_SIZE": 5, "MAX_OVERFLOW": -1, "TIMEOUT": 0.5, "RESET": "always"}) == []
     assert problems({"pool_size": 5}) == ["unknown key 'pool_size'; did you mean POOL_SIZE?"]
     assert problems({"MAX_OVERFLOWS": 5}) == ["unknown key 'MAX_OVERFLOWS'; did you mean MAX_OVERFLOW?"]
     assert problems({"ZZZ": 5})[0].startswith("unknown key 'ZZZ'; allowed: POOL_SIZE, MAX_OVERFLOW, ")
-    assert problems({"POOL_SIZE": "5"}) == ["POOL_SIZE='5' must be a whole number"]
-    assert problems({"POOL_SIZE": 0}) == ["POOL_SIZE=0 must be 1 or more"]
-    assert problems({"PRE_PING": 1}) == ["PRE_PING=1 must be True or False"]
-    assert problems({"RESET": "sometimes"}) == ["RESET='sometimes' must be one of seen, always, never"]
-    assert problems({"MIN_SIZE": 3, "POOL_SIZE": 2}) == ["MIN_SIZE=3 is more than POOL_SIZE=2"]
+    assert problems({"POOL_SIZE": "5"}) == ["POOL_SIZE: expected a whole number, got '5'"]
+    assert problems({"POOL_SIZE": 0}) == ["POOL_SIZE: expected 1 or more, got 0"]
+    assert problems({"PRE_PING": 1}) == ["PRE_PING: expected True or False, got 1"]
+    assert problems({"RESET": "sometimes"}) == ["RESET: expected one of seen, always, never, got 'sometimes'"]
+    assert problems({"MIN_SIZE": 3, "POOL_SIZE": 2}) == ["MIN_SIZE=3 must be POOL_SIZE=2 or less"]

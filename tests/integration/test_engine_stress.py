@@ -1,4 +1,4 @@
-"""The engine under everything at once: no slot is lost, none is lent twice, and the counters add up."""
+"""The engine under everything at once: no permit is lost, no connection checked out twice, the counters add up."""
 
 import gc
 import random
@@ -22,7 +22,7 @@ SIZE, OVERFLOW, THREADS, ROUNDS = 3, 2, 12, 40
 
 
 class Borrower:
-    """A thread that does what threads do to connections, in an order that its seed decides."""
+    """A thread that uses connections in every way, in an order decided by its seed."""
 
     def __init__(self, alias: str, seed: int, lent_now: Counter[int], lock: threading.Lock) -> None:
         self.alias, self.chance = alias, random.Random(seed)
@@ -78,7 +78,7 @@ class Borrower:
 
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("lifo", [False, True])
-def test_no_slot_is_lost_and_none_is_lent_twice(pool_of: MakePool, seed: int, lifo: bool) -> None:
+def test_no_connection_is_lost_or_checked_out_twice(pool_of: MakePool, seed: int, lifo: bool) -> None:
     alias = pool_of(OURS, POOL_SIZE=SIZE, MAX_OVERFLOW=OVERFLOW, TIMEOUT=20, RECYCLE=1, PRE_PING=True, USE_LIFO=lifo)
     lent_now: Counter[int] = Counter()
     lock = threading.Lock()
@@ -100,12 +100,12 @@ def test_no_slot_is_lost_and_none_is_lent_twice(pool_of: MakePool, seed: int, li
 
 @contextmanager
 def kept(alias: str) -> Iterator[None]:
-    """Do for the length of a block what the process' keeper does every interval."""
+    """Do for a block what the background thread does at every interval."""
     over = threading.Event()
 
     def keep() -> None:
         while not over.wait(0.2):
-            pool(alias).find_forgotten()
+            pool(alias).recover_abandoned()
 
     pid_of(alias)
     keeper = threading.Thread(target=keep)
@@ -127,7 +127,7 @@ def assert_all_slots_can_be_lent(alias: str) -> None:
 
 
 def backends_of(alias: str) -> int:
-    """How many sessions the server has of this alias; ones that have just been closed may take a moment to end."""
+    """Return the number of the server's sessions of this alias; closed ones may take a moment to end."""
     name = connections.settings[alias]["OPTIONS"]["application_name"]
     with borrowed(DEFAULT_DB_ALIAS) as wrapper:
         question = f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}'"

@@ -1,4 +1,4 @@
-"""A large fleet's reports: read and merged while somebody waits for the answer."""
+"""The reports of a large fleet, read and merged while a caller waits for the answer."""
 
 import random
 import time
@@ -32,7 +32,7 @@ def durations(chance: random.Random) -> Histogram:
     return made
 
 
-def test_a_thousand_processes_reports_are_merged(store: ReportStore) -> None:
+def test_the_reports_of_a_thousand_processes_are_merged(store: ReportStore) -> None:
     chance = random.Random(1)
     seen = [durations(chance) for _ in range(20)]
     for number in range(PROCESSES):

@@ -1,4 +1,4 @@
-"""Projects unlike the sandbox: another default database, none, and a driver that prepares everything."""
+"""Projects unlike the sandbox: another default database, no database, and prepared statements."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def server(engine: str = STANDARD, **more: Any) -> dict[str, Any]:
 
 
 def in_a_project(program: str, databases: dict[str, Any], *, status: int = 0) -> str:
-    """Run a program in a project of its own; give what it prints."""
+    """Run a program in a project of its own; return its output."""
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "backend")}
     environment.pop("DJANGO_SETTINGS_MODULE", None)
     command = [sys.executable, "-W", "ignore", "-c", BEGIN + program, json.dumps(databases), read(Queue).url]
@@ -59,7 +59,9 @@ print("healthy", check_connection_health("pg").is_healthy)
 
 @pytest.mark.parametrize("default", [SQLITE, {}])
 @pytest.mark.parametrize("engine", [STANDARD, OURS])
-def test_the_first_postgresql_is_looked_at_where_the_default_is_none(default: dict[str, Any], engine: str) -> None:
+def test_the_first_postgresql_alias_is_shown_if_the_default_is_another_database(
+    default: dict[str, Any], engine: str
+) -> None:
     said = in_a_project(LOOK, {"default": default, "pg": server(engine)})
     assert "room for" in said
     assert "(alias pg)" in said
@@ -67,7 +69,7 @@ def test_the_first_postgresql_is_looked_at_where_the_default_is_none(default: di
     assert said.endswith("healthy True\n")
 
 
-def test_where_there_is_no_postgresql_nothing_is_made_up() -> None:
+def test_without_postgresql_nothing_is_shown() -> None:
     program = """
 from django.core.management import CommandError
 call_command("db_pool_status")
@@ -78,10 +80,10 @@ except CommandError as error:
 """
     said = in_a_project(program, {"default": SQLITE})
     assert said.startswith("OK\n")
-    assert "2 KeyError: \"no PostgreSQL database has the alias 'default'; allowed: there is none\"" in said
+    assert "2 KeyError: \"expected the alias of a PostgreSQL database, got 'default'; allowed: none" in said
 
 
-def test_helpers_refuse_an_alias_that_is_another_database_s() -> None:
+def test_helpers_reject_the_alias_of_another_database() -> None:
     program = """
 from poolhouse.helpers import check_connection_health, get_connection_info, optimize_timescaledb_queries
 for helper in (check_connection_health, get_connection_info, optimize_timescaledb_queries):
@@ -91,10 +93,10 @@ for helper in (check_connection_health, get_connection_info, optimize_timescaled
         print(error.args[0])
 """
     said = in_a_project(program, {"default": SQLITE, "pg": server()})
-    assert said.splitlines() == ["no PostgreSQL database has the alias 'default'; allowed: pg"] * 3
+    assert said.splitlines() == ["expected the alias of a PostgreSQL database, got 'default'; allowed: pg"] * 3
 
 
-def test_settings_without_a_name_are_told_and_not_thrown() -> None:
+def test_settings_without_a_name_are_reported() -> None:
     nameless = {**server(), "NAME": ""}
     said = in_a_project('call_command("db_pool_status", fail_on="warning")', {"default": nameless}, status=2)
     assert said.startswith("CRITICAL\n  database server (default) is unreachable: settings.DATABASES is improperly")
@@ -103,7 +105,7 @@ def test_settings_without_a_name_are_told_and_not_thrown() -> None:
 
 
 @pytest.mark.parametrize("options", [{"server_side_binding": True}, {"prepare_threshold": 0}, {}])
-def test_a_managed_transaction_is_begun_whatever_the_driver_prepares(options: dict[str, Any]) -> None:
+def test_a_managed_transaction_works_with_prepared_statements(options: dict[str, Any]) -> None:
     program = """
 from django.db import connection
 from poolhouse.helpers import managed_transaction

@@ -1,4 +1,4 @@
-"""Processes that report their pools and fork: a child has no use of a lock that a thread of its parent held."""
+"""Reporting processes that fork: a child must not need a lock that a thread of its parent held."""
 
 import json
 import os
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.django_db
 
 
 def fork_under_reports(strategy: str, count: int, redis_url: str, redis_pid: int = 0) -> dict[str, Any]:
-    """Run tests/integration/forking.py; return what it prints."""
+    """Run tests/integration/forking.py; return its output."""
     driver, database = STRATEGIES[strategy]
     own = connection.settings_dict
     server = {key: own[key] for key in ("NAME", "HOST", "PORT", "USER", "PASSWORD")}
@@ -55,7 +55,7 @@ def fork_under_reports(strategy: str, count: int, redis_url: str, redis_pid: int
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_child_of_a_parent_that_reports_reports_itself(servers: Place, strategy: str) -> None:
+def test_every_forked_child_reports(servers: Place, strategy: str) -> None:
     printed = fork_under_reports(strategy, 200, read(Queue).url)
     assert printed["statuses"] == [0] * 200
     assert printed["imports"] == []

@@ -1,4 +1,4 @@
-"""A checkout or a return that is broken off at any moment: no connection too many, none lost, none lent twice."""
+"""A checkout or check-in interrupted at any moment: no connection is leaked, lost or checked out twice."""
 
 import dis
 import random
@@ -41,11 +41,11 @@ Scenario = Callable[[str], None]
 
 
 class Interruption(BaseException):
-    """As of a signal's handler, or gevent's timeout."""
+    """The exception of a signal handler, or gevent's timeout."""
 
 
 class Interrupts:
-    """Raises at one of the moments at which a signal may; counts them, each as often as it is somewhere else."""
+    """Raises at one of the moments at which a signal handler may; counts them."""
 
     def __init__(self, at: int | None) -> None:
         self.at, self.moments, self.place = at, set[tuple[CodeType, int]](), ""
@@ -115,7 +115,7 @@ def interrupted(scenario: Scenario, alias: str, at: int | None) -> Interrupts:
 
 
 def assert_sound(alias: str) -> None:
-    """Expect that as many as are allowed can be held at once, that they work, and that nothing else is counted."""
+    """Assert that as many connections as allowed can be used at once, and that nothing else is counted."""
     made = pool(alias)
     assert_no_lock_is_held(alias)
     with ExitStack() as held:
@@ -127,7 +127,7 @@ def assert_sound(alias: str) -> None:
 
 
 def assert_no_lock_is_held(alias: str) -> None:
-    """Expect that another thread can use the pool: its lock is reentrant, so this one would not notice."""
+    """Assert that another thread can use the pool: its lock is reentrant, so this one would not notice."""
     other = threading.Thread(target=use, args=(alias,), daemon=True)
     other.start()
     other.join(DEADLINE_S)
@@ -145,7 +145,7 @@ def open_and_use(alias: str) -> None:
 
 
 def use_beside_another(alias: str) -> None:
-    """The second is closed when it is returned."""
+    """Return a scenario in which the second connection is closed at check-in."""
     with borrowed(alias), borrowed(alias):
         pass
 
@@ -169,7 +169,7 @@ def fail_to_connect(alias: str) -> None:
 
 
 def wait(alias: str) -> None:
-    """Wait for what another thread returns once this one waits, or is done."""
+    """Wait for what another thread checks in once this one waits or is done."""
     is_done = threading.Event()
 
     def hold_until_waited_for() -> None:
@@ -194,7 +194,7 @@ SCENARIOS = [use, open_and_use, use_beside_another, leave_a_transaction_and_stat
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.__name__)
-def test_an_interruption_before_any_instruction_leaves_the_pool_sound(scenario: Scenario, pool_of: MakePool) -> None:
+def test_an_interruption_at_any_instruction_leaves_the_pool_consistent(scenario: Scenario, pool_of: MakePool) -> None:
     alias = pool_of(OURS, POOL_SIZE=SIZE, MAX_OVERFLOW=OVERFLOW, TIMEOUT=DEADLINE_S)
     pid_of(alias)
     count = len(interrupted(scenario, alias, None).moments)
@@ -203,7 +203,7 @@ def test_an_interruption_before_any_instruction_leaves_the_pool_sound(scenario: 
     assert backends_of(alias) == pool(alias).open
 
 
-def test_what_could_not_be_opened_is_released_by_the_thread_that_tried() -> None:
+def test_a_failed_connect_releases_its_permit_on_its_own_thread() -> None:
     released: list[tuple[None, str]] = []
 
     def connect() -> None:
@@ -215,9 +215,7 @@ def test_what_could_not_be_opened_is_released_by_the_thread_that_tried() -> None
     assert released[0] == (None, connecting.THREAD_NAME), "an interrupted caller may never release it"
 
 
-def test_a_soft_time_limit_that_comes_while_a_connection_is_closed_reaches_the_task(
-    pool_of: MakePool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_soft_time_limit_during_a_close_reaches_the_task(pool_of: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
     def close(connection: Any) -> None:
         connection.close()
         raise SoftTimeLimitExceeded
@@ -231,7 +229,7 @@ def test_a_soft_time_limit_that_comes_while_a_connection_is_closed_reaches_the_t
     assert_sound(alias)
 
 
-def test_an_error_keeps_the_locals_of_the_project_and_none_of_the_engine(pool_of: MakePool) -> None:
+def test_a_kept_error_keeps_no_locals_of_the_engine(pool_of: MakePool) -> None:
     alias = pool_of(OURS)
     pid_of(alias)
     pool(alias).dispose()
@@ -244,7 +242,9 @@ def test_an_error_keeps_the_locals_of_the_project_and_none_of_the_engine(pool_of
         pool(alias).connect({"dbname": "a"}, open_)
     locals_of = {frame.f_code.co_name: frame.f_locals for frame, _ in walk_tb(raised.tb)}
     assert locals_of["open_"]["wanted_by_an_error_page"] == {"dbname": "a"}
-    assert [locals_of[name] for name in ("_lend", "_take_slot", "_open", "opened_within", "_make_slot")] == [{}] * 5
+    assert [locals_of[name] for name in ("_check_out", "_take_slot", "_open", "opened_within", "_make_slot")] == [
+        {}
+    ] * 5
 
 
 def raise_interruption(*_: Any) -> None:
@@ -257,7 +257,7 @@ def ask_and_close(wrapper: BaseDatabaseWrapper) -> None:
 
 
 class Alarm:
-    """Interrupts `ask_and_close` after a time, and perhaps again and again, and nothing else."""
+    """Interrupts `ask_and_close` after a time, perhaps repeatedly, and nothing else."""
 
     def __init__(self, raise_: Callable[..., None]) -> None:
         self._raise = raise_
@@ -283,7 +283,7 @@ def alarm(raise_: Callable[..., None]) -> Iterator[Alarm]:
 
 @contextmanager
 def others_at_work(alias: str) -> Iterator[None]:
-    """Have two threads check connections out and in for the length of a block."""
+    """Have two threads check connections out and in for a block."""
     is_over = threading.Event()
 
     def work() -> None:
@@ -306,7 +306,7 @@ BROKEN_OFF = (Interruption, SoftTimeLimitExceeded, DatabaseError, RuntimeError)
 
 @pytest.mark.parametrize("interval_s", [0, 0.0005], ids=["once", "again"])
 @pytest.mark.parametrize("raise_", [raise_interruption, soft_timeout_sighandler])
-def test_signals_at_any_moment_leave_the_pool_sound(
+def test_signals_at_any_moment_leave_the_pool_consistent(
     raise_: Callable[..., None], interval_s: float, pool_of: MakePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # pytest's own would be interrupted as well

@@ -1,4 +1,4 @@
-"""What a project calls by itself, on a real server; the examples of docs/app/helpers.md among it."""
+"""The public helpers on a real server, including the examples of docs/app/helpers.md."""
 
 import logging
 import re
@@ -45,7 +45,7 @@ def one(sql: str, alias: str = "default") -> Any:
 
 @pytest.fixture
 def table() -> Iterator[str]:
-    """A table with two rows, for more than one connection to see."""
+    """Create a table with two rows that several connections can see."""
     run("CREATE TABLE account (id int PRIMARY KEY, amount int NOT NULL)")
     run("INSERT INTO account VALUES (1, 10), (2, 20)")
     yield "account"
@@ -70,7 +70,7 @@ def ms(measured: float | None) -> float:
 # db_connection_monitor
 
 
-def test_a_block_is_measured_and_logged_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_block_is_measured_and_logged_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
     with (
         caplog.at_level(logging.INFO, "poolhouse.helpers.usage"),
         db_connection_monitor("report", slow_ms=10_000) as usage,
@@ -81,7 +81,7 @@ def test_a_block_is_measured_and_logged_in_a_line(caplog: pytest.LogCaptureFixtu
     assert 50 <= usage.database_ms <= usage.elapsed_ms
     (record,) = caplog.records
     assert record.levelname == "INFO"
-    assert re.fullmatch(r"report: 2 queries in \d+ ms; opened \d connections?; \d+ ms in all", record.getMessage()), (
+    assert re.fullmatch(r"report: 2 queries in \d+ ms; opened \d connections?; total \d+ ms", record.getMessage()), (
         "the standard engine measures neither waiting nor holding"
     )
     assert current_work() is None
@@ -94,7 +94,7 @@ def test_a_block_over_its_threshold_is_a_warning(caplog: pytest.LogCaptureFixtur
     assert [record.levelname for record in caplog.records] == [level]
 
 
-def test_blocks_within_blocks_within_a_request_take_nothing_from_it() -> None:
+def test_nested_blocks_count_as_part_of_their_request() -> None:
     with doing(Work("request", "GET /")) as request:
         run("SELECT 1")
         with db_connection_monitor("outer") as outer:
@@ -108,7 +108,7 @@ def test_blocks_within_blocks_within_a_request_take_nothing_from_it() -> None:
 
 
 @pytest.mark.parametrize("is_request", [True, False])
-def test_a_pool_s_connections_are_told(pool_of: MakePool, is_request: bool) -> None:
+def test_a_block_reports_the_connections_of_a_pool(pool_of: MakePool, is_request: bool) -> None:
     alias = pool_of(OURS, POOL_SIZE=1, TIMEOUT=5)
     with doing(Work("request", "GET /") if is_request else None):  # type: ignore[arg-type]  # None: nobody has said
         with db_connection_monitor("first") as first:
@@ -125,7 +125,7 @@ def test_a_pool_s_connections_are_told(pool_of: MakePool, is_request: bool) -> N
     assert ms(third.hold_ms) <= third.elapsed_ms
 
 
-def test_waiting_for_an_exhausted_pool_is_told(pool_of: MakePool) -> None:
+def test_a_block_reports_its_wait_for_an_exhausted_pool(pool_of: MakePool) -> None:
     alias = pool_of(OURS, POOL_SIZE=1)
     other = connections.create_connection(alias)
     other.ensure_connection()
@@ -159,14 +159,14 @@ def test_a_block_that_fails_is_measured_as_well(caplog: pytest.LogCaptureFixture
     ):
         run("DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'XX000'; END $$")
     assert usage.statements == 1
-    assert caplog.records[0].getMessage().startswith("fails, ended by InternalError: 1 query in ")
+    assert caplog.records[0].getMessage().startswith("fails, failed with InternalError: 1 query in ")
 
 
 # get_connection_info, log_connection_pool_stats
 
 
 @pytest.mark.parametrize("engine", [OURS, PLAIN])
-def test_a_connection_is_described_without_opening_one(pool_of: MakePool, engine: str) -> None:
+def test_connection_info_opens_no_connection(pool_of: MakePool, engine: str) -> None:
     alias = pool_of(engine)
     before = get_connection_info(alias)
     assert (before.is_open, before.backend_pid, before.held_s, before.age_s) == (False, None, None, None)
@@ -184,7 +184,7 @@ def test_a_connection_is_described_without_opening_one(pool_of: MakePool, engine
     assert info.held_s + 0.05 <= info.age_s, "it was opened for the borrower before"
 
 
-def test_the_standard_engine_s_connection_is_as_old_as_it_is_held() -> None:
+def test_the_age_of_a_standard_connection_is_its_hold_time() -> None:
     connection.close()
     with transaction.atomic():
         info = get_connection_info()
@@ -193,12 +193,12 @@ def test_the_standard_engine_s_connection_is_as_old_as_it_is_held() -> None:
     assert info.pool.kind == "per-thread"
 
 
-def test_an_alias_that_is_not_there_is_named() -> None:
+def test_an_unknown_alias_is_named() -> None:
     with pytest.raises(KeyError, match="elsewhere"):
         get_connection_info("elsewhere")
 
 
-def test_the_pools_are_logged_one_a_line(pool_of: MakePool, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_pool_is_logged_in_one_line(pool_of: MakePool, caplog: pytest.LogCaptureFixture) -> None:
     alias = pool_of(OURS)
     with borrowed(alias), caplog.at_level(logging.INFO, "poolhouse.helpers.inspection"):
         stats = log_connection_pool_stats()
@@ -207,7 +207,7 @@ def test_the_pools_are_logged_one_a_line(pool_of: MakePool, caplog: pytest.LogCa
     assert (stats[alias].in_use, stats[alias].idle, stats[alias].waiting) == (1, 0, 0)
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == len(stats)
-    assert f"{alias} (queuepool, {OURS}): 1 in use, 0 idle, 0 waiting; size 2, at most 2" in lines
+    assert f"{alias} (queuepool, {OURS}): 1 in use, 0 idle, 0 waiting; size 2, max 2" in lines
 
 
 # check_connection_health
@@ -220,7 +220,7 @@ def test_a_database_that_answers_is_healthy() -> None:
     assert health.took_ms > 0
 
 
-def test_an_exhausted_pool_is_not_waited_for(pool_of: MakePool) -> None:
+def test_the_health_check_does_not_wait_for_an_exhausted_pool(pool_of: MakePool) -> None:
     alias = pool_of(OURS, POOL_SIZE=1, TIMEOUT=DEADLINE_S)
     with borrowed(alias):
         health = check_connection_health(alias, timeout_s=DEADLINE_S)
@@ -230,7 +230,7 @@ def test_an_exhausted_pool_is_not_waited_for(pool_of: MakePool) -> None:
 
 @pytest.mark.parametrize("fault", ["freeze", "drop"])
 @pytest.mark.parametrize("engine", [OURS, STANDARD])
-def test_what_does_not_answer_is_given_up_in_time(pool_of: MakePool, engine: str, fault: str) -> None:
+def test_the_health_check_keeps_its_timeout_without_an_answer(pool_of: MakePool, engine: str, fault: str) -> None:
     alias = pool_of(engine)
     way = Way(int(connection.settings_dict["PORT"]))
     connections.settings[alias] |= {"HOST": "127.0.0.1", "PORT": way.port}
@@ -246,7 +246,7 @@ def test_what_does_not_answer_is_given_up_in_time(pool_of: MakePool, engine: str
     assert health.took_ms >= 300
 
 
-def test_a_server_that_stops_between_connecting_and_answering_is_given_up_in_time(
+def test_the_health_check_keeps_its_timeout_with_a_frozen_server(
     pool_of: MakePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from poolhouse.helpers import liveness
@@ -269,7 +269,7 @@ def test_a_server_that_stops_between_connecting_and_answering_is_given_up_in_tim
     assert health.took_ms >= 300
 
 
-def test_a_refusal_is_told_in_the_driver_s_words(pool_of: MakePool) -> None:
+def test_the_health_check_reports_the_driver_s_error(pool_of: MakePool) -> None:
     alias = pool_of(OURS)
     connections.settings[alias]["PORT"] = 1
     health = check_connection_health(alias)
@@ -288,7 +288,7 @@ def settings_of_session() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("ends_well", [True, False])
-def test_what_a_transaction_sets_ends_with_it(ends_well: bool) -> None:
+def test_the_settings_of_a_transaction_end_with_it(ends_well: bool) -> None:
     before = settings_of_session()
     pid = one("SELECT pg_backend_pid()")
     bounded = managed_transaction(
@@ -307,7 +307,7 @@ def test_what_a_transaction_sets_ends_with_it(ends_well: bool) -> None:
     assert one("SELECT pg_backend_pid()") == pid, "it is the same session"
 
 
-def test_it_leaves_nothing_that_a_pool_would_reset(pool_of: MakePool) -> None:
+def test_a_managed_transaction_causes_no_reset(pool_of: MakePool) -> None:
     alias = pool_of(OURS)
     with managed_transaction(alias, isolation="serializable", statement_timeout_ms=1000, settings={"jit": "off"}):
         assert one("SELECT current_setting('jit')", alias) == "off"
@@ -315,7 +315,7 @@ def test_it_leaves_nothing_that_a_pool_would_reset(pool_of: MakePool) -> None:
     assert pool(alias).meter.read()["counts"]["resets"] == 0
 
 
-def test_without_wishes_it_is_a_plain_transaction(table: str) -> None:
+def test_without_arguments_it_is_a_plain_transaction(table: str) -> None:
     with suppress(ValueError), managed_transaction():
         run(f"UPDATE {table} SET amount = 0")
         raise ValueError
@@ -324,7 +324,7 @@ def test_without_wishes_it_is_a_plain_transaction(table: str) -> None:
     assert run(f"SELECT amount FROM {table} ORDER BY id") == [(11,), (21,)]
 
 
-def test_its_bounds_hold(table: str) -> None:
+def test_the_timeouts_of_a_transaction_hold(table: str) -> None:
     with pytest.raises(OperationalError, match="statement timeout"), managed_transaction(statement_timeout_ms=30):
         run("SELECT pg_sleep(5)")
     with pytest.raises(InternalError, match="read-only"), managed_transaction(read_only=True):
@@ -336,13 +336,13 @@ def test_its_bounds_hold(table: str) -> None:
         cursor.execute("ROLLBACK")
 
 
-def test_it_is_the_outermost() -> None:
+def test_a_managed_transaction_must_be_the_outermost() -> None:
     with transaction.atomic(), pytest.raises(RuntimeError, match="durable"), managed_transaction(read_only=True):
         pass
 
 
 @pytest.mark.parametrize("attempts", [1, 2])
-def test_a_serialization_failure_is_tried_again_as_often_as_is_said(
+def test_a_serialization_failure_is_retried_up_to_attempts(
     table: str, attempts: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls, committed = [], []
@@ -368,7 +368,7 @@ def test_a_serialization_failure_is_tried_again_as_often_as_is_said(
     assert one(f"SELECT amount FROM {table} WHERE id = 1") == 105
     assert (calls, committed) == ([5, 5], [5])
     (line,) = (record.getMessage() for record in caplog.records if record.name == "poolhouse.helpers.transactions")
-    assert "add: serialization failure in attempt 1 of 2; again in " in line
+    assert "add: serialization failure in attempt 1 of 2; retrying in " in line
 
 
 def raising(sqlstate: str) -> str:
@@ -378,7 +378,7 @@ def raising(sqlstate: str) -> str:
 @pytest.mark.parametrize(
     ("sqlstate", "calls"), [("40P01", 3), ("40001", 3), ("55P03", 1), ("57014", 1), ("57P01", 1), ("23505", 1)]
 )
-def test_only_what_the_server_took_back_for_others_is_tried_again(sqlstate: str, calls: int) -> None:
+def test_only_serialization_failures_and_deadlocks_are_retried(sqlstate: str, calls: int) -> None:
     made = []
 
     @managed_transaction(attempts=3)
@@ -391,7 +391,7 @@ def test_only_what_the_server_took_back_for_others_is_tried_again(sqlstate: str,
     assert len(made) == calls
 
 
-def test_what_was_committed_is_not_done_again_for_an_error_of_a_hook(table: str) -> None:
+def test_an_error_of_a_commit_hook_is_not_retried(table: str) -> None:
     @managed_transaction(attempts=3)
     def add() -> None:
         run(f"UPDATE {table} SET amount = amount + 1 WHERE id = 1")
@@ -402,8 +402,8 @@ def test_what_was_committed_is_not_done_again_for_an_error_of_a_hook(table: str)
     assert one(f"SELECT amount FROM {table} WHERE id = 1") == 11
 
 
-def test_a_decorator_serves_threads_at_the_same_time(table: str) -> None:
-    """Both add to the same row from what they read, so one is taken back, and nothing is lost."""
+def test_a_decorated_function_runs_in_several_threads_at_once(table: str) -> None:
+    """Add to the same row twice at once: one transaction fails with a serialization failure, and nothing is lost."""
     both = threading.Barrier(2, timeout=DEADLINE_S)
     reads: list[int] = []
 
@@ -429,19 +429,19 @@ def test_a_decorator_serves_threads_at_the_same_time(table: str) -> None:
     assert reads == [10, 10, 11]
 
 
-def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(TypeError, match="cannot be run again"), managed_transaction(attempts=2):
+def test_invalid_arguments_are_rejected() -> None:
+    with pytest.raises(TypeError, match="a block cannot be repeated"), managed_transaction(attempts=2):
         pass
     again = managed_transaction()
     with again:
         pass
-    with pytest.raises(TypeError, match="make another"), again:
+    with pytest.raises(TypeError, match="create another"), again:
         pass
-    with pytest.raises(ValueError, match="isolation='snapshot' must be one of read committed"):
+    with pytest.raises(ValueError, match="isolation: expected one of read committed"):
         managed_transaction(isolation="snapshot")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="is no name"):
+    with pytest.raises(ValueError, match="expected the name of a server setting"):
         managed_transaction(settings={"work_mem = 1; DROP": 1})
-    with pytest.raises(ValueError, match="attempts=0"):
+    with pytest.raises(ValueError, match="attempts: expected 1 or more, got 0"):
         managed_transaction(attempts=0)
 
     async def later() -> None: ...
@@ -484,7 +484,7 @@ assert optimize_timescaledb_queries() is not None
     "database",
     [{"ENGINE": OURS}, {"ENGINE": PLAIN}, {"ENGINE": STANDARD}, {"ENGINE": STANDARD, "OPTIONS": {"pool": True}}],
 )
-def test_each_engine_will_do_with_psycopg_3(database: dict[str, Any]) -> None:
+def test_the_helpers_work_with_each_engine_on_psycopg_3(database: dict[str, Any]) -> None:
     in_a_project(EACH, **database)
 
 

@@ -1,4 +1,4 @@
-"""Who holds connections of pools, and for how long: over several aliases, and on threads that Django does not tidy."""
+"""Holders of connections and hold times: over several aliases, and on threads that Django does not clean up."""
 
 import asyncio
 import threading
@@ -50,7 +50,7 @@ def ask(alias: str) -> None:
         cursor.execute("SELECT 1")
 
 
-def test_holding_lasts_until_the_last_alias_has_its_connection_back() -> None:
+def test_a_hold_lasts_until_the_last_alias_is_checked_in() -> None:
     with db_connection_monitor("both") as usage:
         with Stopwatch() as held:
             for alias in ALIASES:
@@ -63,7 +63,7 @@ def test_holding_lasts_until_the_last_alias_has_its_connection_back() -> None:
     assert 200 <= usage.hold_ms <= held.ms <= usage.elapsed_ms - 200
 
 
-def test_a_connection_that_is_still_held_counts_when_another_was_returned() -> None:
+def test_a_connection_still_in_use_counts_after_another_was_checked_in() -> None:
     with db_connection_monitor("both") as usage:
         for alias in ALIASES:
             connections[alias].ensure_connection()
@@ -112,16 +112,16 @@ def ask_at_once(address: str) -> list[int]:
     handler = BaseHandler()
     handler.load_middleware(is_async=True)
 
-    async def ask_all() -> list[int]:
+    async def query_all() -> list[int]:
         requests = (AsyncRequestFactory().get(address) for _ in range(THREADS))
         answers: list[Any] = await asyncio.gather(*(handler.get_response_async(request) for request in requests))
         return [answer.status_code for answer in answers]
 
-    return async_to_sync(ask_all)()
+    return async_to_sync(query_all)()
 
 
 def open_both(alias: str, timeout_s: float) -> None:
-    """Open what a pool has, so that its timeout from here on is of waiting alone."""
+    """Open a pool's connections, so that its timeout then only covers waiting."""
     from dj_db_conn_pool.core import pool_container
 
     wrappers = [connections.create_connection(alias) for _ in range(2)]
@@ -138,7 +138,7 @@ def open_both(alias: str, timeout_s: float) -> None:
     [("/careless", 2, 0.5), ("/careful", 0, DEADLINE_S)],
     ids=["careless", "careful"],
 )
-def test_a_thread_of_no_request_s_keeps_its_connection_unless_it_is_closed_there(
+def test_a_thread_without_a_request_keeps_its_connection_until_it_closes_it(
     settings: Settings, caplog: pytest.LogCaptureFixture, address: str, refused: int, timeout_s: float
 ) -> None:
     open_both("left", timeout_s)

@@ -1,4 +1,4 @@
-"""What is found of hypertables, and what it is good for, on TimescaleDB's Apache edition."""
+"""The findings on hypertables and their effect, on TimescaleDB's Apache edition."""
 
 from collections.abc import Iterator
 
@@ -45,7 +45,7 @@ def indexes() -> set[str]:
     return {definition for (definition,) in run("SELECT indexdef FROM pg_indexes WHERE tablename = 'metrics'")}
 
 
-def test_looking_finds_and_changes_nothing() -> None:
+def test_without_apply_nothing_is_changed() -> None:
     make("device_id int NOT NULL", "1 day", hourly(120, 2))
     before = indexes()
     seen = found()
@@ -61,7 +61,7 @@ def test_looking_finds_and_changes_nothing() -> None:
     assert found() == seen, "looking again finds the same"
 
 
-def test_what_is_applied_is_found_no_more_and_the_rest_is_left() -> None:
+def test_an_applied_finding_disappears_and_the_others_stay() -> None:
     make("device_id int NOT NULL", "1 day", hourly(120, 2))
     seen = found(apply=["index", "chunk_interval"])
     assert {kind: finding.outcome for kind, finding in seen.items()} == {
@@ -74,7 +74,7 @@ def test_what_is_applied_is_found_no_more_and_the_rest_is_left() -> None:
     assert found() == {}
 
 
-def test_an_index_from_series_to_time_is_known_in_either_direction() -> None:
+def test_an_index_on_series_and_time_is_recognized_in_either_direction() -> None:
     make("device_id int NOT NULL", "1 day", hourly(1, 1))
     run("CREATE UNIQUE INDEX ON metrics (device_id, time)")
     assert "index" not in found()
@@ -90,7 +90,7 @@ def test_other_indexes_do_not_count(index: str) -> None:
     assert "index" in found()
 
 
-def test_where_more_than_one_column_may_tell_series_apart_a_person_chooses() -> None:
+def test_with_several_series_columns_there_is_no_remedy() -> None:
     make("device_id int NOT NULL, place text", "1 day")
     seen = found(apply=["index"])["index"]
     assert "(device_id or place)" in seen.text
@@ -98,7 +98,7 @@ def test_where_more_than_one_column_may_tell_series_apart_a_person_chooses() -> 
     assert len(indexes()) == 1
 
 
-def test_a_reference_to_another_table_tells_series_apart() -> None:
+def test_a_foreign_key_is_preferred_as_the_series_column() -> None:
     run("CREATE TABLE customer (id int PRIMARY KEY)")
     make("device_id int NOT NULL, customer int REFERENCES customer", "1 day")
     remedy = found()["index"].remedy
@@ -107,19 +107,19 @@ def test_a_reference_to_another_table_tells_series_apart() -> None:
     assert '("customer", "time" DESC)' in remedy
 
 
-def test_chunks_that_are_too_large_are_to_be_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_that_are_too_large_get_a_shorter_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     make("device_id int NOT NULL", "7 days", hourly(14, 20))
     assert "chunk_interval" not in found()
     monkeypatch.setattr(hypertables, "MEMORY_SHARE", 100_000 / (512 << 20))  # of shared_buffers: 100 kB
     seen = found(apply=["chunk_interval"])["chunk_interval"]
-    assert "chunks of 168 h are larger" in seen.text
+    assert "chunks of 168 h are too large" in seen.text
     assert seen.outcome == "applied"
     interval = "SELECT extract(epoch FROM time_interval)::int / 3600 FROM timescaledb_information.dimensions"
     assert one(f"{interval} WHERE hypertable_name = 'metrics'") in (12, 24)
     assert "chunk_interval" not in found(), "what is there cannot be made smaller"
 
 
-def test_who_waits_for_a_writer_gives_up_in_time_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_applying_stops_at_the_lock_timeout_and_reports_it(monkeypatch: pytest.MonkeyPatch) -> None:
     make("device_id int NOT NULL", "1 day", hourly(1, 1))
     monkeypatch.setattr(hypertables, "LOCK_TIMEOUT_MS", 50)
     with other_connection() as writer:
@@ -130,15 +130,15 @@ def test_who_waits_for_a_writer_gives_up_in_time_and_says_so(monkeypatch: pytest
     assert "index" not in found()
 
 
-def test_of_several_at_once_one_applies() -> None:
+def test_of_several_processes_only_one_applies() -> None:
     make("device_id int NOT NULL", "1 day", hourly(1, 1))
     with other_connection() as other:
         other.execute("SELECT pg_advisory_lock(hashtext('poolhouse.helpers.hypertables'))")
-        assert found(apply=["statistics"])["statistics"].outcome == "another process is at it"
+        assert found(apply=["statistics"])["statistics"].outcome == "another process is applying findings"
     assert found(apply=["statistics"])["statistics"].outcome == "applied"
 
 
-def test_a_database_without_timescaledb_has_nothing_to_be_found(pool_of: MakePool) -> None:
+def test_without_timescaledb_there_are_no_findings(pool_of: MakePool) -> None:
     alias = pool_of("django.db.backends.postgresql")
     superuser_sql("CREATE DATABASE plain TEMPLATE template0")
     connections.settings[alias]["NAME"] = "plain"
@@ -149,13 +149,15 @@ def test_a_database_without_timescaledb_has_nothing_to_be_found(pool_of: MakePoo
         superuser_sql("DROP DATABASE plain")
 
 
-def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="apply=\\['indices'\\] must be among index, statistics, chunk_interval"):
+def test_an_unknown_kind_is_rejected() -> None:
+    with pytest.raises(
+        ValueError, match="apply: expected kinds out of index, statistics, chunk_interval, got \\['indices'\\]"
+    ):
         optimize_timescaledb_queries(apply=["indices"])  # type: ignore[list-item]
 
 
-def test_a_question_for_one_series_reads_less_with_the_index() -> None:
-    """The figures of docs/app/helpers.md: -rP shows what it prints."""
+def test_a_query_for_one_series_reads_less_with_the_index() -> None:
+    """Print the figures of docs/app/helpers.md: run with -rP."""
     make("device_id int NOT NULL", "1 day", hourly(days := 60, devices := 1000))
     run("DELETE FROM metrics WHERE device_id = 500 AND time > '2024-01-02'")  # it has been silent ever since
     run("VACUUM ANALYZE metrics")
@@ -175,7 +177,7 @@ def test_a_question_for_one_series_reads_less_with_the_index() -> None:
 
 
 def explained(sql: str) -> tuple[int, float]:
-    """Return how many pages a question reads, and how many milliseconds it takes at its fastest of seven runs."""
+    """Return how many pages a query reads, and its fastest time of seven runs in milliseconds."""
     plans = [one(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {sql}")[0] for _ in range(7)]
     plan = plans[-1]["Plan"]
     return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], min(found["Execution Time"] for found in plans)

@@ -1,4 +1,4 @@
-"""Connections that are held too long, named with the code that took them."""
+"""Leak suspects: connections that are held too long, logged with the code that checked them out."""
 
 import logging
 import threading
@@ -23,7 +23,7 @@ __all__ = ["_database", "pool_of"]
 
 @pytest.fixture
 def threshold(request: pytest.FixtureRequest, settings: Settings) -> Iterator[None]:
-    """Look for what is held for longer than no time at all, or than the parameter says."""
+    """Look for connections held longer than 0 s, or than the parameter says."""
     settings.POOLHOUSE = {**settings.POOLHOUSE, "LEAK_THRESHOLD_S": getattr(request, "param", 1e-6)}
     options.cache_clear()
     yield
@@ -42,9 +42,7 @@ def look(alias: str) -> None:
 
 
 @pytest.mark.usefixtures("threshold")
-def test_a_leak_is_named_once_with_file_and_line_until_it_comes_back(
-    pool_of: MakePool, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_leak_suspect_is_logged_once_with_file_and_line(pool_of: MakePool, caplog: pytest.LogCaptureFixture) -> None:
     alias = pool_of(OURS)
     with doing(Work("request", "GET /leaks/")), borrowed(alias) as wrapper:
         ask(wrapper, "SELECT 'a secret', 42")
@@ -62,12 +60,12 @@ def test_a_leak_is_named_once_with_file_and_line_until_it_comes_back(
     assert "secret" not in logged
     assert f'File "{__file__}", line ' in logged  # the whole stack
     assert "wrapper.ensure_connection()" in logged
-    assert caplog.records[-1].getMessage().startswith(f"{alias}: a connection was returned after ")
+    assert caplog.records[-1].getMessage().startswith(f"{alias}: leak suspect checked in after ")
     assert state_of(alias).suspects == ()
 
 
 @pytest.mark.usefixtures("threshold")
-def test_a_leak_is_told_of_whatever_the_driver_takes_for_a_statement(pool_of: MakePool) -> None:
+def test_a_leak_suspect_shows_any_kind_of_statement(pool_of: MakePool) -> None:
     alias = pool_of(OURS)
     sql = import_module(f"{connections[alias].Database.__name__}.sql")  # type: ignore[attr-defined]  # PostgreSQL's
     statements: tuple[Any, ...] = (b"SELECT 'a secret'", sql.SQL("SELECT {}").format(sql.Literal("a secret")))
@@ -81,7 +79,7 @@ def test_a_leak_is_told_of_whatever_the_driver_takes_for_a_statement(pool_of: Ma
 
 @pytest.mark.usefixtures("threshold")
 @pytest.mark.parametrize("threshold", [0], indirect=True)
-def test_nothing_is_noted_where_nobody_asked(pool_of: MakePool) -> None:
+def test_without_a_threshold_no_stack_is_recorded(pool_of: MakePool) -> None:
     alias = pool_of(OURS)
     with borrowed(alias):
         look(alias)
@@ -90,7 +88,7 @@ def test_nothing_is_noted_where_nobody_asked(pool_of: MakePool) -> None:
 
 
 @pytest.mark.usefixtures("threshold")
-def test_a_report_travels_whole(pool_of: MakePool) -> None:
+def test_a_leak_suspect_survives_the_wire(pool_of: MakePool) -> None:
     alias = pool_of(OURS)
     with borrowed(alias):
         pass

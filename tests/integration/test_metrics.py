@@ -1,4 +1,4 @@
-"""`/metrics` on real servers, whole and with each source away, and the pools as OpenTelemetry's own SDK sees them."""
+"""`/metrics` on real servers, complete and with each source unreachable, and the metrics of OpenTelemetry's SDK."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from config.env import Database, Monitor, read
 from poolhouse.identity import current
 from poolhouse.metrics import otel, views
 from poolhouse.metrics.buckets import BOUNDS_S
-from poolhouse.metrics.look import Look, take_look
+from poolhouse.metrics.look import Snapshot, take_snapshot
 from poolhouse.process.pools import LENDING_ENGINE
 from poolhouse.reports.publisher import Publisher
 from poolhouse.reports.store import ReportStore
@@ -44,7 +44,7 @@ def _forget() -> Iterator[None]:
 
 @pytest.fixture
 def published(configure: Configure) -> Iterator[Publisher]:
-    """This process's report in a store of the test's own, until it is withdrawn."""
+    """Publish this process' report in a store of the test's own."""
     configure(KEY_PREFIX=f"test-{time.monotonic_ns()}")
     reports_of.cache_clear()
     target = reports_of()
@@ -82,7 +82,7 @@ def value_of(samples: Samples, name: str) -> float:
 
 
 @pytest.mark.usefixtures("published")
-def test_the_fleet_and_the_server_are_told(client: Client) -> None:
+def test_the_fleet_and_the_server_are_exported(client: Client) -> None:
     connection.ensure_connection()
     samples = scrape(client)
     assert sources(samples) == {"reports": 1, "server": 1}
@@ -97,7 +97,7 @@ def test_the_fleet_and_the_server_are_told(client: Client) -> None:
     assert sum(value for (service, _), value in by_holder.items() if service == "tests") >= 1
 
 
-def test_a_scrape_asks_nothing_over_the_application_s_connection_and_is_none_itself(
+def test_a_scrape_uses_no_connection_of_the_application(
     client: Client, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     with django_assert_num_queries(0):
@@ -117,16 +117,16 @@ def test_a_scrape_asks_nothing_over_the_application_s_connection_and_is_none_its
     await_that(tells_of_no_scrape)
 
 
-def test_scrapes_within_a_second_cost_one_look(
+def test_scrapes_within_a_second_share_one_answer(
     client: Client, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks: list[Look] = []
+    looks: list[Snapshot] = []
 
-    def count_looks() -> Look:
-        looks.append(take_look())
+    def count_looks() -> Snapshot:
+        looks.append(take_snapshot())
         return looks[-1]
 
-    monkeypatch.setattr(views, "take_look", count_looks)
+    monkeypatch.setattr(views, "take_snapshot", count_looks)
     configure(METRICS_MAX_AGE_S=60)
     scrape(client), scrape(client)
     assert len(looks) == 1
@@ -136,7 +136,7 @@ def test_scrapes_within_a_second_cost_one_look(
     assert len(looks) == 3
 
 
-def test_a_server_that_is_away_hides_nothing_else(
+def test_an_unreachable_server_hides_nothing_else(
     client: Client, published: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection.ensure_connection()
@@ -147,7 +147,7 @@ def test_a_server_that_is_away_hides_nothing_else(
     assert "poolhouse_server_used_connections" not in samples
 
 
-def test_reports_that_are_away_hide_nothing_else(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_reports_hide_nothing_else(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     away = ReportStore("redis://127.0.0.1:1/0", prefix="p", ttl_s=5, timeout_s=1)
     monkeypatch.setattr("poolhouse.metrics.look.store", lambda: away)
     monkeypatch.setattr("poolhouse.overview.sources.store", lambda: away)
@@ -157,19 +157,19 @@ def test_reports_that_are_away_hide_nothing_else(client: Client, monkeypatch: py
     assert value_of(samples, "poolhouse_server_max_connections") == 40
 
 
-def test_where_no_store_is_named_it_is_no_source(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_redis_url_the_reports_are_not_a_source(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("poolhouse.metrics.look.store", lambda: None)
     monkeypatch.setattr("poolhouse.overview.sources.store", lambda: None)
     assert sources(scrape(client)) == {"server": 1}
 
 
-def test_the_application_s_role_asks_where_the_monitor_s_is_refused(client: Client, configure: Configure) -> None:
+def test_the_application_s_role_is_used_if_the_monitor_s_is_refused(client: Client, configure: Configure) -> None:
     configure(MONITOR_USER="nobody_of_that_name")
     assert sources(scrape(client))["server"] == 1
 
 
 @pytest.mark.parametrize("name", ["timescale/postmaster.pid", "redis/redis.pid"])
-def test_a_source_that_hangs_costs_no_more_than_its_time(
+def test_a_source_that_hangs_costs_no_more_than_its_timeout(
     name: str, client: Client, configure: Configure, servers: Place
 ) -> None:
     configure(MONITOR_TIMEOUT_S=10)
@@ -182,7 +182,7 @@ def test_a_source_that_hangs_costs_no_more_than_its_time(
     assert sorted(sources(samples).values()) == [0, 1]
 
 
-def test_pgbouncer_is_told_where_it_is_configured(client: Client, configure: Configure, servers: Place) -> None:
+def test_pgbouncer_is_exported_if_configured(client: Client, configure: Configure, servers: Place) -> None:
     pooler = pgbouncer(servers, read(Database), read(Monitor))
     url = read(Monitor).model_copy(update={"pgbouncer_host": "127.0.0.1"}).pgbouncer_url
     configure(PGBOUNCER_URL=url)
@@ -221,7 +221,7 @@ def test_totals_stay_when_the_process_ends_and_its_successor_adds_to_them(publis
     assert lent(target) == 2 * counted
 
 
-def test_what_happens_while_the_store_is_away_is_told_once_when_it_is_back(
+def test_counts_during_an_outage_of_redis_are_added_once_afterwards(
     published: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = reports_of()
@@ -244,7 +244,7 @@ def test_what_happens_while_the_store_is_away_is_told_once_when_it_is_back(
     assert lent(target) == counted + 3
 
 
-def test_what_happened_since_the_last_report_is_told_at_the_end(published: Publisher) -> None:
+def test_the_last_counts_are_added_when_the_process_ends(published: Publisher) -> None:
     target = reports_of()
     assert target
     counted = lent(target)
@@ -257,7 +257,7 @@ def test_what_happened_since_the_last_report_is_told_at_the_end(published: Publi
 
 @pytest.fixture
 def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemoryMetricReader]:
-    """OpenTelemetry's own SDK, told of this process's pools."""
+    """OpenTelemetry's SDK with this process' pools registered."""
     memory = InMemoryMetricReader()
     provider = MeterProvider([memory])
     monkeypatch.setattr(otel, "get_meter", provider.get_meter)
@@ -269,7 +269,7 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemoryMetricReader]:
 
 @pytest.fixture
 def alias() -> Iterator[str]:
-    """An alias with this app's engine, of two connections."""
+    """An alias with this app's engine and two connections."""
     from dj_db_conn_pool.core import pool_container
 
     template = connections["default"].settings_dict
@@ -292,7 +292,7 @@ Point = NumberDataPoint | HistogramDataPoint
 
 
 def points(reader: InMemoryMetricReader, alias: str) -> dict[str, tuple[str, list[Point]]]:
-    """Give the unit and the points of each instrument, of one alias."""
+    """Return the unit and the points of each instrument for one alias."""
     data = reader.get_metrics_data()
     assert data
     found: dict[str, tuple[str, list[Point]]] = {}
@@ -307,7 +307,7 @@ def points(reader: InMemoryMetricReader, alias: str) -> dict[str, tuple[str, lis
 
 
 @pytest.mark.django_db(databases=["default"])
-def test_opentelemetry_is_told_by_the_names_of_its_conventions(
+def test_opentelemetry_metrics_have_the_names_of_its_conventions(
     reader: InMemoryMetricReader, alias: str, django_db_blocker: Any
 ) -> None:
     from dj_db_conn_pool.core import pool_container
@@ -318,7 +318,7 @@ def test_opentelemetry_is_told_by_the_names_of_its_conventions(
             wrapper.ensure_connection()
             held.callback(wrapper.close)
         pool_container.get(alias)._timeout = 0.1
-        with pytest.raises(Exception, match="every connection is lent"):
+        with pytest.raises(Exception, match="all connections are in use"):
             connections.create_connection(alias).ensure_connection()
         full = points(reader, alias)
         held.pop_all().close()

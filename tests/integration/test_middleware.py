@@ -1,4 +1,4 @@
-"""What the middleware says of requests on a real database, and what it answers when there is none to be had."""
+"""The middleware's log lines about requests on a real database, and its response after a pool timeout."""
 
 import asyncio
 import inspect
@@ -80,7 +80,7 @@ def sleep_composed(request: HttpRequest) -> HttpResponse:
 
 
 def hold(request: HttpRequest) -> HttpResponse:
-    """As a pool's engine does it."""
+    """Add a hold as a pool's engine does."""
     my_work().wait_s, my_work().hold_s = 0.25, 6
     return HttpResponse("held")
 
@@ -103,7 +103,7 @@ def wait_in_vain(request: HttpRequest) -> HttpResponse:
 
 
 def leak(request: HttpRequest) -> HttpResponse:
-    """Do with a secret what a project should not do."""
+    """Use a secret as a project should not."""
     secret = request.POST["secret"]
     run("SELECT pg_sleep(0.03), 'sesame', $$sesame$$, %s", [secret])
     run("CREATE TEMP TABLE card (number text PRIMARY KEY) ON COMMIT DROP")
@@ -187,7 +187,7 @@ urlpatterns = [
 
 
 class ImpatientMiddleware:
-    """One that needs the database itself, as a session's does."""
+    """A middleware that needs the database itself, as sessions do."""
 
     def __init__(self, get_response: Any) -> None:
         self.get_response = get_response
@@ -198,7 +198,7 @@ class ImpatientMiddleware:
 
 @pytest.fixture(autouse=True)
 def limits(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Limits]:
-    """Set keys of POOLHOUSE; what is not set logs nothing. The middleware under test is alone."""
+    """Set keys of POOLHOUSE; what is not set logs nothing. Only the middleware under test is installed."""
     settings.MIDDLEWARE = ["poolhouse.middleware.DatabaseMiddleware"]
     quiet = {"SLOW_QUERY_MS": -1, "REQUEST_QUERIES": -1, "SLOW_REQUEST_DATABASE_MS": -1}
     quiet |= {"POOL_WAIT_MS": -1, "POOL_HOLD_MS": -1}
@@ -226,7 +226,7 @@ C = TypeVar("C", Client, AsyncClient)
 
 
 def unraising(client: C) -> C:
-    """Have a client give Django's answer to an error, rather than the error."""
+    """Let a client return Django's response to an error instead of raising it."""
     client.raise_request_exception = False
     return client
 
@@ -240,12 +240,12 @@ def test_a_request_is_named_by_method_and_path_without_its_query_string(client: 
     assert current_work() is None
 
 
-def test_a_path_cannot_forge_a_line(client: Client) -> None:
+def test_a_path_cannot_forge_a_log_line(client: Client) -> None:
     assert client.get("/tell/a%0AERROR%20b").json()["name"] == "GET /tell/a%0AERROR%20b"
     assert client.get("/tell/%C3%A9 b").json()["name"] == "GET /tell/é b"
 
 
-def test_a_view_without_a_name_is_told_by_its_path(client: Client) -> None:
+def test_a_view_without_a_name_is_logged_by_its_path(client: Client) -> None:
     assert client.get("/tell/a").json()["view"] == f"{__name__}.tell"
 
 
@@ -259,7 +259,7 @@ def test_statements_are_counted_and_timed_for_their_request_alone(client: Client
     assert client.get("/query/0").json() == {"statements": 0, "database_s": 0.0}
 
 
-def test_there_is_one_timer_a_connection_however_often_it_connects_and_whoever_else_wraps_it() -> None:
+def test_each_connection_has_one_timer_despite_reconnects_and_other_wrappers() -> None:
     wrapper = connections.create_connection("default")
     try:
         with wrapper.execute_wrapper(lambda execute, *arguments: execute(*arguments)):
@@ -271,7 +271,7 @@ def test_there_is_one_timer_a_connection_however_often_it_connects_and_whoever_e
         wrapper.close()
 
 
-def test_a_slow_statement_is_logged_with_all_but_its_values(
+def test_a_slow_statement_is_logged_without_its_values(
     client: Client, limits: Limits, caplog: pytest.LogCaptureFixture
 ) -> None:
     limits(SLOW_QUERY_MS=20)
@@ -307,9 +307,7 @@ def test_a_statement_that_fails_is_timed_too(client: Client, limits: Limits, cap
     assert vars(line)["sql"] == "SELECT pg_sleep(?)"
 
 
-def test_a_slow_statement_that_comes_again_is_counted(
-    client: Client, limits: Limits, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_repeated_slow_statement_is_counted(client: Client, limits: Limits, caplog: pytest.LogCaptureFixture) -> None:
     limits(SLOW_QUERY_MS=20, SLOW_QUERY_INTERVAL_S=3600)
     for _ in range(3):
         client.get("/sleep/")
@@ -329,8 +327,8 @@ def test_a_slow_statement_that_comes_again_is_counted(
             ("/sleep/", "/query/0"),
             "costly request GET /sleep/, view sleep: 1 query in ",
         ),
-        ({"POOL_WAIT_MS": 200}, ("/hold/", "/query/1"), "; waited 250 ms for a connection, held one for 6000 ms"),
-        ({"POOL_HOLD_MS": 5000}, ("/hold/", "/query/1"), "; waited 250 ms for a connection, held one for 6000 ms"),
+        ({"POOL_WAIT_MS": 200}, ("/hold/", "/query/1"), "; wait 250 ms, hold 6000 ms"),
+        ({"POOL_HOLD_MS": 5000}, ("/hold/", "/query/1"), "; wait 250 ms, hold 6000 ms"),
     ],
 )
 def test_a_request_is_logged_when_it_is_over_a_threshold(
@@ -343,7 +341,7 @@ def test_a_request_is_logged_when_it_is_over_a_threshold(
     assert text in line.getMessage()
 
 
-def test_a_server_that_is_away_is_logged_with_alias_and_request(
+def test_an_unreachable_server_is_logged_with_alias_and_request(
     client: Client, limits: Limits, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert unraising(client).get("/fail_to_connect/?token=sesame").status_code == 500
@@ -354,7 +352,7 @@ def test_a_server_that_is_away_is_logged_with_alias_and_request(
     assert "refused" in line.getMessage()
 
 
-def test_a_statement_that_the_server_ended_is_logged_with_its_sqlstate(
+def test_a_statement_canceled_by_the_server_is_logged_with_its_sqlstate(
     client: Client, limits: Limits, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert unraising(client).get("/time_out/").status_code == 500
@@ -364,15 +362,15 @@ def test_a_statement_that_the_server_ended_is_logged_with_its_sqlstate(
 
 
 @pytest.mark.parametrize("ask", [lambda: Client().get("/wait_in_vain/"), lambda: ask_async("/wait_in_vain_async/")])
-def test_a_pool_with_nothing_to_lend_is_a_503_that_says_when_to_come_back(
+def test_a_pool_timeout_is_a_503_with_retry_after(
     ask: Callable[[], Any], limits: Limits, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = ask()
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
     assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
-    assert answer.content.decode() == "No database connection is free. Try again in 5 seconds.\n"
+    assert answer.content.decode() == "No database connection is available. Try again in 5 seconds.\n"
     (line,) = lines(caplog, "troubles")
-    assert "PoolTimeoutError: default: no connection after 1.50 s: all are lent; size 2" in line.getMessage()
+    assert "PoolTimeoutError: default: no connection within 1.50 s: all are lent; size 2" in line.getMessage()
     assert "request GET /wait_in_vain" in line.getMessage()
 
 
@@ -385,15 +383,15 @@ def test_a_pool_with_nothing_to_lend_is_a_503_that_says_when_to_come_back(
         ("image/png", "text/plain; charset=utf-8"),
     ],
 )
-def test_the_503_is_json_for_those_who_ask_for_it(client: Client, accept: str, kind: str) -> None:
+def test_the_503_is_json_on_request(client: Client, accept: str, kind: str) -> None:
     answer = client.get("/wait_in_vain/", headers={"Accept": accept})
     assert (answer.status_code, answer.headers["Content-Type"]) == (503, kind)
     if kind == "application/json":
-        assert answer.json() == {"detail": "No database connection is free. Try again in 5 seconds."}
+        assert answer.json() == {"detail": "No database connection is available. Try again in 5 seconds."}
 
 
 @pytest.mark.parametrize("ask", [lambda: unraising(Client()).get("/tell/"), lambda: ask_async("/query_async/")])
-def test_it_is_a_503_too_where_another_middleware_waits_in_vain(
+def test_a_pool_timeout_in_another_middleware_is_a_503_too(
     settings: Settings, ask: Callable[[], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.MIDDLEWARE = ["poolhouse.middleware.DatabaseMiddleware", f"{__name__}.ImpatientMiddleware"]
@@ -402,7 +400,7 @@ def test_it_is_a_503_too_where_another_middleware_waits_in_vain(
     assert len(lines(caplog, "troubles")) == 1
 
 
-def test_server_timing_is_told_where_it_is_asked_for(client: Client, limits: Limits) -> None:
+def test_server_timing_is_sent_if_enabled(client: Client, limits: Limits) -> None:
     assert "Server-Timing" not in client.get("/query/3").headers
     limits(SERVER_TIMING=True)
     told = client.get("/query/3").headers["Server-Timing"]
@@ -421,7 +419,7 @@ def test_an_async_view_s_statements_are_counted_from_whichever_thread(
     assert current_work() is None
 
 
-def test_requests_that_are_served_at_once_are_told_apart() -> None:
+def test_concurrent_requests_are_counted_separately() -> None:
     async def ask_at_once() -> list[Any]:
         client = AsyncClient()
         return await asyncio.gather(*(client.get(address) for address in ("/query_async/", "/query/5", "/query/0")))

@@ -1,4 +1,4 @@
-"""A project's own application_name, beside the name of the process, which the status needs."""
+"""A project's own application_name, after the name of the process that the status needs."""
 
 import os
 import time
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db(databases="__all__")
 
 @pytest.fixture
 def own() -> Iterator[dict[str, str]]:
-    """The OPTIONS of an alias, with a name of the project's own."""
+    """Return the OPTIONS of an alias with a name of the project's own."""
     template = connections.settings["default"]
     chosen = {**template["OPTIONS"], "application_name": "orders api"}
     connections.settings["own"] = {**template, "OPTIONS": chosen}
@@ -28,7 +28,7 @@ def own() -> Iterator[dict[str, str]]:
     del connections.settings["own"]
 
 
-def test_the_server_shows_both_and_the_owner_is_found(own: dict[str, str]) -> None:
+def test_the_server_shows_both_names_and_the_holder_is_found(own: dict[str, str]) -> None:
     for _ in range(2):
         label_connections()
     wrapper = connections.create_connection("own")
@@ -47,7 +47,7 @@ def test_the_server_shows_both_and_the_owner_is_found(own: dict[str, str]) -> No
     assert Status(time.time(), [], []).owner_of(mine) is None
 
 
-def test_a_child_has_a_name_of_its_own_before_the_project_s(own: dict[str, str], tmp_path: Path) -> None:
+def test_a_forked_child_has_its_own_name_before_the_project_s(own: dict[str, str], tmp_path: Path) -> None:
     label_connections()
     if (child := os.fork()) == 0:
         try:
@@ -62,7 +62,7 @@ def test_a_child_has_a_name_of_its_own_before_the_project_s(own: dict[str, str],
 
 
 @pytest.mark.parametrize("name", ["x" * 200, "été", " "])
-def test_whatever_the_project_s_name_is_the_process_s_is_whole(own: dict[str, str], name: str) -> None:
+def test_the_process_name_is_never_shortened_by_the_project_s(own: dict[str, str], name: str) -> None:
     own["application_name"] = name
     label_connections()
     label = own["application_name"]

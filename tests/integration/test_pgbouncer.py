@@ -1,4 +1,4 @@
-"""What PgBouncer says, joined with what the server sees of it, on a PgBouncer that runs."""
+"""The status with a running PgBouncer, joined with what the server shows of it."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ COMMANDS = ("PAUSE", "KILL poolhouse_transaction", "RELOAD", "SHUTDOWN")
 
 @pytest.fixture(scope="module")
 def pooler(servers: Place) -> Iterator[Server]:
-    """A PgBouncer in front of the tests' server."""
+    """Start a PgBouncer in front of the tests' server."""
     server = pgbouncer(servers, read(Database), read(Monitor))
     server.start()
     yield server
@@ -44,14 +44,14 @@ def pooler(servers: Place) -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def configured(configure: Configure, pooler: Server) -> None:
-    """Let the status ask it."""
+    """Let the status query it."""
     monitor = read(Monitor).model_copy(update={"pgbouncer_host": "127.0.0.1"})
     configure(PGBOUNCER_URL=monitor.pgbouncer_url)
 
 
 @pytest.fixture
 def web() -> Iterator[None]:
-    """A process that reports under the name of the tests' connections."""
+    """Publish the report of a process with the name of the tests' connections."""
     reports = store()
     assert reports
     report = ProcessReport(NAME, "web", "box", 1, time.time(), time.time(), tuple(pool_states()))
@@ -61,14 +61,14 @@ def web() -> Iterator[None]:
 
 
 def _named_by(port: int) -> str:
-    """As PgBouncer calls the database, or as the server does."""
+    """The name of the database in PgBouncer, or on the server."""
     name = read(Database).db_name
     return name if port == read(Database).db_port else f"{name}_transaction"
 
 
 @contextmanager
 def holding(port: int, *, database: str = "", name: str = NAME) -> Iterator[Connection]:
-    """Hold a connection of the application's role for the length of a block."""
+    """Hold a connection of the application's role for a block."""
     settings = read(Database)
     held = psycopg2.connect(
         host="127.0.0.1",
@@ -85,21 +85,21 @@ def holding(port: int, *, database: str = "", name: str = NAME) -> Iterator[Conn
 
 
 def answered(status: Status) -> PgBouncer:
-    """The status's PgBouncer, which must have answered, as everything else."""
+    """Return the status' PgBouncer; it and all other sources must have answered."""
     assert status.unreachable == []
     assert status.pgbouncer
     return status.pgbouncer
 
 
 def backend_pid(client: Connection) -> int:
-    """Begin a transaction, and give the pid of the server's process that it runs on."""
+    """Begin a transaction, and return the pid of its server process."""
     with client.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         ((pid,),) = cursor.fetchall()
     return int(pid)
 
 
-def test_pools_servers_and_clients_are_told_and_the_console_is_none_of_them(pooler: Server) -> None:
+def test_pools_servers_and_clients_are_shown_without_the_console(pooler: Server) -> None:
     with holding(pooler.port) as busy, holding(pooler.port, name="idler"):
         pid = backend_pid(busy)
         seen = answered(take_status())
@@ -114,7 +114,7 @@ def test_pools_servers_and_clients_are_told_and_the_console_is_none_of_them(pool
 
 
 @pytest.mark.usefixtures("web")
-def test_a_server_connection_is_pgbouncer_s_or_the_process_s_by_who_opened_it(pooler: Server) -> None:
+def test_a_server_connection_belongs_to_the_process_that_opened_it(pooler: Server) -> None:
     with holding(pooler.port) as through, holding(read(Database).db_port) as direct:
         pids = backend_pid(through), backend_pid(direct)
         status = take_status()
@@ -130,7 +130,7 @@ def test_a_server_connection_is_pgbouncer_s_or_the_process_s_by_who_opened_it(po
     assert document["pgbouncer"]["pools"][0]["clients_active"] == 1
 
 
-def test_a_connection_that_waits_in_pgbouncer_for_its_next_client_is_still_its_own(pooler: Server) -> None:
+def test_an_idle_connection_of_pgbouncer_is_its_own(pooler: Server) -> None:
     with holding(pooler.port, name="gone") as client:
         pid = backend_pid(client)
         client.rollback()
@@ -142,7 +142,7 @@ def test_a_connection_that_waits_in_pgbouncer_for_its_next_client_is_still_its_o
 
 @contextmanager
 def paused(pooler: Server) -> Iterator[None]:
-    """Let no client of PgBouncer's have a server connection for the length of a block."""
+    """Keep all of PgBouncer's server connections busy for a block."""
     assert pooler.pid
     os.kill(pooler.pid, signal.SIGUSR1)
     try:
@@ -160,7 +160,7 @@ def _is_paused() -> bool:
     return state["paused"] == "yes"
 
 
-def test_clients_that_wait_are_counted_with_how_long(pooler: Server) -> None:
+def test_waiting_clients_are_counted_with_their_wait_times(pooler: Server) -> None:
     with holding(pooler.port) as client, ThreadPoolExecutor(1) as threads:
         with paused(pooler):
             begun = time.monotonic()
@@ -178,17 +178,17 @@ def test_clients_that_wait_are_counted_with_how_long(pooler: Server) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_monitor_may_look_and_not_touch(command: str) -> None:
+def test_the_monitor_may_read_the_console_only(command: str) -> None:
     with pytest.raises(psycopg2.Error, match="admin access needed"), console_cursor("default") as cursor:
         cursor.execute(command)
 
 
-def test_the_application_s_role_gets_no_console_to_begin_with(pooler: Server) -> None:
+def test_the_application_s_role_may_not_open_the_console(pooler: Server) -> None:
     with pytest.raises(psycopg2.OperationalError, match="not allowed"), holding(pooler.port, database="pgbouncer"):
         pass
 
 
-def test_a_pgbouncer_that_is_away_is_named_and_the_rest_is_there(configure: Configure) -> None:
+def test_an_unreachable_pgbouncer_is_named_and_the_rest_is_shown(configure: Configure) -> None:
     configure(PGBOUNCER_URL="postgresql://poolhouse_monitor:sesame@127.0.0.1:1/pgbouncer")
     status = take_status()
     assert (status.pgbouncer, status.server is None) == (None, False)
@@ -198,7 +198,7 @@ def test_a_pgbouncer_that_is_away_is_named_and_the_rest_is_there(configure: Conf
     assert "sesame" not in source.reason
 
 
-def test_another_console_is_told_and_not_thrown(configure: Configure) -> None:
+def test_the_console_of_another_pooler_is_reported(configure: Configure) -> None:
     database = read(Database)
     password = database.db_pass.get_secret_value()
     configure(PGBOUNCER_URL=f"postgresql://{database.db_user}:{password}@127.0.0.1:{database.db_port}/postgres")
@@ -221,7 +221,7 @@ def test_it_starts_beside_the_pid_file_of_one_that_was_killed(pooler: Server) ->
     assert pooler.pid not in (None, 1)
 
 
-def test_a_pgbouncer_that_is_frozen_is_given_up_in_time(configure: Configure, pooler: Server) -> None:
+def test_a_frozen_pgbouncer_costs_no_more_than_the_timeout(configure: Configure, pooler: Server) -> None:
     configure(MONITOR_TIMEOUT_S=10)
     assert pooler.pid
     with frozen(pooler.pid):
@@ -230,7 +230,9 @@ def test_a_pgbouncer_that_is_frozen_is_given_up_in_time(configure: Configure, po
     assert status.server
 
 
-def test_a_pgbouncer_that_freezes_with_a_question_is_given_up_in_time(configure: Configure, pooler: Server) -> None:
+def test_a_pgbouncer_that_freezes_during_a_query_costs_no_more_than_the_timeout(
+    configure: Configure, pooler: Server
+) -> None:
     def ask_one_that_freezes() -> None:
         assert pooler.pid
         with console_cursor("default") as cursor, frozen(pooler.pid):
@@ -241,14 +243,14 @@ def test_a_pgbouncer_that_freezes_with_a_question_is_given_up_in_time(configure:
         ask_one_that_freezes()
 
 
-def test_one_that_is_not_configured_is_not_asked(configure: Configure) -> None:
+def test_a_pgbouncer_that_is_not_configured_is_not_queried(configure: Configure) -> None:
     configure(PGBOUNCER_URL="")
     status = take_status()
     assert (status.pgbouncer, status.unreachable) == (None, [])
     assert status.as_document()["pgbouncer"] is None
 
 
-def test_a_server_that_is_away_does_not_hide_pgbouncer(monkeypatch: pytest.MonkeyPatch, pooler: Server) -> None:
+def test_an_unreachable_server_does_not_hide_pgbouncer(monkeypatch: pytest.MonkeyPatch, pooler: Server) -> None:
     monkeypatch.setitem(connection.settings_dict, "PORT", "1")
     with holding(pooler.port):
         status = take_status()
@@ -293,7 +295,7 @@ def test_the_three_pools_share_their_server_connections(pooler: Server, servers:
         pooler.start()
 
 
-def test_the_monitor_goes_past_it_to_the_server(
+def test_the_monitor_connects_to_the_server_itself(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, pooler: Server
 ) -> None:
     strategy, database, monitor = STRATEGIES["pgbouncer-transaction"], read(Database), read(Monitor)

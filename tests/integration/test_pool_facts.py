@@ -61,7 +61,7 @@ def test_reports_are_read_until_they_are_withdrawn(store: ReportStore) -> None:
     assert store.read_all().live == [report(1)]
 
 
-def test_processes_of_one_name_are_all_there_and_end_each_for_itself(store: ReportStore) -> None:
+def test_processes_with_one_name_report_and_end_independently(store: ReportStore) -> None:
     one, other = replace(report(1), run="a"), replace(report(1), run="b", started_at=1.5)
     store.publish(one)
     store.publish(other)
@@ -70,7 +70,9 @@ def test_processes_of_one_name_are_all_there_and_end_each_for_itself(store: Repo
     assert store.read_all().live == [other]
 
 
-def test_a_process_whose_clock_is_wrong_takes_nobody_away(store: ReportStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_with_a_wrong_clock_removes_no_other_report(
+    store: ReportStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.publish(report(1))
     now = time.time()
     for pid, hours in ((2, 24), (3, -24)):
@@ -79,14 +81,14 @@ def test_a_process_whose_clock_is_wrong_takes_nobody_away(store: ReportStore, mo
     assert store.read_all().live == [report(1), report(2), report(3)]
 
 
-def test_who_was_killed_is_forgotten_by_the_index_as_well(brief_store: ReportStore, client: redis.Redis) -> None:
+def test_a_killed_process_disappears_from_the_index(brief_store: ReportStore, client: redis.Redis) -> None:
     brief_store.publish(report(1))
     await_that(lambda: brief_store.read_all().live == [])
     brief_store.publish(report(2))
     assert client.zrange(brief_store._index, 0, -1) == [report(2).key.encode()]
 
 
-def test_what_is_not_understood_is_counted_and_hides_nothing(store: ReportStore, client: redis.Redis) -> None:
+def test_reports_of_other_versions_are_counted_and_hide_nothing(store: ReportStore, client: redis.Redis) -> None:
     store.publish(report(1))
     newer = json.loads(report(2).to_json()) | {"version": WIRE_VERSION + 1}
     for member, text in ((b"newer", json.dumps(newer)), (b"\xff", "no report"), (b"\xfe", b"\xff"), (b"gone", None)):
@@ -155,7 +157,7 @@ print(json.dumps([len(refused), state.as_document()]))
 """
 
 
-def test_what_the_native_pool_is_still_trying_to_open_is_not_told_as_lent() -> None:
+def test_connections_being_opened_by_the_native_pool_are_not_in_use() -> None:
     told = subprocess.run([sys.executable, "-c", NATIVE], check=True, capture_output=True, text=True).stdout
     refused, state = json.loads(told)
     assert (refused, state["counts"]["timeouts"]) == (3, 3)
@@ -184,7 +186,7 @@ print(json.dumps([state.as_document(), list(connection._connection_pools), "psyc
     ("given", "sizes"),
     [(True, (4, 4)), ({"min_size": 2}, (2, 2)), ({"max_size": 6}, (4, 6)), ({"min_size": 0, "max_size": 3}, (0, 3))],
 )
-def test_a_native_pool_that_nobody_has_used_is_reported_and_not_made(given: object, sizes: tuple[int, int]) -> None:
+def test_an_unused_native_pool_is_reported_and_not_created(given: object, sizes: tuple[int, int]) -> None:
     command = [sys.executable, "-c", UNMADE, json.dumps(given)]
     state, made, is_imported = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert (state["kind"], state["min"], state["max"]) == ("native", *sizes)
@@ -192,7 +194,7 @@ def test_a_native_pool_that_nobody_has_used_is_reported_and_not_made(given: obje
     assert (made, is_imported) == ([], False)
 
 
-def test_a_source_that_is_away_is_named_and_the_other_still_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_source_is_named_and_the_other_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     connection.ensure_connection()
     monkeypatch.setitem(connections.settings["default"], "PORT", "1")
     monkeypatch.setattr("poolhouse.overview.sources.store", lambda: None)
@@ -202,7 +204,7 @@ def test_a_source_that_is_away_is_named_and_the_other_still_answers(monkeypatch:
     assert "refused" in status.unreachable[1].reason
 
 
-def test_a_timeout_need_not_be_of_whole_seconds(configure: Callable[..., None]) -> None:
+def test_a_timeout_can_be_a_fraction_of_a_second(configure: Callable[..., None]) -> None:
     def ask_what_takes_long() -> None:
         with monitor_cursor("default") as cursor:
             cursor.execute("SELECT current_setting('statement_timeout')")

@@ -1,4 +1,4 @@
-"""Permits: against a plain model, under threads, and when the collector returns something in the midst of it."""
+"""Permits: compared with a plain model, with threads, and with check-ins by the garbage collector."""
 
 import gc
 import threading
@@ -26,7 +26,7 @@ class Opened:
 
 
 class PermitsMachine(RuleBasedStateMachine):
-    """What permits may do, in any order."""
+    """The operations on permits, in any order."""
 
     @initialize(size=st.integers(1, 3), overflow=st.integers(-1, 2), lifo=st.booleans())
     def begin(self, size: int, overflow: int, lifo: bool) -> None:
@@ -164,7 +164,7 @@ TestPermits.settings = settings(max_examples=80, stateful_step_count=60, deadlin
 
 
 class Connection:
-    """Stands for a connection, and sees whether two have it at once."""
+    """Stands for a connection, and detects two simultaneous holders."""
 
     def __init__(self, permit: Permit) -> None:
         self.permit = permit
@@ -180,7 +180,7 @@ class Connection:
 
 
 @pytest.mark.parametrize("lifo", [False, True])
-def test_under_threads_none_is_lost_and_everybody_has_a_turn(lifo: bool) -> None:
+def test_no_permit_is_lost_and_every_thread_is_served(lifo: bool) -> None:
     permits: Permits[Connection] = Permits(SIZE, OVERFLOW, lifo=lifo)
     waits_s: list[float] = []
 
@@ -212,7 +212,7 @@ def test_under_threads_none_is_lost_and_everybody_has_a_turn(lifo: bool) -> None
     assert permits.idle <= SIZE
 
 
-def test_waiters_are_served_in_their_order_whoever_comes_later() -> None:
+def test_waiters_are_served_first_in_first_out() -> None:
     permits: Permits[Opened] = Permits(1, 0, lifo=True)
     permit = permits.take()
     assert isinstance(permit, Permit)
@@ -227,7 +227,7 @@ def test_waiters_are_served_in_their_order_whoever_comes_later() -> None:
         assert permits.leave(waiter) is connection
 
 
-def test_overflow_is_not_kept_for_a_caller_that_has_gone() -> None:
+def test_an_overflow_connection_is_not_kept_for_a_caller_that_has_gone() -> None:
     permits: Permits[Opened] = Permits(1, 1, lifo=False)
     taken = [permits.take(), permits.take()]
     waiter: Waiter[Opened] = Waiter()
@@ -240,7 +240,7 @@ def test_overflow_is_not_kept_for_a_caller_that_has_gone() -> None:
     assert (permits.count, permits.idle, permits.waiting) == (1, 1, 0)
 
 
-def test_what_a_collector_returns_in_the_midst_is_not_lost() -> None:
+def test_a_check_in_by_the_garbage_collector_is_not_lost() -> None:
     permits: Permits[Opened] = Permits(3, 0, lifo=False)
     lent: set[Opened] = set()  # as a pool has them: a collector must not find a permit with what it collects
     returned = 0

@@ -1,4 +1,4 @@
-"""The engine's tests once more, on psycopg 3: a process has one driver, so they have a process of their own."""
+"""The engine's tests again with psycopg 3: a process has one driver, so they run in a process of their own."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ sys.exit(status if connection.Database is psycopg else "these were not on psycop
 """
 
 
-def test_the_engine_is_the_same_on_psycopg_3() -> None:
+def test_the_engine_behaves_the_same_on_psycopg_3() -> None:
     told = subprocess.run(
         [sys.executable, "-c", RUN, "-q", "-p", "no:cacheprovider", *(str(HERE / name) for name in THE_SAME)],
         cwd=HERE.parents[1],

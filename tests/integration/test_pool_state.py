@@ -1,4 +1,4 @@
-"""Nothing that a borrower leaves reaches the next: neither on the server, nor in the driver, nor through a cursor."""
+"""Session state does not reach the next holder: not on the server, in the driver or through a cursor."""
 
 import gc
 import sys
@@ -131,9 +131,7 @@ IN_TRANSACTION = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
         ),
     ],
 )
-def test_what_is_left_on_the_server_in_any_way_is_gone(
-    engine: str, pool_of: MakePool, leave: Leave, question: str
-) -> None:
+def test_session_state_of_every_kind_is_reset(engine: str, pool_of: MakePool, leave: Leave, question: str) -> None:
     alias = pool_of(engine, POOL_SIZE=1)
     with borrowed(alias) as wrapper:
         leave(wrapper)
@@ -152,19 +150,17 @@ def test_what_is_left_on_the_server_in_any_way_is_gone(
         (call("pg_advisory_lock", 42), HAS_LOCK),
     ],
 )
-def test_what_a_procedure_leaves_is_gone(engine: str, pool_of: MakePool, leave: Leave, question: str) -> None:
-    test_what_is_left_on_the_server_in_any_way_is_gone(engine, pool_of, leave, question)
+def test_session_state_of_a_procedure_is_reset(engine: str, pool_of: MakePool, leave: Leave, question: str) -> None:
+    test_session_state_of_every_kind_is_reset(engine, pool_of, leave, question)
 
 
-def test_a_transaction_that_a_statement_began_ends_with_its_borrower(pool_of: MakePool) -> None:
+def test_a_transaction_begun_by_a_statement_ends_at_check_in(pool_of: MakePool) -> None:
     by_statement: Leave = lambda wrapper: run(wrapper, "BEGIN", "CREATE TABLE left_behind (id int)")  # noqa: E731
-    test_what_is_left_on_the_server_in_any_way_is_gone(OURS, pool_of, by_statement, IN_TRANSACTION)
+    test_session_state_of_every_kind_is_reset(OURS, pool_of, by_statement, IN_TRANSACTION)
 
 
 @pytest.mark.parametrize("engine", [OURS, pytest.param(PLAIN, marks=swallows)])
-def test_the_writes_of_the_next_are_not_swallowed_by_a_transaction_that_a_statement_began(
-    engine: str, pool_of: MakePool
-) -> None:
+def test_a_transaction_begun_by_a_statement_does_not_swallow_later_writes(engine: str, pool_of: MakePool) -> None:
     alias = pool_of(engine, POOL_SIZE=1)
     with borrowed(alias) as wrapper:
         run(wrapper, "CREATE TABLE IF NOT EXISTS swallowed (id int)", "TRUNCATE swallowed")
@@ -200,7 +196,7 @@ SETTABLE = {
 
 
 @pytest.mark.parametrize("number", range(5))
-def test_what_is_set_on_the_driver_s_connection_is_set_back(pool_of: MakePool, number: int) -> None:
+def test_attributes_of_the_driver_s_connection_are_restored(pool_of: MakePool, number: int) -> None:
     name, leave = (list(SETTABLE[driver()].items()) * 2)[number]
     alias = pool_of(OURS, POOL_SIZE=1)
     with borrowed(alias) as wrapper:
@@ -215,7 +211,7 @@ def test_what_is_set_on_the_driver_s_connection_is_set_back(pool_of: MakePool, n
         wrapper.set_autocommit(True)
 
 
-def test_what_the_server_said_to_one_is_not_heard_by_the_next(pool_of: MakePool) -> None:
+def test_notices_and_notifications_do_not_reach_the_next_holder(pool_of: MakePool) -> None:
     alias = pool_of(OURS, POOL_SIZE=1)
     with borrowed(alias) as wrapper:
         run(wrapper, "LISTEN private", "NOTIFY private, 'private'", "SELECT 1")
@@ -228,7 +224,7 @@ def test_what_the_server_said_to_one_is_not_heard_by_the_next(pool_of: MakePool)
             assert list(wrapper.connection.notifies(timeout=0)) == []
 
 
-def test_a_cursor_that_was_kept_does_not_run_in_the_next_borrower_s_transaction(pool_of: MakePool) -> None:
+def test_a_kept_cursor_cannot_run_after_check_in(pool_of: MakePool) -> None:
     alias = pool_of(OURS, POOL_SIZE=1)
     with borrowed(alias) as wrapper:
         kept = wrapper.cursor()
@@ -243,7 +239,7 @@ def test_a_cursor_that_was_kept_does_not_run_in_the_next_borrower_s_transaction(
         assert ask(wrapper, "SELECT 1") == 1
 
 
-def test_a_cursor_that_was_kept_copies_nothing(pool_of: MakePool) -> None:
+def test_a_kept_cursor_cannot_copy_after_check_in(pool_of: MakePool) -> None:
     alias = pool_of(OURS, POOL_SIZE=1)
     with borrowed(alias) as wrapper:
         kept = wrapper.cursor().cursor  # the driver's
@@ -260,7 +256,7 @@ def test_a_cursor_that_was_kept_copies_nothing(pool_of: MakePool) -> None:
             pass
 
 
-def test_an_ordinary_copy_costs_no_reset(pool_of: MakePool) -> None:
+def test_an_ordinary_copy_causes_no_reset(pool_of: MakePool) -> None:
     alias = pool_of(OURS, POOL_SIZE=1)
     with borrowed(alias) as wrapper, wrapper.cursor() as cursor:
         sql = "COPY (SELECT 'SET work_mem') TO STDOUT"
@@ -286,7 +282,7 @@ def test_a_server_side_cursor_ends_with_its_lease(pool_of: MakePool) -> None:
         assert ask(wrapper, "SELECT 1") == 1
 
 
-def test_what_is_usual_costs_neither_a_reset_nor_a_look(pool_of: MakePool) -> None:
+def test_usual_work_causes_no_reset(pool_of: MakePool) -> None:
     alias = pool_of(OURS, POOL_SIZE=1)
     with borrowed(alias) as wrapper:
         run(wrapper, "CREATE TABLE IF NOT EXISTS temperature_log (id int)", "INSERT INTO temperature_log VALUES (1)")
@@ -318,11 +314,11 @@ def test_what_is_usual_costs_neither_a_reset_nor_a_look(pool_of: MakePool) -> No
         ("-- why\nLISTEN a", True),
     ],
 )
-def test_it_is_told_by_the_statement_s_text(sql: str, leaves: bool) -> None:
+def test_session_state_is_detected_in_the_statement_s_text(sql: str, leaves: bool) -> None:
     assert leaves_state(sql) is leaves
 
 
-def test_who_closes_in_an_atomic_block_is_told_so(pool_of: MakePool) -> None:
+def test_closing_in_an_atomic_block_is_an_error(pool_of: MakePool) -> None:
     alias = pool_of(OURS, POOL_SIZE=1)
     wrapper = connections[alias]
 
@@ -338,7 +334,7 @@ def test_who_closes_in_an_atomic_block_is_told_so(pool_of: MakePool) -> None:
     assert ask(wrapper, "SELECT 1") == 1
 
 
-def test_what_was_closed_in_an_atomic_block_is_not_open(pool_of: MakePool) -> None:
+def test_a_connection_closed_in_an_atomic_block_is_not_open(pool_of: MakePool) -> None:
     alias = pool_of(OURS, POOL_SIZE=1)
     with transaction.atomic(alias):
         ask(connections[alias], "SELECT 1")
@@ -347,7 +343,7 @@ def test_what_was_closed_in_an_atomic_block_is_not_open(pool_of: MakePool) -> No
         assert not get_connection_info(alias).is_open
 
 
-def test_looking_at_a_connection_costs_no_reset(pool_of: MakePool) -> None:
+def test_reading_attributes_of_a_connection_causes_no_reset(pool_of: MakePool) -> None:
     alias = pool_of(OURS, POOL_SIZE=1)
     ask(connections[alias], "SELECT 1")
     assert get_connection_info(alias).is_open
@@ -355,7 +351,7 @@ def test_looking_at_a_connection_costs_no_reset(pool_of: MakePool) -> None:
     assert pool(alias).meter.read()["counts"]["resets"] == 0
 
 
-def test_a_request_does_not_outlive_itself(pool_of: MakePool) -> None:
+def test_a_checked_in_connection_keeps_no_request_alive(pool_of: MakePool) -> None:
     class Served(Work):
         __slots__ = ("__weakref__", "request")
 

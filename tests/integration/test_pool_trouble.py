@@ -1,4 +1,4 @@
-"""The pool when settings, servers, threads, collectors and borrowers are not as it would like them to be."""
+"""The pool with changed settings, failing servers, threads, garbage collection and careless holders."""
 
 import gc
 import os
@@ -44,7 +44,7 @@ __all__ = ["_database", "pool_of"]
 
 @pytest.fixture
 def silence() -> Iterator[int]:
-    """The port of a server that accepts, and never says a word."""
+    """The port of a server that accepts connections and never answers."""
     with closing(socket.create_server(("127.0.0.1", 0), backlog=200)) as listener:
         yield listener.getsockname()[1]
 
@@ -62,7 +62,7 @@ def other_database() -> Iterator[str]:
 
 
 @ours_alone
-def test_a_connection_is_not_lent_to_who_wants_another_database(engine: str, pool_of: MakePool) -> None:
+def test_a_connection_is_not_reused_for_another_database(engine: str, pool_of: MakePool) -> None:
     alias = pool_of(engine, POOL_SIZE=2)
     with borrowed(alias) as wrapper:
         first = ask(wrapper, "SELECT current_database()")
@@ -74,7 +74,7 @@ def test_a_connection_is_not_lent_to_who_wants_another_database(engine: str, poo
 
 
 @ours_alone
-def test_the_test_runner_works_on_the_test_database_whatever_was_asked_before(engine: str, pool_of: MakePool) -> None:
+def test_the_test_runner_uses_the_test_database_despite_earlier_connections(engine: str, pool_of: MakePool) -> None:
     alias = pool_of(engine)
     with other_database() as name:
         wrapper = connections[alias]
@@ -93,7 +93,7 @@ def test_the_test_runner_works_on_the_test_database_whatever_was_asked_before(en
 
 
 @ours_alone
-def test_each_alias_has_a_connection_of_its_own_to_no_database(engine: str, pool_of: MakePool) -> None:
+def test_each_alias_has_its_own_connection_without_a_database(engine: str, pool_of: MakePool) -> None:
     superuser_sql("CREATE ROLE somebody LOGIN PASSWORD 'somebody'")
     users = []
     try:
@@ -114,7 +114,7 @@ def test_each_alias_has_a_connection_of_its_own_to_no_database(engine: str, pool
         superuser_sql("DROP ROLE somebody")
 
 
-def test_a_password_that_was_changed_closes_nothing(pool_of: MakePool) -> None:
+def test_a_changed_password_closes_no_open_connection(pool_of: MakePool) -> None:
     alias = pool_of(OURS)
     pid = pid_of(alias)
     connections.settings[alias]["PASSWORD"] = "of tomorrow"
@@ -125,7 +125,7 @@ def test_a_password_that_was_changed_closes_nothing(pool_of: MakePool) -> None:
 
 
 @ours_alone
-def test_who_waits_has_a_turn_before_who_comes_by(engine: str, pool_of: MakePool) -> None:
+def test_waiters_are_served_before_newcomers(engine: str, pool_of: MakePool) -> None:
     alias = pool_of(engine, POOL_SIZE=2, TIMEOUT=DEADLINE_S)
     turns: Counter[int] = Counter()
     end = time.perf_counter() + 2
@@ -143,7 +143,7 @@ def test_who_waits_has_a_turn_before_who_comes_by(engine: str, pool_of: MakePool
 
 
 @ours_alone
-def test_two_that_come_back_at_once_wake_two(engine: str, pool_of: MakePool) -> None:
+def test_two_simultaneous_check_ins_wake_two_waiters(engine: str, pool_of: MakePool) -> None:
     patience_s = DEADLINE_S if engine == OURS else 1.5
     alias = pool_of(engine, POOL_SIZE=1, MAX_OVERFLOW=1, TIMEOUT=patience_s + 0.5)
     served = threading.Barrier(3, timeout=patience_s)
@@ -169,7 +169,7 @@ def test_two_that_come_back_at_once_wake_two(engine: str, pool_of: MakePool) -> 
                     raise AssertionError("one of the two slept on") from error
 
 
-def test_no_caller_fails_while_others_lie_idle(pool_of: MakePool, silence: int) -> None:
+def test_no_caller_fails_while_connections_are_idle(pool_of: MakePool, silence: int) -> None:
     alias = pool_of(OURS, POOL_SIZE=3, TIMEOUT=DEADLINE_S)
     with borrowed(alias), borrowed(alias):
         pid = pid_of(alias)
@@ -185,7 +185,7 @@ def test_no_caller_fails_while_others_lie_idle(pool_of: MakePool, silence: int) 
 # How long does it take, and how many are there?
 
 
-def test_attempts_do_not_pile_up_and_are_told_of(pool_of: MakePool, silence: int) -> None:
+def test_connection_attempts_are_bounded_and_reported(pool_of: MakePool, silence: int) -> None:
     alias = pool_of(OURS, POOL_SIZE=2, MAX_OVERFLOW=1, TIMEOUT=0.2)
     connections.settings[alias]["PORT"] = silence
     connections.settings[alias]["OPTIONS"].pop("connect_timeout", None)  # the engine has one for who has none
@@ -208,14 +208,14 @@ def test_attempts_do_not_pile_up_and_are_told_of(pool_of: MakePool, silence: int
         one.result()
     assert most == 3
     assert any(
-        "every connection is lent or being opened; size 2, overflow 1, in use 0, being opened 3" in text
+        "all connections are in use or being opened; size 2, overflow 1, in use 0, being opened 3" in text
         for text in texts
     )
     await_that(lambda: pool(alias).checkedout() == 0)  # libpq gives up after 2 s
     assert pool(alias).meter.read()["counts"]["connect_errors"] >= 3
 
 
-def test_what_is_opened_too_late_is_the_next_one_s(pool_of: MakePool) -> None:
+def test_a_connection_opened_too_late_goes_to_the_next_caller(pool_of: MakePool) -> None:
     alias = pool_of(OURS, POOL_SIZE=1, TIMEOUT=0.3)
     wrapper = connections.create_connection(alias)
     assert isinstance(wrapper, DatabaseWrapper)
@@ -234,7 +234,7 @@ def test_what_is_opened_too_late_is_the_next_one_s(pool_of: MakePool) -> None:
     assert pool(alias).meter.read()["counts"]["connects"] == 1
 
 
-def test_who_waits_does_not_wait_for_what_others_have_forgotten(pool_of: MakePool) -> None:
+def test_abandoned_connections_are_recovered_for_waiters(pool_of: MakePool) -> None:
     alias = pool_of(OURS, POOL_SIZE=2, TIMEOUT=2 * DEADLINE_S)
     pids: list[int] = []
 
@@ -251,7 +251,7 @@ def test_who_waits_does_not_wait_for_what_others_have_forgotten(pool_of: MakePoo
         assert pid_of(alias) not in pids
 
 
-def test_keeping_warm_does_not_keep_the_keeper(pool_of: MakePool, silence: int) -> None:
+def test_opening_min_size_does_not_block_the_background_thread(pool_of: MakePool, silence: int) -> None:
     alias = pool_of(OURS, MIN_SIZE=2, TIMEOUT=5)
     wrapper = connections.create_connection(alias)
     assert isinstance(wrapper, DatabaseWrapper)
@@ -267,10 +267,10 @@ def test_keeping_warm_does_not_keep_the_keeper(pool_of: MakePool, silence: int) 
 
 
 class Interruption(BaseException):
-    """As a greenlet's timeout, or a worker's hard limit."""
+    """The exception of a greenlet's timeout, or of a worker's hard limit."""
 
 
-def test_who_is_interrupted_returning_leaves_nothing_behind(pool_of: MakePool) -> None:
+def test_an_interrupted_check_in_leaves_nothing_behind(pool_of: MakePool) -> None:
     alias = pool_of(OURS, POOL_SIZE=1, TIMEOUT=DEADLINE_S)
     wrapper = connections.create_connection(alias)
     wrapper.set_autocommit(False)
@@ -298,7 +298,7 @@ def test_who_is_interrupted_returning_leaves_nothing_behind(pool_of: MakePool) -
     assert (pool(alias).leases(), pool(alias).checkedout()) == ([], 0)
 
 
-def test_a_listener_that_fails_does_no_harm(pool_of: MakePool, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_listener_does_not_break_the_pool(pool_of: MakePool, caplog: pytest.LogCaptureFixture) -> None:
     def fail(alias: str, what: str, seconds: float) -> None:
         raise ZeroDivisionError
 
@@ -310,13 +310,15 @@ def test_a_listener_that_fails_does_no_harm(pool_of: MakePool, caplog: pytest.Lo
             pid = ask(wrapper, "SELECT pg_backend_pid()")
     finally:
         meter._listeners.remove(fail)
-    assert {record.getMessage() for record in caplog.records} == {f"{alias}: a listener of the pools' durations failed"}
+    assert {record.getMessage() for record in caplog.records} == {
+        f"{alias}: a listener for pool durations raised an error"
+    }
     with borrowed(alias) as wrapper:
         assert ask(wrapper, "SELECT current_setting('work_mem') = '7MB'") is False
         assert ask(wrapper, "SELECT pg_backend_pid()") == pid
 
 
-def test_a_generator_that_was_broken_off_holds_nobody_up(pool_of: MakePool) -> None:
+def test_an_abandoned_generator_blocks_no_caller(pool_of: MakePool) -> None:
     alias = pool_of(OURS, POOL_SIZE=1, TIMEOUT=DEADLINE_S)
     with Stopwatch() as returning, borrowed(alias) as wrapper:
         cursor = wrapper.cursor()
@@ -332,7 +334,7 @@ def test_a_generator_that_was_broken_off_holds_nobody_up(pool_of: MakePool) -> N
 
 
 @ours_alone
-def test_a_pool_that_is_closed_while_all_is_lent_keeps_its_bound(engine: str, pool_of: MakePool) -> None:
+def test_a_pool_closed_while_in_use_keeps_its_limit(engine: str, pool_of: MakePool) -> None:
     alias = pool_of(engine, TIMEOUT=DEADLINE_S)
     with borrowed(alias) as first, borrowed(alias):
         pid = ask(first, "SELECT pg_backend_pid()")
@@ -350,8 +352,8 @@ def test_a_pool_that_is_closed_while_all_is_lent_keeps_its_bound(engine: str, po
         assert pid not in (ask(first, "SELECT pg_backend_pid()"), ask(second, "SELECT pg_backend_pid()"))
 
 
-def test_the_collector_waits_for_no_lock(pool_of: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It comes by where a thread holds the meter's lock, while another drops what the server has closed."""
+def test_the_garbage_collector_waits_for_no_lock(pool_of: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Collect garbage where a thread holds the meter's lock, while another drops connections that the server closed."""
     alias = pool_of(OURS, POOL_SIZE=3)
     wrapper = connections.create_connection(alias)
     wrapper.ensure_connection()
@@ -364,7 +366,7 @@ def test_the_collector_waits_for_no_lock(pool_of: MakePool, monkeypatch: pytest.
     assert made.checkedin() == 1
 
 
-def test_figures_have_sqlalchemy_s_names_too(pool_of: MakePool) -> None:
+def test_sqlalchemy_s_pool_statistics_are_available(pool_of: MakePool) -> None:
     alias = pool_of(OURS, POOL_SIZE=2, MAX_OVERFLOW=1)
     with borrowed(alias), borrowed(alias), borrowed(alias):
         made = pool(alias)
@@ -375,7 +377,7 @@ def test_figures_have_sqlalchemy_s_names_too(pool_of: MakePool) -> None:
     assert (state.in_use, state.idle, state.overflow, state.waiting) == (0, 2, 0, 0)
 
 
-def test_a_slot_of_which_nobody_knows_any_more_is_free_again(pool_of: MakePool) -> None:
+def test_the_permit_of_a_lost_slot_is_released(pool_of: MakePool) -> None:
     alias = pool_of(OURS, POOL_SIZE=1, TIMEOUT=DEADLINE_S)
     pid_of(alias)
     slot = pool(alias)._permits.take()  # a signal's exception comes now, and it is gone
@@ -386,7 +388,7 @@ def test_a_slot_of_which_nobody_knows_any_more_is_free_again(pool_of: MakePool) 
     assert pool(alias).open == 1
 
 
-def test_a_dead_way_is_found_out_once_and_by_who_has_the_time(pool_of: MakePool) -> None:
+def test_only_a_ping_with_its_full_time_marks_the_network_as_broken(pool_of: MakePool) -> None:
     alias = pool_of(OURS, POOL_SIZE=2, PRE_PING=True, PING_IDLE_S=0, TIMEOUT=2)
     with borrowed(alias), borrowed(alias):
         pass
@@ -400,7 +402,7 @@ def test_a_dead_way_is_found_out_once_and_by_who_has_the_time(pool_of: MakePool)
     assert made._generation == 1
 
 
-def test_a_watchdog_that_is_late_cuts_nobody_else(pool_of: MakePool) -> None:
+def test_a_late_watchdog_closes_no_other_connection(pool_of: MakePool) -> None:
     alias = pool_of(OURS)
     for _ in range(200):
         with borrowed(alias) as wrapper:
@@ -412,6 +414,6 @@ def test_a_watchdog_that_is_late_cuts_nobody_else(pool_of: MakePool) -> None:
             assert ask(wrapper, "SELECT 1") == 1
 
 
-def test_a_timeout_of_nothing_is_refused() -> None:
-    assert problems({"TIMEOUT": 0}) == ["TIMEOUT=0 must be more than 0"]
+def test_a_timeout_of_zero_is_rejected() -> None:
+    assert problems({"TIMEOUT": 0}) == ["TIMEOUT: expected a number greater than 0, got 0"]
     assert problems({"TIMEOUT": 0.01}) == []

@@ -1,4 +1,4 @@
-"""Reports while Redis is away, and when it is back."""
+"""Reports during an outage of Redis, and after it."""
 
 import logging
 import time
@@ -27,7 +27,7 @@ def redis_server(servers: Place, tmp_path: Path) -> Iterator[tuple[Server, str]]
     server.stop()
 
 
-def test_an_absence_of_redis_is_logged_once_and_so_is_its_return(
+def test_an_outage_of_redis_and_its_end_are_logged_once(
     redis_server: tuple[Server, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     server, url = redis_server
@@ -37,12 +37,12 @@ def test_an_absence_of_redis_is_logged_once_and_so_is_its_return(
         publisher.publish()
         publisher.publish()
         assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
-            "pool reports are not getting through"
+            "cannot publish the pool report to Redis"
         ]
         server.start()
         publisher.publish()
         publisher.publish()
-    assert [record.getMessage() for record in caplog.records[1:]] == ["pool reports are getting through again"]
+    assert [record.getMessage() for record in caplog.records[1:]] == ["publishing pool reports to Redis again"]
     (report,) = store.read_all().live
     assert report.service == "tests"
     publisher.withdraw()
@@ -50,7 +50,7 @@ def test_an_absence_of_redis_is_logged_once_and_so_is_its_return(
     store.close()
 
 
-def test_two_processes_of_one_name_report_and_end_without_each_other_s_knowledge(servers: Place) -> None:
+def test_two_processes_with_one_name_report_and_end_independently(servers: Place) -> None:
     store = ReportStore(read(Queue).url, prefix=f"twins-{time.monotonic_ns()}", ttl_s=60, timeout_s=DEADLINE_S)
     one, other = Publisher(store), Publisher(store)  # as in two containers with equal host names
     for publisher in (one, other, one):

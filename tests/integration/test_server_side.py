@@ -1,4 +1,4 @@
-"""What the server says, and how the monitor comes by it: with room, without any, and from a server that is frozen."""
+"""The monitor on servers that are free, full, frozen or unreachable, and what they show."""
 
 import re
 import time
@@ -32,20 +32,20 @@ OPEN_FOR_ALL = 40 - 3 - 2
 
 
 def connect(name: str) -> Connection:
-    """Open an ordinary connection, past Django, in the tests' database."""
+    """Open an ordinary connection, not Django's, in the tests' database."""
     connection.ensure_connection()
     return psycopg2.connect(**{**connection.get_connection_params(), "application_name": name})
 
 
 @pytest.fixture(autouse=True)
 def _without_a_fleet(configure: Configure) -> None:
-    """Nobody is expected to report."""
+    """Expect no service."""
     configure(FLEET={})
 
 
 @contextmanager
 def holding(name: str) -> Iterator[Connection]:
-    """Hold an ordinary connection for the length of a block."""
+    """Hold an ordinary connection for a block."""
     held = connect(name)
     try:
         yield held
@@ -55,7 +55,7 @@ def holding(name: str) -> Iterator[Connection]:
 
 @pytest.fixture
 def web() -> Iterator[ProcessReport]:
-    """The report of a process of another machine's."""
+    """Publish the report of a process of another machine."""
     reports = store()
     assert reports
     report = ProcessReport("web@box:1", "web", "box", 1, time.time(), time.time(), tuple(pool_states()))
@@ -66,7 +66,7 @@ def web() -> Iterator[ProcessReport]:
 
 @pytest.fixture
 def full() -> Iterator[list[Connection]]:
-    """A server that lets no ordinary role in any more; every connection on it is web's, but the test's own."""
+    """A server that refuses ordinary roles; all connections on it are web's except the test's own."""
     held = []
     with pytest.raises(psycopg2.OperationalError, match="remaining connection slots are reserved"):  # noqa: PT012
         while True:
@@ -76,7 +76,7 @@ def full() -> Iterator[list[Connection]]:
         one.close()
 
 
-def test_the_monitor_sees_the_server_s_room_and_not_itself() -> None:
+def test_the_monitor_sees_the_limits_and_not_its_own_connection() -> None:
     connection.ensure_connection()
     with monitor_cursor("default") as cursor:
         facts = ask(cursor)
@@ -87,7 +87,7 @@ def test_the_monitor_sees_the_server_s_room_and_not_itself() -> None:
     assert not [one for one in facts.connections if one.application.startswith("monitor@")]
 
 
-def test_a_connection_is_told_with_its_client_its_wait_and_its_ages() -> None:
+def test_connections_are_shown_with_client_wait_and_ages() -> None:
     with holding("probe") as probe, probe.cursor() as cursor:
         cursor.execute("SELECT inet_client_port(), current_user")
         ((port, user),) = cursor.fetchall()
@@ -125,7 +125,7 @@ def test_the_longest_transaction_is_the_one_that_began_first() -> None:
         assert status.server.longest_transaction.application == "second"
 
 
-def test_a_blocked_session_is_told_with_its_blocker() -> None:
+def test_a_blocked_session_is_shown_with_its_blocker() -> None:
     with holding("holder") as holder, holding("waiter") as waiter, ThreadPoolExecutor(1) as threads:
         holder.cursor().execute("SELECT pg_advisory_lock(7)")
         waiting = threads.submit(waiter.cursor().execute, "SELECT pg_advisory_lock(7)")
@@ -152,11 +152,17 @@ def test_a_full_server_shows_every_connection_to_the_monitor(full: list[Connecti
     assert (status.server.used, status.server.room_left) == (OPEN_FOR_ALL, 0)
     assert {one.pid for one in status.owned_by(web.name)} == {one.get_backend_pid() for one in full}
     assert len(status.owned_by(web.name)) == OPEN_FOR_ALL - 1
-    assert status.verdict == ("critical", ["35 of the 35 usable server connections are open"])
+    assert status.verdict == (
+        "critical",
+        [
+            "35 of the 35 usable server connections are open, 100.0 % (critical at 95 %): lower POOL_SIZE, run fewer "
+            "processes, raise max_connections, or use PgBouncer"
+        ],
+    )
 
 
 @pytest.mark.usefixtures("full")
-def test_without_a_monitor_s_role_a_full_server_is_critical_and_the_reports_are_there(
+def test_without_a_monitor_role_a_full_server_is_critical_and_reports_are_shown(
     configure: Configure, web: ProcessReport
 ) -> None:
     configure(MONITOR_USER="")
@@ -168,7 +174,7 @@ def test_without_a_monitor_s_role_a_full_server_is_critical_and_the_reports_are_
 
 
 @pytest.mark.usefixtures("web")
-def test_where_the_monitor_s_role_is_refused_the_application_s_asks_and_the_status_says_so(
+def test_the_application_s_role_is_used_and_a_refused_monitor_role_reported(
     configure: Configure,
 ) -> None:
     configure(MONITOR_PASSWORD="wrong")
@@ -182,7 +188,7 @@ def test_where_the_monitor_s_role_is_refused_the_application_s_asks_and_the_stat
 
 @pytest.fixture
 def blind(configure: Configure) -> Iterator[None]:
-    """A monitor's role that may see its own connections alone."""
+    """A monitor role that may see its own connections only."""
     superuser_sql("CREATE ROLE blind LOGIN PASSWORD 'sesame'")
     configure(MONITOR_USER="blind", MONITOR_PASSWORD="sesame")
     yield
@@ -190,14 +196,14 @@ def blind(configure: Configure) -> Iterator[None]:
 
 
 def workers() -> list[str]:
-    """The server's own, which look like clients to who may not see what they are."""
+    """The server's own workers, which look like clients to a role that may not see their type."""
     with monitor_cursor("default") as cursor:
         cursor.execute("SELECT application_name FROM pg_stat_activity WHERE backend_type <> 'client backend'")
         return [name for (name,) in cursor.fetchall()]
 
 
 @pytest.mark.usefixtures("blind", "web")
-def test_a_monitor_without_pg_monitor_counts_what_it_may_not_see_and_says_so() -> None:
+def test_a_monitor_without_pg_monitor_counts_and_reports_hidden_connections() -> None:
     await_that(lambda: "TimescaleDB Background Worker Scheduler" in workers())
     with holding("probe") as probe:
         status = take_status()
@@ -205,11 +211,11 @@ def test_a_monitor_without_pg_monitor_counts_what_it_may_not_see_and_says_so() -
         assert (one.pid, one.state, one.client, one.age_s) == (probe.get_backend_pid(), "hidden", "", None)
         assert not [one for one in status.connections if one.application.startswith("TimescaleDB")]
         hidden = len(status.connections)
-        reasons = [f"{hidden} server connections are hidden: the monitor's role is not granted pg_monitor"]
+        reasons = [f"{hidden} server connections hidden from the monitor (warning at 1): grant pg_monitor to its role"]
         assert status.verdict == ("warning", reasons)
 
 
-def test_a_server_that_accepts_and_never_answers_is_given_up_in_time(
+def test_a_server_that_never_answers_costs_no_more_than_the_timeout(
     servers: Place, configure: Configure, web: ProcessReport
 ) -> None:
     connection.ensure_connection()
@@ -223,7 +229,7 @@ def test_a_server_that_accepts_and_never_answers_is_given_up_in_time(
     assert "timeout expired" in source.reason
 
 
-def test_sources_that_hang_together_are_asked_together(
+def test_sources_that_hang_are_queried_at_the_same_time(
     servers: Place, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[str] = []
@@ -237,7 +243,7 @@ def test_sources_that_hang_together_are_asked_together(
 
         return asked
 
-    for name in ("_ask_reports", "_ask_server"):
+    for name in ("_read_reports", "_query_server"):
         monkeypatch.setattr(sources, name, noting(getattr(sources, name)))
     connection.ensure_connection()
     configure(MONITOR_TIMEOUT_S=2)
@@ -254,7 +260,7 @@ def test_sources_that_hang_together_are_asked_together(
     assert [source.source for source in status.unreachable] == ["process reports", "database server (default)"]
 
 
-def test_a_look_leaves_no_connection_behind() -> None:
+def test_a_status_leaves_no_connection_open() -> None:
     for _ in range(5):
         take_status()
     with holding("probe") as probe, probe.cursor() as cursor:
@@ -270,7 +276,7 @@ def test_a_look_leaves_no_connection_behind() -> None:
 
 @pytest.mark.usefixtures("web")
 @pytest.mark.parametrize(("kind", "name", "room"), [("ROLE", "user", 0), ("DATABASE", "dbname", 1)])
-def test_a_limit_of_the_role_or_the_database_is_the_room_that_there_is(kind: str, name: str, room: int) -> None:
+def test_a_limit_of_role_or_database_bounds_the_usable_connections(kind: str, name: str, room: int) -> None:
     connection.ensure_connection()
     whose = connection.get_connection_params()[name]
     with holding("probe"):
@@ -289,7 +295,7 @@ def test_a_limit_of_the_role_or_the_database_is_the_room_that_there_is(kind: str
 
 
 @pytest.mark.usefixtures("web")
-def test_who_blocks_others_is_in_the_verdict(configure: Configure) -> None:
+def test_the_verdict_names_the_blocker(configure: Configure) -> None:
     configure(BLOCKED_WARNING_S=0.1, IDLE_IN_TRANSACTION_WARNING_S=0.1)
     with holding("holder") as holder, holding("waiter") as waiter, ThreadPoolExecutor(1) as threads:
         holder.cursor().execute("SELECT pg_advisory_lock(8)")
@@ -301,12 +307,12 @@ def test_who_blocks_others_is_in_the_verdict(configure: Configure) -> None:
             holder.close()
             waiting.result()
     assert level == "warning"
-    assert re.match(r"1 session blocked by others, the longest for \S+ m?s by holder, pid \d+$", blocked)
+    assert re.match(r"1 session blocked, the longest for \S+ m?s by holder, pid \d+ \(warning at ", blocked)
     assert re.match(r"holder, pid \d+, has been idle in a transaction for ", idle)
 
 
 @pytest.mark.usefixtures("full")
-def test_where_both_roles_are_refused_each_is_told_why(configure: Configure) -> None:
+def test_if_both_roles_are_refused_both_reasons_are_reported(configure: Configure) -> None:
     configure(MONITOR_PASSWORD="wrong")
     (source,) = take_status().unreachable
     assert "remaining connection slots are reserved" in source.reason
@@ -316,7 +322,7 @@ def test_where_both_roles_are_refused_each_is_told_why(configure: Configure) -> 
 
 @pytest.fixture
 def other(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    """The settings of a second alias."""
+    """Add the settings of a second alias."""
     own = connections.settings["default"]
     made = {**own, "OPTIONS": dict(own["OPTIONS"])}
     monkeypatch.setitem(connections.settings, "other", made)
@@ -333,7 +339,7 @@ def test_two_addresses_of_one_server_are_one_server(other: dict[str, object]) ->
 
 
 @pytest.mark.usefixtures("web")
-def test_each_server_is_asked_and_one_that_is_away_is_named(other: dict[str, object]) -> None:
+def test_each_server_is_queried_and_an_unreachable_one_is_named(other: dict[str, object]) -> None:
     other["PORT"] = 1
     status = take_status()
     assert [server.aliases for server in status.servers] == [("default",)]
@@ -343,14 +349,14 @@ def test_each_server_is_asked_and_one_that_is_away_is_named(other: dict[str, obj
     assert take_status("other").servers == []
 
 
-def test_settings_that_cannot_be_used_are_told_as_of_a_server_that_is_away(other: dict[str, object]) -> None:
+def test_unusable_settings_are_reported_like_an_unreachable_server(other: dict[str, object]) -> None:
     other |= {"NAME": "", "PORT": 2, "OPTIONS": {}}
     (source,) = take_status().unreachable
     assert source.source == "database server (other)"
     assert "settings.DATABASES is improperly configured" in source.reason
 
 
-def test_a_process_that_looks_is_a_process_like_others(web: ProcessReport) -> None:
+def test_the_report_of_the_querying_process_is_shown_too(web: ProcessReport) -> None:
     reports = store()
     assert reports
     mine = replace(web, name=current().name, pid=current().pid, run="mine")
@@ -361,13 +367,16 @@ def test_a_process_that_looks_is_a_process_like_others(web: ProcessReport) -> No
         reports.withdraw(mine.key)
 
 
-def test_of_one_alias_nothing_of_the_others_is_judged(web: ProcessReport) -> None:
+def test_with_one_alias_the_others_are_not_judged(web: ProcessReport) -> None:
     reports = store()
     assert reports
     waiting = replace(web, pools=(replace(web.pools[0], alias="other", waiting=3),), name="web@box:2", pid=2)
     reports.publish(waiting)
     try:
-        assert take_status().verdict[1] == ["3 callers of web waiting for a connection"]
+        assert take_status().verdict[1] == [
+            "web: 3 callers waiting for a connection (warning at 1): if it lasts, raise POOL_SIZE or shorten hold "
+            "times; db_pool_advise computes the sizes"
+        ]
         assert take_status("default").verdict == ("ok", [])
     finally:
         reports.withdraw(waiting.key)
@@ -392,7 +401,7 @@ def test_reports_of_another_version_are_counted_and_silence_is_measured(
     assert take_status().verdict[0] == "critical"
 
 
-def test_a_server_that_freezes_with_a_question_is_given_up_in_time(configure: Configure) -> None:
+def test_a_server_that_freezes_during_a_query_costs_no_more_than_the_timeout(configure: Configure) -> None:
     def ask_one_that_freezes() -> None:
         with monitor_cursor("default") as cursor:
             cursor.execute("SELECT pg_backend_pid()")
@@ -405,14 +414,14 @@ def test_a_server_that_freezes_with_a_question_is_given_up_in_time(configure: Co
         ask_one_that_freezes()
 
 
-def test_the_server_ends_what_takes_the_monitor_too_long(configure: Configure) -> None:
+def test_the_server_cancels_slow_queries_of_the_monitor(configure: Configure) -> None:
     configure(MONITOR_TIMEOUT_S=10)
     with monitor_cursor("default") as cursor:
         cursor.execute("SELECT current_setting('statement_timeout'), current_setting('lock_timeout')")
         assert cursor.fetchall() == [("10s", "500ms")]
 
 
-def test_timescaledb_is_told_with_its_edition_and_its_tables() -> None:
+def test_timescaledb_is_shown_with_edition_and_hypertables() -> None:
     with monitor_cursor("default") as cursor:
         extension = timescaledb(cursor)
     assert extension
@@ -445,7 +454,7 @@ def test_a_database_without_timescaledb_has_none(monkeypatch: pytest.MonkeyPatch
     assert status.unreachable == []
 
 
-def test_a_locked_table_costs_the_status_its_size_and_nothing_else() -> None:
+def test_a_locked_hypertable_only_lacks_its_size() -> None:
     with holding("locker") as locker:
         locker.cursor().execute("LOCK TABLE reading IN ACCESS EXCLUSIVE MODE")
         status = take_status()

@@ -1,4 +1,4 @@
-"""What is said of Celery's tasks: run eagerly here, in a real worker by the acceptance tests."""
+"""The log lines about Celery tasks that run eagerly; the acceptance tests use a real worker."""
 
 import os
 import subprocess
@@ -73,7 +73,7 @@ def try_again(self: "Task[Any, Any]", how: str) -> str:
 
 @pytest.fixture(autouse=True)
 def logged(settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[Any]:
-    """What poolhouse logs: statements of 20 ms, and tasks with more than two."""
+    """The log lines of poolhouse: statements of 20 ms, and tasks with more than two statements."""
     settings.POOLHOUSE = {**settings.POOLHOUSE, "SLOW_QUERY_MS": 20, "REQUEST_QUERIES": 2}
     options.cache_clear()
     monkeypatch.setattr(statements, "_slow", Throttle())
@@ -84,7 +84,7 @@ def logged(settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.L
 Logged = Callable[[], list[str]]
 
 
-def test_a_task_is_told_by_its_name_and_id_and_has_its_own_statements(logged: Logged) -> None:
+def test_a_task_is_named_by_name_and_id_and_counts_its_own_statements(logged: Logged) -> None:
     told = ask.apply(args=(1,), task_id="6f").get()
     assert told == ("task ask[6f]", 1)
     assert current_work() is None
@@ -93,12 +93,12 @@ def test_a_task_is_told_by_its_name_and_id_and_has_its_own_statements(logged: Lo
     assert f"on default for task ask[6f] at {__file__}:" in slow
 
 
-def test_a_task_that_has_too_much_is_logged(logged: Logged) -> None:
+def test_a_costly_task_is_logged(logged: Logged) -> None:
     ask.apply(args=(3,), task_id="6f").get()
     assert logged()[-1].startswith("costly task ask[6f]: 3 queries in ")
 
 
-def test_a_task_within_a_task_within_a_request_gives_its_place_back() -> None:
+def test_a_nested_task_restores_the_outer_work() -> None:
     with doing(Work("request", "GET /")) as request:
         before, inner, after = ask_through_another.apply(task_id="6f").get()
         assert current_work() is request
@@ -117,7 +117,7 @@ def test_a_failing_task_is_logged_with_alias_and_task(logged: Logged) -> None:
     assert current_work() is None
 
 
-def test_an_error_of_another_kind_is_the_project_s_own(logged: Logged) -> None:
+def test_errors_unrelated_to_the_database_are_not_logged(logged: Logged) -> None:
     misuse.apply()
     assert logged() == []
     assert current_work() is None
@@ -131,7 +131,7 @@ def test_a_retry_is_logged_with_its_reason_and_leaves_nothing_behind(logged: Log
     assert logged() == ["database default failed task try_again[6f]: OperationalError: the server is away"]
 
 
-def test_the_app_starts_where_celery_is_not_installed() -> None:
+def test_the_app_starts_without_celery() -> None:
     program = """
 import sys
 sys.modules["celery"] = None

@@ -1,4 +1,4 @@
-"""What a process has done of late: the difference to a sample that is old enough."""
+"""Recent activity: the difference to a sample that is old enough."""
 
 from poolhouse.measures.histogram import Histogram
 from poolhouse.process.activity import NOW_S, RECENT_S, SAMPLE_INTERVAL_S, Activity, Past
@@ -11,14 +11,14 @@ def activity(*durations_s: float, errors: int = 0, timeouts: int = 0) -> Activit
     return Activity("default", histogram, errors, timeouts)
 
 
-def test_all_is_recent_in_the_first_minutes_of_a_process() -> None:
+def test_all_activity_is_recent_in_a_process_first_minutes() -> None:
     past = Past()
     for second in range(0, RECENT_S, SAMPLE_INTERVAL_S):
         done = activity(*[0.001] * second, errors=second)
         assert past.recent([done], 1000.0 + second) == (done,)
 
 
-def test_what_lies_further_back_is_no_longer_recent() -> None:
+def test_activity_before_the_window_is_not_recent() -> None:
     past = Past()
     slow = activity(*[2.0] * 100, errors=7, timeouts=3)
     past.recent([slow], 0.0)
@@ -30,14 +30,14 @@ def test_what_lies_further_back_is_no_longer_recent() -> None:
     assert (quiet.statements.count, quiet.errors) == (0, 0)
 
 
-def test_a_window_ends_at_most_a_sample_too_late() -> None:
+def test_the_window_is_too_long_by_one_sample_at_most() -> None:
     past = Past()
     for second in range(3 * RECENT_S):
         (recent,) = past.recent([activity(errors=second)], float(second))
     assert RECENT_S <= recent.errors < RECENT_S + SAMPLE_INTERVAL_S
 
 
-def test_the_error_rate_of_nothing_is_not_known() -> None:
+def test_without_statements_the_error_rate_is_unknown() -> None:
     assert activity().error_share is None
     assert activity(0.1, 0.1, 0.1, 0.1, errors=1).error_share == 0.25
 
@@ -47,7 +47,7 @@ def waited(*durations_s: float, connects: int = 0, connect_errors: int = 0) -> A
     return Activity("default", connects=connects, connect_errors=connect_errors, wait=wait, hold=wait)
 
 
-def test_waits_and_failures_to_connect_are_recent_as_well() -> None:
+def test_recent_activity_includes_waits_and_connect_errors() -> None:
     recent = waited(0.1, 7.0, 7.0, connects=5, connect_errors=3).since(waited(0.1, connects=4))
     assert (recent.connects, recent.connect_errors) == (1, 3)
     for histogram in (recent.wait, recent.hold):
@@ -56,24 +56,24 @@ def test_waits_and_failures_to_connect_are_recent_as_well() -> None:
     assert activity().since(activity()).wait is None, "an engine that does not tell"
 
 
-def test_of_a_pool_that_was_made_anew_all_waits_are_new() -> None:
+def test_all_waits_of_a_recreated_pool_are_recent() -> None:
     recent = waited(7.0).since(waited(0.1, 0.1))
     assert recent.wait
     assert (recent.wait.count, recent.wait.total_s) == (1, 7.0)
 
 
-def test_activities_are_added_up_as_far_as_they_tell() -> None:
+def test_merging_ignores_values_that_are_not_reported() -> None:
     merged = Activity.merged("default", [activity(), waited(7.0, connects=1), waited(0.1, connect_errors=2)])
     assert (merged.connects, merged.connect_errors) == (1, 2)
     assert merged.wait
     assert merged.wait.count == 2
 
 
-def test_a_pool_that_was_made_anew_has_timed_out_as_often_as_it_says() -> None:
+def test_all_timeouts_of_a_recreated_pool_are_recent() -> None:
     assert activity(timeouts=2).since(activity(timeouts=9)).timeouts == 2
 
 
-def test_timeouts_of_now_are_those_of_the_last_minute() -> None:
+def test_current_timeouts_are_those_of_the_last_minute() -> None:
     past = Past()
     (young,) = past.recent([activity(timeouts=2)], 0.0)
     assert young.timeouts_now == 2, "all of a young process is of now"

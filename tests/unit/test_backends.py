@@ -1,4 +1,4 @@
-"""Engines are known by what they are, not by what they are called."""
+"""Engines are recognized by their classes, not by their names."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ Put = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="module", autouse=True)
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A project's own engines, each a subclass; none has PostgreSQL in its name."""
+    """Define a project's own engines, each a subclass, none with PostgreSQL in its name."""
     folder = tmp_path_factory.mktemp("engines")
     for name, base in BASES.items():
         _write(folder / name, f"from {base} import base\nclass DatabaseWrapper(base.DatabaseWrapper): pass\n")
@@ -39,7 +39,7 @@ def _write(folder: Path, base: str) -> None:
 
 @pytest.fixture
 def put(monkeypatch: pytest.MonkeyPatch) -> Iterator[Put]:
-    """Let the project have one alias more."""
+    """Add an alias to the project."""
 
     def put_alias(engine: str, **settings: Any) -> dict[str, Any]:
         database = {**connections.settings["default"], "OPTIONS": {}, "ENGINE": engine, **settings}
@@ -67,12 +67,12 @@ def put(monkeypatch: pytest.MonkeyPatch) -> Iterator[Put]:
         ("no_such.postgresql", (False, False, False)),
     ],
 )
-def test_an_engine_is_what_its_class_descends_from(engine: str, expected: tuple[bool, bool, bool]) -> None:
+def test_the_kind_of_an_engine_follows_from_its_base_class(engine: str, expected: tuple[bool, bool, bool]) -> None:
     assert (is_postgresql(engine), is_queuepool(engine), is_lending(engine)) == expected
 
 
 @pytest.mark.parametrize("engine", [*BASES, "not_postgresql"])
-def test_connections_to_postgresql_are_labelled_whatever_their_engine_is_called(put: Put, engine: str) -> None:
+def test_postgresql_connections_are_labelled_with_engines_of_any_name(put: Put, engine: str) -> None:
     database = put(engine)
     label_connections()
     assert database["OPTIONS"].get("application_name") == (current().name if engine in BASES else None)
@@ -82,7 +82,7 @@ def test_connections_to_postgresql_are_labelled_whatever_their_engine_is_called(
     ("engine", "kind", "most"),
     [("shop_lending", "queuepool", 5), ("shop_plain", "queuepool", 5), ("shop_own", "per-thread", None)],
 )
-def test_a_subclass_tells_what_its_base_does(put: Put, engine: str, kind: str, most: int | None) -> None:
+def test_a_subclass_reports_what_its_base_engine_does(put: Put, engine: str, kind: str, most: int | None) -> None:
     database = put(engine, POOL_OPTIONS={"POOL_SIZE": 3, "MAX_OVERFLOW": 2})
     (state,) = (state for state in pool_states() if state.alias == "shop")
     assert (state.kind, state.max, state.engine) == (kind, most, engine)
@@ -96,12 +96,12 @@ def test_a_subclass_tells_what_its_base_does(put: Put, engine: str, kind: str, m
         ("shop_lending", {"POOL_SIZE": 3, "MIN_SIZE": 1}, None),
         ("shop_lending", {"POOL_SIZ": 3}, "unknown key 'POOL_SIZ'; did you mean POOL_SIZE?"),
         ("shop_plain", {"POOL_SIZE": 3}, None),
-        ("shop_plain", {"MIN_SIZE": 3}, "shop_plain drops the unknown key 'MIN_SIZE'"),
+        ("shop_plain", {"MIN_SIZE": 3}, "shop_plain ignores the unknown key 'MIN_SIZE'"),
         ("shop_own", {"ITS_OWN": 3}, None),  # it may read them
-        (STANDARD, {"POOL_SIZE": 3}, f"{STANDARD} does not read them"),
+        (STANDARD, {"POOL_SIZE": 3}, f"{STANDARD} ignores POOL_OPTIONS"),
     ],
 )
-def test_pool_options_are_held_against_who_reads_them(
+def test_pool_options_are_checked_for_the_engine_that_uses_them(
     put: Put, engine: str, pool_options: dict[str, int], problem: str | None
 ) -> None:
     put(engine, POOL_OPTIONS=pool_options)

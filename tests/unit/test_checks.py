@@ -1,4 +1,4 @@
-"""What `manage.py check` says of settings: each finding with its id, and nothing where nothing is wrong."""
+"""The system checks of settings: each message with its id, and none for valid settings."""
 
 from typing import Any
 
@@ -22,13 +22,13 @@ NATIVE = {"ENGINE": STANDARD, "OPTIONS": {"pool": True}}
 
 @pytest.fixture(autouse=True)
 def _without_celery_s_application(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a project that has none, whatever other tests have loaded."""
+    """Behave as a project without Celery, whatever other tests have loaded."""
     monkeypatch.setattr(tasks, "current_app", Celery("default", set_as_current=False))
 
 
 @pytest.fixture
 def say(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    """Give what is said of one database."""
+    """Return the messages about one database."""
 
     def of(*asked: str, **database: Any) -> list[checks.CheckMessage]:
         monkeypatch.setattr(connections, "settings", {"shop": {"OPTIONS": {}, **database}})
@@ -52,11 +52,11 @@ def ids(messages: list[checks.CheckMessage]) -> list[str | None]:
 
 
 @pytest.mark.parametrize("engine", [OURS, PLAIN, STANDARD, "django.db.backends.sqlite3"])
-def test_nothing_is_said_of_what_is_right(say: Any, engine: str) -> None:
+def test_valid_settings_give_no_messages(say: Any, engine: str) -> None:
     assert say(ENGINE=engine, CONN_MAX_AGE=0) == []
 
 
-def test_the_sandbox_s_own_settings_pass() -> None:
+def test_the_settings_of_the_sandbox_pass() -> None:
     assert check_settings(None) == []
 
 
@@ -64,14 +64,14 @@ def test_the_sandbox_s_own_settings_pass() -> None:
     ("engine", "given", "problem"),
     [
         (OURS, {"POOLSIZE": 5}, "unknown key 'POOLSIZE'; did you mean POOL_SIZE?"),
-        (OURS, {"POOL_SIZE": "5"}, "POOL_SIZE='5' must be a whole number"),
-        (PLAIN, {"pool_size": 5}, f"{PLAIN} drops the unknown key 'pool_size'"),
-        (PLAIN, {"MIN_SIZE": 5}, f"{PLAIN} drops the unknown key 'MIN_SIZE'"),
-        (PLAIN, {"TIMEOUT": -1}, "TIMEOUT=-1 must be more than 0"),
-        (STANDARD, {"POOL_SIZE": 5}, f"{STANDARD} does not read them"),
+        (OURS, {"POOL_SIZE": "5"}, "POOL_SIZE: expected a whole number, got '5'"),
+        (PLAIN, {"pool_size": 5}, f"{PLAIN} ignores the unknown key 'pool_size'"),
+        (PLAIN, {"MIN_SIZE": 5}, f"{PLAIN} ignores the unknown key 'MIN_SIZE'"),
+        (PLAIN, {"TIMEOUT": -1}, "TIMEOUT: expected a number greater than 0, got -1"),
+        (STANDARD, {"POOL_SIZE": 5}, f"{STANDARD} ignores POOL_OPTIONS"),
     ],
 )
-def test_pool_options_that_do_nothing_or_harm_are_errors(
+def test_pool_options_that_are_ignored_or_invalid_are_errors(
     say: Any, engine: str, given: dict[str, Any], problem: str
 ) -> None:
     (message,) = say(ENGINE=engine, POOL_OPTIONS=given)
@@ -80,7 +80,7 @@ def test_pool_options_that_do_nothing_or_harm_are_errors(
     assert message.hint
 
 
-def test_the_engine_s_own_options_are_right_for_it_alone(say: Any) -> None:
+def test_the_options_of_this_engine_are_errors_with_other_engines(say: Any) -> None:
     given = {"MIN_SIZE": 1, "USE_LIFO": True, "RESET": "always", "PING_IDLE_S": 2}
     assert set(given) <= set(NAMES)
     assert say(ENGINE=OURS, POOL_OPTIONS=given) == []
@@ -89,7 +89,7 @@ def test_the_engine_s_own_options_are_right_for_it_alone(say: Any) -> None:
 
 @pytest.mark.parametrize("database", [{"ENGINE": OURS}, {"ENGINE": PLAIN}, NATIVE])
 @pytest.mark.parametrize("age", [60, None])
-def test_a_pool_whose_connections_threads_keep_is_an_error(say: Any, database: dict[str, Any], age: int | None) -> None:
+def test_a_pool_with_conn_max_age_is_an_error(say: Any, database: dict[str, Any], age: int | None) -> None:
     (message,) = say(**database, CONN_MAX_AGE=age)
     assert (message.id, message.level) == ("poolhouse.E002", checks.ERROR)
     assert f"CONN_MAX_AGE={age}" in message.msg
@@ -97,7 +97,7 @@ def test_a_pool_whose_connections_threads_keep_is_an_error(say: Any, database: d
 
 @pytest.mark.usefixtures("pgbouncer")
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-def test_cursors_behind_pgbouncer_are_mentioned_until_it_is_asked(say: Any, host: str) -> None:
+def test_server_side_cursors_behind_pgbouncer_are_an_info_without_check_database(say: Any, host: str) -> None:
     way = {"ENGINE": STANDARD, "HOST": host, "PORT": 6000}
     (message,) = say(**way)
     assert (message.id, message.level) == ("poolhouse.I003", checks.INFO)
@@ -109,7 +109,7 @@ def test_cursors_behind_pgbouncer_are_mentioned_until_it_is_asked(say: Any, host
 
 
 @pytest.mark.usefixtures("pgbouncer")
-def test_a_monitor_behind_pgbouncer_is_told_what_to_set(say: Any, settings: Settings) -> None:
+def test_a_monitor_behind_pgbouncer_is_a_warning_that_names_the_setting(say: Any, settings: Settings) -> None:
     way = {"ENGINE": STANDARD, "HOST": "localhost", "PORT": 6000, "DISABLE_SERVER_SIDE_CURSORS": True}
     assert say(**way) == [], "DIRECT has the server"
     settings.POOLHOUSE = {**settings.POOLHOUSE, "DIRECT": {}}
@@ -130,7 +130,7 @@ def test_a_monitor_behind_pgbouncer_is_told_what_to_set(say: Any, settings: Sett
         ({"ENGINE": STANDARD}, "prefork", []),
     ],
 )
-def test_a_pool_that_a_worker_would_fork_is_a_warning(
+def test_a_pool_in_a_prefork_worker_is_a_warning(
     say: Any, monkeypatch: pytest.MonkeyPatch, database: dict[str, Any], pool: str, expected: list[str]
 ) -> None:
     app = Celery("shop", set_as_current=False)
@@ -140,22 +140,23 @@ def test_a_pool_that_a_worker_would_fork_is_a_warning(
 
 
 @pytest.mark.parametrize("numbers", [5, (1, 2, 3), ("2", "10"), (True, 1)])
-def test_a_fleet_of_something_else_than_numbers_is_refused(settings: Settings, numbers: Any) -> None:
+def test_fleet_accepts_pairs_of_whole_numbers_only(settings: Settings, numbers: Any) -> None:
     settings.POOLHOUSE = {**settings.POOLHOUSE, "FLEET": {"web": numbers}}
     options.cache_clear()
     try:
-        with pytest.raises(ImproperlyConfigured, match=r"FLEET\['web'\]=.* must be two whole numbers"):
+        with pytest.raises(ImproperlyConfigured, match=r"FLEET\['web'\]: expected two whole numbers"):
             options()
     finally:
         options.cache_clear()
 
 
-def test_the_way_past_pgbouncer_is_an_alias_s(settings: Settings) -> None:
+def test_direct_accepts_aliases_of_databases_only(settings: Settings) -> None:
     settings.POOLHOUSE = {**settings.POOLHOUSE, "DIRECT": {"defualt": {"HOST": "db"}}}
     options.cache_clear()
     try:
         with pytest.raises(
-            ImproperlyConfigured, match=r"DIRECT has \['defualt'\], no aliases.* allowed: \['default'\]"
+            ImproperlyConfigured,
+            match=r"DIRECT: expected aliases of DATABASES, got \['defualt'\]; allowed: \['default'\]",
         ):
             options()
     finally:
@@ -174,5 +175,5 @@ def test_the_way_past_pgbouncer_is_an_alias_s(settings: Settings) -> None:
     ],
 )
 @pytest.mark.usefixtures("pgbouncer")
-def test_of_several_addresses_one_may_be_pgbouncer_s(say: Any, host: Any, port: Any, goes: bool) -> None:
+def test_pgbouncer_is_recognized_among_several_addresses(say: Any, host: Any, port: Any, goes: bool) -> None:
     assert ids(say(ENGINE=STANDARD, HOST=host, PORT=port)) == (["poolhouse.I003"] if goes else [])

@@ -1,4 +1,4 @@
-"""What commands print on: a terminal's own is for terminals alone, and nothing is changed or lost on the way."""
+"""The console of commands: colours on terminals only, and no text changed or lost."""
 
 import io
 
@@ -18,14 +18,14 @@ def printed(*cells: str, encoding: str = "utf-8") -> str:
     return out.getvalue().decode(encoding)
 
 
-def test_an_address_stays_what_it_is() -> None:
+def test_an_ipv6_address_is_printed_unchanged() -> None:
     assert [line.strip() for line in printed("fd00:a:b:c::5", "2001:db8:cd:100::1").splitlines()[1:]] == [
         "fd00:a:b:c::5",
         "2001:db8:cd:100::1",
     ]
 
 
-def test_what_an_encoding_does_not_have_is_a_question_mark() -> None:
+def test_characters_missing_in_the_encoding_become_question_marks() -> None:
     assert printed("– ▁▂", encoding="ascii").split()[1:] == ["?", "??"]
 
 
@@ -38,7 +38,7 @@ class Terminal(io.StringIO):
     ("out", "term", "is_terminal"),
     [(Terminal(), "xterm", True), (Terminal(), None, False), (Terminal(), "", False), (io.StringIO(), "xterm", False)],
 )
-def test_a_terminal_is_one_that_says_what_it_is(
+def test_only_a_terminal_with_term_gets_colours(
     out: io.StringIO, term: str | None, is_terminal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")

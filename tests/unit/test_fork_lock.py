@@ -1,4 +1,4 @@
-"""What this app's threads do at a fork: it waits for them, for a while, in processes of their own."""
+"""This app's threads at a fork, which waits for them for a limited time, in processes of their own."""
 
 import os
 import subprocess
@@ -51,7 +51,7 @@ THREADS = {
     "report": "Keeper(Publisher(), 0.01).start()",
     "connect": "threading.Thread(target=Attempt(work, print).run).start()",
     "metrics": "otel.pool_states = work; threading.Thread(target=lambda: list(otel._observe_counts(None))).start()",
-    "look": "sources._ask_reports = work; threading.Thread(target=lambda: sources.ask_all(detailed=False)).start()",
+    "look": "sources._read_reports = work; threading.Thread(target=lambda: sources.query_all(detailed=False)).start()",
 }
 
 
@@ -86,7 +86,7 @@ end.set()
 """
 
 
-def test_a_fork_does_not_wait_for_ever_and_the_child_begins_anew() -> None:
+def test_a_fork_waits_for_a_limited_time_and_the_child_starts_afresh() -> None:
     assert printed_by(BEGIN + NEVER_DONE) == "done done False"
 
 

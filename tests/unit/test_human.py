@@ -1,4 +1,4 @@
-"""Durations and counts as people read them."""
+"""Durations and counts formatted for people."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def test_a_duration_has_two_or_three_digits_and_the_unit_that_fits(seconds: floa
     assert duration(seconds) == text
 
 
-def test_one_is_not_several() -> None:
+def test_a_count_of_one_has_the_singular() -> None:
     assert (counted(1, "caller"), counted(0, "caller"), counted(1200, "caller")) == (
         "1 caller",
         "0 callers",
@@ -37,5 +37,5 @@ def test_one_is_not_several() -> None:
     )
 
 
-def test_a_share_is_told_in_percent_or_not_at_all() -> None:
+def test_an_unknown_share_is_a_dash() -> None:
     assert (percent(0.4286), percent(None)) == ("42.9 %", "–")

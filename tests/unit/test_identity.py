@@ -1,4 +1,4 @@
-"""Who a process is, in PostgreSQL's words."""
+"""The name of a process in application_name."""
 
 import pytest
 from hypothesis import given
@@ -10,18 +10,18 @@ HOST = "checkout-service-green-5c9f7d8b6d-"
 LONGEST_PID = 4_194_304
 
 
-def test_a_name_says_service_host_and_process() -> None:
+def test_a_name_consists_of_service_host_and_pid() -> None:
     assert Identity("web", "box-7", 4711).name == "web@box-7:4711"
 
 
-def test_a_host_that_fits_is_whole() -> None:
+def test_a_host_name_that_fits_is_not_shortened() -> None:
     host = "h" * (APPLICATION_NAME_MAX_BYTES - len("web@:1"))
     assert Identity("web", host, 1).name == f"web@{host}:1"
     assert Identity("web", host + "h", 1).name != f"web@{host}h:1"
 
 
 @pytest.mark.parametrize("service", ["web", "s" * 24])
-def test_long_hosts_that_differ_in_their_tail_stay_apart_within_postgresql_s_63_bytes(service: str) -> None:
+def test_long_host_names_stay_distinct_within_63_bytes(service: str) -> None:
     names = [Identity(service, f"{HOST * 3}{tail}", LONGEST_PID).name for tail in ("x2k4q", "x2k4r")]
     assert len(set(names)) == 2
     for name in names:
@@ -31,7 +31,7 @@ def test_long_hosts_that_differ_in_their_tail_stay_apart_within_postgresql_s_63_
 
 
 @given(st.text(st.characters(codec="ascii", categories=["L", "N", "P"]), min_size=1), st.integers(1, LONGEST_PID))
-def test_whatever_the_host_is_called_the_server_keeps_the_whole_name(host: str, pid: int) -> None:
+def test_the_server_never_truncates_a_name(host: str, pid: int) -> None:
     name = Identity("a-service.of_24_letters_", host, pid).name
     assert len(name.encode()) <= APPLICATION_NAME_MAX_BYTES
     assert name.endswith(f":{pid}")

@@ -1,4 +1,4 @@
-"""The thread that keeps warm, looks for leaks and reports: whatever fails in one of these, the others go on."""
+"""The background thread: if one of its steps fails, the others go on."""
 
 import logging
 import threading
@@ -16,7 +16,7 @@ TIMES = 3
 
 
 class Counting(Publisher):
-    """A publisher that nobody reads, and that tells when it was called often enough."""
+    """A publisher without readers that signals when it was called often enough."""
 
     def __init__(self) -> None:
         super().__init__(ReportStore("redis://127.0.0.1:1/0", prefix="p", ttl_s=5, timeout_s=1))
@@ -30,7 +30,7 @@ class Counting(Publisher):
 
 
 class Wrapper:
-    """What the keeper asks of a wrapper; each question can fail."""
+    """The methods of a wrapper that the keeper calls; each can fail."""
 
     def __init__(self, alias: str, failing: str, error: Exception) -> None:
         self.alias, self._failing, self._error = alias, failing, error
@@ -54,7 +54,7 @@ class Wrapper:
 
 @pytest.fixture
 def run() -> Iterator[Callable[[], None]]:
-    """Let a keeper go round several times, and fail if it does not."""
+    """Let a keeper run several rounds, and fail if it does not."""
     publisher = Counting()
     keeper = Keeper(publisher, 0.01)
 
@@ -67,7 +67,7 @@ def run() -> Iterator[Callable[[], None]]:
 
 
 @pytest.mark.parametrize(("failing", "still_done"), [("look_for_leaks", "keep_warm"), ("keep_warm", "look_for_leaks")])
-def test_what_fails_is_logged_once_and_hinders_nothing_else(
+def test_a_failing_step_is_logged_once_and_the_others_run(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     run: Callable[[], None],
@@ -84,7 +84,7 @@ def test_what_fails_is_logged_once_and_hinders_nothing_else(
     ]
 
 
-def test_a_pool_that_cannot_be_read_does_not_end_the_reports(
+def test_reports_continue_when_a_pool_cannot_be_read(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, run: Callable[[], None]
 ) -> None:
     def unreadable() -> list[Wrapper]:

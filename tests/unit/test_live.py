@@ -1,4 +1,4 @@
-"""Looking again and again ends at a signal, in whatever moment it comes."""
+"""Repeating ends at a signal, at any moment."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ print("over", signal.getsignal(signal.SIGTERM) is before)
 """
 
 
-def test_looking_ends_at_a_signal_in_whatever_moment_it_comes() -> None:
+def test_repeating_ends_at_a_signal_at_any_moment() -> None:
     looking = subprocess.run(
         [sys.executable, "-c", SIGNALLED], capture_output=True, text=True, timeout=DEADLINE_S, cwd="backend"
     )

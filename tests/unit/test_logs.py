@@ -1,4 +1,4 @@
-"""Log lines, plain and JSON: what they hold, and what they must not."""
+"""Log lines, plain and JSON: what they contain, and what they must not contain."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ from django.db import DataError, IntegrityError, OperationalError
 from django.test import RequestFactory
 
 from poolhouse.logs import JsonFormatter, PlainFormatter
-from poolhouse.tracing.masks import without_passwords, words_of
+from poolhouse.tracing.masks import masked_text, without_passwords
 from poolhouse.tracing.work import Work, doing
 
 FORMATTERS = [PlainFormatter("{levelname} {name}: {message}", style="{"), JsonFormatter()]
@@ -42,7 +42,7 @@ def test_json_is_one_object_a_line_with_the_extra_fields() -> None:
     assert document["time"].endswith("+00:00")
 
 
-def test_json_says_for_whom_a_line_is() -> None:
+def test_json_lines_name_their_request_or_task() -> None:
     assert "work" not in json.loads(JsonFormatter().format(record("x")))
     with doing(Work("task", "a[1]")):
         assert json.loads(JsonFormatter().format(record("x")))["work"] == "task a[1]"
@@ -63,7 +63,7 @@ def test_a_traceback_is_kept(formatter: logging.Formatter) -> None:
 
 
 @pytest.mark.parametrize("formatter", FORMATTERS)
-def test_the_values_in_a_database_error_go_from_message_and_traceback(formatter: logging.Formatter) -> None:
+def test_values_in_database_errors_are_masked_in_message_and_traceback(formatter: logging.Formatter) -> None:
     text = "invalid input syntax for type integer: \"sesame\"\nLINE 1: SELECT 'sesame'::int\n"
     error = raised(DataError(text), psycopg2.DataError(text))
     shown = record("failed: %s, %r", error, error, error=error)
@@ -90,10 +90,10 @@ def test_an_error_that_is_its_own_cause_is_shown_too(formatter: logging.Formatte
         (OperationalError('unterminated quoted string at or near "\'sesame"\nLINE 1'), 'at or near "…"'),
     ],
 )
-def test_the_words_of_a_database_error_hold_no_value(error: Exception, words: str) -> None:
-    assert words_of(error).endswith(words) or words in words_of(error)
-    assert "ame" not in words_of(error)
-    assert "\n" not in words_of(error)
+def test_the_masked_text_of_a_database_error_has_no_values(error: Exception, words: str) -> None:
+    assert masked_text(error).endswith(words) or words in masked_text(error)
+    assert "ame" not in masked_text(error)
+    assert "\n" not in masked_text(error)
 
 
 @pytest.mark.parametrize(
@@ -117,12 +117,12 @@ def test_the_words_of_a_database_error_hold_no_value(error: Exception, words: st
         ("passfile=/etc/pgpass, bypass=1, it passed: 3", "passfile=/etc/pgpass, bypass=1, it passed: 3"),
     ],
 )
-def test_passwords_are_blotted_out(text: str, shown: str) -> None:
+def test_passwords_are_masked(text: str, shown: str) -> None:
     assert without_passwords(text) == shown
 
 
-def test_a_long_text_of_quotes_is_read_once() -> None:
-    """Were each quote tried as a beginning, it would take hours."""
+def test_a_long_text_of_quotes_is_scanned_once() -> None:
+    """With each quote tried as a beginning, it would take hours."""
     assert without_passwords(f"password='{chr(39) * 1_000_000}\\") == "password=***"
 
 
@@ -137,8 +137,8 @@ def test_a_long_text_of_quotes_is_read_once() -> None:
     ],
     ids=["URLs", "a URL", "backslashes", "spaces", "keys"],
 )
-def test_a_hostile_text_is_read_in_time_that_grows_with_its_length(hostile: str, shown: str) -> None:
-    """In time that grows with its square, it would take hours."""
+def test_a_hostile_text_is_scanned_in_linear_time(hostile: str, shown: str) -> None:
+    """In quadratic time, it would take hours."""
     assert without_passwords(hostile) == shown
 
 
@@ -148,7 +148,7 @@ FORGED = "x.csv\n2026-01-01 00:00:00,000 ERROR root: forged\r\x1b[2J\x85\u2028"
 @pytest.mark.parametrize(
     "error", [ValueError(FORGED), OperationalError(FORGED), ExceptionGroup("both", [ValueError(FORGED)])]
 )
-def test_only_a_record_begins_at_the_beginning_of_a_line(error: Exception) -> None:
+def test_only_records_start_at_the_beginning_of_a_line(error: Exception) -> None:
     for shown in (
         record("%s is read", FORGED),
         record("failed: %s", error),
@@ -161,16 +161,16 @@ def test_only_a_record_begins_at_the_beginning_of_a_line(error: Exception) -> No
         assert "\x1b" not in "".join(others)
 
 
-def test_json_is_one_line_whatever_a_client_sends() -> None:
+def test_json_is_one_line_whatever_its_text() -> None:
     assert len(JsonFormatter().format(record("%s is read", FORGED)).splitlines()) == 1
 
 
-def test_the_lines_of_a_message_of_ours_stay_lines() -> None:
+def test_the_line_breaks_of_a_message_are_kept() -> None:
     assert PlainFormatter().format(record("held by %s\n%s", "a", 1)) == "held by a\n  1"
 
 
 @pytest.mark.parametrize("formatter", FORMATTERS)
-def test_a_driver_s_error_is_known_though_django_has_not_wrapped_it(formatter: logging.Formatter) -> None:
+def test_driver_errors_that_django_has_not_wrapped_are_masked(formatter: logging.Formatter) -> None:
     as_psycopg_3_has_it = type("UniqueViolation", (Exception,), {"__module__": "psycopg.errors"})
     for kind in (psycopg2.errors.UniqueViolation, as_psycopg_3_has_it):
         error = raised(kind("duplicate key\nDETAIL:  Key (a)=(sesame) exists.\nCONTEXT:  COPY t, line 1: sesame\n"))
@@ -180,6 +180,6 @@ def test_a_driver_s_error_is_known_though_django_has_not_wrapped_it(formatter: l
             assert "duplicate key" in line
 
 
-def test_a_short_line_of_an_error_leaves_the_rest_of_the_text_alone() -> None:
+def test_masking_a_short_error_line_leaves_other_text_alone() -> None:
     line = PlainFormatter().format(record("at a table: %s", raised(OperationalError("no\na\n"))))
     assert line == "at a table: no"

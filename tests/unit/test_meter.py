@@ -1,4 +1,4 @@
-"""What a pool counts of itself: callers that were lent a connection, and those that were not."""
+"""The meter of a pool: checkouts, pool timeouts and the peak."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from poolhouse.measures.histogram import Histogram
 from poolhouse.measures.meter import Meter
 
 
-def test_a_timeout_counts_as_a_wait_of_its_length_and_not_as_a_connection() -> None:
+def test_a_pool_timeout_counts_as_a_wait_and_not_as_a_checkout() -> None:
     meter = Meter("default")
     for _ in range(2):
         meter.lent(0.001)
@@ -18,7 +18,7 @@ def test_a_timeout_counts_as_a_wait_of_its_length_and_not_as_a_connection() -> N
     assert wait.quantile_s(0.95) == pytest.approx(0.5, rel=0.1)
 
 
-def test_the_peak_is_what_was_lent_at_once() -> None:
+def test_the_peak_is_the_most_connections_in_use_at_once() -> None:
     meter = Meter("default")
     assert meter.read()["peak"] == 0
     for _ in range(3):
@@ -29,7 +29,7 @@ def test_the_peak_is_what_was_lent_at_once() -> None:
     assert meter.read()["peak"] == 3
 
 
-def test_many_timeouts_do_not_pile_up_uncounted() -> None:
+def test_many_timeouts_are_counted_in_time() -> None:
     meter = Meter("default")
     for _ in range(10_000):
         meter.timed_out(0.1)

@@ -1,4 +1,4 @@
-"""What Prometheus is told, on made-up looks: exact buckets, totals that only go up, and what is left out."""
+"""The Prometheus metrics of made-up statuses: exact buckets, totals that only grow, and what is left out."""
 
 import os
 import re
@@ -28,9 +28,9 @@ from poolhouse.metrics import views
 from poolhouse.metrics.buckets import BOUNDS_S, ENDS, cumulative
 from poolhouse.metrics.families import families_of
 from poolhouse.metrics.fleet import COUNTED
-from poolhouse.metrics.look import Look, Recent
+from poolhouse.metrics.look import Recent, Snapshot
 from poolhouse.overview.sources import REPORTS
-from poolhouse.overview.status import PGBOUNCER, ServerLook, Status, Unreachable
+from poolhouse.overview.status import PGBOUNCER, ServerAnswers, Status, Unreachable
 from poolhouse.process.pools import LENDING_ENGINE, PoolState
 from poolhouse.reports.report import ProcessReport
 from poolhouse.reports.totals import Numbers, Totals, increments, numbers_of, totals_of
@@ -58,18 +58,18 @@ def connection(application: str, pid: int, state: str = "idle") -> ServerConnect
     return ServerConnection(pid, application, "app", "shop", "127.0.0.1", 50_000 + pid, state, "", 1.0, 1.0, None)
 
 
-def look(*reports: ProcessReport, totals: Totals | None = None) -> Look:
+def look(*reports: ProcessReport, totals: Totals | None = None) -> Snapshot:
     found = list(reports or (report("web", 1), report("worker", 2, PER_THREAD)))
     held = [connection("web@box:1", 11, "active"), connection("psql", 12)]
-    server = ServerLook(("default",), ServerFacts(Capacity("17.2", 40, 3, 2), held, []))
-    return Look(Status(100.0, found, [server]), {"web": {"default": totals or Totals()}}, {("reports", ""): True})
+    server = ServerAnswers(("default",), ServerFacts(Capacity("17.2", 40, 3, 2), held, []))
+    return Snapshot(Status(100.0, found, [server]), {"web": {"default": totals or Totals()}}, {("reports", ""): True})
 
 
 Values = dict[tuple[str, ...], float]
 
 
-def told(taken: Look) -> Callable[..., Values]:
-    """Give a function that reads the samples of a name by the values of labels, from what a scrape gets."""
+def told(taken: Snapshot) -> Callable[..., Values]:
+    """Return a function that reads the samples of a name by their label values from a scrape."""
     text = views._encoder("")[0](views._Collected([*families_of(taken)])).decode()
     samples = [sample for family in plain(text) for sample in family.samples]
 
@@ -108,11 +108,11 @@ def test_the_count_below_each_bound_is_exact(durations_s: list[float]) -> None:
     assert buckets[-1] == ("+Inf", len(durations_s))
 
 
-def test_durations_of_which_only_the_total_is_known_have_no_bucket_that_a_quantile_could_be_made_of() -> None:
+def test_durations_with_only_a_total_have_no_finite_bucket() -> None:
     assert cumulative(Histogram(total_s=3.0, without_bucket=7)) == [("+Inf", 7)]
 
 
-def test_a_service_that_moved_to_an_engine_with_buckets_has_quantiles_of_what_came_since() -> None:
+def test_a_service_that_changes_to_an_engine_with_buckets_has_quantiles_from_then_on() -> None:
     before = Histogram(total_s=3.0, without_bucket=7)
     since = histogram(0.001, 5.0)
     assert dict(cumulative(Histogram.merged([before, since]))) == {**dict(cumulative(since)), "+Inf": 9}
@@ -122,7 +122,7 @@ def pool_with(*, timeouts: int, waits_s: tuple[float, ...] = ()) -> PoolState:
     return replace(POOL, counts={"lent": len(waits_s), "timeouts": timeouts}, wait=histogram(*waits_s))
 
 
-def test_only_what_is_new_is_told_and_what_is_first_seen_is_told_as_zero() -> None:
+def test_increments_hold_what_is_new_and_zero_for_new_names() -> None:
     before = numbers_of([pool_with(timeouts=0, waits_s=(0.5,))])
     now = numbers_of([pool_with(timeouts=2, waits_s=(0.5, 0.25))])
     assert increments({}, before)["default:count:timeouts"] == 0
@@ -135,12 +135,12 @@ def test_only_what_is_new_is_told_and_what_is_first_seen_is_told_as_zero() -> No
     assert increments(now, now) == {}
 
 
-def test_of_a_pool_that_was_made_anew_all_is_new() -> None:
+def test_all_counts_of_a_recreated_pool_are_increments() -> None:
     before, now = numbers_of([pool_with(timeouts=9)]), numbers_of([pool_with(timeouts=2)])
     assert increments(before, now)["default:count:timeouts"] == 2
 
 
-def test_totals_are_what_the_processes_counted_whoever_of_them_has_ended() -> None:
+def test_totals_include_processes_that_have_ended() -> None:
     written: Numbers = {}
     for _ in range(3):  # three processes, one after the other
         told_before: Numbers = {}
@@ -155,11 +155,11 @@ def test_totals_are_what_the_processes_counted_whoever_of_them_has_ended() -> No
     assert totals.durations["wait"] == histogram(*[0.1, 3.0] * 3)
 
 
-def test_an_alias_may_have_colons() -> None:
+def test_totals_work_with_colons_in_an_alias() -> None:
     assert totals_of(numbers_of([replace(POOL, alias="a:b", counts={"lent": 1})]))["a:b"].counts == {"lent": 1}
 
 
-def test_a_pool_is_told_by_process_under_the_names_of_opentelemetry() -> None:
+def test_pools_are_exported_by_process_with_opentelemetry_s_names() -> None:
     values = told(look())
     count = values("db_client_connection_count", "service", "host", "pid", "alias", "state")
     assert count == {
@@ -182,16 +182,16 @@ def test_processes_that_share_a_name_are_series_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("max", 10), ("idle_max", 5), ("idle_min", 2), ("pending_requests", 4)], ids=str
 )
-def test_what_an_engine_does_not_tell_is_left_out_and_not_zero(name: str, value: int) -> None:
+def test_values_that_an_engine_does_not_report_are_left_out(name: str, value: int) -> None:
     assert told(look())(f"db_client_connection_{name}", "service") == {("web",): value}
 
 
-def test_suspects_are_told_of_the_engine_that_looks_for_them() -> None:
+def test_leak_suspects_are_exported_for_engines_that_look_for_them() -> None:
     values = told(look(report("web", 1, replace(POOL, suspects=(SUSPECT,))), report("worker", 2, PER_THREAD)))
     assert values("poolhouse_leak_suspects", "service") == {("web",): 1}
 
 
-def test_what_has_happened_is_told_by_service() -> None:
+def test_totals_are_exported_by_service() -> None:
     totals = Totals(Counter(dict.fromkeys(COUNTERS, 7)), {"hold": histogram(0.001, 0.001, 5.0)})
     values = told(look(totals=totals))
     assert values("db_client_connection_timeouts_total", "service", "alias") == {("web", "default"): 7}
@@ -203,13 +203,13 @@ def test_what_has_happened_is_told_by_service() -> None:
     assert values("db_client_connection_wait_time_seconds_count") == {}
 
 
-def test_everything_that_a_meter_counts_is_told() -> None:
+def test_every_counter_of_a_meter_is_exported() -> None:
     assert {*COUNTED, "timeouts"} == {*COUNTERS}, (
         "a counter of poolhouse.measures.meter is missing in poolhouse.metrics.fleet"
     )
 
 
-def test_the_server_s_connections_are_told_by_who_holds_them() -> None:
+def test_server_connections_are_exported_by_service() -> None:
     values = told(look())
     assert values("poolhouse_server_connections", "service", "state") == {("web", "active"): 1, ("", "idle"): 1}
     assert values("poolhouse_server_reserved_connections", "role") == {
@@ -220,7 +220,7 @@ def test_the_server_s_connections_are_told_by_who_holds_them() -> None:
         assert values(f"poolhouse_server_{name}_connections", "server") == {("default",): value}
 
 
-def test_locks_limits_and_each_server_are_told() -> None:
+def test_locks_and_limits_are_exported_by_server() -> None:
     taken = look()
     (first,) = taken.status.servers
     idle = replace(connection("web@box:1", 13, "idle in transaction"), state_age_s=44.0)
@@ -230,7 +230,7 @@ def test_locks_limits_and_each_server_are_told() -> None:
         blocks=[Block(14, "relation", 13.0, 13, "web@box:1"), Block(14, "relation", 13.0, 15, "psql")],
         limits=[Limit("role", "app", 3)],
     )
-    status = replace(taken.status, servers=[first, ServerLook(("other",), facts)])
+    status = replace(taken.status, servers=[first, ServerAnswers(("other",), facts)])
     values = told(replace(taken, status=status))
     both = {("default",): 0, ("other",): 13.0}
     assert values("poolhouse_server_longest_block_seconds", "server") == both
@@ -242,20 +242,20 @@ def test_locks_limits_and_each_server_are_told() -> None:
     assert values("poolhouse_server_connections", "server", "service", "state")["other", "web", "active"] == 1
 
 
-def test_where_pgbouncer_does_not_tell_a_connection_is_either_s() -> None:
+def test_without_pgbouncer_s_answer_both_possible_holders_are_exported() -> None:
     taken = look()
     status = replace(taken.status, unreachable=[Unreachable(PGBOUNCER, "refused")])
     holders = told(replace(taken, status=status))("poolhouse_server_connections", "service")
     assert holders == {("web or pgbouncer",): 1, ("",): 1}
 
 
-def test_reports_that_are_not_understood_are_counted() -> None:
+def test_reports_of_other_versions_are_counted() -> None:
     taken = look()
     values = told(replace(taken, status=replace(taken.status, of_other_versions=3)))
     assert values("poolhouse_reports_of_other_versions") == {(): 3}
 
 
-def test_pgbouncer_is_told_with_the_connections_that_are_its_own() -> None:
+def test_pgbouncer_is_exported_with_its_own_connections() -> None:
     pooler = PgBouncer(
         "1.24.1",
         [PgBouncerPool("shop", "app", "transaction", 5, 4, 3, 2, 1, 0.75)],
@@ -272,15 +272,15 @@ def test_pgbouncer_is_told_with_the_connections_that_are_its_own() -> None:
     assert values("poolhouse_pgbouncer_wait_seconds_total", "database") == {("shop",): 1.5}
 
 
-def test_a_source_that_gave_nothing_is_down_and_nothing_of_it_is_made_up() -> None:
+def test_an_unreachable_source_is_down_and_has_no_other_samples() -> None:
     is_up = {("reports", ""): False, ("server", "default"): False, ("pgbouncer", ""): False}
-    values = told(Look(Status(100.0, [], [], [Unreachable(REPORTS, "refused")]), is_up=is_up))
+    values = told(Snapshot(Status(100.0, [], [], [Unreachable(REPORTS, "refused")]), is_up=is_up))
     assert values("poolhouse_source_up", "source", "server") == dict.fromkeys(is_up, 0)
     assert values("poolhouse_processes") == values("poolhouse_server_used_connections") == {}
 
 
 def answer(accept: str, monkeypatch: pytest.MonkeyPatch) -> HttpResponse:
-    monkeypatch.setattr("poolhouse.metrics.views.take_look", look)
+    monkeypatch.setattr("poolhouse.metrics.views.take_snapshot", look)
     return views.metrics(
         RequestFactory().get(
             "/metrics", headers={"Accept": accept, "Authorization": f"Bearer {options().METRICS_TOKEN}"}
@@ -288,7 +288,7 @@ def answer(accept: str, monkeypatch: pytest.MonkeyPatch) -> HttpResponse:
     )
 
 
-def test_openmetrics_is_given_to_who_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openmetrics_is_returned_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     found = answer("application/openmetrics-text;version=1.0.0,text/plain;q=0.5", monkeypatch)
     assert found.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
     names = {family.name for family in openmetrics(found.content.decode())}  # type: ignore[no-untyped-call]
@@ -298,12 +298,12 @@ def test_openmetrics_is_given_to_who_asks_for_it(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     "accept", ["", "*/*", "text/html", "application/openmetrics-text; version=soon", "text/plain;"]
 )
-def test_everyone_else_is_given_the_plain_text(accept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_format_is_plain_text(accept: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = answer(accept, monkeypatch)
     assert (found.status_code, found.headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
 
 
-def test_those_who_ask_at_once_share_one_look_and_later_ones_have_another() -> None:
+def test_simultaneous_scrapes_share_one_answer() -> None:
     looks: list[int] = []
     together = threading.Barrier(8, timeout=DEADLINE_S)
 
@@ -324,7 +324,7 @@ def test_those_who_ask_at_once_share_one_look_and_later_ones_have_another() -> N
     assert (recent.get(60), recent.get(60)) == (1, 1)
 
 
-def test_while_one_asks_anew_the_others_have_the_answer_before() -> None:
+def test_during_a_refresh_others_get_the_previous_answer() -> None:
     asking, go_on = threading.Event(), threading.Event()
     looks = iter(range(9))
 
@@ -345,13 +345,13 @@ def test_while_one_asks_anew_the_others_have_the_answer_before() -> None:
         assert slow.result() == 1
 
 
-def test_a_look_is_taken_anew_when_it_is_too_old() -> None:
+def test_an_expired_answer_is_refreshed() -> None:
     looks = iter(range(9))
     recent = Recent(lambda: next(looks))
     assert [recent.get(0), recent.get(0), recent.get(0)] == [0, 1, 2]
 
 
-def test_a_listener_is_told_of_every_duration_with_the_pool_s_alias(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listeners_get_every_duration_with_its_alias(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[tuple[str, str, float]] = []
     monkeypatch.setattr("poolhouse.measures.meter._listeners", [lambda *told: heard.append(told)])
     meter = Meter("replica")
@@ -372,7 +372,7 @@ print(len(meter._listeners))
 
 
 def started(before: str, *path: Path) -> tuple[int, str]:
-    """Start the app in a process of its own; give how many listen to its pools, and its log."""
+    """Start the app in a process of its own; return the number of listeners and the log."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
     command = [sys.executable, "-c", before + START]
     answer = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -380,12 +380,12 @@ def started(before: str, *path: Path) -> tuple[int, str]:
     return int(answer.stdout), answer.stderr
 
 
-def test_the_app_starts_where_neither_library_is_installed() -> None:
+def test_the_app_starts_without_both_metrics_libraries() -> None:
     program = 'import sys; sys.modules["prometheus_client"] = sys.modules["opentelemetry"] = None'
     assert started(program) == (0, "")
 
 
-def test_the_app_starts_where_only_another_part_of_opentelemetry_s_namespace_is_installed(tmp_path: Path) -> None:
+def test_the_app_starts_with_only_another_part_of_opentelemetry_s_namespace(tmp_path: Path) -> None:
     (tmp_path / "opentelemetry" / "proto").mkdir(parents=True)
     program = """
 import opentelemetry
@@ -394,7 +394,7 @@ opentelemetry.__path__ = [folder for folder in opentelemetry.__path__ if "site-p
     assert started(program, tmp_path) == (0, "")
 
 
-def test_an_opentelemetry_that_is_too_old_for_our_buckets_is_told_and_left_alone() -> None:
+def test_an_opentelemetry_without_bucket_boundaries_is_logged_and_not_used() -> None:
     program = """
 from opentelemetry import metrics
 def create_histogram(self, name, unit="", description=""):
@@ -404,12 +404,13 @@ metrics.Meter.create_histogram = create_histogram
     listeners, log = started(program)
     assert listeners == 0
     assert re.fullmatch(
-        r"OpenTelemetry is not told of the pools: RuntimeError: opentelemetry-api \S+ is too old; 1.30 or later .*\n",
+        r"cannot register the pools with OpenTelemetry: RuntimeError: "
+        r"opentelemetry-api 1\.30 or later is required, got \S+\n",
         log,
     )
 
 
-def test_whatever_else_is_wrong_with_opentelemetry_the_app_starts_and_says_so() -> None:
+def test_the_app_starts_and_logs_any_error_of_opentelemetry() -> None:
     program = """
 from opentelemetry import metrics
 def get_meter(*_):
@@ -419,9 +420,9 @@ metrics.get_meter = get_meter
     listeners, log = started(program)
     assert listeners == 0
     assert log.splitlines() == [
-        "OpenTelemetry is not told of the pools: RuntimeError: OTEL_PYTHON_METER_PROVIDER names none"
+        "cannot register the pools with OpenTelemetry: RuntimeError: OTEL_PYTHON_METER_PROVIDER names none"
     ]
 
 
-def test_opentelemetry_is_told_where_nothing_is_wrong() -> None:
+def test_a_working_opentelemetry_gets_the_pools() -> None:
     assert started("") == (1, "")

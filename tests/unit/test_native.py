@@ -1,4 +1,4 @@
-"""What is made on a thread of the operating system's, under gevent, is of use on every other."""
+"""Objects made on a real thread under gevent work on every other thread."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ gevent.monkey.patch_all()
 import os, socket
 from poolhouse.engines import native, sockets
 ours, theirs = socket.socketpair()
-word = native.call(lambda: sockets.word_from(ours))
+word = native.call(lambda: sockets.arrival_probe(ours))
 native._threads(os.getpid(), native._hub()).kill()
 assert word() == 0
 theirs.send(b"a word")
@@ -20,6 +20,6 @@ assert word() == 1
 """
 
 
-def test_a_socket_can_be_looked_at_when_the_thread_that_opened_it_has_ended() -> None:
+def test_a_socket_can_be_polled_after_its_thread_has_ended() -> None:
     answer = subprocess.run([sys.executable, "-c", SCRIPT], cwd=CHECKOUT / "backend", capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr

@@ -1,4 +1,4 @@
-"""Pool sizes: the formulas at values that are known, and what must hold of every advice."""
+"""Pool sizes: the formulas at known values, and properties of every advice."""
 
 import random
 from collections.abc import Iterator
@@ -41,24 +41,24 @@ def demand(rate_per_s: float, mean_s: float, cv2: float = 1.0) -> Demand:
 
 
 @pytest.mark.parametrize(("connections", "in_use", "probability"), [(1, 0.5, 0.5), (2, 1, 1 / 3), (3, 2, 4 / 9)])
-def test_erlang_c_at_values_that_are_known(connections: int, in_use: float, probability: float) -> None:
+def test_erlang_c_equals_published_values(connections: int, in_use: float, probability: float) -> None:
     assert pool_of(Load(in_use, Holds(1.0)), connections).wait_probability == pytest.approx(probability)
 
 
-def test_one_connection_is_pollaczek_and_khinchin_s() -> None:
+def test_one_connection_follows_pollaczek_and_khinchin() -> None:
     for cv2 in (0, 0.5, 1, 4):
         pool = pool_of(Load(0.8, Holds(1.0, cv2)), 1)
         assert pool.mean_wait_s == pytest.approx((1 + cv2) / 2 * 0.8 / 0.2)
 
 
-def test_a_wait_and_the_share_that_exceeds_it_belong_together() -> None:
+def test_wait_quantile_and_exceeding_share_are_inverse() -> None:
     pool = pool_of(Load(2.4, Holds(1.0)), 3)
     assert pool.share_above(0.5) == pytest.approx(pool.wait_probability * exp(-0.6 * 0.5))
     assert pool.share_above(pool.wait_s(0.95)) == pytest.approx(0.05, rel=1e-4)
     assert pool.wait_s(1 - pool.wait_probability - 0.01) == 0
 
 
-def test_a_pool_that_cannot_do_the_work_lets_callers_wait_without_end() -> None:
+def test_an_overloaded_pool_has_infinite_waits() -> None:
     pool = pool_of(Load(3, Holds(1.0)), 3)
     assert (pool.is_stable, pool.mean_wait_s, pool.wait_s(0.5), pool.keeps(Target(1e9))) == (False, inf, inf, False)
 
@@ -73,7 +73,7 @@ def test_more_load_never_needs_fewer_connections(load: Load, target: Target, fac
 
 
 @given(loads, targets)
-def test_the_pool_that_is_chosen_is_the_smallest_that_keeps_the_target(load: Load, target: Target) -> None:
+def test_the_chosen_pool_is_the_smallest_that_meets_the_target(load: Load, target: Target) -> None:
     pool = pool_for(load, target)
     assert pool.wait_s(target.share) <= target.wait_s * (1 + 1e-5)
     if pool.connections > 1:
@@ -96,7 +96,7 @@ def test_pools_in_a_row_share_a_target_so_that_it_adds_up(target: Target, stages
 # Hold times.
 
 
-def test_hold_times_are_those_that_were_counted() -> None:
+def test_measured_hold_times_equal_those_recorded() -> None:
     chance, counted = random.Random(1), Histogram()
     for _ in range(20_000):
         counted.record(chance.expovariate(50))
@@ -105,7 +105,7 @@ def test_hold_times_are_those_that_were_counted() -> None:
     assert found.cv2 == pytest.approx(1, rel=0.05)
 
 
-def test_equal_hold_times_do_not_vary() -> None:
+def test_equal_hold_times_have_no_variation() -> None:
     counted = Histogram()
     for _ in range(100):
         counted.record(0.02)
@@ -115,15 +115,15 @@ def test_equal_hold_times_do_not_vary() -> None:
 
 
 @given(st.floats(0.001, 1), st.floats(0, 2))
-def test_a_log_normal_distribution_is_known_by_its_mean_and_p95(mean_s: float, cv2: float) -> None:
+def test_a_log_normal_distribution_follows_from_its_mean_and_p95(mean_s: float, cv2: float) -> None:
     sigma = sqrt(log1p(cv2))
     p95_s = mean_s * exp(1.6449 * sigma - sigma**2 / 2)
     assert Holds.log_normal(mean_s, p95_s).cv2 == pytest.approx(cv2, abs=1e-4)
 
 
 @pytest.mark.parametrize("p95_s", [0.005, 0.05])
-def test_a_p95_that_no_log_normal_distribution_has_is_refused(p95_s: float) -> None:
-    with pytest.raises(ValueError, match=r"does not go with a mean of 10 ms; allowed: from 10 to 38\.\d+ ms"):
+def test_a_p95_that_no_log_normal_distribution_has_is_rejected(p95_s: float) -> None:
+    with pytest.raises(ValueError, match=r"with a mean of 10 ms, expected a p95 from 10 to 38\.\d+ ms, got \d+ ms"):
         Holds.log_normal(0.01, p95_s)
 
 
@@ -135,44 +135,45 @@ def test_each_number_has_its_reason_with_figures() -> None:
     size, least, overflow, timeout = advised.settings
     assert (size.value, least.value, overflow.value, timeout.value) == (5, 4, 0, 2)
     assert size.reason == (  # Erlang's C is 0.0907, and ln(0.0907 / 0.05) * 25 ms / (5 - 2.25) is 5.4 ms
-        "60 checkouts/s × 25 ms keep 1.5 in use (Little's law), 2.25 in a burst of 1.5 × the load; then, with 5, 95 % "
-        "of the callers wait 5.4 ms or less, with 4 it is 22 ms"
+        "60 checkouts/s × 25 ms = 1.5 in use (Little's law), 2.25 in a burst of 1.5 × the load; then, with 5, p95 wait "
+        "is 5.4 ms, with 4 it is 22 ms"
     )
-    assert least.reason.startswith("open from the start: the usual load keeps the target with them; the others open")
-    assert overflow.reason.startswith("an overflow connection is opened for one loan and closed after it")
-    assert timeout.reason.startswith("seconds; even in a burst 1 of 10,000 callers waits over ")
+    assert least.reason.startswith(
+        "opened at the start: they meet the target at the usual load; a burst opens the others"
+    )
+    assert overflow.reason.startswith("an overflow connection is opened for one checkout and closed at check-in")
+    assert timeout.reason.startswith("seconds; in a burst only 1 of 10,000 callers waits longer than ")
 
 
 def test_without_bursts_the_pool_is_that_of_the_usual_load() -> None:
     advised = advise_process(Demand(Load(60, Holds(0.025)), TARGET, burst=1))
     assert (advised.size, advised.least) == (4, 4)
     assert advised.settings[0].reason == (  # Erlang's C is 0.0746, and ln(0.0746 / 0.05) * 25 ms / (4 - 1.5) is 4.0 ms
-        "60 checkouts/s × 25 ms keep 1.5 in use (Little's law); with 4, 95 % of the callers wait 4.0 ms or less, "
-        "with 3 it is 26 ms"
+        "60 checkouts/s × 25 ms = 1.5 in use (Little's law); with 4, p95 wait is 4.0 ms, with 3 it is 26 ms"
     )
-    assert advised.settings[1].reason == "open from the start: the usual load needs all of them"
+    assert advised.settings[1].reason == "opened at the start: the usual load needs all of them"
 
 
-def test_where_each_thread_has_a_connection_nobody_waits_and_none_is_wasted() -> None:
+def test_with_a_connection_for_each_thread_no_caller_waits() -> None:
     advised = advise_process(demand(60, 0.025), Threads(3))
     assert (advised.size, advised.most, advised.wait_s(0.999)) == (3, 3, 0.0)
-    assert "3 are all that 3 threads can use, so nobody waits" in advised.settings[0].reason
+    assert "3 threads can use at most 3, so no caller waits" in advised.settings[0].reason
 
 
-def test_threads_that_want_two_connections_cannot_all_wait_for_each_other() -> None:
+def test_threads_that_hold_two_connections_cannot_deadlock() -> None:
     advised = advise_process(demand(1, 0.001), Threads(8, 2))
     assert advised.size == 9
-    assert "1 would keep the target, but 8 threads × 2 connections need 8 × (2 − 1) + 1" in advised.settings[0].reason
+    assert "1 would meet the target, but 8 threads × 2 connections need 8 × (2 − 1) + 1" in advised.settings[0].reason
 
 
-def test_more_work_than_threads_is_said_to_be_no_matter_of_the_pool() -> None:
+def test_a_load_above_the_threads_is_a_warning() -> None:
     (warning,) = advise_process(demand(100, 0.1), Threads(8)).warnings
-    assert warning.startswith("8 threads can use 8 connections, and the load keeps 10 in use")
+    assert warning.startswith("8 threads can use 8 connections, and the load needs 10: ")
     assert "can use" not in advise_process(demand(100, 0.1)).warnings[0]
 
 
 @given(demands, st.none() | st.builds(Threads, st.integers(1, 64), st.integers(1, 3)))
-def test_what_holds_of_every_process(asked: Demand, threads: Threads | None) -> None:
+def test_the_advice_for_any_process_keeps_its_limits_and_target(asked: Demand, threads: Threads | None) -> None:
     advised = advise_process(asked, threads)
     assert 1 <= advised.least <= advised.size == advised.most
     assert TIMEOUT_LEAST_S <= advised.timeout_s <= TIMEOUT_MOST_S
@@ -200,7 +201,7 @@ small_demands = st.builds(Demand, small_loads, targets, st.floats(1, 3))
 @pytest.mark.parametrize(
     ("max_connections", "verdict"), [(200, "direct"), (100, "tight"), (80, "due"), (40, "too small")]
 )
-def test_pgbouncer_is_due_when_the_fleet_does_not_fit(max_connections: int, verdict: str) -> None:
+def test_pgbouncer_is_needed_when_the_fleet_exceeds_the_usable_connections(max_connections: int, verdict: str) -> None:
     process = advise_process(demand(60, 0.025))
     advised = advise_fleet(process, Deployment(Fleet(4, 4, 2, 4), Room(max_connections, 3)))
     assert (advised.kept, advised.most) == (16 * 4 + 12, 16 * 5 + 12)
@@ -219,12 +220,11 @@ def test_pgbouncer_keeps_the_target_in_a_burst_without_a_reserve() -> None:
     size, reserve, most, _ = tier.settings
     assert (reserve.value, most.value) == (0, size.value)
     assert size.reason.startswith(
-        "1,200 transactions/s × 25 ms keep 30 in use, 45 in a burst of 1.5 × the load; 95 % of the transactions then "
-        "wait "
+        "1,200 transactions/s × 25 ms = 30 in use, 45 in a burst of 1.5 × the load; p95 wait of the transactions "
     )
 
 
-def test_transactions_shorter_than_their_loan_need_fewer_connections() -> None:
+def test_transactions_shorter_than_their_checkout_need_fewer_connections() -> None:
     process, fleet, room = advise_process(demand(60, 0.025)), Fleet(4, 4), Room(100, 3)
     whole, short = (
         advise_fleet(process, Deployment(fleet, room, transactions)).bouncer
@@ -235,7 +235,7 @@ def test_transactions_shorter_than_their_loan_need_fewer_connections() -> None:
 
 
 @given(small_demands, st.integers(1, 500), st.integers(0, 500), st.integers(1, 8))
-def test_pgbouncer_never_opens_more_than_it_may_or_its_clients_use(
+def test_pgbouncer_opens_no_more_than_usable_or_its_clients(
     asked: Demand, clients: int, room: int, instances: int
 ) -> None:
     tier = bouncers(asked, clients=clients, room=room, instances=instances)
@@ -271,7 +271,7 @@ def test_the_tiers_of_a_plan_add_up(
 
 @settings(deadline=None, max_examples=60)
 @given(small_demands, deployments, capacities, st.integers(1, 3_000), more)
-def test_a_larger_web_never_needs_less(
+def test_more_web_processes_never_need_fewer_connections(
     asked: Demand, deployment: Deployment, capacity: Capacity, size: int, factor: float
 ) -> None:
     larger = int(size * factor)
@@ -328,7 +328,7 @@ def report(pid: int, at: float, holds_s: list[float], *, service: str = "web", t
     return ProcessReport(f"{service}@box:{pid}", service, "box", pid, 1.0, at, (pool,))
 
 
-def test_the_load_is_that_of_the_busiest_process_and_the_holds_are_everybody_s() -> None:
+def test_the_load_is_the_busiest_process_and_hold_times_the_service() -> None:
     before = [report(1, 10.0, [9.0]), report(2, 10.0, []), report(3, 10.0, [], service="worker")]
     after = [
         report(1, 20.0, [9.0] + [0.01] * 100, timeouts=20),
@@ -347,14 +347,19 @@ def test_the_load_is_that_of_the_busiest_process_and_the_holds_are_everybody_s()
 @pytest.mark.parametrize(
     ("after", "alias", "service", "problem"),
     [
-        ([report(1, 20.0, [0.1])], "default", "api", "no process of the service 'api' reports; those that do: web"),
-        ([report(1, 20.0, [0.1])], "other", None, "no process that tells of lending and holding on 'other'"),
-        ([report(1, 10.0, [0.1])], "default", None, "reported twice"),
-        ([report(1, 20.0, [])], "default", None, "no connection of 'default' was lent and returned within 10 s"),
-        ([], "default", None, "reported twice"),
+        (
+            [report(1, 20.0, [0.1])],
+            "default",
+            "api",
+            "no process of the service 'api' is reporting; reporting services: web",
+        ),
+        ([report(1, 20.0, [0.1])], "other", None, "no process reported wait and hold times of 'other' twice"),
+        ([report(1, 10.0, [0.1])], "default", None, "no process reported wait and hold times of 'default' twice"),
+        ([report(1, 20.0, [])], "default", None, "no connection of 'default' was checked out and in within 10 s"),
+        ([], "default", None, "no process reported wait and hold times of 'default' twice"),
     ],
 )
-def test_what_cannot_be_measured_is_said(
+def test_a_load_that_cannot_be_measured_is_an_error_with_the_reason(
     after: list[ProcessReport], alias: str, service: str | None, problem: str
 ) -> None:
     with pytest.raises(NothingMeasuredError, match=problem):
@@ -367,12 +372,12 @@ def with_peak(pid: int, at: float, peak: int) -> ProcessReport:
 
 
 @pytest.mark.parametrize(("peaks", "bound"), [((4, 3), 4), ((4, 10), None), ((0, 0), None)])
-def test_what_was_seen_at_once_is_a_bound_unless_a_pool_was_used_up(peaks: tuple[int, int], bound: int | None) -> None:
+def test_the_measured_peak_is_a_limit_unless_a_pool_was_exhausted(peaks: tuple[int, int], bound: int | None) -> None:
     before, after = ([with_peak(pid, at, peak) for pid, peak in enumerate(peaks)] for at in (10.0, 20.0))
     assert measure(before, after, alias="default").peak == bound
 
 
-def test_where_threads_are_not_known_it_is_said_and_what_was_seen_at_once_bounds_the_pool() -> None:
+def test_with_unknown_threads_the_measured_peak_limits_the_pool_with_a_warning() -> None:
     busy = Demand(Load(100, Holds(0.035, 4.0)), Target(0.01, 0.95), 1.5)
     unbounded = advise_process(busy)
     assert unbounded.size > 4
@@ -381,5 +386,5 @@ def test_where_threads_are_not_known_it_is_said_and_what_was_seen_at_once_bounds
     assert (seen.size, seen.timeout_s) == (4, 2)
     assert "the 4 callers seen at once" in seen.settings[0].reason
     assert "pass --threads" in seen.warnings[0]
-    assert "bounded by the 4 connections that were seen in use at once" in seen.warnings[0]
+    assert "limited to the 4 connections that were in use at once" in seen.warnings[0]
     assert not any("--threads" in warning for warning in advise_process(busy, Threads(4)).warnings)

@@ -1,4 +1,4 @@
-"""The formulas beside a simulation of the same queue, which assumes nothing but the queue."""
+"""The formulas compared with a simulation of the same queue."""
 
 from collections.abc import Iterator
 from math import sqrt
@@ -24,7 +24,7 @@ def erlang(chance: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
 
 
 def mixed(chance: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
-    """One of two exponential distributions, of equal weight in the mean: short holds, and rare long ones."""
+    """Return holds of two exponential distributions of equal mean share: short ones, and rare long ones."""
     share = (1 + sqrt(3 / 5)) / 2
     rates = np.where(chance.random(count) < share, 2 * share, 2 * (1 - share))
     return chance.exponential(1 / rates)

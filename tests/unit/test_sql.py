@@ -1,4 +1,4 @@
-"""SQL that can be shown: no value is left in it, and what differs in its values alone is the same."""
+"""The shape of SQL statements: no value is left in it, and statements that differ only in values are equal."""
 
 import pytest
 from hypothesis import given
@@ -31,13 +31,13 @@ from poolhouse.tracing.sql import SHOWN_MAX_CHARS, without_values
         ("", ""),
     ],
 )
-def test_values_and_comments_go_and_names_stay(sql: str, shape: str | None) -> None:
+def test_values_and_comments_are_removed_and_names_kept(sql: str, shape: str | None) -> None:
     expected = shape if shape is not None else "SELECT foo$1, a$b$c FROM t WHERE x = ? AND y = ? AND z = ? AND p %% ?"
     assert without_values(sql) == expected
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\x00")), st.integers(0, 3))
-def test_no_string_however_written_leaves_anything_behind(text: str, form: int) -> None:
+def test_no_string_literal_leaves_a_value_behind(text: str, form: int) -> None:
     written = (
         "'" + text.replace("'", "''") + "'",
         "E'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'",
@@ -47,7 +47,7 @@ def test_no_string_however_written_leaves_anything_behind(text: str, form: int) 
     assert without_values(f"SELECT {written}, 'x' FROM t") == "SELECT ?, ? FROM t"
 
 
-def test_a_long_statement_is_cut_and_no_value_with_it() -> None:
+def test_a_long_statement_is_cut_without_revealing_values() -> None:
     assert without_values(f"SELECT '{'secret ' * 5000}'") == "SELECT ?"
     shape = without_values(f"SELECT {'a, ' * 5000} 'secret'")
     assert len(shape) == SHOWN_MAX_CHARS + 2

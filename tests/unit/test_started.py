@@ -1,4 +1,4 @@
-"""What a process is, by how it was started."""
+"""The service of a process, derived from how it was started."""
 
 import sys
 
@@ -35,11 +35,11 @@ from poolhouse.conf import options
         ("", "django"),
     ],
 )
-def test_a_process_is_what_it_was_started_as(command: str, service: str) -> None:
+def test_the_service_follows_from_the_command_line(command: str, service: str) -> None:
     assert started.service_of(command.split()) == service
 
 
-def test_the_settings_name_it_where_they_do(monkeypatch: pytest.MonkeyPatch, settings: object) -> None:
+def test_the_service_in_the_settings_comes_first(monkeypatch: pytest.MonkeyPatch, settings: object) -> None:
     monkeypatch.setattr(sys, "argv", ["/srv/venv/bin/celery", "-A", "shop", "beat"])
     monkeypatch.setattr(settings, "POOLHOUSE", {"SERVICE": ""})
     options.cache_clear()

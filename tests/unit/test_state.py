@@ -1,4 +1,4 @@
-"""What leaves something in a session, beside a slow and plain reading of PostgreSQL's lexical rules."""
+"""The detection of session state, compared with a slow and plain reading of PostgreSQL's lexical rules."""
 
 import re
 import sys
@@ -15,7 +15,7 @@ LEAVING = ("SET", "LISTEN", "PREPARE", "LOAD", "DO", "CALL")
 
 
 def code_of(sql: str) -> str:
-    """Read character by character; return the text without what is in literals and comments."""
+    """Read character by character; return the text without literals and comments."""
     code, at = "", 0
     while at < len(sql):
         rest = sql[at:]
@@ -100,7 +100,7 @@ PIECES = st.sampled_from(
 
 @given(st.lists(PIECES, max_size=12).map("".join))
 @settings(max_examples=3000, deadline=None)
-def test_a_text_is_read_as_by_the_slow_reference(sql: str) -> None:
+def test_statements_are_read_as_by_the_slow_reference(sql: str) -> None:
     expected = leaves_by_reference(sql)
     assert leaves_state(sql) or not expected, "what it leaves would reach the next"
     if not may_be_cautious(sql):
@@ -108,20 +108,20 @@ def test_a_text_is_read_as_by_the_slow_reference(sql: str) -> None:
 
 
 def may_be_cautious(sql: str) -> bool:
-    """Return True for what PostgreSQL reads in another way under other settings, or would refuse."""
+    """Return True for text that PostgreSQL reads differently under other settings, or rejects."""
     return bool(re.search(r"\\'|set_config|é\w|\bCREATE\b|DECLARE|INTO TEMP", sql, re.IGNORECASE))
 
 
 @given(st.lists(PIECES, max_size=8).map("".join), st.sampled_from(["'{}'", "{}", "1, {}", "'a', {}", "{};"]))
 @settings(max_examples=300, deadline=None)
-def test_nothing_is_missed_in_a_long_text(sql: str, shape: str) -> None:
+def test_session_state_is_found_in_long_statements(sql: str, shape: str) -> None:
     filling = shape.format("x" * 300) * (state.SEARCHED_FIRST_MAX_CHARS // 200)
     for long in (sql + filling, filling + sql, filling + ";" + sql, f"INSERT INTO t VALUES ({filling}); {sql}"):
         assert leaves_state(long) or not leaves_by_reference_of_long(long)
 
 
 def leaves_by_reference_of_long(sql: str) -> bool:
-    """The same, in a time that a test has: what repeats is shortened."""
+    """Return the same in a time that a test has, with repetitions shortened."""
     return leaves_by_reference(re.sub(r"x{9,}", "x", sql))
 
 
@@ -160,7 +160,7 @@ def leaves_by_reference_of_long(sql: str) -> bool:
         ("set_config(", True),
     ],
 )
-def test_what_is_local_and_what_is_hidden(sql: str, leaves: bool) -> None:
+def test_local_and_hidden_settings_are_told_apart(sql: str, leaves: bool) -> None:
     assert leaves_state(sql) is leaves
 
 
@@ -185,11 +185,11 @@ PROSE = "It''s 3 o'' clock; do nothing, select none; the_house has its temperatu
     ],
     ids=range(11),
 )
-def test_a_long_text_is_told_by_its_code(sql: str, leaves: bool) -> None:
+def test_long_statements_are_judged_without_their_literals(sql: str, leaves: bool) -> None:
     assert leaves_state(sql) is leaves
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_the_cache_of_statements_is_bounded() -> None:
     state._remembered.cache_clear()  # type: ignore[attr-defined]  # lru_cache's
     for number in range(3 * state.REMEMBERED_MAX):
         leaves_state(f"INSERT INTO t VALUES ('{number}{'x' * state.REMEMBERED_MAX_CHARS}')")

@@ -1,4 +1,4 @@
-"""The merged view, on made-up reports: who owns what, what the verdict is, and how it is written."""
+"""The status, built of made-up reports: holders of connections, the verdict, and the output."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from poolhouse.display.render import print_status
 from poolhouse.engines.leaks import Suspect
 from poolhouse.human import duration
 from poolhouse.measures.histogram import Histogram
-from poolhouse.overview.sources import ServerLook
+from poolhouse.overview.sources import ServerAnswers
 from poolhouse.overview.status import PGBOUNCER, Status, Unreachable
 from poolhouse.process.activity import Activity
 from poolhouse.process.pools import PoolState
@@ -38,7 +38,7 @@ Configure = Callable[..., None]
 
 @pytest.fixture(autouse=True)
 def configure(settings: Settings) -> Iterator[Configure]:
-    """Set keys of POOLHOUSE for the length of a test; first that no fleet is expected."""
+    """Set keys of POOLHOUSE for one test; by default no fleet is expected."""
 
     def set_keys(**keys: object) -> None:
         settings.POOLHOUSE = {**settings.POOLHOUSE, **keys}
@@ -85,8 +85,8 @@ def status(*connections: ServerConnection, unreachable: list[Unreachable] | None
     return Status(100.0, processes, [server(*(connections or CONNECTIONS))], unreachable or [])
 
 
-def server(*connections: ServerConnection, alias: str = "default", **facts: Any) -> ServerLook:
-    return ServerLook((alias,), ServerFacts(Capacity("17.2", 40, 3, 2, 7.0), list(connections), [], **facts))
+def server(*connections: ServerConnection, alias: str = "default", **facts: Any) -> ServerAnswers:
+    return ServerAnswers((alias,), ServerFacts(Capacity("17.2", 40, 3, 2, 7.0), list(connections), [], **facts))
 
 
 def text_of(taken: Status, *, detailed: bool = True) -> str:
@@ -96,7 +96,7 @@ def text_of(taken: Status, *, detailed: bool = True) -> str:
 
 
 def through_pgbouncer(*servers: tuple[int, int]) -> PgBouncer:
-    """A PgBouncer with these connections, each a pid on the server and a port of its own."""
+    """Return a PgBouncer with these connections, each a pid on the server and a port of its own."""
     held = [PgBouncerServer("poolhouse", "poolhouse", "web@box:1", "active", port, pid) for pid, port in servers]
     return PgBouncer("1.24.1", [], [], held, [])
 
@@ -108,14 +108,14 @@ def test_each_server_connection_has_an_owner_or_is_unexplained() -> None:
     assert [c.pid for c in taken.owned_by(None)] == [104]
 
 
-def test_what_pgbouncer_holds_is_its_own_whatever_client_it_is_named_after() -> None:
+def test_pgbouncer_s_connections_are_its_own_despite_a_client_s_name() -> None:
     taken = replace(status(), pgbouncer=through_pgbouncer((102, 50_102), (104, 50_104)))
     assert [c.pid for c in taken.owned_by(PGBOUNCER)] == [102, 104]
     assert [c.pid for c in taken.owned_by("web@box:1")] == [101]
     assert taken.owned_by(None) == []
 
 
-def test_the_same_pid_on_another_server_behind_pgbouncer_explains_nothing() -> None:
+def test_a_pid_on_another_server_is_not_pgbouncer_s() -> None:
     taken = replace(status(), pgbouncer=through_pgbouncer((104, 40_000)))
     assert [c.pid for c in taken.owned_by(None)] == [104]
 
@@ -125,12 +125,12 @@ def test_the_verdict_follows_from_the_share_of_the_35_usable_connections(used: i
     assert status(*(connection("web@box:1", pid) for pid in range(used))).verdict[0] == level
 
 
-def test_a_source_that_is_away_is_a_warning_that_names_it() -> None:
+def test_an_unreachable_source_is_a_warning_that_names_it() -> None:
     level, reasons = status(unreachable=[Unreachable("process reports", "Redis: refused")]).verdict
-    assert (level, reasons) == ("warning", ["process reports is unreachable: Redis: refused"])
+    assert (level, reasons) == ("warning", ["process reports are unreachable: Redis: refused"])
 
 
-def test_without_the_reports_nothing_is_said_of_processes_and_holders() -> None:
+def test_without_the_reports_processes_and_holders_are_unknown() -> None:
     away = replace(status(unreachable=[Unreachable("process reports", "Redis: refused")]), processes=[])
     document = away.as_document()
     assert (document["fleet"], document["servers"][0]["unexplained"]) == (None, None)
@@ -139,14 +139,14 @@ def test_without_the_reports_nothing_is_said_of_processes_and_holders() -> None:
     assert "unexplained" not in text
 
 
-def test_what_the_monitor_may_not_see_is_counted_and_said() -> None:
+def test_connections_hidden_from_the_monitor_are_counted_and_a_warning() -> None:
     hidden = replace(connection("web@box:1", 105, HIDDEN), age_s=None, state_age_s=None, client="", client_port=None)
     taken = status(*CONNECTIONS, hidden)
     assert taken.server
     assert taken.server.used == 5
     assert taken.verdict == (
         "warning",
-        ["1 server connections are hidden: the monitor's role is not granted pg_monitor"],
+        ["1 server connection hidden from the monitor (warning at 1): grant pg_monitor to its role"],
     )
     assert "hidden" in text_of(taken)
 
@@ -200,14 +200,14 @@ def test_the_document_is_json_and_carries_its_schema() -> None:
     assert (document["pgbouncer"], server["timescaledb"]) == (None, None)
 
 
-def test_the_document_has_the_same_keys_when_the_server_is_away() -> None:
+def test_the_document_has_the_same_keys_without_the_server() -> None:
     away = Status(100.0, [], [])
     assert away.as_document().keys() == status().as_document().keys()
     assert json.loads(json.dumps(away.as_document()))["servers"] == []
 
 
 @pytest.mark.parametrize("detailed", [False, True])
-def test_without_a_terminal_lines_are_whole_and_plain(detailed: bool) -> None:
+def test_without_a_terminal_lines_are_not_wrapped_or_coloured(detailed: bool) -> None:
     text = text_of(status(), detailed=detailed)
     assert "…" not in text
     assert "\x1b" not in text
@@ -241,7 +241,7 @@ def test_in_detail_a_blocked_session_is_shown_with_its_blocker_and_both_owners()
     assert "Blocked" not in text_of(taken, detailed=False)
 
 
-def test_a_session_that_was_idle_in_transaction_for_a_moment_is_not_made_a_finding() -> None:
+def test_a_session_idle_in_transaction_for_a_moment_is_not_listed() -> None:
     taken = status(connection("web@box:1", 1, "idle in transaction", state_age_s=2.9, transaction_age_s=2.9))
     assert "Idle in transaction" not in text_of(taken)
 
@@ -253,7 +253,7 @@ def test_in_detail_hypertables_are_shown_with_the_edition() -> None:
     assert text.splitlines()[-1].split() == ["public.reading", "1,234", "3.0", "MiB"]
 
 
-def test_a_server_that_is_away_is_not_shown_as_empty() -> None:
+def test_an_unreachable_server_is_not_shown_as_empty() -> None:
     taken = Status(100.0, [report("web", 1)], [], [Unreachable("database server (default)", "refused")])
     text = text_of(taken)
     assert "database server (default) is unreachable: refused" in text
@@ -271,7 +271,7 @@ def with_pool(process: ProcessReport, **changes: object) -> ProcessReport:
     return replace(process, pools=(replace(process.pools[0], **changes),))  # type: ignore[arg-type]
 
 
-def test_percentiles_of_a_service_are_those_of_all_its_durations_together() -> None:
+def test_percentiles_of_a_service_are_those_of_its_merged_durations() -> None:
     quick = with_pool(report("web", 1), wait=histogram(*[0.001] * 98), counts={"lent": 98})
     slow = with_pool(report("web", 2), wait=histogram(1.0, 1.0), counts={"lent": 2})
     quick, slow = (replace(one, recent=(Activity("default", wait=one.pools[0].wait),)) for one in (quick, slow))
@@ -287,24 +287,27 @@ def test_percentiles_of_a_service_are_those_of_all_its_durations_together() -> N
     assert ["web", "100", "939", "µs", "939", "µs", "962", "ms", "–", "–", "–"] in rows
 
 
-def test_who_holds_a_connection_for_too_long_is_a_warning_and_told_in_detail() -> None:
+def test_leak_suspects_are_a_warning_and_shown_in_detail() -> None:
     suspect = Suspect("request GET /leaks/ in thread t", 48.2, "/srv/shop/views.py:31 in leak", "SELECT ?")
     taken = replace(status(), processes=[with_pool(report("web", 1), suspects=(suspect,))])
     assert taken.verdict == (
         "warning",
-        ["web@box:1 holds 1 connection for too long: 48.2 s by request GET /leaks/ in thread t"],
+        [
+            "web@box:1: 1 leak suspect, the longest held for 48.2 s by request GET /leaks/ in thread t "
+            "(warning at 30 s): db_pool_status --detailed shows the code that checked it out"
+        ],
     )
     lines = [" ".join(line.split()) for line in text_of(taken).splitlines()]
-    at = lines.index("Held for too long")
+    at = lines.index("Leak suspects")
     assert lines[at + 1 : at + 5] == [
-        "web@box:1, for 48.2 s",
+        "web@box:1, held for 48.2 s",
         "holder request GET /leaks/ in thread t",
-        "taken at /srv/shop/views.py:31 in leak",
+        "checked out at /srv/shop/views.py:31 in leak",
         "last statement SELECT ?",
     ]
 
 
-def test_a_percentile_of_those_who_timed_out_is_a_least_wait() -> None:
+def test_a_percentile_among_pool_timeouts_is_shown_as_a_minimum() -> None:
     waited = histogram(*[0.001] * 94, *[0.5] * 6)
     served, refused = (
         replace(report(service, 1), recent=(Activity("default", wait=waited, timeouts=timeouts),))
@@ -319,7 +322,7 @@ def test_a_percentile_of_those_who_timed_out_is_a_least_wait() -> None:
     assert "94" in rows["refused"].split(), "who timed out was given no connection"
 
 
-def test_callers_that_wait_or_waited_in_vain_of_late_are_warnings_by_service() -> None:
+def test_waiting_callers_and_recent_pool_timeouts_are_warnings_by_service() -> None:
     recent = Activity("default", timeouts=3)
     busy = replace(with_pool(report("web", 1), waiting=2), recent=(recent,))
     long_ago = replace(report("worker", 2), activity=(Activity("default", timeouts=9),))
@@ -327,8 +330,10 @@ def test_callers_that_wait_or_waited_in_vain_of_late_are_warnings_by_service() -
     assert taken.verdict == (
         "warning",
         [
-            "3 callers of web waiting for a connection",
-            "3 callers of web got no connection in time in the last 5 minutes",
+            "web: 3 callers waiting for a connection (warning at 1): if it lasts, raise POOL_SIZE or shorten hold "
+            "times; db_pool_advise computes the sizes",
+            "web: 3 pool timeouts over the last 5 min (warning at 1): raise POOL_SIZE or shorten hold times; "
+            "db_pool_advise computes the sizes",
         ],
     )
 
@@ -344,12 +349,12 @@ def test_callers_that_wait_or_waited_in_vain_of_late_are_warnings_by_service() -
         ("critical", "critical", 2),
     ],
 )
-def test_the_exit_status_follows_from_the_verdict_and_what_is_to_fail(level: str, fail_on: str, expected: int) -> None:
+def test_the_exit_status_follows_from_the_verdict_and_fail_on(level: str, fail_on: str, expected: int) -> None:
     assert exit_status(level, fail_on) == expected
 
 
 @pytest.mark.parametrize("width", [80, 120, 200])
-def test_by_service_no_line_is_wider_than_the_terminal_and_no_figure_is_torn(width: int) -> None:
+def test_the_table_of_services_fits_the_terminal(width: int) -> None:
     out = io.StringIO()
     taken = replace(status(), processes=[with_pool(report("web", 1), wait=histogram(0.1)), report("worker", 2)])
     print_status(taken, Console(file=out, width=width), detailed=False)
@@ -358,7 +363,7 @@ def test_by_service_no_line_is_wider_than_the_terminal_and_no_figure_is_torn(wid
     assert row[:8] == ["fleet", "2", "2", "2", "0", "–", "20", "2"]
 
 
-def test_a_report_with_a_word_that_is_not_known_yet_is_read_without_it() -> None:
+def test_unknown_keys_of_a_report_are_ignored() -> None:
     document = json.loads(report("web", 1).to_json())
     document["mood"] = document["pools"][0]["mood"] = "fine"
     assert ProcessReport.from_json(json.dumps(document)) == report("web", 1)
@@ -366,7 +371,7 @@ def test_a_report_with_a_word_that_is_not_known_yet_is_read_without_it() -> None
     assert ProcessReport.from_json(json.dumps(document)) == report("web", 1), "an older process says less"
 
 
-def test_a_report_survives_the_wire_and_one_of_another_version_is_left_out() -> None:
+def test_a_report_survives_the_wire_and_other_versions_are_ignored() -> None:
     done = Activity("default", histogram(0.1, 2.0), 1, 4, 5, 6, histogram(7.0), None)
     one = replace(report("web", 1), activity=(done,), recent=(done,))
     assert ProcessReport.from_json(one.to_json()) == one

@@ -1,4 +1,4 @@
-"""Tables on narrow terminals: columns are left out in an order, and no word is broken."""
+"""Tables on narrow terminals: columns are left out in order, and no word is broken."""
 
 import io
 
@@ -45,12 +45,12 @@ def example() -> Table:
         (15, ["name", "worker@box:1", "(too narrow", "for: count,", "state, comment)"]),
     ],
 )
-def test_words_are_wrapped_then_columns_left_out_in_their_order(width: int, expected: list[str]) -> None:
+def test_cells_are_wrapped_before_columns_are_left_out(width: int, expected: list[str]) -> None:
     assert drawn(example(), width) == expected
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120])
-def test_the_detailed_status_breaks_no_word_and_fits(width: int) -> None:
+def test_the_detailed_status_fits_without_breaking_words(width: int) -> None:
     wide, narrow = io.StringIO(), io.StringIO()
     print_status(status(), Console(file=wide, width=200), detailed=True)
     print_status(status(), Console(file=narrow, width=width), detailed=True)

@@ -1,4 +1,4 @@
-"""How often the same thing is said, and how much altogether."""
+"""Rate limits of log lines, per key and in total."""
 
 import os
 import signal
@@ -9,13 +9,13 @@ from poolhouse.tracing import statements
 from poolhouse.tracing.throttle import LINES_MAX, REMEMBERED_MAX, Throttle
 
 
-def test_one_line_an_interval_and_the_next_tells_how_many_were_held_back() -> None:
+def test_one_line_per_interval_with_the_number_held_back() -> None:
     throttle = Throttle()
     said = [throttle.admit("a", now_s=now_s, interval_s=10) for now_s in (0, 1, 9.9, 10, 11, 25)]
     assert [held and held.alike for held in said] == [0, None, None, 2, None, 1]
 
 
-def test_each_key_is_for_itself() -> None:
+def test_keys_are_throttled_independently() -> None:
     throttle = Throttle()
     assert [throttle.admit(key, now_s=0, interval_s=10) for key in ("a", "b", "a")] == [(0, 0), (0, 0), None]
 
@@ -25,25 +25,25 @@ def test_without_an_interval_nothing_is_held_back() -> None:
     assert [throttle.admit("a", now_s=5, interval_s=0) for _ in range(2 * LINES_MAX)] == [(0, 0)] * (2 * LINES_MAX)
 
 
-def test_its_memory_is_bounded_and_the_key_that_came_last_is_kept() -> None:
+def test_the_memory_is_bounded_and_recent_keys_are_kept() -> None:
     throttle = Throttle()
     for number in range(10 * REMEMBERED_MAX):
         throttle.admit("often", now_s=0, interval_s=10)
         throttle.admit(str(number), now_s=0, interval_s=10)
-    assert len(throttle._said) == REMEMBERED_MAX
+    assert len(throttle._logged) == REMEMBERED_MAX
     held = throttle.admit("often", now_s=10, interval_s=10)
     assert held
     assert held.alike == 10 * REMEMBERED_MAX - 1
 
 
-def test_however_many_keys_there_are_and_however_often_they_come_there_is_a_bound_on_the_whole() -> None:
+def test_the_total_number_of_lines_is_bounded() -> None:
     throttle = Throttle()
     keys = [str(number) for number in range(REMEMBERED_MAX + 100)]  # each is forgotten before it comes again
     said = [throttle.admit(key, now_s=moment, interval_s=10) for moment in (0, 1, 2) for key in keys]
     assert sum(held is not None for held in said) == LINES_MAX + 2 * LINES_MAX // 10
 
 
-def test_what_was_too_much_altogether_is_told_once_there_is_room() -> None:
+def test_lines_dropped_by_the_total_limit_are_counted_in_the_next_line() -> None:
     throttle = Throttle()
     for number in range(LINES_MAX + 7):
         throttle.admit(str(number), now_s=0, interval_s=10)
@@ -53,7 +53,7 @@ def test_what_was_too_much_altogether_is_told_once_there_is_room() -> None:
 
 
 def _ends_well_in_a_child(do: Callable[[], object]) -> bool:
-    """Fork, do it in the child, and say whether it came to its end there."""
+    """Run a function in a forked child; return True if it came to its end there."""
     if (child := os.fork()) == 0:
         signal.alarm(5)
         try:
@@ -64,7 +64,7 @@ def _ends_well_in_a_child(do: Callable[[], object]) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_a_child_is_not_stopped_by_a_lock_that_another_thread_of_the_parent_held() -> None:
+def test_a_forked_child_does_not_inherit_a_held_lock() -> None:
     slow, answers = statements._slow, views.recent
     with slow._lock, answers._lock:  # as another thread has them that does not exist in the child
         assert _ends_well_in_a_child(lambda: statements._slow.admit("a", now_s=0, interval_s=10))

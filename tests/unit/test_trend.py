@@ -1,10 +1,10 @@
-"""What --watch draws of the looks before: curves, and rates from one report to the next."""
+"""The curves of --watch, and rates between two reports."""
 
 from dataclasses import replace
 
 import pytest
 
-from poolhouse.display.trend import LendingRates, sparkline
+from poolhouse.display.trend import CheckoutRates, sparkline
 from poolhouse.process.pools import PoolState
 from poolhouse.reports.report import ProcessReport
 
@@ -27,32 +27,32 @@ def report(lent: int | None, reported_at: float, *, started_at: float = 0.0) -> 
         ([25], 20, "█"),
     ],
 )
-def test_a_curve_is_as_high_as_its_values(values: list[float | None], top: float | None, curve: str) -> None:
+def test_curves_follow_their_values(values: list[float | None], top: float | None, curve: str) -> None:
     assert sparkline(values, top) == curve
 
 
-def test_a_rate_is_what_was_lent_from_one_report_to_the_next() -> None:
-    rates = LendingRates()
+def test_a_rate_is_the_checkouts_between_two_reports() -> None:
+    rates = CheckoutRates()
     assert rates.note([report(100, 10.0)]) == {"web@box:1/": None}
     assert rates.note([report(150, 12.0)]) == {"web@box:1/": 25.0}
     assert rates.note([report(150, 12.0)]) == {"web@box:1/": 25.0}, "the report of the last look tells nothing new"
     assert rates.note([report(150, 13.0)]) == {"web@box:1/": 0.0}
 
 
-def test_a_process_that_began_anew_under_the_same_name_has_no_rate_yet() -> None:
-    rates = LendingRates()
+def test_a_restarted_process_has_no_rate_yet() -> None:
+    rates = CheckoutRates()
     rates.note([report(100, 10.0)])
     assert rates.note([report(3, 12.0, started_at=11.0)]) == {"web@box:1/": None}
 
 
-def test_a_process_that_does_not_tell_what_it_lends_has_no_rate() -> None:
-    rates = LendingRates()
+def test_a_process_without_checkout_counts_has_no_rate() -> None:
+    rates = CheckoutRates()
     rates.note([report(None, 10.0)])
     assert rates.note([replace(report(None, 11.0))]) == {"web@box:1/": None}
 
 
 def test_processes_that_share_a_name_have_rates_of_their_own() -> None:
-    rates = LendingRates()
+    rates = CheckoutRates()
     for lent, reported_at, expected in ((100, 10.0, [None, None]), (150, 12.0, [25.0, 500.0])):
         one, other = report(lent, reported_at), replace(report(lent * 20, reported_at), run="other")
         assert list(rates.note([one, other]).values()) == expected

@@ -1,4 +1,4 @@
-"""Which failures are logged, how often, and of which alias."""
+"""Which failures are logged, how often, and for which alias."""
 
 import logging
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def raised(fail: Callable[[], object]) -> BaseException:
     raise AssertionError("it did not fail")
 
 
-def test_a_lazy_object_that_fails_is_not_evaluated_again() -> None:
+def test_finding_the_alias_evaluates_no_lazy_object() -> None:
     asked: list[int] = []
 
     def ask() -> None:
@@ -35,7 +35,7 @@ def test_a_lazy_object_that_fails_is_not_evaluated_again() -> None:
 
 
 @pytest.mark.parametrize("kind", [OperationalError, psycopg2.OperationalError])
-def test_a_work_has_one_line_for_each_alias_and_the_driver_s_own_errors_count(
+def test_a_request_has_one_error_line_per_alias_including_driver_errors(
     kind: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail_on(wrapper: object) -> None:

@@ -1,4 +1,4 @@
-"""What a request or a task has had of the database, as it is counted."""
+"""The database use of a request or task, as it is counted."""
 
 from types import SimpleNamespace
 
@@ -10,13 +10,13 @@ from poolhouse.tracing.work import Work
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What perf_counter gives: the last of these."""
+    """The value of perf_counter: the last of these."""
     moments = [0.0]
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: moments[-1]))
     return moments
 
 
-def test_holding_connections_of_several_aliases_lasts_until_the_last_of_them_is_returned(clock: list[float]) -> None:
+def test_a_hold_of_several_connections_ends_with_the_last_check_in(clock: list[float]) -> None:
     work = Work("request", "GET /")
     work.took(1.0)
     work.took(1.5)
@@ -28,7 +28,7 @@ def test_holding_connections_of_several_aliases_lasts_until_the_last_of_them_is_
     assert work.held_s() == 3.0
 
 
-def test_holding_one_after_the_other_leaves_the_pause_out(clock: list[float]) -> None:
+def test_hold_time_excludes_the_pause_between_two_leases(clock: list[float]) -> None:
     work = Work("request", "GET /")
     for began_at in (1.0, 5.0):
         work.took(began_at)

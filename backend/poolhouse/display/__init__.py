@@ -1,1 +1,1 @@
-"""The views for people, on a terminal or in lines."""
+"""Text output for people, on a terminal or in lines."""

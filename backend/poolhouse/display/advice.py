@@ -19,7 +19,7 @@ STYLES = {"direct": "green", "tight": "yellow", "due": "yellow", "too small": "b
 
 
 def progress_on(console: Console) -> Progress:
-    """Make a bar for a look that takes its time; it is gone when it is over, and is drawn on terminals alone."""
+    """Return a progress bar for a measurement; it is drawn on terminals only, and removed at the end."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -31,12 +31,12 @@ def progress_on(console: Console) -> Progress:
 
 
 def draw_advice(advice: Advice, capacity: Capacity) -> RenderableType:
-    """Give load, settings, the fleet, PgBouncer's sizes and the plan."""
+    """Return the load, the settings, the fleet, PgBouncer's sizes and the plan."""
     process, fleet = advice.process, advice.fleet
     return Group(
         *section("Load", _load_table(advice)),
-        *section("Each process", _setting_table(process.settings, VARIABLES)),
-        *section("What to expect of it", _wait_table(process)),
+        *section("Settings of each process", _setting_table(process.settings, VARIABLES)),
+        *section("Expected wait times", _wait_table(process)),
         *section("The fleet", _fleet_table(advice)),
         Text(f"{fleet.reason}.", style=STYLES[fleet.verdict]),
         *section(_pgbouncer_title(fleet), _setting_table(fleet.bouncer.settings, PGBOUNCER_VARIABLES)),
@@ -57,21 +57,21 @@ def _load_table(advice: Advice) -> Table:
     demand, measured = advice.process.demand, advice.measured
     load, target = demand.load, demand.target
     made = _facts(
-        ("Asked for", f"{load.rate_per_s:,.4g} connections/s by each process"),
-        ("Held", f"{duration(load.holds.mean_s)} in the mean, squared coefficient of variation {load.holds.cv2:.2f}"),
-        ("In use", f"{load.in_use:.3g} in the mean"),
+        ("Checkouts", f"{load.rate_per_s:,.4g}/s in each process"),
+        ("Hold time", f"mean {duration(load.holds.mean_s)}, squared coefficient of variation {load.holds.cv2:.2f}"),
+        ("In use", f"mean {load.in_use:.3g}"),
         ("Target", f"{target.share * 100:g} % of the callers wait {duration(target.wait_s)} or less"),
     )
     if measured is None:
         return made
     made.add_row(
         Text("Measured", style="dim"),
-        f"over {measured.elapsed_s:.1f} s, {measured.lent:,} lent by {measured.process}, the busiest of "
-        f"{measured.processes} of {measured.service}; hold times of all of them",
+        f"over {measured.elapsed_s:.1f} s: {measured.lent:,} checkouts in {measured.process}, the busiest of "
+        f"{counted(measured.processes, 'process', 'processes')} of {measured.service}; hold times of the whole service",
     )
     now = advice.pool_now
-    predicted = f"; by the model {_wait(now.wait_s(0.95))}" if now and now.is_stable else ""
-    made.add_row(Text("Waited", style="dim"), f"p95 {duration(measured.waits.quantile_s(0.95))}{predicted}")
+    predicted = f"; the model predicts {_wait(now.wait_s(0.95))}" if now and now.is_stable else ""
+    made.add_row(Text("Wait time", style="dim"), f"p95 {duration(measured.waits.quantile_s(0.95))}{predicted}")
     return made
 
 
@@ -92,13 +92,13 @@ def _wait_table(process: ProcessAdvice) -> Table:
 def _wait(wait_s: float) -> str:
     if wait_s == 0:
         return "none"
-    return "without end" if wait_s == inf else duration(wait_s)
+    return "unbounded" if wait_s == inf else duration(wait_s)
 
 
 def _fleet_table(advice: Advice) -> Table:
     deployment, process = advice.fleet.deployment, advice.process
     fleet, room = deployment.fleet, deployment.room
-    made = Table("who", "how many", "from the start#", "at most#")
+    made = Table("service", "processes", "connections at start#", "max#")
     made.add_row(
         "web",
         f"hosts {fleet.hosts:,} × processes {fleet.processes:,}",
@@ -109,17 +109,19 @@ def _fleet_table(advice: Advice) -> Table:
     workers = f"{counted(fleet.workers, 'worker')} × ({fleet.worker_concurrency} + 1), beat, " if fleet.workers else ""
     made.add_row("others", f"{workers}monitor", others, others)
     made.add_row("all", "", f"{advice.fleet.kept:,}", f"{advice.fleet.most:,}")
-    made.add_row("room", f"max_connections {room.max_connections:,} − {room.reserved} reserved", "", f"{room.usable:,}")
+    made.add_row(
+        "usable", f"max_connections {room.max_connections:,} − {room.reserved} reserved", "", f"{room.usable:,}"
+    )
     if advice.cores is not None:
         made.add_row(
-            "rule of thumb", f"{advice.cores} cores × 2 + 1, at work", "", f"{connections_by_cores(advice.cores)}"
+            "rule of thumb", f"{advice.cores} cores × 2 + 1, active", "", f"{connections_by_cores(advice.cores)}"
         )
     return made
 
 
 def _pgbouncer_title(fleet: FleetAdvice) -> str:
     is_due = fleet.verdict in ("due", "too small")
-    return "PgBouncer, in transaction mode" if is_due else "PgBouncer, in transaction mode, if it were due"
+    return "PgBouncer, in transaction mode" if is_due else "PgBouncer, in transaction mode (not needed now)"
 
 
 def _plan(advice: Advice, capacity: Capacity) -> Iterator[RenderableType]:
@@ -127,12 +129,12 @@ def _plan(advice: Advice, capacity: Capacity) -> Iterator[RenderableType]:
         "web processes#",
         "hosts#",
         "direct#",
-        "way",
-        "on each host",
+        "tiers",
+        "per host",
         "central",
         "on the server#",
-        "room#",
-        shed=("room", "hosts", "on each host"),
+        "usable#",
+        shed=("usable", "hosts", "per host"),
     )
     for row in advice.rows:
         made.add_row(
@@ -148,9 +150,9 @@ def _plan(advice: Advice, capacity: Capacity) -> Iterator[RenderableType]:
     yield from section("Plan, with the same load for each process", made)
     if made.row_count:
         yield Text(
-            "A tier is processes of PgBouncer × default_pool_size, and max_client_conn of each. "
-            f"One is taken to bear {capacity.clients:,} clients and {capacity.transactions_per_s:,.0f} transactions/s: "
-            "an assumption, unless it was measured; several share a port by so_reuseport.",
+            "A tier shows PgBouncer processes × default_pool_size, and the max_client_conn of each. "
+            f"One process is assumed to serve {capacity.clients:,} clients and {capacity.transactions_per_s:,.0f} "
+            "transactions/s; measure it on your hosts. Several processes share a port with so_reuseport.",
             style="dim",
         )
 

@@ -1,4 +1,4 @@
-"""Where commands print for people."""
+"""The console that commands print on."""
 
 import io
 import os
@@ -15,35 +15,35 @@ WIDTH_WITHOUT_TERMINAL = 200
 
 
 def console_for(out: OutputWrapper | TextIO, *, no_color: bool = False) -> Console:
-    """Make a console on a command's output: colour on a terminal alone, and lines whole where there is none.
+    """Return a console on a command's output: colours on terminals only, and no line breaks elsewhere.
 
-    Rich itself honours NO_COLOR. It is not asked what a terminal is: it takes a pipe with FORCE_COLOR for one, and what
-    has no TERM.
+    Rich honours NO_COLOR. It does not detect the terminal here: it takes a pipe with FORCE_COLOR for a terminal, and
+    also an output without TERM.
     """
-    is_terminal = out.isatty() and bool(os.environ.get("TERM"))  # noqa: TID251 - the terminal's word, and no setting
+    is_terminal = out.isatty() and bool(os.environ.get("TERM"))  # noqa: TID251 - set by the terminal
     return Console(
         file=cast(TextIO, _Lenient(out)),
         force_terminal=is_terminal,
         highlight=False,
         markup=False,
-        emoji=False,  # :cd: is a part of an address
+        emoji=False,  # ":cd:" can be part of an IPv6 address, not an emoji
         no_color=no_color or None,
         width=None if out.isatty() else WIDTH_WITHOUT_TERMINAL,
     )
 
 
 def section(title: str, content: Table) -> Iterator[RenderableType]:
-    """Give a table with its title above, or nothing where it has no rows."""
+    """Yield a table with its title above, or nothing if it has no rows."""
     if content.row_count:
         yield Text(f"\n{title}", style="bold")
         yield content
 
 
 class _Lenient(io.TextIOBase):
-    """An output as it is meant here.
+    """A command's output, as rich needs it.
 
-    Django's wrapper ends every write with a newline, which tears apart what redraws itself in place. And what the
-    output's encoding does not have becomes a question mark, as a dash or a curve in ASCII.
+    Django's wrapper ends each write with a newline, which breaks a display that redraws itself in place. Characters
+    that the output's encoding lacks become question marks, such as dashes and curves in ASCII.
     """
 
     def __init__(self, out: OutputWrapper | TextIO) -> None:

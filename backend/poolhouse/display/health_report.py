@@ -17,7 +17,7 @@ SHOWN_MAX_CONNECTIONS = 10
 
 
 def draw_health(health: ConnectionPoolHealth) -> RenderableType:
-    """Give status, alerts, figures, queries and the connections that are open."""
+    """Return status, alerts, figures, queries and open connections."""
     stats = health.stats
     reasons = [alert.reason for alert in health.alerts] or ["No alerts."]
     parts: list[RenderableType] = [
@@ -38,7 +38,7 @@ def _figures(stats: ConnectionPoolStats) -> Table:
     made.show_header = False
     for name, value in (
         ("Database", f"{stats.database} (alias {stats.alias})"),
-        ("Looked at", f"{datetime.fromtimestamp(stats.taken_at, UTC):%Y-%m-%d %H:%M:%S} UTC"),
+        ("Time", f"{datetime.fromtimestamp(stats.taken_at, UTC):%Y-%m-%d %H:%M:%S} UTC"),
         ("Connection max age", _max_age(stats)),
         ("Active connections", f"{_given(stats.active_connections)} of {_given(stats.max_connections)} usable"),
         ("Utilisation", percent(stats.utilisation)),
@@ -63,7 +63,7 @@ def _max_age(stats: ConnectionPoolStats) -> str:
 def _idle(stats: ConnectionPoolStats) -> str:
     if stats.idle is None or stats.idle_long is None:
         return NOT_GIVEN
-    longer = f"{len(stats.idle_long)} of them for longer than {options().IDLE_LONG_S:g} s"
+    longer = f"{len(stats.idle_long)} of these for longer than {options().IDLE_LONG_S:g} s"
     return f"{len(stats.idle)} of {stats.max_connections} usable, {percent(stats.idle_share)}; {longer}"
 
 

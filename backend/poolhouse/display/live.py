@@ -1,4 +1,4 @@
-"""Looking again and again: in place on a terminal, block after block elsewhere."""
+"""Repeated output: in place on a terminal, block after block elsewhere."""
 
 import signal
 import time
@@ -12,27 +12,27 @@ Draw = Callable[[], RenderableType]
 
 
 def watch(draw: Draw, console: Console, interval_s: float) -> None:
-    """Draw what a look gives, every interval, until Ctrl-C; then the terminal is as it was.
+    """Draw at each interval until Ctrl-C, and then restore the terminal.
 
     Args:
-        draw: looks, and gives what is to be seen.
-        console: where; what is not a terminal gets every look as a block.
-        interval_s: from the beginning of one look to that of the next.
+        draw: returns what is to be shown.
+        console: where to draw; if it is not a terminal, each update is a block of its own.
+        interval_s: from the start of one update to that of the next.
     """
     if console.is_dumb_terminal or not console.is_terminal:
         repeat(lambda: _print_block(draw(), console), interval_s)
         return
-    # On the alternate screen: what was on the terminal comes back, and a window of another size is drawn afresh.
+    # The alternate screen keeps what was on the terminal, and a resized window is redrawn.
     with Live(console=console, screen=True, auto_refresh=False) as live:
         repeat(lambda: live.update(draw(), refresh=True), interval_s)
 
 
-def repeat(look: Callable[[], object], interval_s: float) -> None:
-    """Look every interval, until Ctrl-C or SIGTERM: one that killed it would leave the terminal without a cursor.
+def repeat(update: Callable[[], object], interval_s: float) -> None:
+    """Run at each interval, until Ctrl-C or SIGTERM, which would otherwise leave the terminal without a cursor.
 
-    The signals are noted instead of raised: an exception in the midst of a look can be swallowed where no code of ours
-    sees it, as in a destructor. A look is bounded in time, so it ends soon all the same. They are noted in a queue
-    whose `put` is reentrant: a `threading.Event` can deadlock when its own waiting thread sets it in a signal handler.
+    Signals are noted instead of raised: an exception in the middle of an update can be swallowed by code of others,
+    such as a destructor. An update is bounded in time, so the loop ends soon. They are noted in a queue whose `put` is
+    reentrant: a `threading.Event` can deadlock when its own waiting thread sets it in a signal handler.
     """
     received: SimpleQueue[int] = SimpleQueue()
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -40,7 +40,7 @@ def repeat(look: Callable[[], object], interval_s: float) -> None:
     try:
         while True:
             next_at = time.monotonic() + interval_s
-            look()
+            update()
             try:
                 received.get(timeout=max(0.0, next_at - time.monotonic()))
             except Empty:

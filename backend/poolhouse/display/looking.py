@@ -1,4 +1,4 @@
-"""What the commands that look have in common: once or again and again, for people or programs, with an exit status."""
+"""The base of the monitoring commands: once or repeatedly, as text or JSON, with an exit status."""
 
 import json
 from argparse import ArgumentParser, ArgumentTypeError
@@ -13,7 +13,7 @@ from rich.text import Text
 from poolhouse.display.console import console_for
 from poolhouse.display.live import repeat, watch
 from poolhouse.display.reasons import one_line, reason_of
-from poolhouse.driver import postgresql_aliases
+from poolhouse.driver import not_postgresql, postgresql_aliases
 from poolhouse.overview.findings import LEVELS
 
 INTERVAL_S = 2.0
@@ -22,62 +22,65 @@ INTERVAL_MIN_S = 0.1
 Seen = TypeVar("Seen")
 
 
-class LookingCommand(BaseCommand, Generic[Seen]):
-    """Looks, and shows what it sees; what it looks at and how that is drawn, a subclass knows."""
+class MonitorCommand(BaseCommand, Generic[Seen]):
+    """A command that takes a status and shows it; subclasses define the status and how it is drawn."""
 
-    requires_system_checks: list[str] = []  # it must answer when the database does not
-    default_database = "all that are PostgreSQL's"
+    requires_system_checks: list[str] = []  # it must work when the database does not
+    default_database = "all PostgreSQL databases"
 
     def look(self, **options: Any) -> Seen:
-        """Ask every source once."""
+        """Query every source once, and return what is to be shown."""
         raise NotImplementedError
 
     def draw(self, seen: Seen, width: int, **options: Any) -> RenderableType:
-        """Give what people are to see, on so many columns."""
+        """Return the text for people, for a console of this width in columns."""
         raise NotImplementedError
 
     def document(self, seen: Seen) -> dict[str, Any]:
-        """Give what programs are to read."""
+        """Return the JSON data for programs."""
         raise NotImplementedError
 
     def level(self, seen: Seen) -> str:
-        """Give the verdict, one of LEVELS."""
+        """Return the level of the verdict, one of LEVELS."""
         raise NotImplementedError
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the options."""
-        parser.add_argument("--database", metavar="ALIAS", help=f"this one alone (default: {self.default_database})")
-        parser.add_argument("--json", action="store_true", help="everything as JSON; with --watch an object a line")
-        parser.add_argument("--watch", action="store_true", help="look again and again, until Ctrl-C")
+        """Add the options that all monitoring commands have."""
+        parser.add_argument(
+            "--database", metavar="ALIAS", help=f"show only this database (default: {self.default_database})"
+        )
+        parser.add_argument(
+            "--json", action="store_true", help="print everything as JSON; with --watch, one object per line"
+        )
+        parser.add_argument("--watch", action="store_true", help="repeat until Ctrl-C")
         parser.add_argument(
             "--interval",
             type=_interval_s,
             default=INTERVAL_S,
             metavar="S",
-            help=f"seconds from one look of --watch to the next (default: {INTERVAL_S:g})",
+            help=f"seconds between two updates of --watch (default: {INTERVAL_S:g})",
         )
         parser.add_argument(
-            "--fail-on", choices=LEVELS[1:], help="exit with 1 for a warning (with `warning`), with 2 if critical"
+            "--fail-on",
+            choices=LEVELS[1:],
+            help="exit with status 2 if the verdict is critical and, with `warning`, with status 1 if it is a warning",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Look, once or until Ctrl-C.
+        """Show the status, once or until Ctrl-C.
 
         Raises:
-            CommandError: options that exclude each other, an alias that there is not, or an error of the look's own.
-            SystemExit: with --fail-on, where the verdict is as bad as that or worse.
+            CommandError: conflicting options, an unknown alias, or an error of the query itself.
+            SystemExit: with --fail-on, if the verdict is that level or worse.
         """
         if options["watch"] and options["fail_on"]:
-            raise CommandError("--fail-on judges one look, and --watch has no last one", returncode=2)
-        if (alias := options["database"]) is not None and alias not in (known := postgresql_aliases()):
-            allowed = ", ".join(known) or "there is none"
-            raise CommandError(
-                f"--database {alias}: no PostgreSQL alias of DATABASES; allowed: {allowed}", returncode=2
-            )
+            raise CommandError("--fail-on cannot be combined with --watch", returncode=2)
+        if (alias := options["database"]) is not None and alias not in postgresql_aliases():
+            raise CommandError(f"--database: {not_postgresql(alias)}", returncode=2)
         try:
             self._look_and_show(options)
-        except Exception as error:  # to a health check, Python's own status 1 is a warning
-            reason = reason_of(error) or f"{type(error).__name__}: {one_line(error)} (--traceback shows where)"
+        except Exception as error:  # for a health check, Python's default status 1 would be a warning
+            reason = reason_of(error) or f"{type(error).__name__}: {one_line(error)} (run with --traceback for details)"
             raise CommandError(reason, returncode=2) from error
 
     def _look_and_show(self, options: dict[str, Any]) -> None:
@@ -100,18 +103,18 @@ class LookingCommand(BaseCommand, Generic[Seen]):
             watch(lambda: self._draw_again(console, options), console, options["interval"])
 
     def _print_line(self, console: Console, options: dict[str, Any]) -> None:
-        # By the console, which ends quietly when its reader has gone.
+        # The console ends without an error when its reader has closed the pipe.
         console.print(Text(json.dumps(self.document(self.look(**options)))), soft_wrap=True)
 
     def _draw_again(self, console: Console, options: dict[str, Any]) -> RenderableType:
         drawn = self.draw(self.look(**options), console.width, **options)
-        how_to_end = "; Ctrl-C ends" if console.is_terminal else ""
+        how_to_end = "; Ctrl-C to quit" if console.is_terminal else ""
         head = f"{localtime():%Y-%m-%d %H:%M:%S %Z}, every {options['interval']:g} s{how_to_end}"
         return Group(Text(head, style="dim"), drawn)
 
 
 def exit_status(level: str, fail_on: str) -> int:
-    """Give 1 for a warning and 2 for critical, where the level is as bad as `fail_on` or worse; else 0."""
+    """Return 1 for a warning and 2 for critical if the level is `fail_on` or worse, else 0."""
     found = LEVELS.index(level)
     return found if found >= LEVELS.index(fail_on) else 0
 
@@ -122,5 +125,5 @@ def _interval_s(text: str) -> float:
     except ValueError:
         interval_s = nan
     if not INTERVAL_MIN_S <= interval_s < inf:
-        raise ArgumentTypeError(f"{text!r} is no number of seconds from {INTERVAL_MIN_S:g}")
+        raise ArgumentTypeError(f"expected a number of seconds, {INTERVAL_MIN_S:g} or more, got {text!r}")
     return interval_s

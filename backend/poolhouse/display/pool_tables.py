@@ -1,4 +1,4 @@
-"""The pools as tables: by service, and process by process."""
+"""Tables of the pools, by service and by process."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from poolhouse.display.console import section
 from poolhouse.display.table import Table
 from poolhouse.human import NOT_GIVEN, duration, number
 from poolhouse.measures.histogram import Histogram
-from poolhouse.overview.findings import OF_LATE
+from poolhouse.overview.findings import PERIOD
 from poolhouse.overview.fleet import Group
 from poolhouse.overview.status import PGBOUNCER, Status
 from poolhouse.process.activity import Activity
@@ -19,13 +19,13 @@ from poolhouse.reports.report import ProcessReport
 
 UNKNOWN = "?"
 UNEXPLAINED = "unexplained"
-UNKNOWN_HOLDER = "not known"
+UNKNOWN_HOLDER = "unknown holder"
 SHARES = (0.50, 0.95, 0.99)
-# What a table by service must have to show durations as well.
+# The width from which on the table of services shows durations as well.
 WIDE_COLUMNS = 100
 STATEMENT_MAX_CHARS = 300
 
-# What a narrow terminal does without, in this order.
+# The columns that a narrow terminal leaves out, in this order.
 SERVICE_SHED = ("overflow", "server", "idle", "hold p95", "processes", "wait p95")
 PROCESS_SHED = ("overflow", "seen", "server", "idle", "pool", "size")
 WAITS = ("checkouts#", "wait p50#", "wait p95#", "wait p99#", "hold p50#", "hold p95#", "hold p99#")
@@ -33,7 +33,7 @@ WAITS_SHED = ("checkouts", "wait p50", "hold p50", "hold p99", "wait p99", "hold
 
 
 def service_table(status: Status, *, width: int) -> Table:
-    """Add up what each service has, and the fleet; durations are of late."""
+    """Return one row per service and one for the fleet; durations are those of the last 5 minutes."""
     names = ["service", "processes#", "in use#", "idle#", "overflow#", "waiting#", "max#", "server#"]
     is_wide = width >= WIDE_COLUMNS
     made = Table(*names, *(("wait p95#", "hold p95#") if is_wide else ()), shed=SERVICE_SHED)
@@ -48,12 +48,12 @@ def service_table(status: Status, *, width: int) -> Table:
 
 
 def unowned(status: Status) -> str:
-    """Return what a connection is called that no process and no PgBouncer is known to hold."""
+    """Return the label of connections without a known holder."""
     return UNEXPLAINED if status.knows_processes else UNKNOWN_HOLDER
 
 
 def groups(status: Status) -> list[Group]:
-    """Give the services, and the fleet where it is more than one of them."""
+    """Return the services, and the fleet if it has more than one of them."""
     return [*status.services, status.fleet] if len(status.services) > 1 else status.services
 
 
@@ -71,7 +71,7 @@ def _service_row(status: Status, group: Group) -> list[str]:
 
 
 def _on_server(status: Status, processes: list[ProcessReport], alias: str | None = None) -> str:
-    """Count what they have on the servers, or on that of an alias; followed by a ? where some may be PgBouncer's."""
+    """Count the server connections of these processes, with a ? where PgBouncer may hold some of them."""
     if not (status.server if alias is None else status.server_of(alias)):
         return UNKNOWN
     names = {process.name for process in processes}
@@ -80,10 +80,10 @@ def _on_server(status: Status, processes: list[ProcessReport], alias: str | None
 
 
 def process_sections(status: Status) -> Iterator[RenderableType]:
-    """Give what each process says of its pools, and who holds a connection for too long."""
-    yield from section(f"Waits and holds by service, {OF_LATE}", _service_waits(status))
+    """Yield the tables by process, and the leak suspects."""
+    yield from section(f"Wait and hold times by service, {PERIOD}", _service_waits(status))
     yield from section("Processes", _process_table(status))
-    yield from section(f"Waits and holds by process, {OF_LATE}", _process_waits(status))
+    yield from section(f"Wait and hold times by process, {PERIOD}", _process_waits(status))
     yield from section("Since each process began", _count_table(status))
     yield from _suspects(status)
 
@@ -129,8 +129,8 @@ def _add_waits(made: Table, name: str, recent: Activity) -> None:
 
 def _count_table(status: Status) -> Table:
     names = ("lent", "timeouts", "connects", "connect_errors", "invalidated", "recycled", "resets")
-    titles = [f"{name}#" for name in ("lent", "timeouts", "connects", "failed", "invalidated", "recycled", "resets")]
-    made = Table("process", *titles, shed=("resets", "recycled", "invalidated", "connects"))
+    titles = [f"{name}#" for name in ("checkouts", "timeouts", "opened", "failed", "invalidated", "recycled", "resets")]
+    made = Table("process", *titles, shed=("resets", "recycled", "invalidated", "opened"))
     for process, pool in _pools(status):
         if pool.counts:
             made.add_row(_name(status, process, pool), *(number(pool.counts.get(name)) for name in names))
@@ -140,14 +140,14 @@ def _count_table(status: Status) -> Table:
 def _suspects(status: Status) -> Iterator[RenderableType]:
     suspects = [(process, one) for process, pool in _pools(status) for one in pool.suspects]
     if suspects:
-        yield Text("\nHeld for too long", style="bold")
+        yield Text("\nLeak suspects", style="bold")
     for process, one in suspects:
         lines = Table("", "")
         lines.show_header = False
         lines.add_row("holder", one.holder)
-        lines.add_row("taken at", one.taken_at or UNKNOWN)
+        lines.add_row("checked out at", one.taken_at or UNKNOWN)
         lines.add_row("last statement", Text(_cut(one.last_statement or "none")))
-        yield Text(f"{process.name}, for {duration(one.held_s)}")
+        yield Text(f"{process.name}, held for {duration(one.held_s)}")
         yield Padding(lines, (0, 0, 0, 2))
 
 
@@ -172,7 +172,7 @@ def _name(status: Status, process: ProcessReport, pool: PoolState) -> str:
 
 
 def _size(pool: PoolState) -> str:
-    """Write a pool's size and what it may open above it: 5+5."""
+    """Write a pool's size and overflow: 5+5."""
     if pool.size is None:
         return NOT_GIVEN
     return f"{pool.size}+{'any' if pool.max is None else pool.max - pool.size}"
@@ -183,7 +183,7 @@ def _waits(recent: Activity) -> list[str]:
 
 
 def _wait(recent: Activity, share: float) -> str:
-    """Write the wait that a share of the callers did not exceed; with ≥ where it is that of a caller who timed out."""
+    """Write a quantile of the wait; with ≥ where it is the wait of a caller that timed out."""
     text = duration(_quantile(recent.wait, share))
     is_timeout = recent.wait and not recent.wait.without_bucket and recent.timeouts > (1 - share) * recent.wait.count
     return f"≥ {text}" if is_timeout else text

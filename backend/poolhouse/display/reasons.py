@@ -1,4 +1,4 @@
-"""What a command says when a server, a file or a disk fails it: one line and an exit status, no traceback."""
+"""Errors of commands: if a server, a file or a disk fails, one line and an exit status instead of a traceback."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -10,12 +10,12 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as DatabaseError
 from django.db import InterfaceError, OperationalError
 
-# Of a table, a column or a schema that does not exist, https://www.postgresql.org/docs/17/errcodes-appendix.html
+# An undefined table, column or schema, https://www.postgresql.org/docs/17/errcodes-appendix.html
 NOT_MIGRATED_SQLSTATES = ("42P01", "42703", "3F000")
 
 
 class ReasonCommand(BaseCommand):
-    """A command that says in one line, with exit status 1, what failed outside of it; --traceback shows where."""
+    """A command that reports an external failure in one line, with exit status 1; --traceback shows the traceback."""
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         """Run the command.
@@ -33,18 +33,18 @@ class ReasonCommand(BaseCommand):
 
 
 def _require_utf8(options: Mapping[str, Any]) -> None:
-    """Refuse what neither a database nor a terminal can take: Python keeps such bytes as lone surrogates."""
+    """Reject arguments that are not UTF-8: Python keeps them as lone surrogates, which no database accepts."""
     for name, value in options.items():
         for text in value if isinstance(value, list | tuple) else [value]:
             try:
                 str(text).encode()
             except UnicodeEncodeError:
-                raise CommandError(f"{name}: expected text in UTF-8, got {text!a}", returncode=2) from None
+                raise CommandError(f"{name}: expected UTF-8 text, got {text!a}", returncode=2) from None
 
 
 @contextmanager
 def exiting_with_reason() -> Iterator[None]:
-    """Do the same for commands that are not ours, such as Django's: print the reason and end the process.
+    """Do the same in a block, for commands such as Django's: print the reason and end the process.
 
     Raises:
         SystemExit: a server, a file or a disk failed the block.
@@ -60,23 +60,23 @@ def exiting_with_reason() -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str | None:
-    """Return on one line what failed outside of this program; None for any other error."""
+    """Return in one line what failed outside of this program, or None for any other error."""
     match error:
         case OperationalError() | InterfaceError():
-            return f"the database cannot be used: {one_line(error)}"
+            return f"cannot use the database: {one_line(error)}"
         case DatabaseError() if _sqlstate(error) in NOT_MIGRATED_SQLSTATES:
-            return f"the database is not migrated: {one_line(error)}; run manage.py migrate"
+            return f"migrations are missing in the database: {one_line(error)}; run manage.py migrate"
         case DatabaseError():
-            return f"the database reports an error: {one_line(error)}"
+            return f"database error: {one_line(error)}"
         case redis.RedisError():
-            return f"Redis cannot be used: {one_line(error)}"
+            return f"cannot use Redis: {one_line(error)}"
         case OSError():
             return _of_file(error)
-    return f"the broker cannot be reached: {one_line(error)}" if _is_of_broker(error) else None
+    return f"cannot reach the broker: {one_line(error)}" if _is_of_broker(error) else None
 
 
 def one_line(error: Exception) -> str:
-    """Return the text of an error on one line; the server's hint says what to do, and its context does not help."""
+    """Return the text of an error in one line, with the server's hint and without its context."""
     diagnosis = getattr(error.__cause__, "diag", None)
     primary, hint = getattr(diagnosis, "message_primary", None), getattr(diagnosis, "message_hint", None)
     text = f"{primary} ({hint})" if primary and hint else primary or str(error) or type(error).__name__
@@ -85,7 +85,7 @@ def one_line(error: Exception) -> str:
 
 def _sqlstate(error: DatabaseError) -> str | None:
     cause = error.__cause__
-    state: str | None = getattr(cause, "pgcode", None) or getattr(cause, "sqlstate", None)  # psycopg2, psycopg
+    state: str | None = getattr(cause, "pgcode", None) or getattr(cause, "sqlstate", None)  # psycopg2; psycopg
     return state
 
 
@@ -96,6 +96,6 @@ def _of_file(error: OSError) -> str:
 
 
 def _is_of_broker(error: Exception) -> bool:
-    """Return True for Celery's error; a project without Celery never imports where it is defined."""
+    """Return True for a connection error of kombu, without importing kombu."""
     kombu = sys.modules.get("kombu.exceptions")
     return kombu is not None and isinstance(error, kombu.OperationalError)

@@ -1,4 +1,4 @@
-"""The status as text for people."""
+"""Text output of the status."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -12,8 +12,8 @@ from poolhouse.display.pool_tables import UNKNOWN, WIDE_COLUMNS, process_section
 from poolhouse.display.table import Table
 from poolhouse.display.trend import Trend
 from poolhouse.human import duration
-from poolhouse.overview.findings import OF_LATE
-from poolhouse.overview.status import ServerLook, Status, either
+from poolhouse.overview.findings import PERIOD
+from poolhouse.overview.status import ServerAnswers, Status, either_holder
 from poolhouse.servers.pgbouncer import PgBouncer
 from poolhouse.servers.server import ServerConnection, ServerFacts, TimescaleDB
 
@@ -23,13 +23,13 @@ IDLE_IN_TRANSACTION_S = 3
 
 
 def print_status(status: Status, console: Console, *, detailed: bool) -> None:
-    """Print the verdict and a table by service; in detail, each process, connection, block and pool as well."""
+    """Print the verdict and a table of services and, if detailed, each process, pool and connection."""
     for part in draw_status(status, detailed=detailed, width=console.width):
         console.print(part)
 
 
 def draw_status(status: Status, *, detailed: bool, width: int) -> Iterator[RenderableType]:
-    """Give what `print_status` prints, piece by piece.
+    """Yield the parts that `print_status` prints.
 
     Args:
         status: what is drawn.
@@ -43,7 +43,7 @@ def draw_status(status: Status, *, detailed: bool, width: int) -> Iterator[Rende
 
 
 def draw_watched(status: Status, trend: Trend, *, detailed: bool, width: int) -> Iterator[RenderableType]:
-    """Give the same, with what was seen of each service in the looks before."""
+    """Yield the same parts, with the trend of each service."""
     yield from draw_verdict(status)
     yield from section("Trend", trend.table(width))
     yield from _draw_services(status, width)
@@ -53,22 +53,22 @@ def draw_watched(status: Status, trend: Trend, *, detailed: bool, width: int) ->
 
 def _draw_services(status: Status, width: int) -> Iterator[RenderableType]:
     if not status.knows_processes:
-        yield Text("\nThe reports of the processes cannot be read, so the holders of connections are not known.")
+        yield Text("\nThe reports of the processes cannot be read, so the holders of connections are unknown.")
     elif not status.processes:
-        yield Text("\nNo process reports its pools.")
-    title = f"Services, p95 {OF_LATE}" if width >= WIDE_COLUMNS else "Services"
+        yield Text("\nNo process is reporting.")
+    title = f"Services, p95 {PERIOD}" if width >= WIDE_COLUMNS else "Services"
     yield from section(title, service_table(status, width=width))
 
 
 def draw_verdict(status: Status) -> Iterator[RenderableType]:
-    """Give the verdict with its reasons, and a line for each server."""
+    """Yield the verdict with its reasons, and a line for each server."""
     level, reasons = status.verdict
     yield draw_level(level, reasons)
     yield from _draw_servers(status)
 
 
 def draw_level(level: str, reasons: Iterable[str], *, word: str = "") -> RenderableType:
-    """Give a verdict in its colour, with its reasons below."""
+    """Return a verdict in its colour, with its reasons below."""
     indented = (Padding(Text(reason), (0, 0, 0, 2), expand=False) for reason in reasons)
     return Group(Text(word or level.upper(), style=COLOURS[level]), *indented)
 
@@ -93,8 +93,8 @@ def _draw_servers(status: Status) -> Iterator[Text]:
             yield Text(f"TimescaleDB {extension.version}, {extension.edition} edition{_which(status, server)}")
 
 
-def _which(status: Status, server: ServerLook) -> str:
-    """Name a server, where there are several to be told apart."""
+def _which(status: Status, server: ServerAnswers) -> str:
+    """Return a server's aliases if there are several servers."""
     return f" ({', '.join(server.aliases)})" if len(status.servers) > 1 else ""
 
 
@@ -112,12 +112,12 @@ def _draw_server(status: Status, server: ServerFacts, which: str) -> Iterator[Re
     idle = [one for one in server.idle_in_transaction if (one.state_age_s or 0) >= IDLE_IN_TRANSACTION_S]
     longest = [one] if (one := server.longest_transaction) else []
     by_owner = sorted(server.connections, key=lambda one: (_owner(status, one), one.pid))
-    yield from section(f"Blocked{which}: these wait for a lock", _block_table(status, server))
+    yield from section(f"Blocked{which}: sessions that wait for a lock", _block_table(status, server))
     for_long = f"Idle in transaction{which} for {IDLE_IN_TRANSACTION_S} s or longer"
     yield from section(for_long, _connection_table(status, idle))
     yield from section(f"Longest transaction{which}", _connection_table(status, longest))
-    yield from section(f"Connections on the server{which}", _group_table(server))
-    yield from section(f"Each connection{which}, and who holds it", _connection_table(status, by_owner))
+    yield from section(f"Connections{which} by application and state", _group_table(server))
+    yield from section(f"Connections{which}, each with its holder", _connection_table(status, by_owner))
 
 
 def _draw_pgbouncer(pgbouncer: PgBouncer) -> Iterator[RenderableType]:
@@ -162,9 +162,9 @@ def _connection_table(status: Status, connections: list[ServerConnection]) -> Ta
 
 
 def _owner(status: Status, connection: ServerConnection) -> str:
-    """Write who holds a connection, and where that is not its application, what it calls itself."""
+    """Write who holds a connection, and its application_name if that differs."""
     owner = status.owner_of(connection)
-    if owner is not None and owner in (connection.application, either(connection.application)):
+    if owner is not None and owner in (connection.application, either_holder(connection.application)):
         return owner
     return f"{owner or unowned(status)} {connection.application or NO_NAME}"
 
@@ -173,7 +173,7 @@ def _block_table(status: Status, server: ServerFacts) -> Table:
     owners = {one.pid: _owner(status, one) for one in server.connections}
     states = {one.pid: one.state for one in server.connections}
     made = Table(
-        "pid#", "owner", "waits for", "since#", "blocked by pid#", "owner", "which is", shed=("which is", "since")
+        "pid#", "owner", "waits for", "wait#", "blocked by pid#", "owner", "its state", shed=("its state", "wait")
     )
     for block in server.blocks:
         made.add_row(

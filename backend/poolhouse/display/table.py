@@ -1,4 +1,4 @@
-"""A table that fits its terminal: columns are left out before a word is broken."""
+"""A table that fits the terminal by leaving out columns instead of breaking words."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ GAP_COLUMNS = 2
 
 
 class Table:
-    """Rows under their headings; a heading that ends in # is that of numbers, set to the right and never wrapped.
+    """Rows under headings; a heading that ends in # is that of numbers, aligned to the right and never wrapped.
 
-    Cells are wrapped between words. Where the longest words of all columns do not fit side by side, columns are left
-    out, first those of `shed`, then the last ones; the first one always stays, and a line names what is missing.
+    Cells are wrapped between words. If the longest words of all columns do not fit side by side, columns are left out,
+    first those of `shed`, then the last ones. The first column always stays, and a line names those that are missing.
 
     Args:
         headings: the names of the columns.
@@ -25,14 +25,16 @@ class Table:
         names = [heading.removesuffix("#") for heading in headings]
         self._is_number = [heading.endswith("#") for heading in headings]
         self._rows: list[list[Text]] = []
-        self._headings = [Text(name, style="dim") for name in names]  # not markup: it may come from data
+        self._headings = [
+            Text(name, style="dim") for name in names
+        ]  # plain text instead of markup, since it may come from data
         self._order = [n for name in shed for n, heading in enumerate(names) if heading == name]
         self._order += [n for n in range(len(names) - 1, 0, -1) if n not in self._order]
         self.show_header = True
 
     @property
     def row_count(self) -> int:
-        """How many rows it has."""
+        """The number of rows, without the headings."""
         return len(self._rows)
 
     def add_row(self, *cells: str | Text) -> None:
@@ -41,7 +43,7 @@ class Table:
         self._rows.append(texts + [Text()] * (len(self._headings) - len(texts)))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw what fits."""
+        """Draw the columns that fit."""
         left_out = self._left_out(options.max_width)
         shown = [n for n in range(len(self._headings)) if n not in left_out]
         drawn = RichTable(box=None, pad_edge=False, show_header=self.show_header, padding=(0, GAP_COLUMNS, 0, 0))
@@ -71,7 +73,7 @@ class Table:
         return left_out
 
     def _widths(self, shown: list[int], width: int) -> list[int]:
-        """Return a width for each column: at least its longest word; the rest goes to the narrowest columns first."""
+        """Return each column's width: at least its longest word; what is left goes to the narrowest columns first."""
         widths, wanted = [self._least(n) for n in shown], [self._most(n) for n in shown]
         if sum(wanted) + _gaps(shown) <= width:
             return wanted
@@ -85,7 +87,7 @@ class Table:
         return [min(each, width) for each in widths]
 
     def _least(self, n: int) -> int:
-        """Return the width of a column's longest word, or of its longest number."""
+        """Return the width of a column's longest word or number."""
         if self._is_number[n]:
             return self._most(n)
         return max((cell_len(word) for cell in self._cells(n) for word in cell.plain.split()), default=0)

@@ -1,4 +1,4 @@
-"""How the services fare from look to look: what is in use, who waits, and how much is lent, as small curves."""
+"""Curves of each service over the last updates of --watch: connections in use, callers waiting, checkouts."""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from poolhouse.reports.report import ProcessReport
 
 LOOKS_MAX = 40
 BARS = "▁▂▃▄▅▆▇█"
-# What a line needs beside its three curves: the service's name, three figures and the gaps.
+# The columns of a line without its three curves: the service's name, three figures and the gaps.
 BESIDE_CURVES_COLUMNS = 48
 CURVE_MIN_COLUMNS = 8
 
@@ -24,24 +24,24 @@ Curve = deque[float | None]
 
 @dataclass
 class Curves:
-    """The last looks at one service; None is what it did not tell."""
+    """The last values of one service; None is a value that it did not report."""
 
     in_use: Curve = field(default_factory=lambda: deque(maxlen=LOOKS_MAX))
     waiting: Curve = field(default_factory=lambda: deque(maxlen=LOOKS_MAX))
     lent_per_s: Curve = field(default_factory=lambda: deque(maxlen=LOOKS_MAX))
     max_in_use: int | None = None
-    """what its pools can lend together; None where they are not bounded"""
+    """the max of its pools together; None if one of them has no limit"""
 
 
 class Trend:
-    """What was seen of each service since the watching began."""
+    """The curves of each service since --watch began."""
 
     def __init__(self) -> None:
-        self._rates = LendingRates()
+        self._rates = CheckoutRates()
         self._curves: dict[str, Curves] = {}
 
     def note(self, status: Status) -> None:
-        """Take in a look; a service that is gone is forgotten."""
+        """Add the values of a status; services that are gone are dropped."""
         rates = self._rates.note(status.processes)
         self._curves = {group.name: self._curves.get(group.name, Curves()) for group in groups(status)}
         for group in groups(status):
@@ -52,7 +52,7 @@ class Trend:
             curves.lent_per_s.append(_sum(rates[process.key] for process in group.processes))
 
     def table(self, width: int) -> Table:
-        """Draw a line for each service, for a console of so many columns."""
+        """Return one line per service, for a console of this width in columns."""
         columns = max(CURVE_MIN_COLUMNS, min(LOOKS_MAX, (width - BESIDE_CURVES_COLUMNS) // 3))
         made = Table("service", "in use#", "#", "waiting#", "#", "checkouts/s#", "#")
         for name, curves in self._curves.items():
@@ -68,15 +68,15 @@ class Trend:
         return made
 
 
-class LendingRates:
-    """How much each process lends, from one of its reports to the next, by its own clock; processes by their keys."""
+class CheckoutRates:
+    """Checkouts per second of each process, between two of its reports and by its own clock."""
 
     def __init__(self) -> None:
         self._reports: dict[str, ProcessReport] = {}
         self._rates: dict[str, float | None] = {}
 
     def note(self, processes: Sequence[ProcessReport]) -> dict[str, float | None]:
-        """Give connections lent per second by key; None: it does not tell, or is seen for the first time."""
+        """Return the rates by process key; None for a process that is new or does not report checkouts."""
         self._rates = {process.key: self._rate(process) for process in processes}
         self._reports = {process.key: process for process in processes}
         return self._rates
@@ -89,18 +89,18 @@ class LendingRates:
         if lent is None or lent_before is None:
             return None
         elapsed_s = process.reported_at - before.reported_at
-        # Its report is the one of the last look: it lends as it did.
+        # No new report since the last update: keep its rate.
         return (lent - lent_before) / elapsed_s if elapsed_s > 0 else self._rates[process.key]
 
 
 def _lent(process: ProcessReport) -> int | None:
-    told = [pool.counts["lent"] for pool in process.pools if "lent" in pool.counts]
-    return sum(told) if told else None
+    known = [pool.counts["lent"] for pool in process.pools if "lent" in pool.counts]
+    return sum(known) if known else None
 
 
 def _sum(rates: Iterable[float | None]) -> float | None:
-    told = [rate for rate in rates if rate is not None]
-    return sum(told) if told else None
+    known = [rate for rate in rates if rate is not None]
+    return sum(known) if known else None
 
 
 def _last(curve: Curve, *, digits: int = 0) -> str:
@@ -112,9 +112,9 @@ def _curve(curve: Curve, columns: int, style: str, top: float | None = None) -> 
 
 
 def sparkline(values: Sequence[float | None], top: float | None = None) -> str:
-    """Draw values as bars, the lowest for 0, the highest for the top or, without one, for the highest value.
+    """Draw values as bars: the lowest for 0, the highest for the top or, without one, for the highest value.
 
-    What is not 0 is told apart from 0, however small it is; what is not known is left blank.
+    Values above 0 always differ from 0, however small they are; unknown values are left blank.
     """
     highest = max([top or 0.0, *(value for value in values if value is not None)])
     return "".join(" " if value is None else BARS[_height(value / highest) if highest else 0] for value in values)

@@ -1,1 +1,1 @@
-"""Database engines that tell what their pools do."""
+"""Database engines whose pools measure and report what they do."""

@@ -1,4 +1,4 @@
-"""Objects that are counted for as long as anybody refers to them."""
+"""A set of weak references that counts objects for as long as they are referenced."""
 
 from collections.abc import Iterator
 from typing import Generic, TypeVar
@@ -10,8 +10,8 @@ T = TypeVar("T")
 class Alive(Generic[T]):
     """A set that keeps nothing alive.
 
-    An object leaves it with its last reference, in one call of the interpreter's own (`set.discard`): there is no
-    Python code in between, as there is in WeakSet, that a signal, a greenlet's timeout or the collector could stop.
+    An object leaves it with its last reference, in one call in C (`set.discard`). WeakSet would run Python code there,
+    which a signal, a greenlet's timeout or the garbage collector could interrupt.
     """
 
     __slots__ = ("_refs",)
@@ -20,11 +20,11 @@ class Alive(Generic[T]):
         self._refs: set[ref[T]] = set()
 
     def add(self, one: T) -> None:
-        """Count an object from now on."""
+        """Add an object without keeping it alive."""
         self._refs.add(ref(one, self._refs.discard))
 
     def discard(self, one: T) -> None:
-        """Count it no longer; that may be said more than once."""
+        """Remove an object; removing it twice is not an error."""
         self._refs.discard(ref(one))
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Opening a connection within a time, however long name service, network or server take."""
+"""Opening a connection within a timeout that also covers the name service, the network and the server."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ THREAD_NAME = "poolhouse-connect"
 
 
 class TooSlowError(Exception):
-    """A connection was not open in time."""
+    """The connection was not opened within the timeout."""
 
 
 class _State(Enum):
@@ -26,26 +26,26 @@ class _State(Enum):
 
 
 class Attempt(Generic[T]):
-    """One call, on a thread of its own, so that its caller can stop waiting for it.
+    """One call on a thread of its own, so that its caller can stop waiting for it.
 
-    What is opened goes either to the caller or to `late`, whatever exception is raised, and wherever: a lock guards the
-    moment when it goes from the thread to the caller. If nothing is opened, the thread calls `late` before its caller
-    learns of the error: an exception may stop the caller before it does anything about it, and whoever keeps the
-    error keeps the thread's frames.
+    The connection goes either to the caller or to `late`, whatever exception is raised, and wherever: a lock guards the
+    moment of the hand-over from the thread to the caller. If nothing was opened, the thread calls `late` before its
+    caller gets the error: an exception may interrupt the caller before it can handle the error, and a kept error keeps
+    the thread's frames.
     """
 
     def __init__(self, connect: Callable[[], T], late: Callable[[T | None], None]) -> None:
-        """Prepare it.
+        """Prepare the call.
 
         Args:
-            connect: opens a connection, and returns it; called on the other thread.
-            late: called with what was opened if the caller does not get it, or with None, once or twice, if nothing was
+            connect: opens and returns a connection; called on the other thread.
+            late: called with the connection if the caller does not get it, or with None, once or twice, if none was
                 opened; on the caller's thread if the other one has not begun or has ended.
         """
         self._connect, self._late = connect, late
         self._lock = threading.Lock()
-        # A lock in the place of an Event: to wait for it is one call of the interpreter's own, which is not left half
-        # done by a signal.
+        # A lock in place of an Event: acquiring it is one call in C, which a signal cannot
+        # interrupt half-way.
         self._ended = threading.Lock()
         self._ended.acquire()
         self._state, self._is_abandoned = _State.NEW, False
@@ -53,24 +53,24 @@ class Attempt(Generic[T]):
         self._error: BaseException | None = None
 
     def opened_within(self, timeout_s: float) -> T:
-        """Start it, and wait for what it opens; to be called once.
+        """Start the call and wait for its connection; call it once.
 
         Raises:
             TooSlowError: it took longer.
-            whatever connect raises in time.
+            any error that connect raises in time.
         """
         deadline = time.perf_counter() + timeout_s
         try:
             if timeout_s <= 0:
-                raise TooSlowError("no time was left to connect")
-            # The thread has a weak reference: if this call ends before it begins, nothing is to be opened, though
-            # Python may remember the thread for ever.
+                raise TooSlowError("no time left to connect")
+            # The thread has a weak reference: if this call ends before the thread begins, nothing is opened, although
+            # Python may keep the thread object for ever.
             threading.Thread(target=_run, args=(ref(self),), name=THREAD_NAME, daemon=True).start()
             if not self._ended.acquire(timeout=timeout_s):
                 raise TooSlowError(f"connecting took more than {timeout_s:.2f} s")
             self._raise_error(deadline, timeout_s)
-            return self._opened  # type: ignore[return-value]  # set unless an error was raised
-        except BaseException:  # one of these, or a signal's, or a greenlet's timeout
+            return self._opened  # type: ignore[return-value]  # set if no error was raised
+        except BaseException:  # one of these, or an exception of a signal handler or a greenlet's timeout
             self._abandon()
             raise
 
@@ -78,12 +78,12 @@ class Attempt(Generic[T]):
         error, self._error = self._error, None
         try:
             if error is not None and time.perf_counter() > deadline:
-                # The driver's own timeout, say, while this thread was not running.
+                # For example the driver's own timeout, while this thread was not running.
                 raise TooSlowError(f"connecting took more than {timeout_s:.2f} s: {error}")
             if error is not None:
                 raise error
         finally:
-            del error  # its traceback refers to this frame, and to all that failed with it: a socket, say
+            del error  # its traceback refers to this frame and to everything that failed with it, such as a socket
 
     def _abandon(self) -> None:
         with self._lock:
@@ -93,7 +93,7 @@ class Attempt(Generic[T]):
             self._hand_over()
 
     def run(self) -> None:
-        """Call, and hand over what is opened if nobody waits any longer."""
+        """Run the call, and hand the connection to `late` if the caller has stopped waiting."""
         with self._lock:
             if self._is_abandoned:
                 return
@@ -112,7 +112,7 @@ class Attempt(Generic[T]):
             self._hand_over()
 
     def _hand_over(self) -> None:
-        self._error = None  # it refers to the thread, and to this
+        self._error = None  # it refers to the thread and to this attempt
         opened, self._opened = self._opened, None
         self._late(opened)
 
@@ -123,18 +123,18 @@ def _run(found: "ref[Attempt[Any]]") -> None:
 
 
 def connect_within(timeout_s: float, connect: Callable[[], Any]) -> Any:
-    """Open a connection.
+    """Open a connection within a timeout.
 
-    The driver's own connect_timeout does not do: it is in whole seconds, two at least, for each address that a name
-    has, and the name service is not bounded by it.
+    The driver's connect_timeout does not suffice: it is in whole seconds, at least two, applies to each address of a
+    name, and does not cover the name service.
 
     Args:
         timeout_s: how long it may take.
-        connect: opens it, and returns it; called on another thread.
+        connect: opens and returns it; called on another thread.
 
     Raises:
-        TooSlowError: it took longer; the attempt is left to itself, and what it opens is closed.
-        whatever connect raises.
+        TooSlowError: it took longer; the attempt goes on, and its connection is closed.
+        any error that connect raises.
     """
     return Attempt(connect, _close).opened_within(timeout_s)
 

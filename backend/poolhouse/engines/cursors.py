@@ -1,4 +1,4 @@
-"""Cursors that know for whom they are: what they run is noted with the lease, and they end with it."""
+"""Cursors of a checkout: they note their statements in the lease, and are closed with it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,41 +15,41 @@ if TYPE_CHECKING:
     from poolhouse.engines.lending import Lease
 
 
-class LentCursor:
-    """Is put before the driver's class of cursors, so that nothing that runs a statement goes past it."""
+class LeasedCursor:
+    """Mixed in before the driver's cursor class, so that each statement passes through it."""
 
     lease: "Lease | None" = None
-    """None where the borrower has gone past the lent connection to make it"""
+    """None if the holder made the cursor from the driver's connection itself"""
 
     def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-        """Run a statement."""
+        """Run a statement, and note it in the lease."""
         _note(self, query)
         return super().execute(query, *args, **kwargs)  # type: ignore[misc]  # the driver's
 
     def executemany(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-        """Run a statement for each of many parameters."""
+        """Run a statement once for each set of parameters."""
         _note(self, query)
         return super().executemany(query, *args, **kwargs)  # type: ignore[misc]
 
     def callproc(self, name: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call a function of the server's."""
+        """Call a function of the server."""
         _note(self, f"{name}(")
         return super().callproc(name, *args, **kwargs)  # type: ignore[misc]
 
     def stream(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-        """Run a statement whose rows come one by one; psycopg 3 alone has it."""
+        """Run a statement and yield its rows as they arrive (psycopg 3)."""
         _note(self, query)
         return super().stream(query, *args, **kwargs)  # type: ignore[misc]
 
     @contextmanager
     def copy(self, statement: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        """Run a COPY for the length of a block; psycopg 3 alone has it."""
+        """Run a COPY for the length of a block (psycopg 3)."""
         _note(self, statement)
         with super().copy(statement, *args, **kwargs) as copy:  # type: ignore[misc]
             yield copy
 
     def copy_expert(self, sql: Any, *args: Any, **kwargs: Any) -> Any:
-        """Run a COPY; psycopg2 alone has it, and the two that follow."""
+        """Run a COPY (psycopg2, as are the next two)."""
         _note(self, sql)
         return super().copy_expert(sql, *args, **kwargs)  # type: ignore[misc]
 
@@ -69,7 +69,7 @@ def _note(cursor: Any, query: Any) -> None:
     if lease is None:
         return
     if lease.is_over:
-        raise InterfaceError("cursor already closed: its connection was given back to the pool")
+        raise InterfaceError("cursor already closed: its connection was checked in to the pool")
     text = query if isinstance(query, str) else session.text_of(query, cursor)
     lease.last_statement = text[:READ_MAX_CHARS]
     if not lease.leaves_state and leaves_state(text):
@@ -77,6 +77,6 @@ def _note(cursor: Any, query: Any) -> None:
 
 
 @cache
-def lent(kind: type[Any]) -> type[Any]:
-    """Give a class of cursors that does what another does, and notes it."""
-    return type(f"Lent{kind.__name__}", (LentCursor, kind), {"__module__": __name__})
+def leased_class(kind: type[Any]) -> type[Any]:
+    """Return the class of cursors that inherits from the driver's and notes its statements."""
+    return type(f"Leased{kind.__name__}", (LeasedCursor, kind), {"__module__": __name__})

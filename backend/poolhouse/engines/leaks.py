@@ -1,4 +1,4 @@
-"""Connections that are held for too long: said once, with the code that took them, and again when they come back."""
+"""Leak suspects: connections that are held for too long are logged once, with the code that checked them out."""
 
 import logging
 import traceback
@@ -14,41 +14,43 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Suspect:
-    """A connection that may have leaked."""
+    """A connection that is held for longer than the leak threshold."""
 
     holder: str
     """the request or task, and the thread"""
     held_s: float
     taken_at: str
-    """file, line and function of the project's own code that took it; empty if that is not known"""
+    """file, line and function of the project's code that checked it out; empty if unknown"""
     last_statement: str
-    """without its literals"""
+    """without its values"""
 
 
 def look_for_leaks(alias: str, leases: Iterable[Lease], threshold_s: float) -> None:
-    """Log each connection that has been held for longer than the threshold, once."""
+    """Log each connection that is held for longer than the threshold, once."""
     for lease in leases:
         if not lease.is_suspect and lease.held_s() > threshold_s:
             lease.is_suspect = True
             suspect = _suspect(lease)
             logger.warning(
-                "%s: a connection has been held for %.1f s by %s; taken at %s; last statement: %s\n%s",
+                "%s: leak suspect: connection held for %.1f s (threshold %g s) by %s; checked out at %s; "
+                "last statement: %s\n%s",
                 alias,
                 suspect.held_s,
+                threshold_s,
                 suspect.holder,
-                suspect.taken_at or "an unknown place",
+                suspect.taken_at or "unknown",
                 suspect.last_statement or "none",
                 _stack(lease.frames),
             )
 
 
 def note_return(alias: str, lease: Lease) -> None:
-    """Log that a suspect has come back after all."""
-    logger.warning("%s: a connection was returned after %.1f s by %s", alias, lease.held_s(), lease.holder)
+    """Log that a leak suspect was checked in."""
+    logger.warning("%s: leak suspect checked in after %.1f s by %s", alias, lease.held_s(), lease.holder)
 
 
 def suspects_among(leases: Iterable[Lease]) -> tuple[Suspect, ...]:
-    """Give the suspects, the one that is held longest first."""
+    """Return the leak suspects, the longest held first."""
     return tuple(sorted((_suspect(lease) for lease in leases if lease.is_suspect), key=lambda one: -one.held_s))
 
 
@@ -59,7 +61,7 @@ def _suspect(lease: Lease) -> Suspect:
 
 
 def _stack(frames: Frames) -> str:
-    """Write the stack as a traceback has it, outermost first."""
+    """Format the stack like a traceback, outermost frame first."""
     summary = [
         traceback.FrameSummary(code.co_filename, line_of(code, at), code.co_name) for code, at in reversed(frames)
     ]

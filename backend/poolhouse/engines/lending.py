@@ -1,4 +1,4 @@
-"""A connection that is lent: what the borrower has of it, and what the pool knows of the borrower."""
+"""The lease of a connection and the object that its holder gets, which checks it in when it is closed or dropped."""
 
 import sys
 import threading
@@ -10,21 +10,21 @@ from typing import Any, Protocol
 
 from django.db import InterfaceError
 
-from poolhouse.engines.cursors import LentCursor
+from poolhouse.engines.cursors import LeasedCursor
 from poolhouse.tracing.work import Work, current_work
 
-# Each costs half a microsecond: enough for a view under Django, not for all of the web server under the view.
+# Each frame costs half a microsecond: enough for a view under Django, without the web server's frames.
 STACK_MAX_FRAMES = 25
-# The engine's own, and Django's that open a connection.
+# The engine's own frames, and Django's that open a connection.
 STACK_SKIPPED_FRAMES = 6
 Frames = tuple[tuple[CodeType, int], ...]
 
-# What Django and the status read. Whatever else a borrower has of the driver's connection may change it.
+# The attributes that Django and the status only read. Any other access may change the connection's state.
 _ONLY_READ = frozenset({"adapters", "commit", "info", "rollback", "server_version", "encoding"})
 
 
 class Lease:
-    """Who holds a connection, and since when. Times are those of perf_counter, in seconds."""
+    """One checkout: the holder and the start. Times are perf_counter's, in seconds."""
 
     __slots__ = (
         "began_at",
@@ -42,55 +42,55 @@ class Lease:
 
     def __init__(self, slot: Any = None, frames: Frames = ()) -> None:
         self.slot = slot
-        """the pool's own, until it has it back"""
+        """the pool's own; None after check-in"""
         self.frames = frames
-        """the code that took it, innermost first, with positions in it; empty where nobody asked for it"""
+        """the code that checked it out, innermost frame first, with positions; empty unless leaks are looked for"""
         self.work: Work | None = current_work()
         self.thread = threading.current_thread()
         self.last_statement = ""
         self.leaves_state = False
-        """a statement has left something in the session"""
+        """True once a statement has left session state"""
         self.is_touched = False
-        """the borrower had hold of the driver's connection itself, and may have changed its attributes"""
+        """True once the holder has used the driver's connection itself, and may have changed its attributes"""
         self.named_cursors: tuple[Any, ...] = ()
-        """those that the server has as well"""
+        """server-side cursors"""
         self.is_suspect = False
-        """held for so long that it was logged"""
+        """logged as a leak suspect"""
         self.is_over = False
         self.began_at = time.perf_counter()
 
     def held_s(self) -> float:
-        """How long it has been lent."""
+        """Return the hold time so far."""
         return time.perf_counter() - self.began_at
 
     @property
     def holder(self) -> str:
-        """Who holds it: the request or task where that is known, and the thread."""
+        """The holder: the request or task, if known, and the thread."""
         thread = f"thread {self.thread.name}"
         return f"{self.work} in {thread}" if self.work else thread
 
 
-class Lender(Protocol):
-    """Who has lent a connection."""
+class ConnectionOwner(Protocol):
+    """The pool that a connection is checked out from."""
 
-    def take_back(self, lent: "LentConnection") -> None:
-        """Receive it from its borrower."""
+    def check_in(self, connection: "LeasedConnection") -> None:
+        """Take a connection back from its holder."""
 
 
-class LentConnection:
-    """The driver's connection, for as long as it is lent; closing it gives it back, and so does forgetting it.
+class LeasedConnection:
+    """The driver's connection for one checkout; closing or dropping it checks it in.
 
-    SQLAlchemy's own does more, for ten times the price. Attributes are read through; to set one, there is
-    `driver_connection`. A cursor of it ends with it.
+    SQLAlchemy's own class does more at ten times the cost. Attributes are read through; set them on
+    `driver_connection`. The cursors of the checkout end with it.
     """
 
     __slots__ = ("__weakref__", "_lender", "lease", "raw")
 
-    def __init__(self, raw: Any, lease: Lease, lender: Lender) -> None:
+    def __init__(self, raw: Any, lease: Lease, lender: ConnectionOwner) -> None:
         self.raw = raw
-        """the driver's connection, for this engine itself; None once it was given back"""
+        """the driver's connection, for this engine's use; None after check-in"""
         self.lease = lease
-        self._lender: Lender | None = lender
+        self._lender: ConnectionOwner | None = lender
 
     def __getattr__(self, name: str) -> Any:
         if name not in _ONLY_READ:
@@ -99,7 +99,7 @@ class LentConnection:
 
     @property
     def driver_connection(self) -> Any:
-        """The driver's connection; None once it was given back."""
+        """The driver's connection; None after check-in."""
         self.lease.is_touched = True
         return self.raw
 
@@ -113,37 +113,37 @@ class LentConnection:
         self._open_one().autocommit = autocommit
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        """Open a cursor."""
+        """Return a cursor of the driver's class that notes its statements."""
         cursor = self._open_one().cursor(*args, **kwargs)
-        if isinstance(cursor, LentCursor):
+        if isinstance(cursor, LeasedCursor):
             cursor.lease = self.lease
-        else:  # of the borrower's own kind: what it runs is not seen
+        else:  # a class of the holder's own: its statements are not seen
             self.lease.leaves_state = True
         if args or kwargs:
             self.end_with_lease(cursor)
         return cursor
 
     def end_with_lease(self, cursor: Any) -> None:
-        """Close a cursor when the connection is given back, if it is one that the server has as well."""
+        """Close a server-side cursor at check-in."""
         if getattr(cursor, "name", None):
             self.lease.named_cursors += (cursor,)
 
     @property
     def closed(self) -> bool:
-        """Whether it was given back, or is closed."""
+        """Whether it was checked in or closed."""
         return self.raw is None or bool(self.raw.closed)
 
     def close(self) -> None:
-        """Give it back."""
+        """Check the connection in; closing it twice is not an error."""
         if self._lender is not None:
             try:
-                self._lender.take_back(self)  # it also closes cursors
+                self._lender.check_in(self)  # it also closes cursors
             except BaseException as error:
                 forget_locals(error)
                 raise
             finally:
                 self.raw = None
-            self._lender = None  # now, and not before: a signal's exception may have come in between
+            self._lender = None  # only now: a signal handler may have raised an exception in between
 
     def _open_one(self) -> Any:
         if self.raw is None:
@@ -151,25 +151,25 @@ class LentConnection:
         return self.raw
 
 
-# Other frames keep their locals: an error page of the project may show them, and to clear a generator would close it.
+# Frames of others keep their locals: an error page may show them, and clearing a generator would close it.
 _CLEARED_MODULES = ("poolhouse.engines.", "sqlalchemy.pool.")
 
 
 def forget_locals(error: BaseException) -> None:
-    """Clear the locals of the engine's frames in a traceback: a kept exception would keep the permit in them."""
+    """Clear the locals of the engine's frames in a traceback, so that a kept exception does not keep the permit."""
     passed: BaseException | None = error
     while passed is not None:
         for frame, _ in traceback.walk_tb(passed.__traceback__):
             if frame.f_globals.get("__name__", "").startswith(_CLEARED_MODULES):
-                with suppress(RuntimeError):  # a frame that still runs cannot be cleared
+                with suppress(RuntimeError):  # a running frame cannot be cleared
                     frame.clear()
         passed = passed.__context__
 
 
 def frames_here() -> Frames:
-    """Note where the caller is, at the cost of a few microseconds: nothing is looked up before it is needed.
+    """Return the caller's frames, at the cost of a few microseconds.
 
-    Instead of line numbers, which Python finds by walking a table, positions in the code are noted; see `line_of`.
+    They have positions in the code instead of line numbers, which Python finds by walking a table; see `line_of`.
     """
     frame: FrameType | None = sys._getframe(STACK_SKIPPED_FRAMES)
     frames: list[tuple[CodeType, int]] = []
@@ -180,6 +180,6 @@ def frames_here() -> Frames:
 
 
 def line_of(code: CodeType, position: int) -> int:
-    """Give the line of a position that `frames_here` noted."""
+    """Return the line number of a position from `frames_here`."""
     lines = (line for begin, end, line in code.co_lines() if begin <= position < end)
     return next(lines, None) or code.co_firstlineno

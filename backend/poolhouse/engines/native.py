@@ -1,6 +1,6 @@
-"""Threads of the operating system's, also where gevent has put greenlets in the place of threads.
+"""Threads of the operating system, also where gevent has replaced threads by greenlets.
 
-A driver in C that waits stops all greenlets of its thread. Only another thread can do that waiting, or end it.
+A driver in C that waits stops all greenlets of its thread. Only another thread can wait instead, or end the wait.
 """
 
 import os
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def call(do: Callable[[], T]) -> T:
-    """Call something that may block; where a thread is a greenlet, on a thread, and the other greenlets go on."""
+    """Make a blocking call; where threads are greenlets, on a real thread, so that the other greenlets keep running."""
     if not _has_greenlets():
         return do()
     answer: T = _threads(os.getpid(), _hub()).apply(do)
@@ -25,7 +25,7 @@ def call(do: Callable[[], T]) -> T:
 
 
 def call_later(after_s: float, do: Callable[[], None]) -> Callable[[], None]:
-    """Call something after a time, even if this thread is blocked; give what calls it off."""
+    """Make a call after a delay, even if this thread is blocked; return the function that cancels it."""
     is_called_off = new_lock()
     is_called_off.acquire()
 
@@ -39,7 +39,7 @@ def call_later(after_s: float, do: Callable[[], None]) -> Callable[[], None]:
 
 
 def new_lock() -> Any:
-    """Make a lock for threads; a greenlet that waits for it stops the others, so it is to be held for a moment only."""
+    """Return a lock between threads; hold it briefly, since a greenlet that waits for it stops the others."""
     return _original("allocate_lock", "_thread")() if _has_greenlets() else threading.Lock()
 
 
@@ -69,7 +69,7 @@ def _hub() -> Any:
 
 @cache
 def _threads(pid: int, hub: Any) -> Any:
-    """Make threads of one's own: gevent's are few, and needed for its name service."""
+    """Return a thread pool of this module's own: gevent's has few threads, and its name service needs them."""
     from gevent.threadpool import ThreadPool
 
     return ThreadPool(THREADS_MAX, hub, idle_task_timeout=IDLE_MAX_S)

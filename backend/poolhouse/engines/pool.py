@@ -1,4 +1,4 @@
-"""A pool that gives a connection or an error in time, keeps its time and tells what it does."""
+"""The pool: checkout, check-in, and recovery of abandoned connections."""
 
 import gc
 import logging
@@ -20,7 +20,7 @@ from poolhouse.conf import options
 from poolhouse.engines import leaks, session, sockets
 from poolhouse.engines.alive import Alive
 from poolhouse.engines.connecting import Attempt, TooSlowError
-from poolhouse.engines.lending import Lease, LentConnection, forget_locals, frames_here
+from poolhouse.engines.lending import Lease, LeasedConnection, forget_locals, frames_here
 from poolhouse.engines.options import PoolOptions
 from poolhouse.engines.permits import Permit, Permits, Waiter
 from poolhouse.engines.slot import Slot, identity_of
@@ -30,67 +30,67 @@ from poolhouse.tracing.work import current_work
 
 logger = logging.getLogger(__name__)
 
-# What a ping may take of the TIMEOUT, and at most: the rest is for the new connection that replaces a dead one.
+# The pre-ping gets this share of TIMEOUT, up to a maximum: the rest is for replacing a dead connection.
 PING_SHARE, PING_MAX_S = 0.5, 5.0
-# How often who waits looks whether somebody has forgotten a connection.
+# How often a waiter looks for abandoned connections.
 LOOK_INTERVAL_S = 0.1
-# A collection stops every thread for as long as it takes, which in a large process is a tenth of a second.
+# A garbage collection stops all threads: a tenth of a second in a large process.
 COLLECT_INTERVAL_S = 1.0
 
-# SQLAlchemy writes a line for each connection that is closed; they are counted here. ECHO brings the lines back.
+# SQLAlchemy logs a line per closed connection, which the meter counts instead. ECHO turns the lines on.
 logging.getLogger(f"{__name__}.LendingPool").setLevel(logging.WARNING)
 
 
 Params = dict[str, Any]
 Open = Callable[[Params], Any]
-"""opens a connection of the driver's"""
+"""opens a connection of the driver"""
 
 
 class _NothingFreeError(Exception):
-    """No permit within the time."""
+    """No permit became free within the timeout."""
 
 
 class LendingPool(QueuePool):
-    """SQLAlchemy's pool of one alias, with permits that are served in the order in which they were asked for.
+    """SQLAlchemy's pool for one alias, with permits that are served first in, first out.
 
-    Whoever refers to a connection has it, and the connection refers to its permit. An exception may be raised between
-    any two lines, so nothing is counted by hand: what nobody refers to any more, the next caller takes back or closes
-    (`_forgotten`).
+    A reference to a connection is a checkout, and the connection refers to its permit. An exception may be raised
+    between any two lines, so nothing is counted by hand: the next caller checks in or closes what is no longer
+    referenced (`_abandoned`).
     """
 
     def __init__(self, alias: str, settings: PoolOptions, dialect: Dialect) -> None:
-        # QueuePool's own beginning would make the queue that the permits are for.
+        # QueuePool's constructor would make its own queue, which the permits replace.
         super(QueuePool, self).__init__(self._connect_for_slot, echo=settings.ECHO, dialect=dialect)
         self.alias, self.settings, self.meter = alias, settings, Meter(alias)
         self.pid = os.getpid()
         self._timeout = settings.TIMEOUT
         self._permits: Permits[Slot] = Permits(settings.POOL_SIZE, settings.MAX_OVERFLOW, lifo=settings.USE_LIFO)
-        self._leases: dict[ref[LentConnection], Lease] = {}
+        self._leases: dict[ref[LeasedConnection], Lease] = {}
         self._slots: Alive[Slot] = Alive()
-        self._forgotten: deque[ref[LentConnection] | Slot] = deque()
+        self._abandoned: deque[ref[LeasedConnection] | Slot] = deque()
         self._generation = 0
         self._connecting = threading.local()
         self._may_collect_at = 0.0
         self._notes_frames = options().LEAK_THRESHOLD_S > 0
 
-    def connect(self, params: Params, open_: Open) -> LentConnection:  # type: ignore[override]  # SQLAlchemy's is heavier
-        """Lend a connection.
+    def connect(self, params: Params, open_: Open) -> LeasedConnection:  # type: ignore[override]  # SQLAlchemy's is heavier
+        """Check out a connection.
 
         Args:
-            params: what to connect to, and how; those of now, should a new connection be needed.
-            open_: opens one; called on another thread.
+            params: the current connection parameters, in case a new connection is opened.
+            open_: opens a connection; called on another thread.
 
         Raises:
-            PoolTimeoutError: there was none within TIMEOUT.
-            the driver's Error: it could not be opened.
+            PoolTimeoutError: no connection was available within TIMEOUT.
+            the driver's Error: a connection could not be opened.
         """
         try:
-            return self._lend(params, open_)
+            return self._check_out(params, open_)
         except BaseException as error:
             forget_locals(error)
             raise
 
-    def _lend(self, params: Params, open_: Open) -> LentConnection:
+    def _check_out(self, params: Params, open_: Open) -> LeasedConnection:
         began_at = time.perf_counter()
         try:
             slot = self._take_slot(params, open_, began_at + self._timeout)
@@ -101,8 +101,8 @@ class LendingPool(QueuePool):
                 work.wait_s += waited_s
             raise self._timeout_error(waited_s, str(error)) from None
         lease = Lease(slot, frames_here() if self._notes_frames else ())
-        lent = LentConnection(slot.connection, lease, self)
-        self._leases[ref(lent, self._forgotten.append)] = lease  # from here on, to forget it is to return it
+        lent = LeasedConnection(slot.connection, lease, self)
+        self._leases[ref(lent, self._abandoned.append)] = lease  # from here on, dropping the reference checks it in
         waited_s = lease.began_at - began_at
         if lease.work is not None:
             lease.work.wait_s += waited_s
@@ -111,103 +111,103 @@ class LendingPool(QueuePool):
         return lent
 
     def leases(self) -> list[Lease]:
-        """Give the connections that are lent now."""
-        self._take_back_forgotten()
+        """Return the leases of the connections that are in use."""
+        self._check_in_abandoned()
         return list(self._leases.values())
 
     def age_s(self, connection: Any) -> float:
-        """Give how long ago a connection of this pool was opened, by the driver's object."""
+        """Return the age of a connection of this pool, given the driver's object."""
         return time.perf_counter() - next(slot for slot in self._slots if slot.connection is connection).opened_at
 
     @property
     def open(self) -> int:
-        """How many connections are open, lent or not."""
+        """The number of open connections, idle or in use."""
         return len(self._slots)
 
     @property
     def waiting(self) -> int:
-        """How many callers wait for a connection."""
+        """The number of callers that wait for a connection."""
         return self._permits.waiting
 
     def size(self) -> int:
-        """Give how many connections are kept."""
+        """Return POOL_SIZE, by SQLAlchemy's name for it."""
         return self._permits.size
 
     def checkedin(self) -> int:
-        """Give how many connections nobody uses."""
+        """Return the number of idle connections."""
         return self._permits.idle
 
     def checkedout(self) -> int:
-        """Give how many are lent, or being opened."""
+        """Return the number of connections that are in use or being opened."""
         return max(0, self._permits.count - self._permits.idle)
 
     def overflow(self) -> int:
-        """Give by how many there are more than are kept; below 0: fewer."""
+        """Return the number of connections above POOL_SIZE; negative if there are fewer."""
         return self._permits.count - self._permits.size
 
     def keep_warm(self, params: Params, open_: Open, within_s: float | None = None) -> None:
-        """Open what is missing of MIN_SIZE.
+        """Open the missing connections of MIN_SIZE.
 
         Args:
-            params: as of `connect`.
-            open_: so as well.
-            within_s: how long it may take; None: TIMEOUT. What is open later is kept as well.
+            params: see `connect`.
+            open_: see `connect`.
+            within_s: how long to wait; None: TIMEOUT. A connection opened later is kept as well.
 
         Raises:
-            the driver's Error, TooSlowError: one could not be opened.
+            the driver's Error, TooSlowError: a connection could not be opened.
         """
         deadline = time.perf_counter() + (self._timeout if within_s is None else within_s)
-        self._drop_what_the_server_closed()
+        self._close_dead_connections()
         while (permit := self._permits.reserve(self.settings.MIN_SIZE)) is not None:
             self._put_back(self._open(permit, params, open_, deadline))
 
-    def find_forgotten(self) -> bool:
-        """Take back what was forgotten by threads that have ended; True if anything was.
+    def recover_abandoned(self) -> bool:
+        """Check in connections abandoned by threads that have ended; return True if there were any.
 
-        Django's wrappers refer to themselves, so they outlive their thread until the collector comes by, which it does
-        when much is allocated, and not when everybody waits.
+        Django's wrappers refer to themselves, so they outlive their thread until the next garbage collection, which
+        needs allocations and does not come while all threads wait.
         """
         now = time.perf_counter()
         if now >= self._may_collect_at and not all(lease.thread.is_alive() for lease in self.leases()):
             self._may_collect_at = now + COLLECT_INTERVAL_S
             gc.collect()
-        return self._take_back_forgotten()
+        return self._check_in_abandoned()
 
     def dispose(self) -> None:
-        """Close the connections that nobody uses, and the others as they come back."""
+        """Close the idle connections now, and the others at check-in."""
         self._generation += 1
         for slot in self._permits.idle_ones():
             if self._permits.withdraw(slot):
                 self._close(slot)
 
     def recreate(self) -> "LendingPool":
-        """Give a new one like it."""
-        return LendingPool(self.alias, self.settings, self._dialect)  # type: ignore[arg-type]  # it was given as one
+        """Return a new pool with the same options."""
+        return LendingPool(self.alias, self.settings, self._dialect)  # type: ignore[arg-type]  # it was passed as one
 
     def disown(self) -> None:
-        """Let go, in a forked child, of the sockets that are the parent's."""
+        """Detach, in a forked child, from the sockets that belong to the parent."""
         for slot in self._slots:
             sockets.disown(slot.connection)
 
-    # Lending.
+    # Checkout.
 
     def _take_slot(self, params: Params, open_: Open, deadline: float) -> Slot:
-        if self._forgotten:
-            self._take_back_forgotten()
+        if self._abandoned:
+            self._check_in_abandoned()
         taken = self._permits.take()
         if taken is None:
             taken = self._wait(deadline)
         while isinstance(taken, Slot):
             if self._is_fit(taken, params, deadline):
                 return taken
-            taken = self._permits.exchange(taken.permit)  # another idle one is as good
+            taken = self._permits.exchange(taken.permit)  # another idle connection will do
         slot = self._open(taken, params, open_, deadline)
         if (work := current_work()) is not None:
             work.opened_count += 1
         return slot
 
     def _wait(self, deadline: float) -> Slot | Permit:
-        """Wait in line for a connection, or for a permit to open one.
+        """Wait for a connection, or for a permit to open one.
 
         Raises:
             _NothingFreeError: the deadline has passed.
@@ -218,15 +218,15 @@ class LendingPool(QueuePool):
             while not waiter.wait(min(LOOK_INTERVAL_S, deadline - time.perf_counter())):
                 if time.perf_counter() >= deadline:
                     break
-                self.find_forgotten()
-                self._permits.serve()  # what was freed by its last reference
+                self.recover_abandoned()
+                self._permits.serve()  # freed when its last reference was dropped
             served = self._permits.leave(waiter)
-        except BaseException:  # a signal's, or a greenlet's timeout
+        except BaseException:  # a signal handler's exception, or a greenlet's timeout
             self._return(self._permits.leave(waiter))
             raise
         if served is None:
             is_opening = self.checkedout() > len(self._leases)
-            raise _NothingFreeError(f"every connection is lent{' or being opened' if is_opening else ''}")
+            raise _NothingFreeError(f"all connections are in use{' or being opened' if is_opening else ''}")
         return served
 
     def _return(self, served: Slot | Permit | None) -> None:
@@ -236,8 +236,8 @@ class LendingPool(QueuePool):
             self._permits.release(served)
 
     def _is_fit(self, slot: Slot, params: Params, deadline: float) -> bool:
-        """Return True if an idle connection can be lent; if not, it is closed, and its permit kept."""
-        if slot.identity != identity_of(params):  # the settings were changed: it leads to somewhere else
+        """Return True if an idle connection can be checked out; otherwise close it and keep its permit."""
+        if slot.identity != identity_of(params):  # the settings have changed: it is connected to something else
             self._discard(slot)
             return False
         now = time.perf_counter()
@@ -247,26 +247,26 @@ class LendingPool(QueuePool):
             return False
         if slot.generation == self._generation:
             is_due = self.settings.PRE_PING and now - slot.returned_at > self.settings.PING_IDLE_S
-            if not (is_due or slot.has_word()) or self._answers(slot, deadline):
+            if not (is_due or slot.has_arrival()) or self._answers(slot, deadline):
                 return True
         self.meter.count("invalidated")
         self._sever(slot)
         return False
 
     def _answers(self, slot: Slot, deadline: float) -> bool:
-        """Ask an idle connection for a sign of life where looking does not tell."""
+        """Return True if an idle connection is alive, pinging it only if the socket does not tell."""
         full_s = min(PING_MAX_S, self._timeout * PING_SHARE)
         begun_at = time.perf_counter()
         timeout_s = min(full_s, max(0.0, deadline - begun_at) * PING_SHARE)
         if sockets.is_alive(slot.connection, timeout_s):
             return True
         if time.perf_counter() - begun_at >= timeout_s >= full_s / 2:
-            # The way to the server is broken, for the others as well, and not each caller should have to find it out.
+            # The network path is broken for all of them, and not every caller should have to find out.
             self._generation += 1
         return False
 
     def _open(self, permit: Permit, params: Params, open_: Open, deadline: float) -> Slot:
-        """Open a connection; if that fails, its permit is released, once the attempt has ended."""
+        """Open a connection; if that fails, its permit is released once the attempt has ended."""
         make, late = partial(self._make_slot, permit, params, open_), partial(self._receive_late, permit)
         attempt: Attempt[Slot] = Attempt(make, late)
         return attempt.opened_within(deadline - time.perf_counter())
@@ -279,20 +279,20 @@ class LendingPool(QueuePool):
         except BaseException:
             self.meter.count("connect_errors")
             raise
-        slot = Slot(permit, record, identity_of(params), generation, self._forgotten.append)
+        slot = Slot(permit, record, identity_of(params), generation, self._abandoned.append)
         self._slots.add(slot)
         self.meter.connected(slot.opened_at - begun_at)
         return slot
 
     def _connect_for_slot(self) -> Any:
-        """Open a connection for SQLAlchemy's record, which asks for it without a word."""
+        """Open a connection for SQLAlchemy's record, without logging."""
         return self._connecting.connect()
 
     def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
-        """Close the driver's connection, for SQLAlchemy's record; `terminate` makes no difference to these drivers.
+        """Close the driver's connection for SQLAlchemy's record; `terminate` makes no difference for these drivers.
 
         SQLAlchemy's own method logs every Exception and goes on: a task would outlive its soft time limit, and the log
-        record would keep the frames that were interrupted, with the permit in them.
+        record would keep the interrupted frames, and the permit in them.
         """
         try:
             self._dialect.do_close(connection)
@@ -300,26 +300,26 @@ class LendingPool(QueuePool):
             logger.warning("%s: cannot close a connection: %s", self.alias, error)
 
     def _receive_late(self, permit: Permit, slot: Slot | None) -> None:
-        """Keep what was opened for a caller that has gone."""
+        """Keep a connection whose caller has gone."""
         self._return(slot or permit)
 
-    def _drop_what_the_server_closed(self) -> None:
-        """Close idle connections that are of no use any more, before somebody is to use them."""
+    def _close_dead_connections(self) -> None:
+        """Close the idle connections that the server has closed, before one of them is checked out."""
         for slot in self._permits.idle_ones():
-            if not self._permits.withdraw(slot):  # it was lent in the meantime
+            if not self._permits.withdraw(slot):  # it was checked out in the meantime
                 continue
-            if slot.has_word():
+            if slot.has_arrival():
                 self._settle(slot, is_clean=False)
             elif not self._permits.put(slot):
                 self._close(slot)
 
-    # Returning.
+    # Check-in.
 
-    def take_back(self, lent: LentConnection) -> None:
-        """Receive a connection from its borrower."""
-        if os.getpid() != self.pid:  # in a child, what is of the parent's pool is not ours
+    def check_in(self, connection: LeasedConnection) -> None:
+        """Check in a connection and end its lease."""
+        if os.getpid() != self.pid:  # in a forked child, the parent's connections are not this pool's
             return
-        if (lease := self._leases.pop(ref(lent), None)) is not None:  # only one caller gets it, and only once
+        if (lease := self._leases.pop(ref(connection), None)) is not None:  # only one caller gets it, and only once
             slot, lease.slot, is_clean = lease.slot, None, False
             try:
                 self._end(lease)
@@ -327,12 +327,12 @@ class LendingPool(QueuePool):
             finally:
                 self._settle(slot, is_clean=is_clean)
 
-    def _take_back_forgotten(self) -> bool:
-        """Take back what nobody refers to any more, without waiting for the server."""
+    def _check_in_abandoned(self) -> bool:
+        """Check in the abandoned connections, without waiting for the server."""
         found = False
-        while self._forgotten:
+        while self._abandoned:
             with suppress(IndexError):  # another thread was faster
-                one = self._forgotten.popleft()
+                one = self._abandoned.popleft()
                 found = True
                 if isinstance(one, Slot):
                     self._settle(one, is_clean=False)
@@ -350,7 +350,7 @@ class LendingPool(QueuePool):
             leaks.note_return(self.alias, lease)
         if lease.work is not None:
             lease.work.gave_back(lease.began_at + held_s)
-            lease.work = None  # somebody may keep a cursor, and with it all of a request
+            lease.work = None  # a kept cursor would keep the whole request alive
 
     def _settle(self, slot: Slot, *, is_clean: bool) -> None:
         if is_clean:
@@ -366,26 +366,26 @@ class LendingPool(QueuePool):
             self._close(slot)
 
     def _close(self, slot: Slot) -> None:
-        """Close a connection, and release its permit."""
+        """Close a connection and release its permit."""
         self._discard(slot)
         self._permits.release(slot.permit)
 
     def _discard(self, slot: Slot) -> None:
-        """Close a connection that is sound."""
+        """Close a healthy connection."""
         slot.record.close()
         slot.is_closed = True
         self._slots.discard(slot)
 
     def _sever(self, slot: Slot) -> None:
-        """Close a connection that may not be, without a word to the server, which could block."""
+        """Close a possibly broken connection without sending anything, which could block."""
         sockets.sever(slot.connection)
         slot.record.invalidate()
-        slot.connection.close()  # the record has it no longer if an earlier close was interrupted
+        slot.connection.close()  # None if an earlier close was interrupted
         slot.is_closed = True
         self._slots.discard(slot)
 
     def _is_clean(self, slot: Slot, lease: Lease) -> bool:
-        """Return True if a connection can be lent again, once its transaction and its session are brought to an end."""
+        """Return True if a connection is reusable after its transaction was rolled back and its session reset."""
         if self._is_untouched(slot, lease):
             return True
         if not slot.can_be_cleaned or slot.generation != self._generation:
@@ -399,12 +399,12 @@ class LendingPool(QueuePool):
                     session.reset_session(slot.connection)
                     self.meter.count("resets")
                 slot.restore()
-        except (slot.connection.Error, OSError, sockets.SeveredError):  # what cannot be brought to an end is closed
+        except (slot.connection.Error, OSError, sockets.SeveredError):  # a session that cannot be reset is closed
             return False
         return True
 
     def _is_untouched(self, slot: Slot, lease: Lease) -> bool:
-        """Return True if a connection can be lent again as it is; nothing is asked of the server."""
+        """Return True if a connection is reusable as it is; the server is not queried."""
         return (
             slot.is_idle()
             and slot.generation == self._generation
@@ -414,7 +414,7 @@ class LendingPool(QueuePool):
         )
 
     def _resets(self, lease: Lease) -> bool:
-        if self.settings.RESET == "seen":  # what went past the lent connection has not been seen
+        if self.settings.RESET == "seen":  # statements on the driver's connection itself were not seen
             return lease.leaves_state or lease.is_touched
         return self.settings.RESET == "always"
 

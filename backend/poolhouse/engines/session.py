@@ -1,13 +1,13 @@
-"""What a borrower leaves behind in a session, and how the next one is spared it."""
+"""Resetting a session, so that its next holder does not see what the last one left behind."""
 
 from typing import Any
 
-# libpq's, which both drivers hand on: https://www.postgresql.org/docs/17/libpq-status.html
+# libpq's transaction states, the same in both drivers: https://www.postgresql.org/docs/17/libpq-status.html
 IDLE, ACTIVE = 0, 1
 
 
 def text_of(sql: Any, cursor: Any) -> str:
-    """Give the text of whatever a driver takes for a statement: a string, bytes, or one that is composed of parts."""
+    """Return the text of a statement: a string, bytes, or a composed one."""
     if isinstance(sql, str):
         return sql
     if isinstance(sql, bytes | bytearray | memoryview):
@@ -16,12 +16,12 @@ def text_of(sql: Any, cursor: Any) -> str:
 
 
 def end_transaction(connection: Any) -> bool:
-    """Roll back whatever transaction is open, and say whether none is left: the server has the final word.
+    """Roll back the open transaction; return True if none is left by the server's account.
 
-    psycopg2's own rollback does nothing about a transaction that a statement has begun, and not psycopg2.
+    psycopg2's rollback ignores a transaction that a statement has begun instead of psycopg2.
 
     Raises:
-        the driver's Error: it cannot be done; the connection should be closed.
+        the driver's Error: it failed; the connection should be closed.
     """
     connection.rollback()
     if connection.info.transaction_status != IDLE:
@@ -31,13 +31,13 @@ def end_transaction(connection: Any) -> bool:
 
 
 def reset_session(connection: Any) -> None:
-    """Bring a session back to what it was when it was opened, in one journey to the server.
+    """Reset a session to its initial state, in one round trip.
 
     Args:
         connection: the driver's, with no transaction open.
 
     Raises:
-        the driver's Error: it cannot be done; the connection should be closed.
+        the driver's Error: it failed; the connection should be closed.
     """
     connection.autocommit = True  # DISCARD ALL refuses to run in a transaction
     with connection.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""A connection of the pool's own, and what the pool has to know of it."""
+"""A connection of the pool with the facts that the pool needs."""
 
 import time
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from poolhouse.engines.permits import Permit
 
 Identity = tuple[Any, ...]
 
-# Where a connection leads to, as whom, and how its session begins: libpq's names. Not the password: when it is
-# changed, sessions that are open remain good, and to close them all at once would be a storm on the server.
+# What a connection is connected to, as whom, and its session's start, by libpq's names. Without the password: when it
+# changes, open sessions remain valid, and closing all of them at once would flood the server.
 _IDENTIFYING = ("dbname", "user", "host", "hostaddr", "port", "service", "options", "replication")
 
-# What can be set on a connection, and stays: of psycopg2, and of psycopg 3. Autocommit comes first, since psycopg2
-# hides others behind it.
+# Attributes that can be set on a connection and stay: psycopg2's and psycopg 3's. Autocommit comes first, since
+# psycopg2 hides others behind it.
 _SET_ON_PSYCOPG2 = ("autocommit", "isolation_level", "readonly", "deferrable", "cursor_factory")
 _SET_ON_PSYCOPG3 = (
     "autocommit",
@@ -31,12 +31,12 @@ _SET_ON_PSYCOPG3 = (
 
 
 def identity_of(conn_params: dict[str, Any]) -> Identity:
-    """Give what two connections have in common that can stand for each other."""
+    """Return what two connections that are interchangeable have in common."""
     return tuple(map(conn_params.get, _IDENTIFYING))
 
 
 class Slot:
-    """An open connection. Times are those of perf_counter, in seconds."""
+    """An open connection. Times are perf_counter's, in seconds."""
 
     __slots__ = (
         "__weakref__",
@@ -57,23 +57,23 @@ class Slot:
     def __init__(
         self, permit: Permit, record: Any, identity: Identity, generation: int, note_loss: Callable[["Slot"], None]
     ) -> None:
-        """Look at a connection that has just been opened.
+        """Record the facts of a connection that has just been opened.
 
         Args:
-            permit: to have it open.
-            record: SQLAlchemy's, which tells its listeners of it.
-            identity: what it was opened for.
-            generation: of the pool's connections; those of an earlier one are not lent again.
-            note_loss: gets the slot if nobody refers to it any more, though it is not closed: an exception was raised
-                in just the moment when it went from hand to hand.
+            permit: the permit to have it open.
+            record: SQLAlchemy's record of it, whose listeners are called.
+            identity: what it is connected to.
+            generation: of the pool; connections of an earlier one are not checked out again.
+            note_loss: called with the slot if it is no longer referenced but not closed: an exception was raised
+                during a hand-over.
         """
-        self.is_closed = True  # as long as it is not whole
+        self.is_closed = True  # until the slot is complete
         self._note_loss = note_loss
         self.permit, self.record, self.identity, self.generation = permit, record, identity, generation
         self.connection: Any = record.dbapi_connection
         self.opened_at = self.returned_at = time.perf_counter()
         self._is_psycopg2 = hasattr(self.connection, "notices")
-        self._word = sockets.word_from(self.connection)
+        self._word = sockets.arrival_probe(self.connection)
         names = _SET_ON_PSYCOPG2 if self._is_psycopg2 else _SET_ON_PSYCOPG3
         self._pristine = dict(zip(names, attrgetter(*names)(self.connection), strict=True))
         self.is_closed = False
@@ -82,15 +82,16 @@ class Slot:
         if not self.is_closed:
             self._note_loss(self)
 
-    def has_word(self) -> bool:
-        """Say whether the server has sent something to an idle connection, or has closed it; it takes a microsecond.
+    def has_arrival(self) -> bool:
+        """Return True if an idle connection has unread data or was closed by the server; it takes a microsecond.
 
-        A server that is restarted, fails over or ends a session says so at once; one behind a broken network does not.
+        A server that restarts, fails over or ends a session closes the connection at once; one behind a broken network
+        does not.
         """
         return self._word() != 0
 
     def is_idle(self) -> bool:
-        """Say whether no statement and no transaction is under way, and nothing was said that another could hear."""
+        """Return True if no statement and no transaction is in progress and no notification could be left over."""
         connection = self.connection
         if connection.closed:
             return False
@@ -103,22 +104,22 @@ class Slot:
 
     @property
     def can_be_cleaned(self) -> bool:
-        """Whether the driver can be asked to do anything: who is in the midst of an answer waits for its end."""
+        """Return True if the driver accepts commands: in the middle of a result it would wait for the end."""
         connection = self.connection
         if connection.closed or connection.info.transaction_status == session.ACTIVE:
             return False
-        # A generator of psycopg 3's that was broken off keeps the lock for as long as somebody refers to it.
+        # A generator of psycopg 3 that was not exhausted keeps the lock for as long as it is referenced.
         return self._is_psycopg2 or not (connection.lock.locked() or connection.pgconn.pipeline_status)
 
     @staticmethod
     def close_cursors(cursors: tuple[Any, ...]) -> None:
-        """Close those that the borrower has left open, here and on the server."""
+        """Close the cursors that the holder has left open, here and on the server."""
         for cursor in cursors:
             if not cursor.closed:
                 cursor.close()
 
     def restore(self) -> None:
-        """Set the driver's attributes to what they were; no transaction may be open."""
+        """Restore the driver's attributes; no transaction may be open."""
         for name, value in self._pristine.items():
             if getattr(self.connection, name) != value:
                 setattr(self.connection, name, value)

@@ -1,4 +1,4 @@
-"""The socket under a connection: whether its other end is still there, and how to let go of it for certain."""
+"""The socket of a connection: whether the server is still connected, and how to close it for certain."""
 
 import ctypes
 import os
@@ -13,7 +13,7 @@ from poolhouse.engines import native
 
 
 class SeveredError(Exception):
-    """A connection's socket was cut, since something took too long on it."""
+    """A connection's socket was shut down at its deadline."""
 
 
 class _Asked(ctypes.Structure):
@@ -22,23 +22,23 @@ class _Asked(ctypes.Structure):
     _fields_ = (("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short))
 
 
-# Python's own select.poll lets other threads have the interpreter meanwhile, and where they are busy, having it back
-# costs forty times what the question does; a PyDLL keeps it. Nor is this one gevent's, which is of one thread alone.
+# select.poll releases the GIL, and getting it back from busy threads costs forty times the call itself; a PyDLL
+# keeps it. Nor does gevent replace this one, whose call would be bound to one thread.
 _poll = ctypes.PyDLL(None).poll
 
 
-def word_from(connection: Any) -> Callable[[], int]:
-    """Give what tells, without waiting, whether something has come from the server, its goodbye included: 0 if not."""
+def arrival_probe(connection: Any) -> Callable[[], int]:
+    """Return a function that returns, without waiting, nonzero if data or a close has arrived from the server."""
     asked = _Asked(connection.fileno(), select.POLLIN | select.POLLRDHUP)
     return partial(_poll, ctypes.byref(asked), 1, 0)
 
 
 def is_alive(connection: Any, timeout_s: float) -> bool:
-    """Ask the server for a sign of life.
+    """Return True if the server answers a ping.
 
     Args:
         connection: the driver's, with no transaction open.
-        timeout_s: how long it may take; a server that accepts packets and does not answer counts as dead as well.
+        timeout_s: until the answer; a server that accepts packets but does not answer counts as dead.
     """
     try:
         with severed_after(connection, timeout_s), connection.cursor() as cursor:
@@ -53,24 +53,24 @@ def is_alive(connection: Any, timeout_s: float) -> bool:
 
 @contextmanager
 def severed_after(connection: Any, timeout_s: float) -> Iterator[None]:
-    """Cut a connection's socket if a block takes too long: a driver that waits for the server cannot be interrupted.
+    """Shut down a connection's socket if a block takes too long: a driver that waits cannot be interrupted.
 
     Raises:
-        SeveredError: it was cut, and the block has not raised.
+        SeveredError: it was shut down, and the block has raised no error.
     """
-    # Of a copy of the descriptor: when the driver has closed the connection, its number may be another file's.
+    # On a copy of the descriptor: once the driver has closed the connection, its number may be another file's.
     with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
         watchdog = _Watchdog(duplicate, timeout_s)
         try:
             yield
         finally:
             is_cut = watchdog.end()
-        if is_cut:  # in the last moment: whoever is lent it next would have it cut
-            raise SeveredError(f"it took more than {timeout_s:g} s")
+        if is_cut:  # at the last moment: the next holder would get a closed connection
+            raise SeveredError(f"the connection was closed: no answer within {timeout_s:g} s")
 
 
 class _Watchdog:
-    """Cuts a socket after a time, unless it has been told that this is over."""
+    """Shuts down a socket at a deadline, unless it was cancelled."""
 
     def __init__(self, connected: socket.socket, timeout_s: float) -> None:
         self._connected = connected
@@ -79,7 +79,7 @@ class _Watchdog:
         self._call_off = native.call_later(timeout_s, self._cut)
 
     def end(self) -> bool:
-        """Leave the socket alone from here on; say whether it was cut."""
+        """Cancel the deadline; return True if the socket was shut down."""
         self._call_off()
         with self._lock:
             self._is_over = True
@@ -89,24 +89,24 @@ class _Watchdog:
         with self._lock:
             if not self._is_over:
                 self._is_cut = True
-                with suppress(OSError):  # the other side was faster
+                with suppress(OSError):  # the other side has closed it
                     self._connected.shutdown(socket.SHUT_RDWR)
 
 
 def sever(connection: Any) -> None:
-    """Cut a connection's socket, so that whoever waits for it gets an error, and closing it does not wait."""
+    """Shut down a connection's socket, so that waits on it fail, and closing it does not wait."""
     try:
-        # On a copy of the descriptor, since the socket object closes its own; the cut is of the connection itself.
+        # On a copy of the descriptor, since the socket object closes its own; shutdown affects the connection itself.
         with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
             duplicate.shutdown(socket.SHUT_RDWR)
-    except (connection.Error, OSError):  # it is closed already, which is what was wanted
+    except (connection.Error, OSError):  # it is closed already
         pass
 
 
 def disown(connection: Any) -> None:
-    """Put /dev/null in the place of a socket that this process has inherited from its parent.
+    """Replace a socket that this process has inherited from its parent by /dev/null.
 
-    Whatever is done to the connection here afterwards, even by the garbage collector, the parent's session is safe.
+    Whatever is then done to the connection here, even by the garbage collector, does not reach the parent's session.
     """
     try:
         descriptor = connection.fileno()

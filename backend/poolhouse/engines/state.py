@@ -1,35 +1,34 @@
-"""Does a statement leave something in the session beyond its transaction? Its text tells.
+"""Detecting in a statement's text whether it leaves session state behind.
 
-PostgreSQL's own list of what DISCARD ALL does away with tells what can be left:
-https://www.postgresql.org/docs/17/sql-discard.html
+The kinds of state are those that DISCARD ALL removes: https://www.postgresql.org/docs/17/sql-discard.html
 
-Most statements leave nothing, and long ones are long for their literals. So a text is read as PostgreSQL reads it,
-without its literals and comments, but not far: a long literal is passed at the speed of memchr, and of very many the
-rest is not read. Such a text is searched for the words that a statement must have to leave something, wherever they
-are: one that has them in a literal costs a reset, which is less than to read it.
+Most statements leave none, and long ones are long because of their literals. So a text is read as PostgreSQL reads it,
+without its literals and comments, but only to a limit: a long literal is passed at the speed of memchr, and a text with
+very many literals is not read to its end. Such a text is searched for the keywords that leave state, wherever they are:
+one that has them in a literal costs a reset, which is cheaper than reading it.
 """
 
 import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
-# What is remembered is bounded in bytes: so many texts of at most so many characters.
+# The cache is bounded in bytes: this many texts of at most this many characters.
 REMEMBERED_MAX, REMEMBERED_MAX_CHARS = 512, 2_000
-# A step in reading costs about a microsecond, and a character between two literals five nanoseconds.
-# To read a text of many literals as far as that takes longer than to search a text of so many characters.
+# A step of reading costs about a microsecond, and a character between two literals five nanoseconds.
+# Reading a text of many literals takes longer than searching a text of this many characters.
 SEARCHED_FIRST_MAX_CHARS = 16_000
 STEPS, CHARS_PER_STEP, STEP_MAX_CHARS = 64, 4_096, REMEMBERED_MAX_CHARS
 ARGUMENTS_MAX_CHARS = 2_000
 UNKNOWN = -1
 
-_FLAGS = re.ASCII | re.IGNORECASE | re.VERBOSE  # what PostgreSQL takes for white space and for a letter of a keyword
+_FLAGS = re.ASCII | re.IGNORECASE | re.VERBOSE  # PostgreSQL's white space and letters of keywords
 _CHANGES_ROWS = re.compile(r"\s*+ (?: INSERT | UPDATE | DELETE | MERGE | COPY ) \b", _FLAGS)
 _IS_QUIET = re.compile(
     r"\s*+ (?: SELECT | WITH | VALUES | TABLE | BEGIN | COMMIT | ROLLBACK | SAVEPOINT | RELEASE ) \b", _FLAGS
 )
 _BLANK_OR_COMMENT = r"(?: \s | -- | /\* )"
 
-# Each begins with a character that has no case, and is rare: the search goes from one to the next.
+# Each begins with a rare character without upper and lower case: the search goes from one to the next.
 _HINTS = {
     ";": re.compile(
         r""" ; (?: \s*+ (?: \( | -- | /\* | (?: SET | LISTEN | PREPARE | LOAD | DO | CALL | CREATE | DECLARE
@@ -42,11 +41,11 @@ _HINTS = {
         r"| (?: try_ )? advisory_lock ) )",
         _FLAGS,
     ),
-    "&": re.compile(r'& (?<=u&) "', _FLAGS),  # an identifier whose characters are escaped may be any of these
+    "&": re.compile(r'& (?<=u&) "', _FLAGS),  # an identifier with escaped characters may be any of these
 }
 _INTO_TEMP_HINT = re.compile(rf"into {_BLANK_OR_COMMENT} (?: [^;]{{0,200}}? ) temp (?: orary )? \b", _FLAGS)
 
-# A keyword may be a name as well: SET local.a = 1 sets local.a for the session, PREPARE transaction AS … prepares it.
+# A keyword may be a name: SET local.a = 1 sets local.a for the session, PREPARE transaction AS … prepares a statement.
 _LEAVES_STATE = re.compile(
     r"""
       (?: ^ | ; ) \s*+
@@ -72,9 +71,9 @@ _COMMENT_BORDER = re.compile(r"/\*|\*/")
 
 
 def leaves_state(sql: str) -> bool:
-    """Return True if a statement, as its text tells, leaves something in the session beyond its transaction.
+    """Return True if a statement, by its text, leaves session state beyond its transaction.
 
-    What a function of the server's does within is not seen; RESET "always" is for those who have such ones.
+    What a function of the server does is not seen; for such functions use RESET "always".
     """
     return _remembered(sql) if len(sql) <= REMEMBERED_MAX_CHARS else _leaves_state(sql)
 
@@ -90,7 +89,7 @@ _remembered: Callable[[str], bool] = lru_cache(maxsize=REMEMBERED_MAX)(_leaves_s
 
 
 def _hints_at_state(sql: str) -> bool:
-    """Return False if a text has nothing, not even in a literal, that could leave something."""
+    """Return False if a text has nothing, not even in a literal, that could leave state."""
     if any(first in sql and hint.search(sql) for first, hint in _HINTS.items()):
         return True
     if _CHANGES_ROWS.match(sql):
@@ -109,7 +108,7 @@ def _may_make_a_temporary_table(sql: str) -> bool:
 
 
 def _code_leaves_state(code: str) -> bool:
-    """Return True if a text without literals and comments leaves something."""
+    """Return True if a text without literals and comments leaves state."""
     if _LEAVES_STATE.search(code):
         return True
     if (declared := _DECLARE.search(code)) and _WITH_HOLD.search(code, declared.end()):
@@ -118,7 +117,7 @@ def _code_leaves_state(code: str) -> bool:
 
 
 def _is_local(code: str, begin: int) -> bool:
-    """Return True if the arguments that begin here are of a set_config(…, …, true), which ends with the transaction."""
+    """Return True if the arguments that begin here end in true: set_config(…, …, true) lasts for the transaction."""
     depth, borders = 0, [begin]
     for found in _DELIMITER.finditer(code, begin, begin + ARGUMENTS_MAX_CHARS):
         if found[0] in "([":
@@ -133,7 +132,7 @@ def _is_local(code: str, begin: int) -> bool:
 
 
 def _code_of(sql: str) -> str | None:
-    """Return a text with a blank for each comment, and '' for each literal; None if it cannot be told, or not soon."""
+    """Return a text with a blank for each comment and '' for each literal; None if unknown or too long."""
     pieces: list[str] = []
     at, steps = 0, STEPS + len(sql) // CHARS_PER_STEP
     for begin, end, written in _tokens(sql):
@@ -146,9 +145,9 @@ def _code_of(sql: str) -> str | None:
 
 
 def _tokens(sql: str) -> Iterator[tuple[int, int, str]]:
-    """Return where each literal, quoted identifier and comment begins and ends, and what is to stand for it.
+    """Yield the begin and end of each literal, quoted identifier and comment, and its replacement.
 
-    An end may be UNKNOWN: it depends on the server's settings, or is far.
+    An end is UNKNOWN if it depends on the server's settings or is far away.
     """
     at = 0
     while at < len(sql):
@@ -180,7 +179,7 @@ def _end_of_literal(sql: str, begin: int) -> int:
         closed = _ESCAPED_LITERAL.match(sql, begin + 1)
         return closed.end() if closed else len(sql)
     end = _after(sql, "'", begin + 1)
-    if sql.startswith("'", end):  # two of them are one in the text
+    if sql.startswith("'", end):  # a doubled quote is a quote in the literal
         closed = _LITERAL.match(sql, end + 1)
         end = closed.end() if closed else len(sql)
     return UNKNOWN if sql[end - 2 : end] == "\\'" else end  # with standard_conforming_strings off, it goes on
@@ -192,7 +191,7 @@ def _continues_word(sql: str, at: int) -> bool:
 
 
 def _end_of_comment(sql: str, begin: int) -> int:
-    """Return where a block comment ends; they nest."""
+    """Return the end of a block comment; they nest."""
     depth = 0
     for border in _COMMENT_BORDER.finditer(sql, begin):
         depth += 1 if border[0] == "/*" else -1

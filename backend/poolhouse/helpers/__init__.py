@@ -1,4 +1,4 @@
-"""What a project calls by itself: `from poolhouse.helpers import …`."""
+"""The public helpers: `from poolhouse.helpers import …`."""
 
 from poolhouse.helpers.hypertables import Finding, optimize_timescaledb_queries
 from poolhouse.helpers.inspection import ConnectionInfo, get_connection_info, log_connection_pool_stats

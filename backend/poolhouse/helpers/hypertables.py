@@ -1,4 +1,4 @@
-"""TimescaleDB's tables: what makes questions to them slow, and what to do about it."""
+"""Hints on hypertables: what makes queries slow, and the SQL that helps."""
 
 import logging
 from collections.abc import Collection, Iterator
@@ -15,11 +15,11 @@ logger = logging.getLogger(__name__)
 
 Kind = Literal["index", "statistics", "chunk_interval"]
 
-# TimescaleDB's own advice: what is being written, with its indexes, should fit into a quarter of the memory.
+# TimescaleDB's advice: the chunks being written, with their indexes, should fit into a quarter of the memory.
 # https://docs.tigerdata.com/use-timescale/latest/hypertables/improve-query-performance/
 MEMORY_SHARE = 0.25
 CHUNKS_MANY = 100
-"""a question without a time opens, locks and plans each"""
+"""a query without a time range opens, locks and plans each of them"""
 CHUNKS_WANTED = 50
 INTERVALS_H = (1, 6, 12, 24, 7 * 24, 30 * 24, 90 * 24, 365 * 24)
 NEWEST_CHUNKS = 4
@@ -28,13 +28,13 @@ LOCK_TIMEOUT_MS = 5_000
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that makes questions to a hypertable slow."""
+    """A cause of slow queries on a hypertable."""
 
     hypertable: str
     kind: Kind
     text: str
     remedy: str
-    """SQL; empty where a person has to choose"""
+    """SQL; empty if a person has to choose"""
     outcome: str = "found"
     """found, applied, or why it could not be applied"""
 
@@ -51,26 +51,28 @@ class _Hypertable:
 
 
 def optimize_timescaledb_queries(alias: str = DEFAULT_DB_ALIAS, *, apply: Collection[Kind] = ()) -> list[Finding]:
-    """Look at a database's hypertables for what makes questions to them slow, and log each finding.
+    """Check a database's hypertables for causes of slow queries, and log each finding.
 
-    index: none leads from a series to its times, so that a question for one series reads all of them.
-    statistics: chunks that were never analyzed, so that the planner guesses.
+    index: no index on a series and its time, so a query for one series reads all of them.
+
+    statistics: chunks that were never analyzed, so the planner has no statistics on them.
+
     chunk_interval: new chunks do not fit into memory, or there are so many small ones that planning takes long.
 
-    Nothing is changed but what `apply` names. Of several processes that apply at once, one does. An index is built a
-    chunk at a time, so that writers wait for one chunk; a new interval is for new chunks.
+    Only the kinds in `apply` are changed, by one of several processes that apply at once. An index is built chunk by
+    chunk, so that writers wait for one chunk; a new interval applies to new chunks.
 
     Args:
-        alias: of a PostgreSQL database; without TimescaleDB nothing is found. Its Apache edition will do.
+        alias: of a PostgreSQL database; without TimescaleDB there are no findings. Its Apache edition suffices.
         apply: kinds of findings to be remedied, on a connection outside of every pool.
 
     Raises:
-        ValueError: apply names another kind.
-        KeyError: there is no such PostgreSQL alias.
-        django.db.Error: the database does not answer, or the role may not look at a table.
+        ValueError: apply has an unknown kind.
+        KeyError: DATABASES has no PostgreSQL database with this alias.
+        django.db.Error: the database does not answer, or the role may not read a table.
     """
     if unknown := set(apply) - set(get_args(Kind)):
-        raise ValueError(f"apply={sorted(unknown)} must be among {', '.join(get_args(Kind))}")
+        raise ValueError(f"apply: expected kinds out of {', '.join(get_args(Kind))}, got {sorted(unknown)}")
     require_postgresql(alias)
     with connections[alias].cursor() as cursor:
         findings = [finding for table in _hypertables(cursor) for finding in _look_at(cursor, table)]
@@ -104,7 +106,7 @@ def _hypertables(cursor: Any) -> list[_Hypertable]:
 
 
 def _index(cursor: Any, table: _Hypertable) -> Iterator[Finding]:
-    """Does an index lead from a series to its times, in either direction?"""
+    """Yield a finding if no index has a series' column and the time, in either direction."""
     cursor.execute(
         """
         SELECT FROM pg_index
@@ -121,14 +123,14 @@ def _index(cursor: Any, table: _Hypertable) -> Iterator[Finding]:
     columns = _series_columns(cursor, table)
     if not columns:
         return
-    text = f"no index leads from a series ({' or '.join(columns)}) to its times: a question for one reads all of them"
+    text = f"no index on a series ({' or '.join(columns)}) and its time: a query for one series reads all of them"
     key = f"{_quoted(columns[0])}, {_quoted(table.time)} DESC"
     remedy = f"CREATE INDEX ON {table.name} ({key}) WITH (timescaledb.transaction_per_chunk)"
     yield Finding(table.name, "index", text, remedy if len(columns) == 1 else "")
 
 
 def _series_columns(cursor: Any, table: _Hypertable) -> list[str]:
-    """Which columns can tell series apart? A dimension, or what refers to another table, sooner than others."""
+    """Return the columns that can identify series, by preference dimensions and foreign keys."""
     cursor.execute(
         """
         SELECT attname,
@@ -152,7 +154,7 @@ def _series_columns(cursor: Any, table: _Hypertable) -> list[str]:
 
 
 def _statistics(cursor: Any, table: _Hypertable) -> Iterator[Finding]:
-    """Which chunks were never analyzed?"""
+    """Yield a finding if chunks were never analyzed."""
     cursor.execute(
         """
         SELECT count(*) FROM pg_inherits
@@ -165,12 +167,12 @@ def _statistics(cursor: Any, table: _Hypertable) -> Iterator[Finding]:
     )
     ((count,),) = cursor.fetchall()
     if count:
-        text = f"{count} of {table.chunk_count} chunks were never analyzed: the planner guesses"
+        text = f"{count} of {table.chunk_count} chunks were never analyzed: the planner has no statistics on them"
         yield Finding(table.name, "statistics", text, f"ANALYZE {table.name}")
 
 
 def _chunk_interval(cursor: Any, table: _Hypertable) -> Iterator[Finding]:
-    """Do chunks of the interval as it is now fit into memory, and would there not be too many of them?"""
+    """Yield a finding if the current interval makes chunks too large for memory, or too many of them."""
     if table.interval_h is None or table.chunk_count == 0:
         return
     cursor.execute(
@@ -191,15 +193,18 @@ def _chunk_interval(cursor: Any, table: _Hypertable) -> Iterator[Finding]:
     )
     ((bytes_per_h, span_h, buffer_bytes),) = cursor.fetchall()
     size_bytes, room_bytes = bytes_per_h * table.interval_h, buffer_bytes * MEMORY_SHARE
-    # Of an interval that was changed there may be old chunks; they are not counted, or each look would change it again.
+    # Chunks of an earlier interval are not counted, or each call would change the interval again.
     count = min(table.chunk_count, span_h / table.interval_h)
     fitting = [hours for hours in INTERVALS_H if bytes_per_h * hours <= room_bytes]
-    sizes = f"one takes {_megabytes(size_bytes)}, a quarter of shared_buffers is {_megabytes(room_bytes)}"
+    sizes = f"one chunk takes {_megabytes(size_bytes)}, a quarter of shared_buffers is {_megabytes(room_bytes)}"
     if size_bytes > room_bytes:
-        text = f"chunks of {table.interval_h:g} h are larger than what is written should be: {sizes}"
+        text = f"chunks of {table.interval_h:g} h are too large: {sizes}"
         hours = [one for one in fitting if one < table.interval_h][-1:]
     elif count > CHUNKS_MANY:
-        text = f"{table.chunk_count} chunks of {table.interval_h:g} h: a question without a time plans each; {sizes}"
+        text = (
+            f"{table.chunk_count} chunks of {table.interval_h:g} h (more than {CHUNKS_MANY}): "
+            f"a query without a time range plans each of them; {sizes}"
+        )
         longer = [one for one in fitting if one > table.interval_h]
         hours = [one for one in longer if one >= span_h / CHUNKS_WANTED][:1] or longer[-1:]
     else:
@@ -227,7 +232,9 @@ def _apply(alias: str, findings: list[Finding], apply: Collection[Kind]) -> list
         cursor.execute("SELECT pg_try_advisory_lock(hashtext('poolhouse.helpers.hypertables'))")
         is_alone = cursor.fetchall() == [(True,)]
         return [
-            replace(finding, outcome=_remedy(alias, cursor, finding) if is_alone else "another process is at it")
+            replace(
+                finding, outcome=_remedy(alias, cursor, finding) if is_alone else "another process is applying findings"
+            )
             if finding.kind in apply and finding.remedy
             else finding
             for finding in findings
@@ -244,7 +251,7 @@ def _remedy(alias: str, cursor: Cursor, finding: Finding) -> str:
 
 @contextmanager
 def _own_cursor(alias: str) -> Iterator[Cursor]:
-    """Lend a connection that may be busy for long, and that waits for nobody's lock for long."""
+    """Yield a cursor of a connection outside every pool, for long statements that do not wait long for locks."""
     params = {
         **own_connection_params(alias, directly=True),
         "options": f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout=0",

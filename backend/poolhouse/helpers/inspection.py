@@ -1,4 +1,4 @@
-"""This thread's connection, and this process' pools, without asking the server."""
+"""This thread's connection and this process' pools, without querying the server."""
 
 import logging
 import time
@@ -16,34 +16,34 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ConnectionInfo:
-    """The connection that this thread has to a database, and the pool that it is of."""
+    """This thread's connection to a database, and the pool that it belongs to."""
 
     alias: str
     engine: str
     driver: str
     is_open: bool
-    """this thread has one; where not, the next four are None"""
+    """whether this thread has a connection; if not, the next four are None"""
     backend_pid: int | None
-    """of the server's process; behind PgBouncer, a number that PgBouncer gives instead"""
+    """of the server process; behind PgBouncer, a number of PgBouncer's"""
     in_transaction: bool | None
     held_s: float | None
     """since this thread has it"""
     age_s: float | None
-    """since it was opened; None of Django's native pool, which does not tell"""
+    """since it was opened; None with Django's native pool, which does not report it"""
     application_name: str
-    """as the settings have it, for this connection or the next"""
+    """by the settings, for this connection or the next"""
     pool: PoolState
 
 
 def get_connection_info(alias: str = DEFAULT_DB_ALIAS, *, connect: bool = False) -> ConnectionInfo:
-    """Describe this thread's connection, without asking the server.
+    """Return this thread's connection, without querying the server.
 
     Args:
         alias: of a PostgreSQL database.
         connect: take a connection if this thread has none.
 
     Raises:
-        KeyError: there is no such PostgreSQL alias.
+        KeyError: DATABASES has no PostgreSQL database with this alias.
         django.db.OperationalError: with connect, none could be had.
     """
     require_postgresql(alias)
@@ -53,7 +53,7 @@ def get_connection_info(alias: str = DEFAULT_DB_ALIAS, *, connect: bool = False)
         wrapper.ensure_connection()
         return get_connection_info(alias)
     connection: Any = wrapper.connection
-    # One that was closed within a transaction stays in the wrapper until the transaction ends.
+    # A connection closed within a transaction stays in the wrapper until the transaction ends.
     is_open = connection is not None and not getattr(connection, "closed", True)
     return ConnectionInfo(
         alias=alias,
@@ -70,11 +70,11 @@ def get_connection_info(alias: str = DEFAULT_DB_ALIAS, *, connect: bool = False)
 
 
 def log_connection_pool_stats() -> dict[str, PoolState]:
-    """Log a line for each PostgreSQL alias of this process, and give the figures by alias."""
+    """Log one line for each PostgreSQL alias of this process, and return the figures by alias."""
     states = {state.alias: state for state in pool_states()}
     for state in states.values():
         logger.info(
-            "%s (%s, %s): %d in use, %d idle, %s waiting; size %s, at most %s",
+            "%s (%s, %s): %d in use, %d idle, %s waiting; size %s, max %s",
             state.alias,
             state.kind,
             state.engine,

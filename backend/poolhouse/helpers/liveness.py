@@ -1,4 +1,4 @@
-"""Whether a database answers, asked outside of every pool."""
+"""A health check of a database, outside every pool."""
 
 import math
 import time
@@ -15,7 +15,7 @@ from poolhouse.engines.sockets import severed_after
 
 @dataclass(frozen=True)
 class Health:
-    """Whether a database answered; it is true if it did."""
+    """Whether a database answered; true if it did."""
 
     alias: str
     is_healthy: bool
@@ -28,17 +28,17 @@ class Health:
 
 
 def check_connection_health(alias: str = DEFAULT_DB_ALIAS, timeout_s: float = 2.0) -> Health:
-    """Open a connection of its own to a database, ask it a question, and close it.
+    """Open a connection to a database, run a query and close the connection.
 
-    It does not wait for a pool, so that a pool that is exhausted does not pass for a database that is down. It is over
-    in time whatever does not answer: name service, network or server.
+    It does not use a pool, so that an exhausted pool is not taken for a database that is down. The timeout covers the
+    name service, the network and the server.
 
     Args:
         alias: of a PostgreSQL database.
-        timeout_s: for all of it.
+        timeout_s: of the whole check.
 
     Raises:
-        KeyError: there is no such PostgreSQL alias.
+        KeyError: DATABASES has no PostgreSQL database with this alias.
     """
     require_postgresql(alias)
     errors: tuple[type[Exception], ...] = (TooSlowError, *driver_errors(alias))
@@ -53,7 +53,7 @@ def check_connection_health(alias: str = DEFAULT_DB_ALIAS, timeout_s: float = 2.
 
 def _ask(alias: str, timeout_s: float) -> None:
     deadline = time.perf_counter() + timeout_s
-    # An attempt that was left to itself shall end as well; libpq takes no less than two seconds.
+    # An abandoned attempt must end as well; libpq's minimum is two seconds.
     params = {**own_connection_params(alias), "connect_timeout": max(2, math.ceil(timeout_s))}
     with closing(connect_within(timeout_s, partial(driver(alias).connect, **params))) as connection:
         connection.autocommit = True

@@ -1,4 +1,4 @@
-"""What a block of code has of the database."""
+"""Measuring the database use of a block of code."""
 
 import logging
 import sys
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from poolhouse.human import counted
 from poolhouse.process import pools
-from poolhouse.tracing.troubles import is_costly, queries, waited_and_held
+from poolhouse.tracing.troubles import is_costly, queries, wait_and_hold
 from poolhouse.tracing.work import Work, current_work, doing
 
-if TYPE_CHECKING:  # of an engine that a project need not have installed
+if TYPE_CHECKING:  # it needs an engine that a project may not have installed
     from poolhouse.engines.lending import Lease
 
 logger = logging.getLogger(__name__)
@@ -22,31 +22,31 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Usage:
-    """What a block had of the database, filled in when it is over. It counts what its thread did, or its coroutine."""
+    """The database use of a block of its thread or coroutine, filled in when the block ends."""
 
     name: str
     statements: int = 0
     database_ms: float = 0.0
     """in statements"""
     wait_ms: float | None = None
-    """until pools gave connections; None: no pool of this app's engine was asked, and others do not measure it"""
+    """for connections of pools; None: only this app's engine measures it, and the block did not use it"""
     hold_ms: float | None = None
-    """with a pool's connection; None: as above"""
+    """with a connection of a pool; None: as above"""
     connections_opened: int | None = 0
-    """None: a pool that is not this app's may have opened some"""
+    """None: the block used a pool that does not report it"""
     elapsed_ms: float = 0.0
 
 
 @contextmanager
 def db_connection_monitor(name: str, *, slow_ms: float | None = None) -> Iterator[Usage]:
-    """Measure what a block has of the database, and log it in one line.
+    """Measure the database use of a block, and log it in one line.
 
-    The line is a WARNING where one of the thresholds for requests is passed, else INFO. In a request or a task the
-    block remains a part of it, so blocks may be in one another.
+    The line is a WARNING if a threshold for requests is exceeded, else INFO. Within a request or a task the block
+    counts as part of it, and blocks can be nested.
 
     Args:
         name: of the block, for the log.
-        slow_ms: how long its statements may take together; None: as POOLHOUSE["SLOW_REQUEST_DATABASE_MS"].
+        slow_ms: the threshold for the time in statements; None: POOLHOUSE["SLOW_REQUEST_DATABASE_MS"].
     """
     usage, began_at = Usage(name), time.perf_counter()
     with _work_of(name) as work:
@@ -66,25 +66,25 @@ def db_connection_monitor(name: str, *, slow_ms: float | None = None) -> Iterato
 
 @contextmanager
 def _work_of(name: str) -> Iterator[Work]:
-    """Give what this thread is doing; where nobody has said, it does the block."""
+    """Yield this thread's work; without a request or task, the block becomes its work."""
     work = current_work()
     if work is not None:
         yield work
         return
     with doing(Work("block", name)) as block:
-        for lease in _leases_of(None):  # lent before the block began
+        for lease in _leases_of(None):  # checked out before the block began
             lease.work = block
             block.took(lease.began_at)
         try:
             yield block
         finally:
-            for lease in _leases_of(block):  # still lent: the next block's
+            for lease in _leases_of(block):  # still in use: the next block counts it
                 lease.work = None
 
 
 def _leases_of(work: Work | None) -> list["Lease"]:
-    """Give the connections that this thread has for a work."""
-    connections: list[Any] = [wrapper.connection for wrapper in pools.lending_wrappers()]  # None: it has none now
+    """Return this thread's leases for a work."""
+    connections: list[Any] = [wrapper.connection for wrapper in pools.lending_wrappers()]  # None: not connected now
     return [connection.lease for connection in connections if connection and connection.lease.work is work]
 
 
@@ -96,12 +96,12 @@ def _log(usage: Usage, slow_ms: float | None) -> None:
     opened = {} if usage.connections_opened is None else {"opened": usage.connections_opened}
     logger.log(
         logging.WARNING if over else logging.INFO,
-        "%s%s: %s in %.0f ms%s%s; %.0f ms in all",
+        "%s%s: %s in %.0f ms%s%s; total %.0f ms",
         usage.name,
-        f", ended by {type(error).__name__}" if error else "",
+        f", failed with {type(error).__name__}" if error else "",
         queries(usage.statements),
         usage.database_ms,
-        waited_and_held(wait_ms, hold_ms) if measured else "",
+        wait_and_hold(wait_ms, hold_ms) if measured else "",
         f"; opened {counted(usage.connections_opened, 'connection')}" if usage.connections_opened is not None else "",
         usage.elapsed_ms,
         extra={

@@ -1,1 +1,1 @@
-"""Counters and durations, as they are kept, merged and sent."""
+"""Counters and histograms of durations: recording, merging and their form on the wire."""

@@ -1,4 +1,4 @@
-"""What a pool has done since its process began: counters and durations."""
+"""Counters and durations of a pool since its process started."""
 
 import logging
 import threading
@@ -12,29 +12,29 @@ from poolhouse.measures.histogram import Histogram
 
 logger = logging.getLogger(__name__)
 
-# What can be counted; the names are those of the status' JSON and, with a prefix, of the metrics.
+# The counters; their names are those of the status' JSON and, with a prefix, of the metrics.
 COUNTERS = (
-    "lent",  # connections given to a caller
-    "timeouts",  # callers that got none in time
+    "lent",  # connections checked out
+    "timeouts",  # pool timeouts
     "connects",  # connections opened
     "connect_errors",
-    "recycled",  # closed for their age
-    "invalidated",  # found dead, or broken by an error
-    "resets",  # sessions brought back to their beginning, since a borrower left state in them
+    "recycled",  # closed because of their age
+    "invalidated",  # found dead, or marked as broken by an error
+    "resets",  # sessions reset because their holder left session state
 )
 
 Listener = Callable[[str, str, float], None]
-"""is told of each duration as it ends: the pool's alias, what it is (wait, hold or connect), and the seconds"""
+"""called with each duration: the alias, the kind (wait, hold or connect) and the seconds"""
 _listeners: list[Listener] = []
 
 
 def listen(listener: Listener) -> None:
-    """Tell a listener of the durations of every pool of this process, on the thread that they are of."""
+    """Call a listener with each duration of every pool of this process, on the thread that it was measured on."""
     _listeners.append(listener)
 
 
 class Meter:
-    """Counters and durations of one pool, safe to write from any thread, and from the collector."""
+    """Counters and durations of one pool, safe to write from any thread and from the garbage collector."""
 
     def __init__(self, alias: str) -> None:
         self._alias = alias
@@ -42,17 +42,17 @@ class Meter:
         self._events: deque[str] = deque()
         self._counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         self._checkout, self._timed_out, self._hold, self._connect = (Durations() for _ in range(4))
-        self._out: deque[None] = deque()  # as long as connections are checked out: its length is read without a lock
+        self._out: deque[None] = deque()  # one entry per connection in use: its length is read without a lock
         self._peak = 0
 
     def count(self, name: str) -> None:
-        """Count an event of COUNTERS; checkouts, timeouts and connects are counted with their durations."""
+        """Count an event of COUNTERS. Checkouts, timeouts and connects are counted with their durations."""
         self._events.append(name)
         if len(self._events) > NOTED_MAX:
             self._count_some()
 
     def lent(self, waited_s: float) -> None:
-        """Count a connection that was lent, and how long its borrower waited for it."""
+        """Count a checkout, with its wait time."""
         self._out.append(None)
         self._peak = max(self._peak, len(self._out))
         self._checkout.note(waited_s)
@@ -60,15 +60,15 @@ class Meter:
             self._tell("wait", waited_s)
 
     def timed_out(self, waited_s: float) -> None:
-        """Count a caller that got no connection in time. It waited at least this long, so its time counts as a wait."""
+        """Count a pool timeout; its duration counts as a wait time."""
         if self._timed_out.note(waited_s):
             self._count_some()
         if _listeners:
             self._tell("wait", waited_s)
 
     def returned(self, held_s: float) -> None:
-        """Note how long a connection was lent."""
-        with suppress(IndexError):  # a signal came between the checkout and its note
+        """Count a check-in, with its hold time."""
+        with suppress(IndexError):  # a signal interrupted the checkout before it was noted
             self._out.pop()
         if self._hold.note(held_s):
             self._count_some()
@@ -76,15 +76,15 @@ class Meter:
             self._tell("hold", held_s)
 
     def connected(self, took_s: float) -> None:
-        """Count a connection that was opened, and how long that took."""
+        """Count a connection that was opened, with the time it took."""
         self._connect.note(took_s)
         if _listeners:
             self._tell("connect", took_s)
 
     def read(self) -> dict[str, Any]:
-        """Return the counters and copies of the histograms, all of one moment.
+        """Return the counters and copies of the histograms, all of the same moment.
 
-        The keys are `counts`, `wait` (that of callers that timed out included), `hold`, `connect` and `peak`.
+        The keys are `counts`, `wait` (including pool timeouts), `hold`, `connect` and `peak`.
         """
         with self._lock:
             self._count_noted()
@@ -103,7 +103,7 @@ class Meter:
         return self._checkout, self._timed_out, self._hold, self._connect
 
     def _count_some(self) -> None:
-        """Count what was noted, unless somebody is at it; it may be this thread, interrupted by the collector."""
+        """Count what was noted unless the lock is held, perhaps by this thread before the garbage collector ran."""
         if self._lock.acquire(blocking=False):
             try:
                 self._count_noted()
@@ -120,5 +120,5 @@ class Meter:
         for listener in _listeners:
             try:
                 listener(self._alias, what, seconds)
-            except Exception:  # what listens is somebody else's, and a connection is being lent or returned
-                logger.exception("%s: a listener of the pools' durations failed", self._alias)
+            except Exception:  # the listener is code of others, and a checkout or check-in is in progress
+                logger.exception("%s: a listener for pool durations raised an error", self._alias)

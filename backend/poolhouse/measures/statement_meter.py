@@ -1,4 +1,4 @@
-"""How many statements this process has run, how long they took and how many failed, by alias, whoever ran them."""
+"""The number, durations and errors of this process' statements by alias."""
 
 import threading
 from collections import Counter
@@ -26,7 +26,7 @@ class StatementMeter:
                 self._errors[alias] += 1
 
     def read(self) -> dict[str, tuple[Histogram, int]]:
-        """Give copies of the durations and the number of errors of each alias that had a statement."""
+        """Return copies of the durations and the number of errors, by alias."""
         with self._lock:
             return {alias: (self._counted(alias), self._errors[alias]) for alias in list(self._durations)}
 
@@ -40,11 +40,11 @@ _meter = StatementMeter()
 
 
 def meter() -> StatementMeter:
-    """Give this process' meter."""
+    """Return the meter of this process' statements."""
     return _meter
 
 
 def forget_parent() -> None:
-    """Begin anew in a forked child."""
+    """Start afresh in a forked child."""
     global _meter  # noqa: PLW0603 - one a process; the parent's lock may have been held
     _meter = StatementMeter()

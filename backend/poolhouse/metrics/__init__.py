@@ -1,1 +1,1 @@
-"""What Prometheus asks: the pools of the whole fleet, and the room on the server. It needs `prometheus_client`."""
+"""The Prometheus and OpenTelemetry metrics; the former need `prometheus_client`."""

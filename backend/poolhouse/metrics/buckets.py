@@ -1,10 +1,10 @@
-"""Our log-spaced buckets as Prometheus has them: cumulative, up to bounds at which buckets of ours end."""
+"""Prometheus' cumulative buckets, made of this app's log-spaced ones."""
 
 from collections.abc import Sequence
 
 from poolhouse.measures.histogram import BUCKETS_PER_DOUBLING, Histogram, bucket_end_s
 
-# Each bound is twice the one before, from 64 µs to 67 s; at an end of a bucket, so that nothing is split by guess.
+# Each bound is twice the one before, from 64 µs to 67 s, and the end of one of our buckets, so that none is split.
 FIRST_DOUBLING, LAST_DOUBLING = 6, 26
 ENDS = tuple(
     range(FIRST_DOUBLING * BUCKETS_PER_DOUBLING, LAST_DOUBLING * BUCKETS_PER_DOUBLING + 1, BUCKETS_PER_DOUBLING)
@@ -14,10 +14,10 @@ INFINITE = "+Inf"
 
 
 def cumulative(histogram: Histogram) -> Sequence[tuple[str, float]]:
-    """Give for each bound how many durations are at most that long; the last has no bound, and counts all.
+    """Return for each bound the number of durations up to it; the last bound is infinite.
 
-    Durations of which only the total is known are in the last alone. Where there are no others it is all there is:
-    a quantile would be a guess.
+    Durations of which only the total is known are in the last one alone. If there are no others, only the last one is
+    returned, so that no quantile is guessed.
     """
     if histogram.without_bucket and not histogram.counts:
         return [(INFINITE, histogram.count)]

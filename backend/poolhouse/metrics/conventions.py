@@ -1,4 +1,4 @@
-"""OpenTelemetry's semantic conventions for pools of connections: the names, and what each is of a pool of ours.
+"""OpenTelemetry's semantic conventions for connection pools: the metric names, and our values for them.
 
 https://opentelemetry.io/docs/specs/semconv/db/database-metrics/#connection-pools
 """
@@ -14,13 +14,13 @@ COUNT_TEXT = "The number of connections that are currently in state described by
 
 
 class Number(NamedTuple):
-    """A number of a pool."""
+    """A metric with one value per pool."""
 
     name: str
     unit: str
     text: str
     read: Callable[[PoolState], int | None]
-    """None: the engine does not tell"""
+    """None: the engine does not report it"""
 
 
 LIMITS = (
@@ -63,9 +63,9 @@ DURATIONS = {
         "The time between borrowing a connection and returning it to the pool.",
     ),
 }
-"""by our words for them; in seconds"""
+"""by this app's names; in seconds"""
 
 
 def as_prometheus(name: str) -> str:
-    """Spell a name as Prometheus does."""
+    """Return a name in Prometheus' spelling."""
     return name.replace(".", "_")

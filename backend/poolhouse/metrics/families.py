@@ -1,20 +1,20 @@
-"""A look as Prometheus' families of metrics."""
+"""All metric families for Prometheus."""
 
 from collections.abc import Iterator
 
 from prometheus_client.metrics_core import Metric
 
 from poolhouse.metrics.fleet import of_pools, of_processes, of_totals
-from poolhouse.metrics.look import Look
+from poolhouse.metrics.look import Snapshot
 from poolhouse.metrics.samples import gauge
 from poolhouse.metrics.servers import of_pgbouncer, of_servers
 
 
-def families_of(look: Look) -> Iterator[Metric]:
-    """Give everything that Prometheus is told; of a source that did not answer, that it did not."""
+def families_of(look: Snapshot) -> Iterator[Metric]:
+    """Yield the metric families; of a source that did not answer, only that it is down."""
     yield gauge(
         "poolhouse_source_up",
-        "Whether the source answered: the processes' reports, a database server, PgBouncer",
+        "1 if the source answered, else 0; sources: process reports, database servers, PgBouncer",
         ("source", "server"),
         look.is_up.items(),
     )

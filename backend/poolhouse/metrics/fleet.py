@@ -1,4 +1,4 @@
-"""What the processes tell, as families. Names that begin with db_client are OpenTelemetry's."""
+"""Metric families of the processes' reports. Names that begin with db_client are OpenTelemetry's."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -19,47 +19,49 @@ PROCESS = ("service", "host", "pid")
 POOL = (*PROCESS, "alias")
 SERVICE = ("service", "alias")
 COUNTED = {
-    "lent": "Connections given to a caller",
+    "lent": "Connections checked out",
     "connects": "Connections opened",
-    "connect_errors": "Connections that could not be opened",
-    "recycled": "Connections closed for their age",
-    "invalidated": "Connections found dead, or broken by an error",
-    "resets": "Sessions reset because a borrower left state in them",
+    "connect_errors": "Attempts to open a connection that failed",
+    "recycled": "Connections closed because of their age",
+    "invalidated": "Connections closed because they were dead or broken by an error",
+    "resets": "Sessions reset because their holder left session state behind",
 }
-"""of `poolhouse.measures.meter.COUNTERS`, those that OpenTelemetry has no name for"""
+"""the counters of `poolhouse.measures.meter.COUNTERS` for which OpenTelemetry has no name"""
 
 
 def of_processes(status: Status) -> Iterator[Metric]:
-    """Give how many processes report, how many there should be, and how old each report is."""
+    """Yield the number of reporting and of expected processes, and the age of each report."""
     reports, now = status.processes, status.taken_at
     expected = {service: processes for service, (processes, _) in options().FLEET.items()}
     found = Counter(report.service for report in reports)
     yield gauge(
         "poolhouse_processes",
-        "Processes that report",
+        "Processes that are reporting",
         ("service",),
         (((service,), found[service]) for service in sorted({*expected, *found})),
     )
     yield gauge(
         "poolhouse_expected_processes",
-        "Processes that the settings name",
+        "Processes that POOLHOUSE['FLEET'] expects",
         ("service",),
         (((service,), processes) for service, processes in expected.items()),
     )
     yield GaugeMetricFamily(
-        "poolhouse_reports_of_other_versions", "Reports that are not understood here", status.of_other_versions
+        "poolhouse_reports_of_other_versions",
+        "Reports in the format of another version of Poolhouse, which are ignored",
+        status.of_other_versions,
     )
     yield gauge(
         "poolhouse_report_age_seconds",
-        "How old the process's report is",
+        "Age of the last report of the process",
         PROCESS,
-        ((_process(report), max(0.0, now - report.reported_at)) for report in _told_apart(reports)),
+        ((_process(report), max(0.0, now - report.reported_at)) for report in _with_unique_hosts(reports)),
     )
 
 
 def of_pools(reports: list[ProcessReport]) -> Iterator[Metric]:
-    """Give what each pool of each process is like now."""
-    pools = [((*_process(report), pool.alias), pool) for report in _told_apart(reports) for pool in report.pools]
+    """Yield the current state of each pool of each process."""
+    pools = [((*_process(report), pool.alias), pool) for report in _with_unique_hosts(reports) for pool in report.pools]
     yield gauge(
         as_prometheus(conventions.COUNT),
         conventions.COUNT_TEXT,
@@ -70,14 +72,14 @@ def of_pools(reports: list[ProcessReport]) -> Iterator[Metric]:
         yield gauge(as_prometheus(number.name), number.text, POOL, ((of, number.read(pool)) for of, pool in pools))
     yield gauge(
         "poolhouse_leak_suspects",
-        "Connections that are held for too long; of engines that look for them",
+        "Connections held for longer than LEAK_THRESHOLD_S, by engines that check it",
         POOL,
         ((of, len(pool.suspects)) for of, pool in pools if pool.looks_for_leaks),
     )
 
 
 def of_totals(by_service: dict[str, dict[str, Totals]]) -> Iterator[Metric]:
-    """Give what has happened in each service: without host and pid, so that it does not end with a process."""
+    """Yield the totals of each service, without host and pid, so that they outlive a process."""
     totals = [((service, alias), one) for service, found in by_service.items() for alias, one in found.items()]
     timeouts = {"timeouts": (as_prometheus(conventions.TIMEOUTS.name), conventions.TIMEOUTS.text)}
     ours = {what: (f"poolhouse_pool_{what}", text) for what, text in COUNTED.items()}
@@ -91,8 +93,8 @@ def of_totals(by_service: dict[str, dict[str, Totals]]) -> Iterator[Metric]:
         yield family
 
 
-def _told_apart(reports: list[ProcessReport]) -> list[ProcessReport]:
-    """Add to the hosts of processes that share a name what they do not share: Prometheus takes no series twice."""
+def _with_unique_hosts(reports: list[ProcessReport]) -> list[ProcessReport]:
+    """Make the hosts of processes with the same name unique: Prometheus rejects duplicate series."""
     count = Counter(_process(report) for report in reports)
     return [
         replace(report, host=f"{report.host}/{report.run}") if count[_process(report)] > 1 else report

@@ -1,4 +1,4 @@
-"""One look at everything that is measured, from whichever process is asked; each source is bounded in time."""
+"""The answers of all sources for one scrape, from whichever process is asked, within a timeout."""
 
 import logging
 import threading
@@ -22,18 +22,18 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Look:
-    """The answers."""
+class Snapshot:
+    """The answers of all sources."""
 
     status: Status
     totals: dict[str, dict[str, Totals]] = field(default_factory=dict)
-    """by service and alias; only of services that have a process now"""
+    """by service and alias, of services that have a process now"""
     is_up: dict[tuple[str, str], bool] = field(default_factory=dict)
-    """whether each source that was asked has answered; of a server with its alias, else with none"""
+    """by source and server alias (empty for other sources): whether it has answered"""
 
 
 class Recent(Generic[T]):
-    """An answer that is kept for a while. One thread asks anew; those that come meanwhile have the one before."""
+    """An answer that is cached for a while. One thread refreshes it; the others get the previous one meanwhile."""
 
     def __init__(self, ask: Callable[[], T]) -> None:
         self._ask = ask
@@ -42,9 +42,9 @@ class Recent(Generic[T]):
         self._expires_at = 0.0
 
     def get(self, max_age_s: float) -> T:
-        """Give the answer, which is asked for anew if it is older than max_age_s.
+        """Return the answer, refreshed if it is older than max_age_s.
 
-        Where there is none yet, all wait for the first: a source that hangs takes its time of them once.
+        Before the first answer all callers wait for it, so that a source that hangs delays them once.
 
         Raises:
             what asking raises.
@@ -63,20 +63,20 @@ class Recent(Generic[T]):
             self._lock.release()
 
     def forget_parent(self) -> None:
-        """Begin anew in a forked child; another thread of the parent may have held the lock."""
+        """Start afresh in a forked child; another thread of the parent may have held the lock."""
         self._lock, self._expires_at = threading.Lock(), 0.0
 
     def forget(self) -> None:
-        """Ask anew the next time, whoever asks."""
+        """Drop the answer, so that the next call refreshes it."""
         with self._lock:
             self._answers, self._expires_at = [], 0.0
 
 
-def take_look() -> Look:
-    """Ask every source once; never raises for one that is away.
+def take_snapshot() -> Snapshot:
+    """Query every source once; a source that is unreachable raises no error.
 
-    All are asked at once: it takes POOLHOUSE["MONITOR_TIMEOUT_S"], and half of one more where the monitor's role is
-    refused.
+    All are queried at the same time, which takes up to POOLHOUSE["MONITOR_TIMEOUT_S"], and half of it more if the
+    monitor's role is refused.
     """
     status = take_status(detailed=False)
     is_up = {(SERVER, one.alias): bool(status.server_of(one.alias)) for one in targets()}
@@ -84,15 +84,15 @@ def take_look() -> Look:
         is_up[REPORTS, ""] = status.knows_processes
     if options().PGBOUNCER_URL:
         is_up[PGBOUNCER, ""] = status.pgbouncer is not None
-    return Look(status, _read_totals(status) if status.knows_processes else {}, is_up)
+    return Snapshot(status, _read_totals(status) if status.knows_processes else {}, is_up)
 
 
 def _read_totals(status: Status) -> dict[str, dict[str, Totals]]:
     reports = store()
-    assert reports is not None  # noqa: S101 - for the type: it has just answered
+    assert reports is not None  # noqa: S101 - for mypy: the store has just answered
     try:
         numbers = reports.read_totals(process.service for process in status.processes)
     except redis.RedisError as error:
-        logger.warning("the totals of the pools were not read: %s", error)
+        logger.warning("cannot read the totals of the pools from Redis: %s", error)
         return {}
     return {service: totals_of(found) for service, found in numbers.items()}

@@ -1,6 +1,6 @@
-"""This process's pools as OpenTelemetry's metrics, by the names of its semantic conventions.
+"""This process' pools as OpenTelemetry metrics, named by the semantic conventions.
 
-Imported where `opentelemetry-api` is installed; which SDK exports them, and whether one does, is the project's choice.
+Imported if `opentelemetry-api` is installed. The project chooses the SDK and the exporter.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -18,13 +18,13 @@ from poolhouse.process.pools import PoolState, pool_states
 
 
 def observe_pools() -> None:
-    """Tell OpenTelemetry of this process's pools whenever it asks, and of each duration as it ends.
+    """Register the pools' gauges with OpenTelemetry, and record each duration as it ends.
 
     Raises:
-        RuntimeError: opentelemetry-api does not know how to be told of buckets.
+        RuntimeError: the version of opentelemetry-api does not support bucket boundaries.
     """
     if "explicit_bucket_boundaries_advisory" not in signature(Meter.create_histogram).parameters:
-        raise RuntimeError(f"opentelemetry-api {version('opentelemetry-api')} is too old; 1.30 or later can be told")
+        raise RuntimeError(f"opentelemetry-api 1.30 or later is required, got {version('opentelemetry-api')}")
     ours = get_meter("poolhouse", __version__)
     ours.create_observable_up_down_counter(COUNT, [_observe_counts], "{connection}", COUNT_TEXT)
     for number in LIMITS:
@@ -34,7 +34,7 @@ def observe_pools() -> None:
 
 
 def _pools() -> list[PoolState]:
-    """Look at the pools, on whichever thread the SDK asks from."""
+    """Return the pools' states, on whichever thread the SDK collects."""
     with fork_lock.shared():
         return pool_states()
 
@@ -46,7 +46,7 @@ def _observe_counts(_: CallbackOptions) -> Iterator[Observation]:
 
 
 def _observer(number: Number) -> Callable[[CallbackOptions], Iterable[Observation]]:
-    """Make a callback that tells a number of each pool whose engine knows it."""
+    """Return a callback that observes a value of each pool whose engine reports it."""
 
     def observe(_: CallbackOptions) -> Iterator[Observation]:
         for pool in _pools():
@@ -57,7 +57,7 @@ def _observer(number: Number) -> Callable[[CallbackOptions], Iterable[Observatio
 
 
 def _recorder(ours: Meter) -> meter.Listener:
-    # An asynchronous instrument cannot be a histogram: each duration is recorded as it ends.
+    # An asynchronous instrument cannot be a histogram, so each duration is recorded as it ends.
     histograms = {
         what: ours.create_histogram(name, "s", text, explicit_bucket_boundaries_advisory=BOUNDS_S)
         for what, (name, text) in DURATIONS.items()

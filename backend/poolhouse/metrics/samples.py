@@ -1,20 +1,20 @@
-"""Families of samples, of what is known: a value of None is left out."""
+"""Metric families built of samples; a value of None is left out."""
 
 from collections.abc import Iterable
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 Sample = tuple[tuple[str, ...], float | None]
-"""the labels' values, and the sample's"""
+"""label values and the sample's value"""
 
 
 def gauge(name: str, text: str, labels: tuple[str, ...], samples: Iterable[Sample]) -> Metric:
-    """Make a family of what goes up and down."""
+    """Return a family of gauges."""
     return _filled(GaugeMetricFamily(name, text, labels=labels), samples)
 
 
 def counter(name: str, text: str, labels: tuple[str, ...], samples: Iterable[Sample]) -> Metric:
-    """Make a family of what goes up; its samples' name ends in _total."""
+    """Return a family of counters; the names of its samples end in _total."""
     return _filled(CounterMetricFamily(name, text, labels=labels), samples)
 
 

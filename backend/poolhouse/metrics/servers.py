@@ -1,4 +1,4 @@
-"""What the database server and PgBouncer tell, as families."""
+"""Metric families of the database servers and PgBouncer."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from poolhouse.metrics.look import PGBOUNCER
 from poolhouse.metrics.samples import counter, gauge
 from poolhouse.overview import status as overview
-from poolhouse.overview.status import ServerLook, Status, either
+from poolhouse.overview.status import ServerAnswers, Status, either_holder
 from poolhouse.servers.pgbouncer import PgBouncer, PgBouncerStats
 from poolhouse.servers.server import ServerFacts
 
@@ -25,26 +25,26 @@ SERVER = ("server",)
 
 
 def of_servers(status: Status) -> Iterator[Metric]:
-    """Give how many connections each server takes, who has them, and who is in whose way."""
+    """Yield the connection limits, connections and blocked sessions of each server."""
     servers = status.servers
     numbers: dict[str, tuple[str, Callable[[ServerFacts], float]]] = {
         "max_connections": ("max_connections", lambda facts: facts.capacity.max_connections),
-        "usable_connections": ("Connections for ordinary roles", lambda facts: facts.capacity.usable),
-        "used_connections": ("Connections open, the monitor's own aside", lambda facts: facts.used),
+        "usable_connections": ("Connections that ordinary roles can have", lambda facts: facts.capacity.usable),
+        "used_connections": ("Connections open, without the monitor's own", lambda facts: facts.used),
         "room_connections": (
-            "How many more the application can open, by the server's limit, its role's and its database's",
+            "Connections that the application can still open within the limits of server, role and database",
             lambda facts: facts.room_left,
         ),
         "blocked_sessions": (
-            "Sessions that wait for another's lock",
+            "Sessions that wait for a lock",
             lambda facts: len({block.pid for block in facts.blocks}),
         ),
         "longest_block_seconds": (
-            "How long the session has waited that is blocked for longest",
+            "Longest time that a session has been waiting for a lock",
             lambda facts: max((block.wait_s for block in facts.blocks), default=0.0),
         ),
         "longest_idle_in_transaction_seconds": (
-            "How long the session has asked for nothing that has been idle in a transaction for longest",
+            "Longest time that a session has been idle in a transaction",
             lambda facts: max((one.state_age_s or 0.0 for one in facts.idle_in_transaction), default=0.0),
         ),
     }
@@ -54,7 +54,7 @@ def of_servers(status: Status) -> Iterator[Metric]:
         )
     yield gauge(
         "poolhouse_server_reserved_connections",
-        "Connections that ordinary roles cannot have",
+        "Connections reserved for superusers and for roles with pg_use_reserved_connections",
         ("server", "role"),
         (
             ((server.name, role), count)
@@ -68,31 +68,31 @@ def of_servers(status: Status) -> Iterator[Metric]:
     yield from _of_limits(servers)
     yield gauge(
         "poolhouse_server_connections",
-        "Connections open; the service is empty where no process that reports holds them",
+        "Connections open; the service is empty where no reporting process holds them",
         ("server", "service", "state"),
         sorted(Counter(_holders(status)).items()),
     )
 
 
-def _of_limits(servers: list[ServerLook]) -> Iterator[Metric]:
+def _of_limits(servers: list[ServerAnswers]) -> Iterator[Metric]:
     limits = [
         ((server.name, one.kind, one.name), server.facts, one) for server in servers for one in server.facts.limits
     ]
     labels = ("server", "kind", "name")
-    text = "Connections that a role of the application may have, or its database"
+    text = "CONNECTION LIMIT of a role or a database of the application"
     yield gauge("poolhouse_server_limit_connections", text, labels, ((of, one.connections) for of, _, one in limits))
     yield gauge(
         "poolhouse_server_limit_used_connections",
-        "How many of them are open",
+        "Connections open that count against the CONNECTION LIMIT",
         labels,
         ((of, facts.used_of(one)) for of, facts, one in limits),
     )
 
 
 def _holders(status: Status) -> Iterator[tuple[str, str, str]]:
-    """Give the server, the service and the state of each connection; PgBouncer's have the name of a client of its."""
+    """Yield server, service and state of each connection; PgBouncer's carry the name of one of its clients."""
     services = {report.name: report.service for report in status.processes}
-    services |= {either(name): f"{service} or {PGBOUNCER}" for name, service in services.items()}
+    services |= {either_holder(name): f"{service} or {PGBOUNCER}" for name, service in services.items()}
     services |= {overview.PGBOUNCER: PGBOUNCER}
     for server in status.servers:
         for connection in server.facts.connections:
@@ -100,14 +100,16 @@ def _holders(status: Status) -> Iterator[tuple[str, str, str]]:
 
 
 def of_pgbouncer(pooler: PgBouncer) -> Iterator[Metric]:
-    """Give what each pool of PgBouncer's is like now, and what went through each database."""
-    clients = GaugeMetricFamily("poolhouse_pgbouncer_clients", "Clients", labels=("database", "user", "state"))
+    """Yield the current state of each pool of PgBouncer, and the totals of each database."""
+    clients = GaugeMetricFamily(
+        "poolhouse_pgbouncer_clients", "Clients of PgBouncer", labels=("database", "user", "state")
+    )
     servers = GaugeMetricFamily(
-        "poolhouse_pgbouncer_servers", "Connections to the server", labels=("database", "user", "state")
+        "poolhouse_pgbouncer_servers", "Connections from PgBouncer to the server", labels=("database", "user", "state")
     )
     waits = GaugeMetricFamily(
         "poolhouse_pgbouncer_longest_wait_seconds",
-        "How long the client has waited that waits longest",
+        "Longest time that a client has been waiting for a server connection",
         labels=("database", "user"),
     )
     for pool in pooler.pools:

@@ -1,4 +1,4 @@
-"""`/metrics`: what Prometheus scrapes, of the whole fleet, from whichever process answers."""
+"""`/metrics` for Prometheus: the whole fleet, from whichever process answers."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -14,12 +14,12 @@ from prometheus_client.registry import Collector
 from poolhouse.conf import options
 from poolhouse.metrics.access import may_read
 from poolhouse.metrics.families import families_of
-from poolhouse.metrics.look import Recent, take_look
+from poolhouse.metrics.look import Recent, take_snapshot
 
 
 @dataclass(frozen=True)
 class _Collected:
-    """Families as an encoder wants them."""
+    """The object with metric families that an encoder expects."""
 
     families: list[Metric]
 
@@ -27,28 +27,26 @@ class _Collected:
         return self.families
 
 
-REFUSAL = 'POOLHOUSE["METRICS_TOKEN"] is needed: Authorization: Bearer …\n'
+REFUSAL = 'The header "Authorization: Bearer TOKEN" with POOLHOUSE["METRICS_TOKEN"] is required.\n'
 
-recent: Recent[list[Metric]] = Recent(lambda: [*families_of(take_look())])
+recent: Recent[list[Metric]] = Recent(lambda: [*families_of(take_snapshot())])
 os.register_at_fork(after_in_child=recent.forget_parent)
 
 
 class _EveryAlias(set[str]):
-    """The aliases for which ATOMIC_REQUESTS opens no transaction: all, those that are added later included."""
+    """A set of all aliases, present and future, for which ATOMIC_REQUESTS opens no transaction."""
 
     def __contains__(self, alias: object) -> bool:
         return True
 
 
-@csrf_exempt  # so that a POST is answered with 405, and not with the page about CSRF
+@csrf_exempt  # so that a POST is answered with 405 instead of a CSRF error
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Answer in the format that is asked for: 200 as well when a source is away, with poolhouse_source_up 0.
+    """Return the metrics in the requested format, with status 200 even if a source is down (poolhouse_source_up 0).
 
-    401 without POOLHOUSE["METRICS_TOKEN"], where that is set.
-
-    Nothing here takes a connection of a pool, whatever the project's ATOMIC_REQUESTS: it answers when a pool is
-    exhausted, and when the server is away.
+    Without the required POOLHOUSE["METRICS_TOKEN"] the status is 401. The view uses no connection of a pool, whatever
+    ATOMIC_REQUESTS says: it answers when a pool is exhausted and when the server is down.
     """
     if not may_read(request):
         return HttpResponse(
@@ -59,12 +57,12 @@ def metrics(request: HttpRequest) -> HttpResponse:
     return HttpResponse(encode(_Collected(families)), content_type=content_type)
 
 
-# What `transaction.non_atomic_requests` notes on a view, but that takes one alias at a time, of those that there are.
+# What `transaction.non_atomic_requests` sets on a view, but that takes one existing alias at a time.
 metrics._non_atomic_requests = _EveryAlias()  # type: ignore[attr-defined]
 
 
 def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
     try:
         return choose_encoder(accept)
-    except TypeError:  # it names a version that is none
+    except TypeError:  # the Accept header names an invalid version
         return choose_encoder("")

@@ -1,1 +1,1 @@
-"""The merged view: reports joined with what the servers say."""
+"""The merged view: the processes' reports joined with what the servers show."""

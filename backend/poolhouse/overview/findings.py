@@ -1,191 +1,290 @@
-"""The verdict: what is to be said of what was seen, and how bad it is."""
+"""The findings on a status, each with its value, its threshold and what to do; the worst is the verdict."""
 
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from poolhouse.conf import options
-from poolhouse.human import counted, duration
+from poolhouse.human import counted, duration, percent
 from poolhouse.overview.fleet import Group
-from poolhouse.overview.sources import ServerLook
+from poolhouse.overview.sources import REPORTS, ServerAnswers
 from poolhouse.process.activity import NOW_S, RECENT_S, Activity
 from poolhouse.reports.report import ProcessReport
 from poolhouse.servers.pgbouncer import PgBouncer
-from poolhouse.servers.refusals import way_past_pgbouncer
+from poolhouse.servers.refusals import direct_remedy
 from poolhouse.servers.server import HIDDEN, ServerFacts
 
-if TYPE_CHECKING:  # it judges by these
+if TYPE_CHECKING:  # status imports this module
     from poolhouse.overview.status import Status
 
 LEVELS = ("ok", "warning", "critical")
-OF_LATE = f"in the last {RECENT_S // 60} minutes"
-# As `poolhouse.identity` makes them; the monitor's own are those of others who look.
+PERIOD = f"over the last {RECENT_S // 60} min"
+# As `poolhouse.identity` builds them. "monitor@..." is the name of other monitors, which do not report.
 PROCESS_NAME = re.compile(r"(?!monitor@)[A-Za-z0-9_.-]+@[^@]+:\d+")
+NO_NAME = "a session without a name"
 
 
 class Finding(NamedTuple):
-    """Something that was looked at, and how it is."""
+    """One judgement: its level and, as text, the value, the threshold and what to do."""
 
     level: str
     reason: str
 
 
 def judge(findings: Iterable[Finding]) -> list[Finding]:
-    """Give what is not ok, the worst first."""
+    """Return the findings that are not ok, the worst first."""
     bad = [finding for finding in findings if finding.level != "ok"]
     return sorted(bad, key=lambda finding: LEVELS.index(finding.level), reverse=True)
 
 
 def level_of(value: float, warning_from: float, critical_from: float = math.inf) -> str:
-    """Give the level of a figure that is the worse the higher it is."""
+    """Return the level of a value that is worse the higher it is."""
     if value >= critical_from:
         return "critical"
     return "warning" if value >= warning_from else "ok"
 
 
+def graded(  # noqa: PLR0913 - a value, its two thresholds and their texts
+    text: str,
+    value: float,
+    warning_from: float,
+    critical_from: float = math.inf,
+    *,
+    unit: Callable[[float], str],
+    remedy: str,
+) -> Finding:
+    """Return the finding on a value that is worse the higher it is.
+
+    Args:
+        text: what was found, with the value.
+        value: in the unit of the thresholds.
+        warning_from: the value from which on it is a warning.
+        critical_from: the value from which on it is critical.
+        unit: writes a threshold with its unit.
+        remedy: what to do.
+    """
+    level = level_of(value, warning_from, critical_from)
+    threshold = critical_from if level == "critical" else warning_from
+    return Finding(level, f"{text} ({level} at {unit(threshold)}): {remedy}")
+
+
+def in_ms(value: float) -> str:
+    """Write a threshold in milliseconds: 250 ms."""
+    return f"{value:g} ms"
+
+
+def in_s(value: float) -> str:
+    """Write a threshold in seconds: 30 s."""
+    return f"{value:g} s"
+
+
+def in_percent(value: float) -> str:
+    """Write a threshold in percent: 80 %."""
+    return f"{value:g} %"
+
+
 def findings_of(status: "Status") -> Iterator[Finding]:
-    """Tell how things are, as far as they can be other than ok."""
+    """Yield the findings on a status, those that are ok included."""
     for one in status.unreachable:
-        yield Finding(one.level, f"{one.source} is {one.state}: {one.reason}")
+        verb = "are" if one.source == REPORTS else "is"
+        yield Finding(one.level, f"{one.source} {verb} {one.state}: {one.reason}")
     if status.knows_processes:
-        yield from _missing(status)
-        yield from _namesakes(status.processes)
+        yield from _missing_processes(status)
+        yield from _shared_names(status.processes)
     for process in status.processes:
-        yield from _suspicions(process)
+        yield from _leak_suspects(process)
     for service in status.services:
-        yield from _lending(service)
+        yield from _checkouts(service)
     for server in status.servers:
         yield from _server(server, of_several=len(status.servers) > 1)
     if status.pgbouncer:
         yield from _pgbouncer(status.pgbouncer)
 
 
-# Who reports.
+# The processes that report.
 
 
-def _missing(status: "Status") -> Iterator[Finding]:
+def _missing_processes(status: "Status") -> Iterator[Finding]:
     found = Counter(process.service for process in status.processes)
     for service, (expected, _) in options().FLEET.items():
         if found[service]:
             few = "warning" if found[service] < expected else "ok"
-            yield Finding(few, f"{found[service]} of {counted(expected, 'process', 'processes')} of {service} report")
+            yield Finding(
+                few,
+                f"{service}: {found[service]} of {counted(expected, 'process', 'processes')} reporting "
+                f"(warning below {expected}): start the others, or correct POOLHOUSE['FLEET']",
+            )
         elif expected:
-            yield _silent(service, expected, status.silent_s.get(service))
+            yield _unreported_service(service, expected, status.silent_s.get(service))
     if not status.processes and (named := [one for one in status.connections if PROCESS_NAME.match(one.application)]):
         they = counted(len(named), "server connection")
-        yield Finding("warning", f"no process reports its pools, though {they} have the name of one")
+        carry = "carries" if len(named) == 1 else "carry"
+        yield Finding(
+            "warning", f"no process is reporting, but {they} {carry} a Poolhouse name: check POOLHOUSE['REDIS_URL']"
+        )
     if others := status.of_other_versions:
-        yield Finding("warning", f"{counted(others, 'report')} of another version of poolhouse, not understood here")
+        yield Finding(
+            "warning",
+            f"{counted(others, 'process', 'processes')} reporting in the format of another version of Poolhouse "
+            "(warning at 1): run one version in all processes",
+        )
 
 
-def _silent(service: str, expected: int, silent_s: float | None) -> Finding:
-    none = f"none of {counted(expected, 'process', 'processes')} of {service} reports"
+def _unreported_service(service: str, expected: int, silent_s: float | None) -> Finding:
+    none, remedy = f"{service}: 0 of {counted(expected, 'process', 'processes')} reporting", "start the service"
     if silent_s is None:  # never started, perhaps on purpose
-        return Finding("warning", f"{none}, and none has for a day")
-    level = "critical" if silent_s >= options().FLEET_GRACE_S else "warning"
-    return Finding(level, f"{none}, for {duration(silent_s)}")
+        return Finding(
+            "warning",
+            f"{none}, and none in the last 24 h (warning below {expected}): {remedy}, or correct POOLHOUSE['FLEET']",
+        )
+    grace_s = options().FLEET_GRACE_S
+    level = "critical" if silent_s >= grace_s else "warning"
+    return Finding(level, f"{none} for {duration(silent_s)} (critical at {in_s(grace_s)}): {remedy}")
 
 
-def _namesakes(processes: list[ProcessReport]) -> Iterator[Finding]:
+def _shared_names(processes: list[ProcessReport]) -> Iterator[Finding]:
     by_name: dict[str, list[ProcessReport]] = defaultdict(list)
     for process in processes:
         by_name[process.name].append(process)
     for name, ones in by_name.items():
-        # The report of one that was killed may still be there when its successor, with the same pid, has begun.
-        begun_at = max(one.started_at for one in ones)
-        alive = sum(one.reported_at > begun_at for one in ones)
+        # The report of a killed process may still be there when its successor, with the same pid, has started.
+        started_at = max(one.started_at for one in ones)
+        alive = sum(one.reported_at > started_at for one in ones)
         if alive > 1:
-            yield Finding("warning", f"{alive} processes have the name {name}: whose a connection is cannot be told")
+            yield Finding(
+                "warning",
+                f"{alive} processes have the name {name} (warning at 2), so the holders of their connections cannot be "
+                "told apart: give each container its own host name",
+            )
 
 
-# How they fare.
+# The pools.
 
 
-def _suspicions(process: ProcessReport) -> Iterator[Finding]:
+def _leak_suspects(process: ProcessReport) -> Iterator[Finding]:
+    threshold_s = options().LEAK_THRESHOLD_S
+    threshold = f"warning at {in_s(threshold_s)}" if threshold_s else "over LEAK_THRESHOLD_S of that process"
     for pool in process.pools:
         if pool.suspects:
             longest = pool.suspects[0]
             yield Finding(
                 "warning",
-                f"{process.name} holds {counted(len(pool.suspects), 'connection')} for too long: "
-                f"{duration(longest.held_s)} by {longest.holder}",
+                f"{process.name}: {counted(len(pool.suspects), 'leak suspect')}, the longest held for "
+                f"{duration(longest.held_s)} by {longest.holder} ({threshold}): db_pool_status --detailed shows the "
+                "code that checked it out",
             )
 
 
-def _lending(service: Group) -> Iterator[Finding]:
-    chosen = options()
+def _checkouts(service: Group) -> Iterator[Finding]:
     if service.waiting:
-        yield Finding("warning", f"{counted(service.waiting, 'caller')} of {service.name} waiting for a connection")
+        they = counted(service.waiting, "caller")
+        yield Finding(
+            "warning",
+            f"{service.name}: {they} waiting for a connection (warning at 1): if it lasts, raise POOL_SIZE or "
+            "shorten hold times; db_pool_advise computes the sizes",
+        )
     for alias in sorted({pool.alias for pool in service.pools}):
-        recent, whose = service.recent(alias), f"of {service.name}{service.alias_note(alias)}"
+        recent, who = service.recent(alias), f"{service.name}{service.alias_note(alias)}"
         if recent.timeouts:
-            yield _timeouts(recent, whose)
+            yield _timeouts(recent, who)
         if recent.connect_errors:
-            failed = f"{counted(recent.connect_errors, 'connection')} {whose} could not be opened {OF_LATE}"
             is_without = not any(pool.open for pool in service.pools if pool.alias == alias)
-            yield Finding("critical", f"{failed}, and none is open") if is_without else Finding("warning", failed)
-        if recent.wait and recent.wait.count >= chosen.SAMPLE_MIN and (p95_s := recent.wait.quantile_s(0.95)):
-            level = level_of(p95_s * 1000, chosen.WAIT_WARNING_MS, chosen.WAIT_CRITICAL_MS)
-            yield Finding(level, f"5 of 100 callers {whose} waited {duration(p95_s)} or longer {OF_LATE}")
+            yield _connect_errors(recent, who, is_without=is_without)
+        if (wait := recent.wait) and wait.count >= options().SAMPLE_MIN and (p95_s := wait.quantile_s(0.95)):
+            yield graded(
+                f"{who}: p95 wait for a connection is {duration(p95_s)} {PERIOD}",
+                p95_s * 1000,
+                options().WAIT_WARNING_MS,
+                options().WAIT_CRITICAL_MS,
+                unit=in_ms,
+                remedy="raise POOL_SIZE or shorten hold times; db_pool_advise computes the sizes",
+            )
 
 
-def _timeouts(recent: Activity, whose: str) -> Finding:
-    """Judge callers that got an error for a connection: users see it now, or saw it a while ago."""
-    they = f"{counted(recent.timeouts, 'caller')} {whose} got no connection in time {OF_LATE}"
+def _timeouts(recent: Activity, who: str) -> Finding:
+    """Return the finding on callers that got an error instead of a connection, critical while it goes on."""
+    they = f"{who}: {counted(recent.timeouts, 'pool timeout')} {PERIOD}"
+    remedy = "raise POOL_SIZE or shorten hold times; db_pool_advise computes the sizes"
     if not recent.timeouts_now:
-        return Finding("warning", they)
-    return Finding("critical", f"{they}, {recent.timeouts_now:,} of them in the last {NOW_S} s")
+        return Finding("warning", f"{they} (warning at 1): {remedy}")
+    return Finding("critical", f"{they}, {recent.timeouts_now:,} in the last {NOW_S} s (critical at 1): {remedy}")
 
 
-# What the servers say.
+def _connect_errors(recent: Activity, who: str, *, is_without: bool) -> Finding:
+    failed = f"{who}: {counted(recent.connect_errors, 'connection')} could not be opened {PERIOD}"
+    remedy = "the log of the service has the error"
+    if is_without:
+        return Finding("critical", f"{failed}, and 0 are open (critical at 0 open): {remedy}")
+    return Finding("warning", f"{failed} (warning at 1): {remedy}")
 
 
-def _server(server: ServerLook, *, of_several: bool) -> Iterator[Finding]:
+# The servers.
+
+
+def _server(server: ServerAnswers, *, of_several: bool) -> Iterator[Finding]:
     facts, where = server.facts, f" on {server.name}" if of_several else ""
-    warning, critical = options().UTILISATION_WARNING_PERCENT, options().UTILISATION_CRITICAL_PERCENT
     used, usable = facts.used, facts.capacity.usable
     if facts.capacity.through_pooler:
-        remedy = way_past_pgbouncer(server.name) or "POOLHOUSE['DIRECT'] must lead to the server itself"
+        remedy = direct_remedy(server.name) or "set POOLHOUSE['DIRECT'] to the address of the server itself"
         yield Finding("warning", f"the monitor reaches database server ({server.name}) through PgBouncer; {remedy}")
-    level = level_of(100 * used / max(1, usable), warning, critical)
-    yield Finding(level, f"{used} of the {usable} usable server connections{where} are open")
+    yield _utilisation(
+        f"{used} of the {usable} usable server connections{where} are open",
+        used / max(1, usable),
+        "lower POOL_SIZE, run fewer processes, raise max_connections, or use PgBouncer",
+    )
     for limit in facts.limits:
         used = facts.used_of(limit)
-        level = level_of(100 * used / max(1, limit.connections), warning, critical)
-        yield Finding(
-            level, f"{used} of the {limit.connections} connections of {limit.kind} {limit.name}{where} are open"
+        yield _utilisation(
+            f"{used} of the {limit.connections} connections of {limit.kind} {limit.name}{where} are open",
+            used / max(1, limit.connections),
+            f"raise its CONNECTION LIMIT, or open fewer connections to this {limit.kind}",
         )
     if hidden := sum(connection.state == HIDDEN for connection in facts.connections):
-        they_are = f"{hidden} server connections{where} are hidden"
-        yield Finding("warning", f"{they_are}: the monitor's role is not granted pg_monitor")
+        are_hidden = f"{counted(hidden, 'server connection')}{where} hidden from the monitor"
+        yield Finding("warning", f"{are_hidden} (warning at 1): grant pg_monitor to its role")
     yield from _locks(facts, where)
+
+
+def _utilisation(text: str, share: float, remedy: str) -> Finding:
+    warning, critical = options().UTILISATION_WARNING_PERCENT, options().UTILISATION_CRITICAL_PERCENT
+    return graded(f"{text}, {percent(share)}", 100 * share, warning, critical, unit=in_percent, remedy=remedy)
 
 
 def _locks(facts: ServerFacts, where: str) -> Iterator[Finding]:
     if facts.blocks:
         longest = facts.blocks[0]
-        level = level_of(longest.wait_s, options().BLOCKED_WARNING_S)
         they = counted(len({block.pid for block in facts.blocks}), "session")
-        by = f"by {longest.blocker or 'a session without a name'}, pid {longest.blocker_pid}"
-        yield Finding(level, f"{they}{where} blocked by others, the longest for {duration(longest.wait_s)} {by}")
+        yield graded(
+            f"{they}{where} blocked, the longest for {duration(longest.wait_s)} by {longest.blocker or NO_NAME}, "
+            f"pid {longest.blocker_pid}",
+            longest.wait_s,
+            options().BLOCKED_WARNING_S,
+            unit=in_s,
+            remedy="end the transaction that blocks it, or set lock_timeout",
+        )
     if facts.idle_in_transaction:
         longest_idle = facts.idle_in_transaction[0]
-        level = level_of(longest_idle.state_age_s or 0, options().IDLE_IN_TRANSACTION_WARNING_S)
-        who = f"{longest_idle.application or 'a session without a name'}, pid {longest_idle.pid},"
-        yield Finding(level, f"{who}{where} has been idle in a transaction for {duration(longest_idle.state_age_s)}")
+        yield graded(
+            f"{longest_idle.application or NO_NAME}, pid {longest_idle.pid},{where} has been idle in a transaction "
+            f"for {duration(longest_idle.state_age_s)}",
+            longest_idle.state_age_s or 0,
+            options().IDLE_IN_TRANSACTION_WARNING_S,
+            unit=in_s,
+            remedy="commit or roll back sooner, or set idle_in_transaction_session_timeout",
+        )
 
 
 def _pgbouncer(pooler: PgBouncer) -> Iterator[Finding]:
     for pool in pooler.pools:
         if pool.clients_waiting:
-            level = level_of(
-                pool.longest_wait_s, options().PGBOUNCER_WAIT_WARNING_S, options().PGBOUNCER_WAIT_CRITICAL_S
-            )
-            they = counted(pool.clients_waiting, "client")
-            yield Finding(
-                level,
-                f"{they} of PgBouncer waiting for a connection to {pool.database}, "
+            yield graded(
+                f"PgBouncer: {counted(pool.clients_waiting, 'client')} waiting for a connection to {pool.database}, "
                 f"the longest for {duration(pool.longest_wait_s)}",
+                pool.longest_wait_s,
+                options().PGBOUNCER_WAIT_WARNING_S,
+                options().PGBOUNCER_WAIT_CRITICAL_S,
+                unit=in_s,
+                remedy="raise default_pool_size, or shorten transactions",
             )

@@ -1,4 +1,4 @@
-"""Processes taken together: those of a service, or all of them."""
+"""Processes added up: those of a service, or the whole fleet."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
@@ -14,24 +14,24 @@ from poolhouse.reports.report import ProcessReport
 
 @dataclass(frozen=True)
 class Group:
-    """Some processes, and their pools as if they were one. What none of them tells is None."""
+    """Some processes, with their pools added up. A value that none of them reports is None."""
 
     name: str
     processes: list[ProcessReport]
 
     @cached_property
     def pools(self) -> list[PoolState]:
-        """Every pool of every process."""
+        """The pools of all processes."""
         return [pool for process in self.processes for pool in process.pools]
 
     @property
     def in_use(self) -> int:
-        """Connections lent."""
+        """Connections in use, of all pools."""
         return sum(pool.in_use for pool in self.pools)
 
     @property
     def idle(self) -> int:
-        """Connections open and waiting to be lent."""
+        """Idle connections, of all pools."""
         return sum(pool.idle for pool in self.pools)
 
     @property
@@ -41,19 +41,19 @@ class Group:
 
     @property
     def max(self) -> int | None:
-        """How many they may open together; None where one of them is not bounded."""
+        """The most connections that they may open together; None if one of them has no limit."""
         bounds = [pool.max for pool in self.pools if pool.max is not None]
         return sum(bounds) if len(bounds) == len(self.pools) else None
 
     @property
     def waiting(self) -> int | None:
         """Callers that wait for a connection."""
-        told = [pool.waiting for pool in self.pools if pool.waiting is not None]
-        return sum(told) if told else None
+        known = [pool.waiting for pool in self.pools if pool.waiting is not None]
+        return sum(known) if known else None
 
     @property
     def counts(self) -> Counter[str]:
-        """What has happened since each process began."""
+        """The counters since each process started."""
         total: Counter[str] = Counter()
         for pool in self.pools:
             total.update(pool.counts)
@@ -61,29 +61,29 @@ class Group:
 
     @property
     def wait(self) -> Histogram | None:
-        """From asking for a connection to having it."""
+        """Wait times, from asking for a connection to having it."""
         return merged_if_told(pool.wait for pool in self.pools)
 
     @property
     def hold(self) -> Histogram | None:
-        """From having it to returning it."""
+        """Hold times, from checkout to check-in."""
         return merged_if_told(pool.hold for pool in self.pools)
 
     @property
     def connect(self) -> Histogram | None:
-        """Opening one."""
+        """Times to open a connection."""
         return merged_if_told(pool.connect for pool in self.pools)
 
     def alias_note(self, alias: str) -> str:
-        """Name an alias, where there are several to be told apart."""
+        """Return an alias in brackets if the pools have several aliases."""
         return f" ({alias})" if len({pool.alias for pool in self.pools}) > 1 else ""
 
     def activity(self, alias: str | None = None) -> Activity:
-        """What they have done since each began, on one alias or on all."""
+        """Return the activity since each process started, on one alias or all."""
         return self._added_up(alias, lambda process: process.activity)
 
     def recent(self, alias: str | None = None) -> Activity:
-        """What they have done of late."""
+        """Return the activity in the last 5 minutes, on one alias or all."""
         return self._added_up(alias, lambda process: process.recent)
 
     def _added_up(self, alias: str | None, of: Callable[[ProcessReport], Iterable[Activity]]) -> Activity:
@@ -91,7 +91,7 @@ class Group:
         return Activity.merged(alias or "", found)
 
     def as_document(self) -> dict[str, Any]:
-        """The group as JSON data; percentiles are those of the added-up histograms."""
+        """Return the JSON data; percentiles are those of the merged histograms."""
         durations = {"wait": self.wait, "hold": self.hold, "connect": self.connect}
         return {
             "processes": len(self.processes),
@@ -108,7 +108,7 @@ class Group:
 
 
 def services(processes: Iterable[ProcessReport]) -> list[Group]:
-    """Put processes together by service, in the order of their names."""
+    """Group processes by service, sorted by name."""
     by_service: dict[str, list[ProcessReport]] = defaultdict(list)
     for process in processes:
         by_service[process.service].append(process)

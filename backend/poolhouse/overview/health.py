@@ -1,4 +1,4 @@
-"""The health of a database's connections, over the whole fleet: figures, alerts and one word."""
+"""The health report of a database's connections over the whole fleet: figures, alerts and a status."""
 
 import math
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from django.db import DEFAULT_DB_ALIAS
 from poolhouse.conf import options
 from poolhouse.driver import postgresql_aliases, require_postgresql
 from poolhouse.human import duration, percent
-from poolhouse.overview.findings import OF_LATE, Finding, judge, level_of
+from poolhouse.overview.findings import PERIOD, Finding, graded, in_ms, in_percent, judge
 from poolhouse.overview.observer import has_pooled_engine
 from poolhouse.overview.status import Status, take_status
 from poolhouse.process.activity import Activity
@@ -21,62 +21,62 @@ from poolhouse.servers.server import HIDDEN, ServerConnection
 
 HEALTH_SCHEMA_VERSION = 2
 WORDS = {"ok": "HEALTHY", "warning": "WARNING", "critical": "CRITICAL"}
-# The pools' own, where the settings do not say.
+# The pools' own defaults.
 NATIVE_MAX_LIFETIME_S = 3600
 POOL_RECYCLE_S = 900
 
 
 @dataclass(frozen=True)
 class ConnectionPoolStats:
-    """The figures of one look. What the server could not tell is None or empty; what no process told is None."""
+    """The figures of a health report. What the server or the processes did not report is None or empty."""
 
     alias: str
     database: str
     taken_at: float
     """seconds since the epoch"""
     connection_max_age_s: float | None
-    """after which a connection is replaced, by this process' settings; None: never, 0: after each request"""
+    """age at which a connection is replaced, by this process' settings; None: never, 0: after each request"""
     max_connections: int | None
-    """that the server has for ordinary roles: the usable ones"""
+    """usable by ordinary roles"""
     connections: tuple[ServerConnection, ...]
-    """open on the server, whoever holds them, the monitor's own aside: those that work first, then the oldest"""
+    """open on the server, without the monitor's own: active ones first, then by age"""
     total: Activity | None
-    """what the reporting processes have done on this alias since each began"""
+    """activity of the reporting processes on this alias since each started"""
     recent: Activity | None
-    """the same, of the last `poolhouse.process.activity.RECENT_S`"""
+    """activity in the last `poolhouse.process.activity.RECENT_S`"""
 
     @property
     def active_connections(self) -> int | None:
-        """How many are open."""
+        """The number of open connections."""
         return None if self.max_connections is None else len(self.connections)
 
     @property
     def utilisation(self) -> float | None:
-        """Open ones, as a share of the usable."""
+        """Open connections as a share of the usable ones."""
         return self._share(len(self.connections))
 
     @cached_property
     def idle(self) -> list[ServerConnection] | None:
-        """Those that do nothing, and have no transaction; None: the server hides what some of them do."""
+        """Idle connections without a transaction; None if the server hides the state of some of them."""
         if self.max_connections is None or any(one.state == HIDDEN for one in self.connections):
             return None
         return [one for one in self.connections if one.state == "idle"]
 
     @property
     def idle_share(self) -> float | None:
-        """Idle ones, as a share of the usable: the room that is taken for nothing."""
+        """Idle connections as a share of the usable ones."""
         return None if self.idle is None else self._share(len(self.idle))
 
     @property
     def idle_long(self) -> list[ServerConnection] | None:
-        """Those that have been idle for longer than POOLHOUSE["IDLE_LONG_S"]."""
+        """Connections that have been idle for longer than POOLHOUSE["IDLE_LONG_S"]."""
         if self.idle is None:
             return None
         return [one for one in self.idle if (one.state_age_s or 0) > options().IDLE_LONG_S]
 
     @property
     def oldest(self) -> ServerConnection | None:
-        """The connection that has been open for longest; None: there is none, or the server hides it."""
+        """The connection that has been open longest; None if there is none or the server hides it."""
         known = [one for one in self.connections if one.age_s is not None]
         return max(known, key=lambda one: one.age_s or 0, default=None)
 
@@ -86,7 +86,7 @@ class ConnectionPoolStats:
 
 @dataclass(frozen=True)
 class ConnectionPoolHealth:
-    """The figures, and what is to be said of them."""
+    """The figures, and the findings that are not ok."""
 
     stats: ConnectionPoolStats
     alerts: tuple[Finding, ...]
@@ -94,16 +94,16 @@ class ConnectionPoolHealth:
 
     @property
     def level(self) -> str:
-        """The worst of the alerts: ok, warning or critical."""
+        """The level of the worst alert: ok, warning or critical."""
         return self.alerts[0].level if self.alerts else "ok"
 
     @property
     def status(self) -> str:
-        """HEALTHY, WARNING or CRITICAL."""
+        """The status word: HEALTHY, WARNING or CRITICAL."""
         return WORDS[self.level]
 
     def as_document(self) -> dict[str, Any]:
-        """The health as JSON data; its shape is described in docs/app/json.md and numbered by `schema`."""
+        """Return the health as JSON data; docs/app/json.md describes its shape, which `schema` numbers."""
         stats = self.stats
         return {
             "schema": HEALTH_SCHEMA_VERSION,
@@ -128,13 +128,13 @@ class ConnectionPoolHealth:
 
 
 class ConnectionPoolMonitor:
-    """Looks at the connections of one database alias: at the server's, and at what the processes report.
+    """Monitors the connections of one alias, on the server and in the processes' reports.
 
     Args:
-        alias: of a PostgreSQL database; None: the default one, or the first that there is.
+        alias: of a PostgreSQL database; None: the default one, or else the first.
 
     Raises:
-        KeyError: there is no such PostgreSQL alias.
+        KeyError: DATABASES has no PostgreSQL database with this alias.
     """
 
     def __init__(self, alias: str | None = None) -> None:
@@ -142,11 +142,11 @@ class ConnectionPoolMonitor:
         require_postgresql(self.alias)
 
     def stats(self) -> ConnectionPoolStats:
-        """Take a look, and give the figures; never raises for a source that is away."""
+        """Query every source, and return the figures; a source that is unreachable raises no error."""
         return self._stats_of(self._look())
 
     def health(self) -> ConnectionPoolHealth:
-        """Take a look, and judge: by the thresholds of POOLHOUSE, and by what db_pool_status finds."""
+        """Query every source, and judge by the thresholds of POOLHOUSE and the findings of db_pool_status."""
         status = self._look()
         stats = self._stats_of(status)
         return ConnectionPoolHealth(stats, tuple(judge([*status.findings(), *_alerts(stats)])))
@@ -156,7 +156,7 @@ class ConnectionPoolMonitor:
 
     def _stats_of(self, status: Status) -> ConnectionPoolStats:
         database = settings.DATABASES[self.alias]
-        is_told = bool(status.processes)
+        has_reports = bool(status.processes)
         return ConnectionPoolStats(
             alias=self.alias,
             database=database.get("NAME") or "",
@@ -164,22 +164,22 @@ class ConnectionPoolMonitor:
             connection_max_age_s=connection_max_age_s(database),
             max_connections=status.server.capacity.usable if status.server else None,
             connections=tuple(sorted(status.connections, key=lambda one: (one.state == "idle", -(one.age_s or 0)))),
-            total=status.fleet.activity(self.alias) if is_told else None,
-            recent=status.fleet.recent(self.alias) if is_told else None,
+            total=status.fleet.activity(self.alias) if has_reports else None,
+            recent=status.fleet.recent(self.alias) if has_reports else None,
         )
 
 
 def get_connection_pool_health(alias: str | None = None) -> dict[str, Any]:
-    """Give the health of an alias as JSON data, for a health check or a dashboard.
+    """Return the health of an alias as JSON data, for a health check or a dashboard.
 
     Raises:
-        KeyError: there is no such PostgreSQL alias.
+        KeyError: DATABASES has no PostgreSQL database with this alias.
     """
     return ConnectionPoolMonitor(alias).health().as_document()
 
 
 def connection_max_age_s(database: dict[str, Any]) -> float | None:
-    """Give the age at which a connection is replaced, by an alias' settings; None: at none, 0: after each request."""
+    """Return the age at which an alias' connections are replaced; None: never, 0: after each request."""
     age_s: float | None
     if native := database.get("OPTIONS", {}).get("pool"):
         age_s = (native if isinstance(native, dict) else {}).get("max_lifetime", NATIVE_MAX_LIFETIME_S)
@@ -194,13 +194,31 @@ def _alerts(stats: ConnectionPoolStats) -> Iterator[Finding]:
     chosen = options()
     if stats.recent and stats.recent.statements.count >= max(1, chosen.SAMPLE_MIN):
         mean_s, error_share = stats.recent.statements.mean_s or 0, stats.recent.error_share or 0
-        level = level_of(mean_s * 1000, chosen.QUERY_WARNING_MS, chosen.QUERY_CRITICAL_MS)
-        yield Finding(level, f"a query took {duration(mean_s)} on average {OF_LATE}")
-        level = level_of(error_share * 100, chosen.ERRORS_WARNING_PERCENT, chosen.ERRORS_CRITICAL_PERCENT)
-        yield Finding(level, f"{percent(error_share)} of the queries failed {OF_LATE}")
+        yield graded(
+            f"mean query time is {duration(mean_s)} {PERIOD}",
+            mean_s * 1000,
+            chosen.QUERY_WARNING_MS,
+            chosen.QUERY_CRITICAL_MS,
+            unit=in_ms,
+            remedy="look for slow statements in the logs of the services",
+        )
+        yield graded(
+            f"{percent(error_share)} of the queries failed {PERIOD}",
+            error_share * 100,
+            chosen.ERRORS_WARNING_PERCENT,
+            chosen.ERRORS_CRITICAL_PERCENT,
+            unit=in_percent,
+            remedy="the logs of the services have the errors",
+        )
     if stats.idle is not None and stats.idle_share is not None:
-        level = level_of(stats.idle_share * 100, chosen.IDLE_WARNING_PERCENT)
-        yield Finding(level, f"{len(stats.idle)} of the {stats.max_connections} usable server connections are idle")
+        yield graded(
+            f"{len(stats.idle)} of the {stats.max_connections} usable server connections are idle, "
+            f"{percent(stats.idle_share)}",
+            stats.idle_share * 100,
+            chosen.IDLE_WARNING_PERCENT,
+            unit=in_percent,
+            remedy="lower POOL_SIZE or MIN_SIZE, or run fewer processes",
+        )
 
 
 def _queries_document(activity: Activity | None) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""A process that only looks at the others: it needs no pool, runs no tasks, and has nothing to report."""
+"""Processes that only monitor: they have no pool, run no tasks and do not report."""
 
 import sys
 from typing import Any
@@ -12,15 +12,15 @@ STANDARD_ENGINE = "django.db.backends.postgresql"
 
 
 def is_observer() -> bool:
-    """Say whether this process was started as one of the COMMANDS."""
+    """Return True if this process was started as one of the COMMANDS."""
     return len(sys.argv) > 1 and sys.argv[1] in COMMANDS
 
 
 def spare_pooled_engines() -> None:
-    """Let each alias with a pooled engine have Django's own here, with the same server and driver.
+    """Give each alias with a pooled engine Django's own engine, with the same server and driver.
 
-    The first model that is loaded loads its database's engine, and a pooled one loads SQLAlchemy: an eighth of a second
-    for a pool that stays empty. The settings stay as they are.
+    The first model that is loaded loads its database's engine, and a pooled one imports SQLAlchemy: an eighth of a
+    second for a pool that stays unused. The settings are not changed.
     """
     connections.settings = {
         alias: {**database, "ENGINE": STANDARD_ENGINE} if has_pooled_engine(database) else database
@@ -29,5 +29,5 @@ def spare_pooled_engines() -> None:
 
 
 def has_pooled_engine(database: dict[str, Any]) -> bool:
-    """Say whether an alias has one of the pooled engines that are known by name, without loading it."""
+    """Return True if an alias has a pooled engine that is known by name, without importing it."""
     return database["ENGINE"] in (LENDING_ENGINE, "dj_db_conn_pool.backends.postgresql")

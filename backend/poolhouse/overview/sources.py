@@ -1,4 +1,4 @@
-"""Asking what there is to ask, all of it at once: what hangs costs its own time, and nobody else's."""
+"""Querying all sources at the same time, so that one that hangs delays no other."""
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ from poolhouse.reports.store import store
 from poolhouse.servers import pgbouncer, server
 from poolhouse.servers.bounded import Cursor
 from poolhouse.servers.pgbouncer import PgBouncer, console_cursor, goes_through
-from poolhouse.servers.refusals import POOLER_FULL, UNREACHABLE, state_of, way_past_pgbouncer
+from poolhouse.servers.refusals import POOLER_FULL, UNREACHABLE, direct_remedy, state_of
 from poolhouse.servers.server import ServerFacts, TimescaleDB, ask_as_monitor
 from poolhouse.servers.targets import Target, targets
 
@@ -25,65 +25,65 @@ PGBOUNCER = "PgBouncer"
 
 @dataclass(frozen=True)
 class Unreachable:
-    """A source that gave no answer."""
+    """A source that did not answer."""
 
     source: str
     reason: str
     level: str = "warning"
-    """what its silence means for the verdict"""
+    """the level of the finding about it"""
     state: str = UNREACHABLE
-    """what it is"""
+    """unreachable, full, …"""
 
 
 @dataclass(frozen=True)
 class Reports:
-    """What the processes tell."""
+    """The reports of the processes."""
 
     processes: list[ProcessReport] = field(default_factory=list)
     of_other_versions: int = 0
-    """that report, and cannot be understood here"""
+    """processes whose reports have another version's format"""
     silent_s: dict[str, float | None] = field(default_factory=dict)
-    """for how long no process of a service has reported, of those of FLEET that have none; None: for over a day"""
+    """seconds since the last report of each service of FLEET that has no reporting process; None: over a day"""
 
 
 @dataclass(frozen=True)
-class ServerLook:
-    """A database server that has answered."""
+class ServerAnswers:
+    """The answers of one database server."""
 
     aliases: tuple[str, ...]
-    """that lead to it; the first is what it is called"""
+    """the aliases that lead to it; the server is named after the first"""
     facts: ServerFacts
     timescaledb: TimescaleDB | None = None
-    """of the first alias' database; None as well where it does not have it, or nobody asked"""
+    """in the first alias' database; None if it is not installed or was not queried"""
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """The server's name: its first alias."""
         return self.aliases[0]
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What came back."""
+    """The answers of all sources."""
 
     reports: Reports
-    servers: list[ServerLook]
+    servers: list[ServerAnswers]
     pgbouncer: PgBouncer | None
     unreachable: list[Unreachable]
 
 
-def ask_all(alias: str | None = None, *, detailed: bool) -> Answers:
-    """Ask every source once, each within POOLHOUSE["MONITOR_TIMEOUT_S"]; never raises for one that is away.
+def query_all(alias: str | None = None, *, detailed: bool) -> Answers:
+    """Query every source once, each within POOLHOUSE["MONITOR_TIMEOUT_S"]; an unreachable one raises no error.
 
     Args:
-        alias: the only one whose server is asked; None: the servers of all.
-        detailed: ask also what takes longer the more there is of it: TimescaleDB's tables.
+        alias: query only the server of this alias; None: the servers of all aliases.
+        detailed: query the sizes of hypertables as well, which takes longer the more chunks there are.
     """
     servers = targets(alias)
-    with fork_lock.shared(), ThreadPoolExecutor(len(servers) + 2, "poolhouse-look") as threads:
-        reports = threads.submit(_ask_reports)
-        looks = [threads.submit(_ask_server, target, detailed=detailed) for target in servers]
-        pooler = threads.submit(_ask_pgbouncer, alias)
+    with fork_lock.shared(), ThreadPoolExecutor(len(servers) + 2, "poolhouse-status") as threads:
+        reports = threads.submit(_read_reports)
+        looks = [threads.submit(_query_server, target, detailed=detailed) for target in servers]
+        pooler = threads.submit(_query_pgbouncer, alias)
     found, away = reports.result()
     seen = [look.result() for look in looks]
     console, console_away = pooler.result()
@@ -91,9 +91,9 @@ def ask_all(alias: str | None = None, *, detailed: bool) -> Answers:
     return Answers(found, _merged(look for look, _ in seen if look), console, unreachable)
 
 
-def _merged(looks: Iterable[ServerLook]) -> list[ServerLook]:
-    """Put together the answers of one server that has several addresses."""
-    by_start: dict[float, ServerLook] = {}
+def _merged(looks: Iterable[ServerAnswers]) -> list[ServerAnswers]:
+    """Merge the answers of a server that has several addresses."""
+    by_start: dict[float, ServerAnswers] = {}
     for look in looks:
         started_at = look.facts.capacity.started_at
         first = by_start.get(started_at)
@@ -101,54 +101,62 @@ def _merged(looks: Iterable[ServerLook]) -> list[ServerLook]:
     return list(by_start.values())
 
 
-def _both(first: ServerLook, other: ServerLook) -> ServerLook:
+def _both(first: ServerAnswers, other: ServerAnswers) -> ServerAnswers:
     more = [limit for limit in other.facts.limits if limit not in first.facts.limits]
     facts = replace(first.facts, limits=[*first.facts.limits, *more])
     return replace(first, aliases=(*first.aliases, *other.aliases), facts=facts)
 
 
-# Each gives its answer, and what there is to be said of those that did not answer.
+# Each returns its answer, and the sources that did not answer.
 
 
-def _ask_reports() -> tuple[Reports, list[Unreachable]]:
+def _read_reports() -> tuple[Reports, list[Unreachable]]:
     try:
         reports = store()
         if reports is None:
-            return Reports(), [Unreachable(REPORTS, "POOLHOUSE['REDIS_URL'] is not set")]
+            return Reports(), [Unreachable(REPORTS, "POOLHOUSE['REDIS_URL'] is not set: processes do not report")]
         read = reports.read_all()
         missing = set(options().FLEET) - {report.service for report in read.live}
         return Reports(read.live, read.of_other_versions, reports.silent_s(missing)), []
-    except Exception as error:  # noqa: BLE001 - whatever it is, the verdict has it, and the other sources are told
-        return Reports(), [Unreachable(REPORTS, f"Redis: {_one_line(error)}")]
+    except Exception as error:  # noqa: BLE001 - any error is reported, and the other sources are shown
+        return Reports(), [Unreachable(REPORTS, f"Redis: {_one_line(error).rstrip('.')}; check POOLHOUSE['REDIS_URL']")]
 
 
-def _ask_server(target: Target, *, detailed: bool) -> tuple[ServerLook | None, list[Unreachable]]:
+def _query_server(target: Target, *, detailed: bool) -> tuple[ServerAnswers | None, list[Unreachable]]:
     source, trouble = f"database server ({target.alias})", []
     try:
         (look, extension_trouble), refusal = ask_as_monitor(target.alias, partial(_look_at, target, detailed=detailed))
-    except Exception as error:  # noqa: BLE001 - it refuses the monitor as it refuses everyone: down, full or misspelt
+    except Exception as error:  # noqa: BLE001 - any error: the server may be down, full or misspelt
         state, reason = state_of(error), _one_line(error)
-        is_behind = state == POOLER_FULL or goes_through(connections.settings[target.alias])
-        if is_behind and (remedy := way_past_pgbouncer(target.alias)):
-            reason = f"{reason}; {remedy}"
-        return None, [Unreachable(source, reason, "critical", state)]
+        return None, [Unreachable(source, f"{reason}; {_remedy(state, target.alias)}", "critical", state)]
     if refusal:
-        trouble.append(Unreachable(f"{source} as {options().MONITOR_USER}", refusal))
+        reason = f"{refusal}; check POOLHOUSE['MONITOR_USER'] and MONITOR_PASSWORD"
+        trouble.append(Unreachable(f"{source} as {options().MONITOR_USER}", reason))
     if extension_trouble:
         trouble.append(Unreachable("TimescaleDB", extension_trouble))
     return look, trouble
 
 
-def _look_at(target: Target, cursor: Cursor, *, detailed: bool) -> tuple[ServerLook, str]:
-    """Ask the server, and its extension; the first answer stays where the second is not given, with the reason."""
+def _remedy(state: str, alias: str) -> str:
+    """Return what to do about a server that refuses the monitor."""
+    is_behind_pgbouncer = state == POOLER_FULL or goes_through(connections.settings[alias])
+    if is_behind_pgbouncer and (remedy := direct_remedy(alias)):
+        return remedy
+    if state == UNREACHABLE:
+        return f"check that it is running, and DATABASES[{alias!r}]"
+    return "open fewer connections, or raise its limit"
+
+
+def _look_at(target: Target, cursor: Cursor, *, detailed: bool) -> tuple[ServerAnswers, str]:
+    """Return the answers of the server, and the reason if only the extension's are missing."""
     facts = server.ask(cursor, target.users(), target.databases())
     try:
-        return ServerLook(target.aliases, facts, server.timescaledb(cursor) if detailed else None), ""
+        return ServerAnswers(target.aliases, facts, server.timescaledb(cursor) if detailed else None), ""
     except driver_errors(target.alias) as error:
-        return ServerLook(target.aliases, facts), _one_line(error)
+        return ServerAnswers(target.aliases, facts), _one_line(error)
 
 
-def _ask_pgbouncer(alias: str | None) -> tuple[PgBouncer | None, list[Unreachable]]:
+def _query_pgbouncer(alias: str | None) -> tuple[PgBouncer | None, list[Unreachable]]:
     with_driver = alias or next(iter(postgresql_aliases()), None)
     if not options().PGBOUNCER_URL or with_driver is None:
         return None, []
@@ -156,9 +164,9 @@ def _ask_pgbouncer(alias: str | None) -> tuple[PgBouncer | None, list[Unreachabl
         with console_cursor(with_driver) as cursor:
             return pgbouncer.ask(cursor), []
     except KeyError as column:
-        reason = f"it has no column {column}: it is older than 1.18, or no PgBouncer"
-    except Exception as error:  # noqa: BLE001 - others have such a console too, and answer as they like
-        reason = _one_line(error)
+        reason = f"its console has no column {column}: expected PgBouncer 1.18 or later"
+    except Exception as error:  # noqa: BLE001 - other poolers have such a console too, with answers of their own
+        reason = f"{_one_line(error)}; check PgBouncer and POOLHOUSE['PGBOUNCER_URL']"
     return None, [Unreachable(PGBOUNCER, reason)]
 
 

@@ -1,4 +1,4 @@
-"""The merged view: what the processes report, joined with what the servers and PgBouncer see."""
+"""The status: the processes' reports joined with the connections on the servers and PgBouncer."""
 
 import time
 from collections import defaultdict
@@ -10,12 +10,12 @@ from typing import Any
 from poolhouse.identity import process_of
 from poolhouse.overview.findings import LEVELS, Finding, findings_of, judge
 from poolhouse.overview.fleet import Group, services
-from poolhouse.overview.sources import PGBOUNCER, REPORTS, ServerLook, Unreachable, ask_all
+from poolhouse.overview.sources import PGBOUNCER, REPORTS, ServerAnswers, Unreachable, query_all
 from poolhouse.reports.report import ProcessReport
 from poolhouse.servers.pgbouncer import PgBouncer
 from poolhouse.servers.server import ServerConnection, ServerFacts, TimescaleDB
 
-__all__ = ["LEVELS", "PGBOUNCER", "Finding", "ServerLook", "Status", "Unreachable", "take_status"]
+__all__ = ["LEVELS", "PGBOUNCER", "Finding", "ServerAnswers", "Status", "Unreachable", "take_status"]
 
 SCHEMA_VERSION = 3
 FLEET = "fleet"
@@ -23,73 +23,73 @@ FLEET = "fleet"
 
 @dataclass(frozen=True)
 class Status:
-    """Everything known at one moment. What a source could not tell is empty or None, and that source is named."""
+    """Everything known at one moment. What an unreachable source would know is empty or None."""
 
     taken_at: float
     processes: list[ProcessReport]
-    servers: list[ServerLook]
-    """that have answered; that of the default alias first"""
+    servers: list[ServerAnswers]
+    """the servers that answered, that of the default alias first"""
     unreachable: list[Unreachable] = field(default_factory=list)
     pgbouncer: PgBouncer | None = None
-    """None as well where it is not configured"""
+    """None as well if it is not configured"""
     of_other_versions: int = 0
-    """processes that report, and cannot be understood here"""
+    """processes whose reports have another version's format"""
     silent_s: dict[str, float | None] = field(default_factory=dict)
-    """for how long no process of a service has reported, of those of FLEET that have none; None: for over a day"""
+    """seconds since the last report of each service of FLEET that has no reporting process; None: over a day"""
 
     @property
     def server(self) -> ServerFacts | None:
-        """What the first server says."""
+        """The answers of the first server."""
         return self.servers[0].facts if self.servers else None
 
     @property
     def timescaledb(self) -> TimescaleDB | None:
-        """What its database has of TimescaleDB."""
+        """TimescaleDB in the first server's database."""
         return self.servers[0].timescaledb if self.servers else None
 
     @property
     def connections(self) -> list[ServerConnection]:
-        """The servers' connections, as far as they could be asked."""
+        """The connections on all servers that answered."""
         return [connection for server in self.servers for connection in server.facts.connections]
 
     @cached_property
     def knows_processes(self) -> bool:
-        """Whether the reports could be read: if so, a process that is not there does not report."""
+        """Return True if the reports could be read: only then a process without a report is known to be missing."""
         return not any(one.source == REPORTS for one in self.unreachable)
 
     @cached_property
     def is_pgbouncer_away(self) -> bool:
-        """Whether PgBouncer did not say which connections are its own."""
+        """Return True if PgBouncer did not answer, so that its server connections are unknown."""
         return any(one.source == PGBOUNCER for one in self.unreachable)
 
     def owner_of(self, connection: ServerConnection) -> str | None:
-        """Name who holds a server connection: PgBouncer, or a process that reports; None: unexplained.
+        """Return the holder of a server connection: PgBouncer or a reporting process; None if it is unexplained.
 
-        PgBouncer comes first, since its connections carry the name of the client that they serve, or served last. Where
-        it does not tell, such a name may be either's.
+        PgBouncer comes first, since its connections carry the name of their current or last client. If PgBouncer did
+        not answer, both are named.
         """
         if self.pgbouncer and self.pgbouncer.holds(connection):
             return PGBOUNCER
         name = process_of(connection.application)
         if name not in self._process_names:
             return None
-        return either(name) if self.is_pgbouncer_away else name
+        return either_holder(name) if self.is_pgbouncer_away else name
 
     @cached_property
     def _process_names(self) -> set[str]:
         return {process.name for process in self.processes}
 
     def owned_by(self, owner: str | None, alias: str | None = None) -> list[ServerConnection]:
-        """Give the connections that PgBouncer or a process holds, or may hold; with None, those that nobody explains.
+        """Return the connections that PgBouncer or a process holds or may hold; with None, the unexplained ones.
 
         Args:
-            owner: whose.
-            alias: those on its server alone.
+            owner: PgBouncer or the name of a process; None: no known holder.
+            alias: only the connections on the server of this alias.
         """
         return self._owned[owner] if alias is None else self._owned_on[owner, self.server_of(alias)]
 
     def server_of(self, alias: str) -> str:
-        """Name the server that an alias leads to; empty: it has not answered, or is not this process' to know."""
+        """Return the name of an alias' server; empty if it has not answered or this process does not have the alias."""
         return next((server.name for server in self.servers if alias in server.aliases), "")
 
     @cached_property
@@ -111,26 +111,26 @@ class Status:
 
     @cached_property
     def services(self) -> list[Group]:
-        """The processes by service."""
+        """The processes grouped by service, with their sums."""
         return services(self.processes)
 
     @property
     def fleet(self) -> Group:
-        """All processes together."""
+        """All processes as one group."""
         return Group(FLEET, self.processes)
 
     @property
     def verdict(self) -> tuple[str, list[str]]:
-        """Judge: (ok, warning or critical; the reasons for anything but ok)."""
+        """The level (ok, warning or critical), and the reasons for anything but ok."""
         found = judge(self.findings())
         return found[0].level if found else "ok", [finding.reason for finding in found]
 
     def findings(self) -> Iterator[Finding]:
-        """Tell how things are, as far as they can be other than ok."""
+        """Yield the findings, those that are ok included."""
         return findings_of(self)
 
     def as_document(self) -> dict[str, Any]:
-        """The status as JSON data; its shape is described in docs/app/json.md and numbered by `schema`."""
+        """Return the status as JSON data; docs/app/json.md describes its shape, which `schema` numbers."""
         level, reasons = self.verdict
         return {
             "schema": SCHEMA_VERSION,
@@ -154,7 +154,7 @@ class Status:
             "unreachable": [asdict(source) for source in self.unreachable],
         }
 
-    def _server_document(self, server: ServerLook) -> dict[str, Any]:
+    def _server_document(self, server: ServerAnswers) -> dict[str, Any]:
         facts = server.facts
         return {
             "server": server.name,
@@ -175,8 +175,8 @@ class Status:
         }
 
 
-def either(process: str) -> str:
-    """Write that a connection is a process', or PgBouncer's for it."""
+def either_holder(process: str) -> str:
+    """Write that a process or PgBouncer holds a connection."""
     return f"{process} or {PGBOUNCER}"
 
 
@@ -190,14 +190,13 @@ def _process_document(process: ProcessReport) -> dict[str, Any]:
 
 
 def take_status(alias: str | None = None, *, detailed: bool = True) -> Status:
-    """Ask every source once, each within POOLHOUSE["MONITOR_TIMEOUT_S"]; never raises for one that is away.
+    """Query every source once, each within POOLHOUSE["MONITOR_TIMEOUT_S"]; an unreachable one raises no error.
 
     Args:
-        alias: the only database that is looked at, in the reports as on the servers; None: all that are PostgreSQL's.
-        detailed: ask also what takes longer the more there is of it: TimescaleDB's tables.
-
+        alias: the only database in the status; None: all PostgreSQL databases.
+        detailed: query the sizes of hypertables as well, which takes longer the more chunks there are.
     """
-    answers = ask_all(alias, detailed=detailed)
+    answers = query_all(alias, detailed=detailed)
     reports = answers.reports
     processes = reports.processes if alias is None else [_only(alias, process) for process in reports.processes]
     return Status(
@@ -212,7 +211,7 @@ def take_status(alias: str | None = None, *, detailed: bool = True) -> Status:
 
 
 def _only(alias: str, process: ProcessReport) -> ProcessReport:
-    """Leave of a report what it says of an alias."""
+    """Return a report reduced to one alias."""
     return replace(
         process,
         pools=tuple(pool for pool in process.pools if pool.alias == alias),

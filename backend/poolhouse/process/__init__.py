@@ -1,1 +1,1 @@
-"""What this process knows of its own pools, and who looks after them."""
+"""What this process knows of its own pools."""

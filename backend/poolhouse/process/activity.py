@@ -1,4 +1,4 @@
-"""What an alias of a process has done: since the process began, and of late."""
+"""The activity on an alias: since the process started, and in the last 5 minutes."""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -8,41 +8,41 @@ from typing import Any, Self
 from poolhouse.measures.histogram import Histogram
 
 RECENT_S = 300
-"""what lies further back tells nothing of the health of now"""
+"""older activity does not count as recent"""
 NOW_S = 60
-"""a caller that timed out within it is a fault of now, and not one that is over"""
+"""pool timeouts within it are going on, not over"""
 SAMPLE_INTERVAL_S = 10
 
 
 @dataclass(frozen=True)
 class Activity:
-    """Statements of one alias, and what its pool had for its callers. What an engine does not tell is None, or 0."""
+    """The statements and the pool's durations of one alias. What an engine does not report is None or 0."""
 
     alias: str
     statements: Histogram = field(default_factory=Histogram)
-    """how long each took, those that failed included"""
+    """durations of all statements, failed ones included"""
     errors: int = 0
-    """statements that raised, but for what a constraint refused"""
+    """statements that failed, except for violated constraints"""
     timeouts: int = 0
-    """callers that got no connection in time"""
+    """pool timeouts"""
     connects: int = 0
     """connections opened"""
     connect_errors: int = 0
     """connections that could not be opened"""
     wait: Histogram | None = None
-    """from asking for a connection to having it, or to the timeout"""
+    """wait times, including pool timeouts"""
     hold: Histogram | None = None
-    """from having it to returning it"""
+    """hold times"""
     timeouts_now: int = 0
-    """of the timeouts, those of the last NOW_S"""
+    """pool timeouts in the last NOW_S"""
 
     @property
     def error_share(self) -> float | None:
-        """How many of the statements failed, as a share of 1; None of nothing."""
+        """Failed statements as a share of all; None without statements."""
         return self.errors / self.statements.count if self.statements.count else None
 
     def since(self, earlier: "Activity") -> Self:
-        """Give what has been added since an earlier sample of the same alias."""
+        """Return what was added since an earlier sample of the same alias."""
         return type(self)(
             self.alias,
             self.statements.since(earlier.statements),
@@ -56,7 +56,7 @@ class Activity:
 
     @classmethod
     def merged(cls, alias: str, activities: Iterable["Activity"]) -> Self:
-        """Add up those of several processes."""
+        """Add up the activity of several processes."""
         parts = list(activities)
         return cls(
             alias,
@@ -71,7 +71,7 @@ class Activity:
         )
 
     def as_figures(self) -> dict[str, Any]:
-        """Give it as JSON data, without the alias; durations as count, mean and percentiles, in seconds."""
+        """Return the JSON data without the alias; durations as count, mean and percentiles, in seconds."""
         return {
             "statements": self.statements.summary(),
             "errors": self.errors,
@@ -85,12 +85,12 @@ class Activity:
 
 
 def merged_if_told(histograms: Iterable[Histogram | None]) -> Histogram | None:
-    """Add up the histograms that there are; None: there is none."""
-    told = [histogram for histogram in histograms if histogram is not None]
-    return Histogram.merged(told) if told else None
+    """Add up the histograms that are not None; None if all are."""
+    known = [histogram for histogram in histograms if histogram is not None]
+    return Histogram.merged(known) if known else None
 
 
-# A pool that was closed and made anew counts from 0: then all that it has is new.
+# A pool that was closed and made again counts from 0: all of it is new.
 
 
 def _added(now: int, before: int) -> int:
@@ -102,16 +102,16 @@ def _recorded(now: Histogram | None, before: Histogram | None) -> Histogram | No
 
 
 class Past:
-    """Samples of the last RECENT_S, one every SAMPLE_INTERVAL_S: what only grows is recent by its difference to one."""
+    """Samples of the last RECENT_S, one per SAMPLE_INTERVAL_S; recent activity is the difference to the oldest."""
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, Sequence[Activity]]] = deque()
 
     def recent(self, activities: Sequence[Activity], now_s: float) -> tuple[Activity, ...]:
-        """Give what was done in the last RECENT_S, or since the process began if that is later.
+        """Return the activity in the last RECENT_S, or since the process started if that is later.
 
         Args:
-            activities: of every alias, since the process began.
+            activities: of every alias, since the process started.
             now_s: on a clock that is never set.
         """
         if not self._samples or now_s - self._samples[-1][0] >= SAMPLE_INTERVAL_S:
@@ -122,7 +122,7 @@ class Past:
         return tuple(replace(one, timeouts_now=last.timeouts) for one, last in zip(recent, now, strict=True))
 
     def _since(self, activities: Sequence[Activity], then_s: float) -> list[Activity]:
-        """Return what was done since the last sample before a time; all of it where there is none."""
+        """Return the activity since the last sample before a time, or all of it if there is no such sample."""
         before = [sample for sampled_at, sample in self._samples if sampled_at <= then_s]
         earlier = {activity.alias: activity for activity in before[-1]} if before else {}
         return [

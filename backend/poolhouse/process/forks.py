@@ -1,4 +1,4 @@
-"""Pools that a fork would share with the child. No check of the settings sees it come, so it is logged when it does."""
+"""Pools that a fork would share with the child. No check of the settings can foresee it, so it is logged then."""
 
 import logging
 import sys
@@ -9,6 +9,7 @@ from django.core import checks
 from django.db import connections
 
 from poolhouse.backends import is_lending
+from poolhouse.human import counted
 from poolhouse.process.pools import is_pooled
 
 logger = logging.getLogger(__name__)
@@ -17,31 +18,32 @@ _logged: set[str] = set()
 
 
 def pools_in_prefork() -> Iterator[checks.CheckMessage]:
-    """Tell of each alias that no worker should have that forks its children."""
+    """Yield a warning for each alias whose pool cannot be used in a Celery prefork worker."""
     for alias, database in connections.settings.items():
         if is_pooled(database) and not is_lending(database["ENGINE"]):
             yield checks.Warning(
-                f"DATABASES[{alias!r}] has a pool that does not survive a fork, and a prefork worker of Celery forks.",
-                hint="Let the worker have Django's own engine without a pool, or poolhouse.engines.postgresql, whose "
-                "pool each child makes anew; or start it with --pool threads. Celery ends a native one at each task.",
+                f"DATABASES[{alias!r}] has a pool that cannot be used after a fork, and Celery's prefork workers fork.",
+                hint="In the worker, use Django's own engine without a pool, or poolhouse.engines.postgresql, which "
+                "makes a new pool in each child, or start it with --pool threads. (Celery closes Django's own pool "
+                "after each task.)",
                 id="poolhouse.W006",
             )
 
 
 def open_pools_at_fork() -> Iterator[checks.CheckMessage]:
-    """Tell of each pool of this process with open connections, which its children would use as well."""
+    """Yield a warning for each pool with open connections that a forked child would share."""
     for alias, count in _open_counts():
         yield checks.Warning(
-            f"The pool of {alias!r} has {count} connections open, and this process is about to fork: "
-            "parent and child would write to the same connections.",
-            hint="Ask the database nothing before the fork (gunicorn: preload_app, uWSGI: lazy-apps, multiprocessing: "
-            "spawn), or use poolhouse.engines.postgresql, whose pool each child makes anew.",
+            f"The pool of {alias!r} has {counted(count, 'connection')} open and this process is about to fork: "
+            "parent and child would share them.",
+            hint="Do not query the database before forking (gunicorn: preload_app, uWSGI: lazy-apps, multiprocessing: "
+            "spawn), or use poolhouse.engines.postgresql, which makes a new pool in each child.",
             id="poolhouse.W007",
         )
 
 
 def log_messages(messages: Iterable[checks.CheckMessage]) -> None:
-    """Log what a check would say, once in a process."""
+    """Log the messages, each once per process."""
     for message in messages:
         line = f"{message.id}: {message.msg}"
         if line not in _logged:
@@ -50,12 +52,12 @@ def log_messages(messages: Iterable[checks.CheckMessage]) -> None:
 
 
 def before_fork() -> None:
-    """Receive what `os.register_at_fork` tells the parent."""
+    """Handle `os.register_at_fork`'s call in the parent."""
     log_messages(open_pools_at_fork())
 
 
 def _open_counts() -> Iterator[tuple[str, int]]:
-    """Count the open connections of pools that do not survive a fork, without making any."""
+    """Yield the aliases whose pools do not survive a fork, and their open connections, without making a pool."""
     if core := sys.modules.get("dj_db_conn_pool.core"):
         for alias, pool in core.pool_container.items():
             is_safe = alias in connections.settings and is_lending(connections.settings[alias]["ENGINE"])

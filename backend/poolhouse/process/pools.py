@@ -1,4 +1,4 @@
-"""The pools of this process, seen from inside it; the same facts for every strategy, as far as each can give them."""
+"""The state of this process' pools, in the same form for every strategy."""
 
 import logging
 import threading
@@ -20,7 +20,7 @@ from poolhouse.measures.histogram import Histogram
 from poolhouse.tracing.statements import time_statements
 from poolhouse.tracing.work import current_work
 
-if TYPE_CHECKING:  # engines that a project need not have installed
+if TYPE_CHECKING:  # engines that a project may not have installed
     from poolhouse.engines.lending import Lease
     from poolhouse.engines.postgresql.base import DatabaseWrapper as LendingWrapper
 
@@ -31,52 +31,52 @@ LENDING_ENGINE = "poolhouse.engines.postgresql"
 # psycopg_pool's default; its default for max_size is min_size.
 PSYCOPG_MIN_SIZE = 4
 
-# An attribute of a wrapper: when, on the clock of perf_counter, it got a connection.
+# An attribute of a wrapper: the time of perf_counter at which it got a connection.
 _TAKEN_AT = "_poolhouse_taken_at"
 
-# Wrappers live in their own thread's storage, out of the reach of others; this is how a reporting thread finds them.
+# Wrappers are stored per thread; the reporting thread finds those of other threads here.
 _wrappers: "WeakSet[BaseDatabaseWrapper]" = WeakSet()
 _wrappers_lock = threading.Lock()
 _taken: Counter[str] = Counter()
-"""by alias, the connections that wrappers have got: per-thread, they were opened for them; native, lent to them"""
+"""by alias, the connections that wrappers have got: opened for them (per-thread), or checked out (native)"""
 
 
 @dataclass(frozen=True)
 class PoolState:
-    """One database alias of one process, at one moment. What an engine does not tell is None, or not in `counts`."""
+    """The pool of one alias in one process. What an engine does not report is None or missing in `counts`."""
 
     alias: str
     engine: str
     kind: str
-    """queuepool (dj_db_conn_pool's, or this app's on it), native (Django's own, of psycopg), or per-thread"""
+    """queuepool (dj_db_conn_pool's, or this app's), native (Django's own, psycopg_pool), or per-thread"""
     size: int | None
-    """connections that the pool keeps; None where nothing bounds it"""
+    """connections that the pool keeps open; None without a limit"""
     max: int | None
-    """size and overflow; None where nothing bounds it"""
+    """size and overflow; None without a limit"""
     in_use: int
-    """connections lent to a thread; per-thread: open"""
+    """connections checked out; with per-thread: open"""
     idle: int
     overflow: int
     """connections open above size"""
     waiting: int | None = None
-    """callers that wait for a connection"""
+    """waiters"""
     counts: dict[str, int] = field(default_factory=dict)
-    """what has happened since the process began: `poolhouse.measures.meter.COUNTERS`"""
+    """counters since the process started: `poolhouse.measures.meter.COUNTERS`"""
     wait: Histogram | None = None
-    """from asking for a connection to having it, or to the timeout"""
+    """wait times, including pool timeouts"""
     hold: Histogram | None = None
-    """from having it to returning it"""
+    """hold times"""
     connect: Histogram | None = None
-    """opening one"""
+    """times to open a connection"""
     suspects: tuple[Suspect, ...] = ()
-    """connections that are held for longer than LEAK_THRESHOLD_S"""
+    """connections held for longer than LEAK_THRESHOLD_S"""
     peak: int | None = None
-    """connections that were lent at once, at most, since the process began"""
+    """the most connections in use at once since the process started"""
     min: int | None = None
-    """connections that the pool keeps open even when nobody asks for one"""
+    """connections that the pool keeps open when none is needed"""
 
     def as_document(self) -> dict[str, Any]:
-        """Give the state as JSON data; durations as count, mean and percentiles, in seconds."""
+        """Return the JSON data; durations as count, mean and percentiles, in seconds."""
         durations = {"wait": self.wait, "hold": self.hold, "connect": self.connect}
         return {
             **vars(self),
@@ -86,23 +86,23 @@ class PoolState:
 
     @property
     def idle_max(self) -> int | None:
-        """Connections that the pool keeps when they come back; None where their number is not what decides."""
+        """The most connections that stay open when idle; None if their number does not decide that."""
         return self.size if self.kind == "queuepool" else None
 
     @property
     def looks_for_leaks(self) -> bool:
-        """Whether `suspects` is more than empty for lack of anyone who looks: this app's engine does."""
-        return self.kind == "queuepool" and self.min is not None  # the plain one has no minimum
+        """Return True if the engine looks for leak suspects, as this app's does."""
+        return self.kind == "queuepool" and self.min is not None  # the plain engine has no minimum
 
     @property
     def open(self) -> int:
-        """Connections that this process holds on the server."""
+        """The connections that this process has open."""
         return self.in_use + self.idle
 
 
 def pool_states() -> list[PoolState]:
-    """Look at every PostgreSQL alias of this process, without opening a connection or waiting for one."""
-    follow_connections()  # a project may have added an alias since it was started
+    """Return the state of each PostgreSQL alias of this process, without opening or waiting for a connection."""
+    follow_connections()  # the project may have added an alias after the start
     return [
         _reader_of(database)(alias, database)
         for alias, database in connections.settings.items()
@@ -111,7 +111,7 @@ def pool_states() -> list[PoolState]:
 
 
 def is_pooled(database: dict[str, Any]) -> bool:
-    """Say whether an alias, by its settings, has a pool that threads share."""
+    """Return True if an alias, by its settings, has a pool that threads share."""
     return is_queuepool(database["ENGINE"]) or _has_native(database)
 
 
@@ -138,7 +138,7 @@ def _lending_state(alias: str, database: dict[str, Any]) -> PoolState:
         "size": settings.POOL_SIZE,
         "min": settings.MIN_SIZE,
     }
-    if pool is None:  # it is made when the first connection is asked for
+    if pool is None:  # it is made with the first connection
         return PoolState(**state, max=bound, in_use=0, idle=0, overflow=0, waiting=0)
     leases = pool.leases()
     in_use, idle = len(leases), pool.checkedin()
@@ -178,12 +178,13 @@ def _queuepool_state(alias: str, database: dict[str, Any]) -> PoolState:
 
 
 def _native_state(alias: str, database: dict[str, Any]) -> PoolState:
-    """Ask psycopg's pool: https://www.psycopg.org/psycopg3/docs/advanced/pool.html#pool-stats.
+    """Read psycopg's pool: https://www.psycopg.org/psycopg3/docs/advanced/pool.html#pool-stats.
 
-    Its usage_ms stays 0: it is counted by `pool.connection()`, and Django calls getconn and putconn. Its pool_size has
-    connections that are still to be opened, and its requests those that are in vain: what is lent, the wrappers know.
+    Its usage_ms stays 0: `pool.connection()` counts it, but Django calls getconn and putconn. Its pool_size includes
+    connections that are still to be opened, and its requests those that failed, so connections in use are counted by
+    the wrappers.
     """
-    stats = _native_stats(alias, database)  # a key whose value is 0 may be missing
+    stats = _native_stats(alias, database)  # keys with the value 0 may be missing
     held, lent = _taken_by_wrappers(alias)
     in_use, idle = len(held), stats.get("pool_available", 0)
     connects = stats.get("connections_num", 0)
@@ -211,9 +212,9 @@ def _native_state(alias: str, database: dict[str, Any]) -> PoolState:
 
 
 def _native_stats(alias: str, database: dict[str, Any]) -> dict[str, int]:
-    """Return what the pool counts; of one that is not made yet, the sizes that it will have.
+    """Return the pool's statistics, or the sizes of a pool that was not made yet.
 
-    The wrapper's own `pool` is not asked: it imports psycopg_pool and makes the pool.
+    The wrapper's `pool` is not used: it imports psycopg_pool and makes the pool.
     """
     if pool := getattr(type(connections[alias]), "_connection_pools", {}).get(alias):
         stats: dict[str, int] = pool.get_stats()
@@ -240,14 +241,14 @@ def _per_thread_state(alias: str, database: dict[str, Any]) -> PoolState:
 
 
 def _taken_by_wrappers(alias: str) -> tuple[list[BaseDatabaseWrapper], int]:
-    """Give the wrappers that have a connection, and how many they have got since the process began."""
+    """Return the wrappers that have a connection, and the number that they have got since the process started."""
     with _wrappers_lock:
         held = [wrapper for wrapper in _wrappers if wrapper.alias == alias and wrapper.connection is not None]
         return held, _taken[alias]
 
 
 def _engine_in_use(alias: str) -> str:
-    """Name the engine that this process really has, whatever its settings say."""
+    """Return the engine that this process really has, whatever the settings say now."""
     return type(connections[alias]).__module__.removesuffix(".base")
 
 
@@ -256,21 +257,21 @@ def _lending_wrapper(alias: str) -> "LendingWrapper":
 
     wrapper = connections[alias]
     if not isinstance(wrapper, DatabaseWrapper):
-        raise TypeError(f"{alias}: its engine was changed after it was first used, from {type(wrapper).__module__}")
+        raise TypeError(f"{alias}: the engine was changed after its first use, from {type(wrapper).__module__}")
     return wrapper
 
 
 def follow_connections() -> None:
-    """Note from now on who gets connections of other engines than this app's, which knows its borrowers itself.
+    """Track the connections of engines other than this app's, which tracks its own.
 
-    Where it is the only one, nothing listens: a signal with a receiver costs each of its borrowers 4 µs of 85.
+    Without such engines no receiver is connected: it would cost each checkout 4 µs of 85.
     """
     if len(lending_aliases()) < len(connections.settings):
         connection_created.connect(_note_connection, dispatch_uid="poolhouse.note_connection")
 
 
 def _note_connection(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
-    """Receive Django's `connection_created`: a thread has opened a connection, or a pool has lent it one."""
+    """Receive Django's `connection_created`: a thread has opened a connection or checked one out."""
     if is_lending(connection.settings_dict["ENGINE"]):
         return
     time_statements(connection)
@@ -280,7 +281,7 @@ def _note_connection(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
             work.has_unknown_opens = True
         else:
             work.opened_count += 1
-    if is_queuepool(connection.settings_dict["ENGINE"]):  # it knows its own
+    if is_queuepool(connection.settings_dict["ENGINE"]):  # it tracks its own
         return
     with _wrappers_lock:
         _wrappers.add(connection)
@@ -288,7 +289,7 @@ def _note_connection(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
 
 
 def held_s(wrapper: BaseDatabaseWrapper) -> float | None:
-    """Give for how long a wrapper has had its connection; None: that was not noted."""
+    """Return how long a wrapper has had its connection, or None if that is unknown."""
     if is_lending(wrapper.settings_dict["ENGINE"]):
         lease: Lease = wrapper.connection.lease
         return lease.held_s()
@@ -297,28 +298,28 @@ def held_s(wrapper: BaseDatabaseWrapper) -> float | None:
 
 
 def forget_parent() -> None:
-    """Forget, in a forked child, what belongs to the parent; nothing is closed, since the sockets are shared."""
+    """Forget, in a forked child, the parent's connections; nothing is closed, since the sockets are shared."""
     global _wrappers, _wrappers_lock, _taken
     _wrappers, _wrappers_lock, _taken = WeakSet(), threading.Lock(), Counter()
 
 
 def lending_aliases() -> list[str]:
-    """Give the aliases that have this app's engine."""
+    """Return the aliases that have this app's engine."""
     return [alias for alias, database in connections.settings.items() if is_lending(database["ENGINE"])]
 
 
 def lending_wrappers() -> "list[LendingWrapper]":
-    """Give this thread's wrapper of each alias that has this app's engine."""
+    """Return this thread's wrapper of each alias that has this app's engine."""
     return [_lending_wrapper(alias) for alias in lending_aliases()]
 
 
 def warm_up() -> None:
-    """Open the connections that a process is to start with: MIN_SIZE of POOL_OPTIONS.
+    """Open the MIN_SIZE connections of each pool.
 
-    A server that cannot be reached now is logged, not raised: the process can start and connect later.
+    An unreachable server is logged, not raised: the process can start and connect later.
     """
     for wrapper in lending_wrappers():
         try:
             wrapper.keep_warm()
         except driver_errors(wrapper.alias) as error:
-            logger.warning("%s: could not open its first connections: %s", wrapper.alias, error)
+            logger.warning("%s: cannot open the MIN_SIZE connections at the start: %s", wrapper.alias, error)

@@ -1,1 +1,1 @@
-"""What a process tells the others, and where the reports meet."""
+"""The report of each process, and the Redis store that collects the reports."""

@@ -1,4 +1,4 @@
-"""The thread that looks after this process' pools for as long as the process lives, and lets them report."""
+"""The background thread of each process: it keeps pools at MIN_SIZE, looks for leaks and publishes the report."""
 
 import atexit
 import logging
@@ -18,18 +18,18 @@ from poolhouse.reports.publisher import Publisher
 from poolhouse.reports.store import store
 from poolhouse.started import is_command
 
-if TYPE_CHECKING:  # an engine that a project need not have installed
+if TYPE_CHECKING:  # an engine that a project may not have installed
     from poolhouse.engines.postgresql.base import DatabaseWrapper as LendingWrapper
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-# A server that does not answer must not keep the report waiting; what is open later is kept as well.
+# A server that does not answer must not delay the report; connections opened later are kept as well.
 KEEP_WARM_S = 0.2
 
 
 class Keeper:
-    """Looks after the pools every interval, on a daemon thread."""
+    """Maintains the pools and publishes at each interval, on a daemon thread."""
 
     def __init__(self, publisher: Publisher | None, interval_s: float) -> None:
         self._publisher = publisher
@@ -40,28 +40,30 @@ class Keeper:
         self._thread = threading.Thread(target=self._run, name="poolhouse-keeper", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread, once per process."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End, and take this process' report away."""
+        """End the thread, and remove this process' report."""
         self._stopping.set()
         self._thread.join(timeout=1)
         if self._publisher:
             self._publisher.withdraw()
 
     def _run(self) -> None:
-        # The wait comes first: a command that is over within an interval has nothing to tell.
-        while not self._stopping.wait(self._interval_s) and os.getpid() == self._pid:  # a child has copies of greenlets
+        # Wait first: a command that ends within an interval has nothing to report.
+        while (
+            not self._stopping.wait(self._interval_s) and os.getpid() == self._pid
+        ):  # a forked child has copies of greenlets
             with fork_lock.shared():
                 self._tend()
                 if self._publisher:
                     self._publisher.publish()
 
     def _tend(self) -> None:
-        """Keep warm the pools that are in use, and look for leaks.
+        """Keep the pools in use at MIN_SIZE, and look for leaks.
 
-        A command is no request: a migration, or a shell, keeps its connection for as long as it runs.
+        Not in commands: a migration or a shell keeps its connection for as long as it runs.
         """
         for wrapper in self._try("pools", pools.lending_wrappers) or ():
             if not is_command():
@@ -69,10 +71,10 @@ class Keeper:
             self._try(f"{wrapper.alias}: keep_warm", partial(_keep_warm, wrapper))
 
     def _try(self, what: str, step: Callable[[], T]) -> T | None:
-        """Take a step; what goes wrong in it is logged until it goes right again, once, and never ends the thread."""
+        """Run a step; an error is logged once until the step succeeds again, and never ends the thread."""
         try:
             answer = step()
-        except Exception as error:  # noqa: BLE001 - as when the host is out of threads: there may be some the next time
+        except Exception as error:  # noqa: BLE001 - for example a host that is out of threads
             if what not in self._failing:
                 logger.warning("%s: %s: %s", what, type(error).__name__, error)
             self._failing.add(what)
@@ -86,15 +88,15 @@ def _keep_warm(wrapper: "LendingWrapper") -> None:
         return
     try:
         wrapper.keep_warm(within_s=KEEP_WARM_S)
-    except driver_errors(wrapper.alias) as error:  # its callers hear of it too
-        logger.debug("%s: not kept warm: %s", wrapper.alias, error)
+    except driver_errors(wrapper.alias) as error:  # its callers get the error too
+        logger.debug("%s: cannot open the MIN_SIZE connections: %s", wrapper.alias, error)
 
 
 _keeper: Keeper | None = None
 
 
 def begin() -> None:
-    """Label this process' connections and look after its pools, here and in every child that it forks."""
+    """Label this process' connections and start its thread, here and in every forked child."""
     os.register_at_fork(after_in_child=_begin_in_child)
     atexit.register(_end)
     _begin()
@@ -103,12 +105,12 @@ def begin() -> None:
 def _begin_in_child() -> None:
     pools.forget_parent()
     statement_meter.forget_parent()
-    store.cache_clear()  # its sockets are the parent's
+    store.cache_clear()  # the sockets are the parent's
     _begin()
 
 
 def _begin() -> None:
-    global _keeper  # noqa: PLW0603 - one a process, made anew in each child
+    global _keeper  # noqa: PLW0603 - one per process, made again in each child
     label_connections()
     target = store()
     publisher = Publisher(target) if target else None

@@ -1,4 +1,4 @@
-"""Telling the store what this process' pools do."""
+"""Publishing this process' report to the store."""
 
 import logging
 import secrets
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Publisher:
-    """Publishes when it is told to; a store that is away is logged once, and again when it is back."""
+    """Publishes reports; an unreachable store is logged once, and again when it is back."""
 
     def __init__(self, store: ReportStore) -> None:
         self._store = store
@@ -29,27 +29,27 @@ class Publisher:
         self._past = Past()
         self._reachable = True
         self._published_as = ""
-        self._told: Numbers = {}
+        self._published: Numbers = {}
 
     def publish(self) -> None:
-        """Replace this process' report and tell what is new, or leave both to the next time."""
+        """Replace this process' report and add to the totals; after an error the next call does both."""
         try:
             report = self._report()
             numbers = numbers_of(report.pools)
-            self._store.publish(report, increments(self._told, numbers))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next interval tries again, and the log has it
+            self._store.publish(report, increments(self._published, numbers))
+        except Exception as error:  # noqa: BLE001 - whatever the error, it is logged and the next interval tries again
             if self._reachable:
-                logger.warning("pool reports are not getting through: %s: %s", type(error).__name__, error)
+                logger.warning("cannot publish the pool report to Redis: %s: %s", type(error).__name__, error)
             self._reachable = False
         else:
-            # An answer that was lost on its way back counts as none: what it was for is told, and counted, again.
-            self._told = numbers
+            # If only the store's answer was lost, the same increments are added twice.
+            self._published = numbers
             if not self._reachable:
-                logger.warning("pool reports are getting through again")
+                logger.warning("publishing pool reports to Redis again")
             self._reachable, self._published_as = True, report.key
 
     def withdraw(self) -> None:
-        """Tell what is left to tell, and take the report away, as a process does that ends in good order."""
+        """Publish once more, and remove the report, as a process that ends normally does."""
         if not self._published_as:
             return
         self.publish()
@@ -58,7 +58,7 @@ class Publisher:
         try:
             self._store.withdraw(self._published_as)
         except redis.RedisError as error:
-            logger.debug("report not withdrawn, it will expire: %s", error)
+            logger.debug("cannot delete the pool report from Redis, it will expire: %s", error)
 
     def _report(self) -> ProcessReport:
         me, pools = current(), tuple(pool_states())
@@ -78,7 +78,7 @@ class Publisher:
 
 
 def activity_of(pools: Sequence[PoolState]) -> tuple[Activity, ...]:
-    """Give what each alias of this process has done since the process began."""
+    """Return the activity on each alias since this process started."""
     statements = meter().read()
     return tuple(
         Activity(

@@ -1,4 +1,4 @@
-"""What one process tells of itself, and its form on the wire."""
+"""The report of one process, and its form on the wire."""
 
 import json
 from dataclasses import dataclass, fields
@@ -26,20 +26,20 @@ def _pool_state(document: dict[str, Any]) -> PoolState:
 
 def _activity(document: dict[str, Any]) -> Activity:
     for name in ("statements", "wait", "hold"):
-        if document.get(name) is not None:  # an older process does not tell them all
+        if document.get(name) is not None:  # an older process does not report all of them
             document[name] = Histogram.from_wire(document[name])
     return Activity(**_known(Activity, document))
 
 
 def _known(kind: type, document: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what a newer process says besides."""
+    """Remove the keys of a newer version."""
     names = {one.name for one in fields(kind)}
     return {name: value for name, value in document.items() if name in names}
 
 
 @dataclass(frozen=True)
 class ProcessReport:
-    """The pools of one process. Times are seconds since the epoch, by that process's own clock."""
+    """The report of one process. Times are seconds since the epoch, by that process' clock."""
 
     name: str
     """its application_name: service@host:pid"""
@@ -50,25 +50,25 @@ class ProcessReport:
     reported_at: float
     pools: tuple[PoolState, ...]
     activity: tuple[Activity, ...] = ()
-    """since the process began; so is every count of the pools"""
+    """since the process started, as are the counts of the pools"""
     recent: tuple[Activity, ...] = ()
     """in the last `poolhouse.process.activity.RECENT_S`"""
     run: str = ""
-    """tells apart processes of one name, as containers with equal host names have them: random, made by each anew"""
+    """random: distinguishes processes with the same name, as in containers with equal host names"""
 
     @property
     def key(self) -> str:
-        """What no other process' report has."""
+        """The key, unique to this process."""
         return f"{self.name}/{self.run}"
 
     def to_json(self) -> str:
-        """Encode for the store."""
+        """Return the report as JSON for the store."""
         document = {"version": WIRE_VERSION, **vars(self)}
         return json.dumps(document, separators=(",", ":"), default=_as_wire)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self | None:
-        """Decode; None for what is no report of this version, as while a fleet is being upgraded."""
+        """Decode; return None for a report of another version, as during an upgrade of the fleet."""
         try:
             document: dict[str, Any] = json.loads(text)
             if document.pop("version") != WIRE_VERSION:

@@ -1,4 +1,4 @@
-"""Where reports meet: Redis, with a time to live, so that a killed process disappears by itself."""
+"""The store of the reports: Redis, with a time to live, so that a killed process disappears."""
 
 import codecs
 from collections.abc import Iterable, Mapping
@@ -13,31 +13,31 @@ from redis.retry import Retry
 from poolhouse.conf import options
 from poolhouse.reports.report import ProcessReport
 
-# Looking up a host's name needs it: imported here, and not by the reporting thread while its process forks.
+# Resolving a host name needs it. Imported here, so that the reporting thread does not import it during a fork.
 codecs.lookup("idna")
 
-# How long a service's totals outlive its last process: they are there again after a night without it.
+# How long a service's totals outlive its last process, so that they survive a night without it.
 TOTALS_TTL_S = 24 * 3600
 
 
 class Reports(NamedTuple):
-    """What the store had at one moment."""
+    """The content of the store at one moment."""
 
     live: list[ProcessReport]
-    """ordered by process name"""
+    """the reports, ordered by process name"""
     of_other_versions: int
-    """live as well, but not understood here, as while a fleet is being upgraded"""
+    """the number of reports in another version's format, as during an upgrade of the fleet"""
 
 
 class ReportStore:
-    """Reports by their keys, and an index of the keys by the time at which they expire.
+    """Reports by key, and an index of the keys by their expiry times.
 
-    The index spares a reader from scanning a Redis that may hold a broker's queues as well. Its times are Redis' own:
-    a process whose clock is wrong must not take others away.
+    The index spares a reader from scanning a Redis that may also hold a broker's queues. Its times are Redis' own: a
+    process whose clock is wrong must not remove other reports.
     """
 
     def __init__(self, url: str, *, prefix: str, ttl_s: float, timeout_s: float) -> None:
-        # No retries: the next report, or the next look, is the retry.
+        # No retries: the next report or query is the retry.
         self._redis = redis.Redis.from_url(
             url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
         )
@@ -46,15 +46,14 @@ class ReportStore:
         self._ttl_s = ttl_s
 
     def publish(self, report: ProcessReport, increments: Mapping[str, int] | None = None) -> None:
-        """Replace this process's report, and add to its service's totals.
+        """Replace this process' report, and add to its service's totals.
 
         Args:
             report: of this process.
-            increments: what is new since it last published, by the names of `poolhouse.reports.totals`.
+            increments: added to the totals, by the names of `poolhouse.reports.totals`.
 
         Raises:
-            redis.RedisError: the store cannot be reached.
-
+            redis.RedisError: Redis is unreachable.
         """
         seconds, microseconds = self._redis.time()
         now, totals = seconds + microseconds / 1e6, self._totals_key(report.service)
@@ -68,18 +67,17 @@ class ReportStore:
             pipe.execute()
 
     def withdraw(self, key: str) -> None:
-        """Remove the report of a process that ends in good order."""
+        """Remove the report of a process that ends normally."""
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.delete(self._key(key))
             pipe.zrem(self._index, key)
             pipe.execute()
 
     def read_all(self) -> Reports:
-        """Read every live report.
+        """Read all reports that have not expired.
 
         Raises:
-            redis.RedisError: the store cannot be reached.
-
+            redis.RedisError: Redis is unreachable.
         """
         members = cast(list[bytes], self._redis.zrange(self._index, 0, -1))
         if not members:
@@ -90,11 +88,10 @@ class ReportStore:
         return Reports(sorted(live, key=attrgetter("name", "started_at")), len(read) - len(live))
 
     def read_totals(self, services: Iterable[str]) -> dict[str, dict[str, int]]:
-        """Read what has happened in these services, by the names of `poolhouse.reports.totals`.
+        """Read the totals of these services, by the names of `poolhouse.reports.totals`.
 
         Raises:
-            redis.RedisError: the store cannot be reached.
-
+            redis.RedisError: Redis is unreachable.
         """
         names = sorted(set(services))
         with self._redis.pipeline(transaction=False) as pipe:
@@ -107,16 +104,15 @@ class ReportStore:
         }
 
     def silent_s(self, services: Iterable[str]) -> dict[str, float | None]:
-        """Say for how long no process of these services has reported; None: for longer than TOTALS_TTL_S, or never.
+        """Return the seconds since the last report of each service; None: more than TOTALS_TTL_S ago, or never.
 
         Raises:
-            redis.RedisError: the store cannot be reached.
-
+            redis.RedisError: Redis is unreachable.
         """
         names = sorted(services)
         with self._redis.pipeline(transaction=False) as pipe:
             for name in names:
-                pipe.pttl(self._totals_key(name))  # each report sets it anew
+                pipe.pttl(self._totals_key(name))  # each report sets the time to live
             left_ms: list[int] = pipe.execute()
         return {
             name: None if left < 0 else TOTALS_TTL_S - left / 1000 for name, left in zip(names, left_ms, strict=True)
@@ -135,7 +131,7 @@ class ReportStore:
 
 @cache
 def store() -> ReportStore | None:
-    """Give the project's store, or None where POOLHOUSE names no Redis."""
+    """Return the project's store, or None if POOLHOUSE["REDIS_URL"] is empty."""
     chosen = options()
     if not chosen.REDIS_URL:
         return None

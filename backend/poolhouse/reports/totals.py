@@ -1,7 +1,7 @@
-"""What has happened in the pools of a service: numbers that go up, whichever of its processes come and go.
+"""Totals of a service's pools, which grow while its processes come and go.
 
-Each process adds to them what is new since it last did, so nothing is taken away when it ends. A number's name is
-`alias:what:which`, as in default:count:timeouts, default:wait:57 (a bucket) or default:wait:total_us.
+Each process adds what is new since it last did, so the totals stay when it ends. The names are `alias:what:which`, as
+in default:count:timeouts, default:wait:57 (a bucket) or default:wait:total_us.
 """
 
 from collections import Counter
@@ -17,16 +17,16 @@ Numbers = dict[str, int]
 
 @dataclass
 class Totals:
-    """The pools of one alias in all processes of a service, those that have ended included."""
+    """The totals of one alias in all processes of a service, including those that have ended."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    """what was counted, by its name in `poolhouse.measures.meter.COUNTERS`"""
+    """by the names of `poolhouse.measures.meter.COUNTERS`"""
     durations: dict[str, Histogram] = field(default_factory=dict)
-    """wait, hold and connect, as far as the engine tells them"""
+    """wait, hold and connect, if the engine reports them"""
 
 
 def numbers_of(pools: Iterable[PoolState]) -> Numbers:
-    """Take a process's pools apart into numbers that go up."""
+    """Return a process' pools as numbers that only grow."""
     numbers: Numbers = {}
     for pool in pools:
         numbers |= {f"{pool.alias}:count:{name}": count for name, count in pool.counts.items()}
@@ -42,9 +42,9 @@ def _parts(histogram: Histogram) -> dict[str, int]:
 
 
 def increments(before: Mapping[str, int], now: Mapping[str, int]) -> Numbers:
-    """Give what is new, and 0 for a number that was not there before, so that it is seen before it goes up.
+    """Return what is new, including 0 for a new name, so that it exists before it grows.
 
-    A number that went down has begun anew, as when Celery closes Django's pool after a task: then all of it is new.
+    A number that is smaller than before was reset, as when Celery closes Django's pool after a task: all of it is new.
     """
     found = {name: number - before.get(name, 0) for name, number in now.items()}
     return {
@@ -55,7 +55,7 @@ def increments(before: Mapping[str, int], now: Mapping[str, int]) -> Numbers:
 
 
 def totals_of(numbers: Mapping[str, int]) -> dict[str, Totals]:
-    """Put the numbers of a service together again, by alias."""
+    """Rebuild the totals of a service by alias."""
     by_alias: dict[str, Totals] = {}
     for name, number in sorted(numbers.items()):
         alias, what, which = name.rsplit(":", 2)

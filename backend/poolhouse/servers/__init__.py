@@ -1,1 +1,1 @@
-"""What the database server and PgBouncer say, each asked within a time."""
+"""The state of database servers and PgBouncer, queried within a timeout."""

@@ -1,4 +1,4 @@
-"""A connection that is over at a deadline, whatever the other side does; outside every pool, for the monitor."""
+"""A connection for the monitor, outside every pool, that ends at a deadline whatever the server does."""
 
 import math
 import os
@@ -12,29 +12,29 @@ from typing import Any, Protocol
 
 
 class Cursor(Protocol):
-    """The part of the DB-API that the questions need; psycopg 2 and 3 both have it."""
+    """The part of the DB-API that the monitor uses; psycopg 2 and 3 both have it."""
 
     @property
     def connection(self) -> Any:
-        """The driver's connection."""
+        """The driver's connection of this cursor."""
 
     @property
     def description(self) -> Sequence[Sequence[Any]] | None:
-        """The columns of the answer, each with its name first."""
+        """The columns of the result, each with its name first."""
 
     def execute(self, query: str, /) -> Any:
-        """Run a statement."""
+        """Run a statement within the deadline."""
 
     def fetchall(self) -> list[tuple[Any, ...]]:
-        """Give all its rows."""
+        """Return all rows of the last statement."""
 
 
 @contextmanager
 def bounded_cursor(driver: ModuleType, timeout_s: float, *conninfo: str, **params: Any) -> Iterator[Cursor]:
-    """Connect, lend a cursor in autocommit, and close.
+    """Connect, yield a cursor in autocommit mode, and close.
 
-    libpq bounds the connecting, and the server its own statements; neither bounds a server that took the statement and
-    then stopped. So at the deadline the socket is shut down, which ends any wait for it.
+    libpq limits connecting, and the server its own statements; neither limits a server that took the statement and then
+    stopped. So at the deadline the socket is shut down, which ends any wait for it.
 
     Args:
         driver: psycopg2, or psycopg 3.
@@ -44,10 +44,9 @@ def bounded_cursor(driver: ModuleType, timeout_s: float, *conninfo: str, **param
 
     Raises:
         the driver's OperationalError: the server cannot be reached, or has not answered in time.
-
     """
     deadline = time.monotonic() + timeout_s
-    # libpq takes whole numbers.
+    # libpq takes whole seconds.
     bounds = {"connect_timeout": math.ceil(timeout_s), "tcp_user_timeout": math.ceil(timeout_s * 1000)}
     connection = driver.connect(*conninfo, **{**params, **bounds})
     try:
@@ -65,15 +64,15 @@ def bounded_cursor(driver: ModuleType, timeout_s: float, *conninfo: str, **param
 
 @contextmanager
 def _shut_down_at(deadline: float, fileno: int) -> Iterator[threading.Event]:
-    """Shut a socket down if the block lasts until the deadline; give the event that tells of it."""
+    """Shut down a socket if the block lasts until the deadline; yield the event that is then set."""
     done = threading.Event()
 
     def shut_down() -> None:
         done.set()
-        with suppress(OSError):  # the other side was faster
+        with suppress(OSError):  # the other side has closed it
             connected.shutdown(socket.SHUT_RDWR)
 
-    # A number of its own: when the driver has closed the connection, its number may be another file's.
+    # A descriptor of its own: once the driver has closed the connection, its number may be another file's.
     with socket.socket(fileno=os.dup(fileno)) as connected:
         timer = threading.Timer(deadline - time.monotonic(), shut_down)
         timer.daemon = True

@@ -1,4 +1,4 @@
-"""What PgBouncer says of itself: one SHOW a function. Its columns are those of version 1.18 and later."""
+"""The state of PgBouncer: one SHOW command per function, with the columns of version 1.18 and later."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from poolhouse.identity import current
 from poolhouse.servers.bounded import Cursor, bounded_cursor
 from poolhouse.servers.server import ServerConnection
 
-# The database that is PgBouncer's own; whoever looks is a client of it, and no part of what there is to see.
+# PgBouncer's admin database; the monitor is a client of it and is left out.
 CONSOLE = "pgbouncer"
 POSTGRESQL_PORT, PGBOUNCER_PORT = 5432, 6432
 THIS_MACHINE = ("", "localhost", "127.0.0.1", "::1")
@@ -21,26 +21,26 @@ THIS_MACHINE = ("", "localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True)
 class PgBouncerPool:
-    """One pool: a database and a user. Every number but the last counts connections."""
+    """A pool: a database and a user. All numbers but the last count connections."""
 
     database: str
     user: str
     mode: str
     """session, transaction or statement"""
     clients_active: int
-    """linked to a server connection, or with nothing to ask"""
+    """linked to a server connection, or idle"""
     clients_waiting: int
     servers_active: int
     servers_idle: int
-    """ready for the next client, those included that PgBouncer tests first"""
+    """ready for the next client, including those that PgBouncer tests first"""
     servers_in_login: int
     longest_wait_s: float
-    """of the client that waits now and has waited longest"""
+    """the wait so far of the client that has been waiting longest"""
 
 
 @dataclass(frozen=True)
 class PgBouncerStats:
-    """One database: totals since PgBouncer started, rates and means over its last stats_period."""
+    """A database: totals since PgBouncer started, rates and means over its last stats_period."""
 
     database: str
     transactions: int
@@ -48,7 +48,7 @@ class PgBouncerStats:
     received_bytes: int
     sent_bytes: int
     wait_s: float
-    """that clients waited for a server connection, all together"""
+    """the wait times for server connections, added up"""
     transactions_per_s: int
     queries_per_s: int
     mean_transaction_ms: float
@@ -58,17 +58,17 @@ class PgBouncerStats:
 
 @dataclass(frozen=True)
 class PgBouncerServer:
-    """A connection of PgBouncer's to a database server."""
+    """A connection from PgBouncer to a database server."""
 
     database: str
     user: str
     application: str
-    """of the client that it serves, or served last"""
+    """of its current or last client"""
     state: str
     local_port: int | None
     """None on a socket"""
     remote_pid: int
-    """of the server's process"""
+    """of the server process"""
 
 
 @dataclass(frozen=True)
@@ -87,25 +87,25 @@ class PgBouncerClient:
 
 @dataclass(frozen=True)
 class DatabasePool:
-    """How many connections to the server PgBouncer opens for a database."""
+    """The most server connections that PgBouncer opens for a database."""
 
     size: int
-    """for each role"""
+    """per role"""
     reserve: int
-    """above that, for clients that have waited"""
+    """above size, for clients that have waited"""
     bound: int
-    """above all, for the database or for each role; 0: none"""
+    """over all roles, or per role; 0: no limit"""
 
     @property
     def most(self) -> int:
-        """For one role."""
+        """The most server connections for one role."""
         most = self.size + self.reserve
         return min(most, self.bound) if self.bound else most
 
 
 @dataclass(frozen=True)
 class PgBouncer:
-    """The answers of one look."""
+    """The answers of one query of PgBouncer."""
 
     version: str
     pools: list[PgBouncerPool]
@@ -114,9 +114,9 @@ class PgBouncer:
     clients: list[PgBouncerClient]
 
     def holds(self, connection: ServerConnection) -> bool:
-        """Say whether a connection on the server is PgBouncer's.
+        """Return True if a connection on the server is PgBouncer's.
 
-        Pid and port must both agree: of several servers behind one PgBouncer, two may have the same pid.
+        Both pid and port must match: with several servers behind one PgBouncer, two connections may have the same pid.
         """
         return (connection.pid, connection.client_port) in self._backends
 
@@ -127,11 +127,10 @@ class PgBouncer:
 
 @contextmanager
 def console_cursor(alias: str) -> Iterator[Cursor]:
-    """Open PgBouncer's console with the driver of a database alias, and close it.
+    """Open PgBouncer's console with the driver of an alias, and close it.
 
     Raises:
         the driver's Error: PgBouncer cannot be reached, or does not answer in time.
-
     """
     chosen = options()
     name = current("monitor").name
@@ -140,18 +139,18 @@ def console_cursor(alias: str) -> Iterator[Cursor]:
 
 
 def ask(cursor: Cursor) -> PgBouncer:
-    """Take one look."""
+    """Query everything that the status shows."""
     return PgBouncer(version(cursor), pools(cursor), stats(cursor), servers(cursor), clients(cursor))
 
 
 def version(cursor: Cursor) -> str:
-    """Which PgBouncer is it?"""
+    """Return the version in SHOW VERSION."""
     ((text,),) = (row.values() for row in _show(cursor, "VERSION"))
     return str(text).removeprefix("PgBouncer ")
 
 
 def pools(cursor: Cursor) -> list[PgBouncerPool]:
-    """How many clients and servers has each pool, and how long do clients wait?"""
+    """Return the pools with their clients, servers and waits."""
     return [
         PgBouncerPool(
             database=row["database"],
@@ -169,7 +168,7 @@ def pools(cursor: Cursor) -> list[PgBouncerPool]:
 
 
 def stats(cursor: Cursor) -> list[PgBouncerStats]:
-    """How much goes through each database, and how long does it take?"""
+    """Return the traffic of each database."""
     return [
         PgBouncerStats(
             database=row["database"],
@@ -189,7 +188,7 @@ def stats(cursor: Cursor) -> list[PgBouncerStats]:
 
 
 def servers(cursor: Cursor) -> list[PgBouncerServer]:
-    """Which connections does it hold on the database server?"""
+    """Return the connections to database servers."""
     return [
         PgBouncerServer(
             database=row["database"],
@@ -204,7 +203,7 @@ def servers(cursor: Cursor) -> list[PgBouncerServer]:
 
 
 def clients(cursor: Cursor) -> list[PgBouncerClient]:
-    """Who is connected to it, and who waits?"""
+    """Return the clients and their states."""
     return [
         PgBouncerClient(
             database=row["database"],
@@ -213,7 +212,7 @@ def clients(cursor: Cursor) -> list[PgBouncerClient]:
             address=row["addr"],
             port=row["port"],
             state=row["state"],
-            # Of a client that does not wait the columns are about its last request.
+            # For a client that does not wait, these columns describe its last request.
             wait_s=row["wait"] + row["wait_us"] / 1e6 if row["state"] == "waiting" else 0.0,
         )
         for row in _show(cursor, "CLIENTS")
@@ -221,17 +220,17 @@ def clients(cursor: Cursor) -> list[PgBouncerClient]:
 
 
 def database_pool(cursor: Cursor, name: str) -> DatabasePool | None:
-    """How many connections may it open for a database? None: it knows it not, or only as *."""
+    """Return the pool size of a database, or None if PgBouncer does not list it, or only as *."""
     for row in _show(cursor, "DATABASES"):
         if row["name"] == name:
-            reserve = row.get("reserve_pool_size", row.get("reserve_pool", 0))  # the latter before 1.24
+            reserve = row.get("reserve_pool_size", row.get("reserve_pool", 0))  # the latter name before 1.24
             bounds = [row.get("max_connections") or 0, int(setting(cursor, "max_user_connections"))]
             return DatabasePool(row["pool_size"], reserve or 0, min((bound for bound in bounds if bound), default=0))
     return None
 
 
 def pool_mode(cursor: Cursor, database: str, user: str) -> str:
-    """Which pool_mode has a database for a user? The user's goes before the database's, and that before all others'."""
+    """Return the pool_mode of a user in a database: the user's setting comes before the database's and the default."""
     for what, name in (("USERS", user), ("DATABASES", database)):
         modes = [row["pool_mode"] for row in _show(cursor, what) if row["name"] == name and row["pool_mode"]]
         if modes:
@@ -240,7 +239,7 @@ def pool_mode(cursor: Cursor, database: str, user: str) -> str:
 
 
 def setting(cursor: Cursor, name: str) -> str:
-    """What does its configuration say?"""
+    """Return a setting of PgBouncer's configuration by name."""
     (value,) = (row["value"] for row in _show(cursor, "CONFIG") if row["key"] == name)
     return str(value)
 
@@ -253,7 +252,7 @@ def _show(cursor: Cursor, what: str) -> list[dict[str, Any]]:
 
 
 def goes_through(database: dict[str, Any]) -> bool:
-    """Return True if an alias, by its settings, leads to the PgBouncer of POOLHOUSE["PGBOUNCER_URL"]."""
+    """Return True if an alias, by its settings, connects to the PgBouncer of POOLHOUSE["PGBOUNCER_URL"]."""
     if not (url := options().PGBOUNCER_URL):
         return False
     pooler = urlsplit(url)
@@ -265,7 +264,7 @@ def goes_through(database: dict[str, Any]) -> bool:
 
 
 def _addresses(database: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Return the addresses that libpq tries one after the other: hosts, with a port each or one for all."""
+    """Return the addresses that libpq tries in order: hosts, with a port each or one for all."""
     hosts = str(database.get("HOST") or "").split(",")
     ports = str(database.get("PORT") or POSTGRESQL_PORT).split(",")
     return zip(hosts, ports if len(ports) > 1 else ports * len(hosts), strict=False)

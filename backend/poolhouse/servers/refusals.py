@@ -1,13 +1,13 @@
-"""Why a server, or the PgBouncer before it, let nobody in: one that is full is there, and must not be looked for."""
+"""Telling a full server or PgBouncer, which refuses connections, from one that is unreachable."""
 
 from poolhouse.conf import options
 
 UNREACHABLE, FULL, POOLER_FULL = "unreachable", "full", "behind a PgBouncer that is full"
-# Before a session has begun neither driver gives the SQLSTATE (53300 of a server, 08P01 of PgBouncer), but the words.
+# Before a session has begun, neither driver has the SQLSTATE (53300 of a server, 08P01 of PgBouncer), only the text.
 _OF_SERVER = (
     "too many clients already",
     "remaining connection slots",
-    "too many connections for ",  # a role's or a database's limit
+    "too many connections for ",  # a CONNECTION LIMIT of a role or database
 )
 _OF_PGBOUNCER = (
     "no more connections allowed",  # max_client_conn
@@ -20,15 +20,15 @@ _OF_PGBOUNCER = (
 
 
 def state_of(error: BaseException) -> str:
-    """Return what a source is that gave this error, to follow the word "is"."""
+    """Return the state of a source that raised this error, to complete "the source is …"."""
     text = str(error)
     if any(words in text for words in _OF_PGBOUNCER):
         return POOLER_FULL
     return FULL if any(words in text for words in _OF_SERVER) else UNREACHABLE
 
 
-def way_past_pgbouncer(alias: str) -> str:
-    """Return what to set where the monitor goes through PgBouncer; empty where DIRECT has the alias."""
+def direct_remedy(alias: str) -> str:
+    """Return what to set if the monitor goes through PgBouncer; empty if DIRECT has the alias."""
     if alias in options().DIRECT:
         return ""
-    return f"set POOLHOUSE['DIRECT'] = {{{alias!r}: {{'HOST': …, 'PORT': …}}}} with the server's own address"
+    return f"set POOLHOUSE['DIRECT'] = {{{alias!r}: {{'HOST': …, 'PORT': …}}}} to the address of the server itself"

@@ -1,6 +1,6 @@
-"""What the database server says: one question a function, its SQL beside it.
+"""The state of a database server: one question per function, with its SQL.
 
-A look takes four round trips, and two more in detail; what follows from an answer is not asked again.
+A query of everything takes four round trips, and two more in detail; what follows from an answer is not queried again.
 """
 
 import time
@@ -14,10 +14,10 @@ from poolhouse.conf import options
 from poolhouse.driver import driver, driver_errors, own_connection_params
 from poolhouse.servers.bounded import Cursor, bounded_cursor
 
-# Whoever holds a lock that the monitor would have to wait for is a finding, and no reason to wait.
+# A lock that the monitor would have to wait for is a finding, and not worth waiting for.
 LOCK_TIMEOUT_MS = 500
 HIDDEN = "hidden"
-# What PgBouncer says of options at the start, unless its ignore_startup_parameters has them.
+# PgBouncer's error for startup options that its ignore_startup_parameters does not list.
 NO_OPTIONS = "unsupported startup parameter"
 
 T = TypeVar("T")
@@ -25,28 +25,28 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Capacity:
-    """What the server is, and how many connections it takes."""
+    """The server's version and connection limits."""
 
     version: str
     max_connections: int
     superuser_reserved: int
-    """kept for superusers"""
+    """reserved for superusers"""
     reserved: int
-    """kept for roles with pg_use_reserved_connections"""
+    """reserved for roles with pg_use_reserved_connections"""
     started_at: float = 0.0
-    """seconds since the epoch; two answers that agree in it are of one server"""
+    """seconds since the epoch; equal in two answers of the same server"""
     through_pooler: bool = False
-    """the way there leads through PgBouncer, or another pooler"""
+    """whether the connection goes through PgBouncer or another pooler"""
 
     @property
     def usable(self) -> int:
-        """How many there are for ordinary roles."""
+        """The connections that ordinary roles can have."""
         return self.max_connections - self.superuser_reserved - self.reserved
 
 
 @dataclass(frozen=True)
 class Limit:
-    """How many connections a role may have, or may be open to a database, where that is bounded."""
+    """The CONNECTION LIMIT of a role or of a database."""
 
     kind: str
     """role or database"""
@@ -56,7 +56,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class ServerConnection:
-    """One client connection, as pg_stat_activity has it. Ages in seconds; None: the server does not say."""
+    """A client connection in pg_stat_activity. Ages are in seconds; None: hidden from the monitor."""
 
     pid: int
     application: str
@@ -66,9 +66,9 @@ class ServerConnection:
     client_port: int | None
     """None on a socket"""
     state: str
-    """hidden: the monitor's role may not see it"""
+    """"hidden" if the monitor's role may not see it"""
     wait: str
-    """what the session waits for, its kind first: Lock: transactionid; empty: it runs"""
+    """what the session waits for, its kind first, as in Lock: transactionid; empty: it is running"""
     age_s: float | None
     state_age_s: float | None
     transaction_age_s: float | None
@@ -76,37 +76,37 @@ class ServerConnection:
 
     @property
     def is_idle_in_transaction(self) -> bool:
-        """Whether it keeps a transaction, and its locks, for a client that asks for nothing."""
+        """Whether it has an open transaction, and its locks, while its client sends no statement."""
         return self.state.startswith("idle in transaction")
 
 
 @dataclass(frozen=True)
 class Block:
-    """A session that waits for a lock, and one that is in its way."""
+    """A session that waits for a lock, and one that blocks it."""
 
     pid: int
     lock: str
-    """what kind of lock: relation, transactionid, tuple, advisory, …"""
+    """the kind of lock: relation, transactionid, tuple, advisory, …"""
     wait_s: float
     blocker_pid: int
     """0: a prepared transaction"""
     blocker: str
-    """its application_name, or what it is where it has none: autovacuum worker, prepared transaction"""
+    """its application_name, or its kind if it has none: autovacuum worker, prepared transaction"""
 
 
 @dataclass(frozen=True)
 class Hypertable:
-    """A table of TimescaleDB."""
+    """A hypertable of TimescaleDB with its size."""
 
     name: str
     chunk_count: int
     size_bytes: int
-    """with indexes, of all chunks"""
+    """of all chunks, with indexes"""
 
 
 @dataclass(frozen=True)
 class TimescaleDB:
-    """The extension as the database has it."""
+    """The TimescaleDB extension of a database."""
 
     version: str
     edition: str
@@ -115,7 +115,7 @@ class TimescaleDB:
 
 
 class Group(NamedTuple):
-    """What connections can have in common."""
+    """Connections with the same application, user, client and state."""
 
     application: str
     user: str
@@ -125,56 +125,56 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class ServerFacts:
-    """The answers of one look."""
+    """The answers of one query of a server."""
 
     capacity: Capacity
     connections: list[ServerConnection]
-    """the monitor's own aside"""
+    """without the monitor's own"""
     blocks: list[Block]
     limits: list[Limit] = field(default_factory=list)
-    """those of the roles and databases that were asked for"""
+    """of the application's roles and databases"""
 
     @property
     def used(self) -> int:
-        """How many connections are open."""
+        """The number of open connections."""
         return len(self.connections)
 
     @property
     def room_left(self) -> int:
-        """How many more the application can open: of what the server, its role and its database allow, the least."""
+        """The connections that the application can still open within the limits of server, role and database."""
         rooms = [limit.connections - self.used_of(limit) for limit in self.limits]
         return max(0, min([self.capacity.usable - self.used, *rooms]))
 
     def used_of(self, limit: Limit) -> int:
-        """How many connections count against a limit?"""
+        """Return the number of connections that count against a limit."""
         return sum(limit.name == (one.user if limit.kind == "role" else one.database) for one in self.connections)
 
     @property
     def groups(self) -> Counter[Group]:
-        """How many connections each application, user, client and state has."""
+        """Count the connections by application, user, client and state."""
         return Counter(Group(one.application, one.user, one.client, one.state) for one in self.connections)
 
     @property
     def idle_in_transaction(self) -> list[ServerConnection]:
-        """Who keeps a transaction open and does nothing, the longest first?"""
+        """Return the connections that are idle in a transaction, the longest first."""
         idle = [one for one in self.connections if one.is_idle_in_transaction]
         return sorted(idle, key=lambda one: one.state_age_s or 0, reverse=True)
 
     @property
     def longest_transaction(self) -> ServerConnection | None:
-        """Whose transaction is the oldest? None: there is none."""
+        """Return the connection with the oldest transaction, or None."""
         within = [one for one in self.connections if one.transaction_age_s is not None]
         return max(within, key=lambda one: one.transaction_age_s or 0, default=None)
 
 
 def ask_as_monitor(alias: str, ask: Callable[[Cursor], T]) -> tuple[T, str]:
-    """Ask over a connection of the monitor's role, and where that one is refused without delay, of the application's.
+    """Query as the monitor's role or, if that is refused without delay, as the application's.
 
     Returns:
         The answer, and why the monitor's role was refused; empty if it was not.
 
     Raises:
-        the driver's Error: nobody got an answer; it tells why, of both roles.
+        the driver's Error: both roles failed; the text has both reasons.
     """
     chosen, begun_at = options(), time.monotonic()
     refusal = ""
@@ -184,7 +184,7 @@ def ask_as_monitor(alias: str, ask: Callable[[Cursor], T]) -> tuple[T, str]:
                 return ask(cursor), ""
         except driver_errors(alias) as error:
             if time.monotonic() - begun_at > chosen.MONITOR_TIMEOUT_S / 2:
-                raise  # a server that keeps one waiting is not given another
+                raise  # a server that does not answer is not tried a second time
             refusal = " ".join(str(error).split())
     try:
         with monitor_cursor(alias) as cursor:
@@ -202,12 +202,11 @@ def monitor_cursor(alias: str, user: str = "", password: str = "") -> Iterator[C
 
     Args:
         alias: of the database to ask.
-        user: the role to ask as; empty: the alias' own, which is let in as long as the application is.
-        password: the role's.
+        user: the role; empty: the alias' own, which can connect as long as the application can.
+        password: of the role.
 
     Raises:
         the driver's Error: the server cannot be reached, has no room, or does not answer in time.
-
     """
     timeout_s, module = options().MONITOR_TIMEOUT_S, driver(alias)
     bounds = {"statement_timeout": int(timeout_s * 1000), "lock_timeout": LOCK_TIMEOUT_MS}
@@ -229,7 +228,7 @@ def monitor_cursor(alias: str, user: str = "", password: str = "") -> Iterator[C
 
 @contextmanager
 def _transaction_within(cursor: Cursor, bounds: dict[str, int]) -> Iterator[None]:
-    """Ask within a transaction that has these bounds: behind PgBouncer a session's own would be the next client's."""
+    """Query within a transaction that sets these timeouts: behind PgBouncer, a session's would affect others."""
     cursor.execute("BEGIN READ ONLY")
     for name, value_ms in bounds.items():
         cursor.execute(f"SET LOCAL {name} = {value_ms}")
@@ -238,12 +237,12 @@ def _transaction_within(cursor: Cursor, bounds: dict[str, int]) -> Iterator[None
 
 
 def ask(cursor: Cursor, users: Collection[str] = (), databases: Collection[str] = ()) -> ServerFacts:
-    """Take one look.
+    """Query everything that the status shows.
 
     Args:
-        cursor: the monitor's.
-        users: whose limits are told.
-        databases: the same.
+        cursor: of the monitor's connection.
+        users: the roles whose limits are returned.
+        databases: the databases whose limits are returned.
     """
     whose = {("role", user) for user in users} | {("database", database) for database in databases}
     return ServerFacts(
@@ -255,7 +254,7 @@ def ask(cursor: Cursor, users: Collection[str] = (), databases: Collection[str] 
 
 
 def capacity(cursor: Cursor) -> Capacity:
-    """How many connections may there be, and for whom?
+    """Return the version, the connection limits and who they are reserved for.
 
     A pooler gives its clients a pid that is not the server process's.
     """
@@ -275,7 +274,7 @@ def capacity(cursor: Cursor) -> Capacity:
 
 
 def limits(cursor: Cursor) -> list[Limit]:
-    """Which roles and databases have a limit of their own? A superuser's does not count."""
+    """Return the roles and databases with a CONNECTION LIMIT; it does not apply to superusers."""
     cursor.execute(
         """
         SELECT 'role', rolname, rolconnlimit FROM pg_roles WHERE rolconnlimit >= 0 AND NOT rolsuper
@@ -288,10 +287,10 @@ def limits(cursor: Cursor) -> list[Limit]:
 
 
 def client_connections(cursor: Cursor) -> list[ServerConnection]:
-    """Which connections are open, whose are they, how old are they, and what do they wait for?
+    """Return the client connections: whose they are, their ages and what they wait for.
 
-    A role without pg_monitor sees of other roles' connections the pid, application, user and database alone. Workers of
-    the server's own then look like clients, but for their names; they take no client's room.
+    Of other roles' connections a role without pg_monitor sees only pid, application, user and database. The server's
+    own workers then look like clients except for their names; they do not count against max_connections.
     """
     cursor.execute(
         """
@@ -316,7 +315,7 @@ def client_connections(cursor: Cursor) -> list[ServerConnection]:
 
 
 def blocks(cursor: Cursor) -> list[Block]:
-    """Who is blocked by whom, the longest wait first?"""
+    """Return which sessions are blocked by which, the longest wait first."""
     cursor.execute(
         """
         SELECT waiting.pid, waiting.locktype,
@@ -336,7 +335,7 @@ def blocks(cursor: Cursor) -> list[Block]:
 
 
 def timescaledb(cursor: Cursor) -> TimescaleDB | None:
-    """Which edition of TimescaleDB is there, and how big are its tables? None: the database does not have it.
+    """Return the edition of TimescaleDB and the sizes of its hypertables, or None if it is not installed.
 
     It opens every chunk: a third of a second for a thousand of them.
     """

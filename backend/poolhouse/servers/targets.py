@@ -1,4 +1,4 @@
-"""Which database servers there are: aliases with one address have one server, which is asked once."""
+"""The database servers to query: aliases with the same address have one server, which is queried once."""
 
 from dataclasses import dataclass
 
@@ -12,28 +12,28 @@ DEFAULT_PORT = "5432"
 
 @dataclass(frozen=True)
 class Target:
-    """A server to be asked, by the first of its aliases."""
+    """A server to query, through the first of its aliases."""
 
     aliases: tuple[str, ...]
 
     @property
     def alias(self) -> str:
-        """The one that it is asked by, and called after."""
+        """The alias that it is queried through and named after."""
         return self.aliases[0]
 
     def users(self) -> set[str]:
-        """Give the roles that the application has there."""
+        """Return the application's roles on it."""
         return {user for alias in self.aliases if (user := own_connection_params(alias, directly=True).get("user"))}
 
     def databases(self) -> set[str]:
-        """Give the databases that the application has there."""
+        """Return the application's databases on it."""
         return {name for alias in self.aliases if (name := own_connection_params(alias, directly=True).get("dbname"))}
 
 
 def targets(alias: str | None = None) -> list[Target]:
-    """Give the servers of all PostgreSQL aliases, or that of one.
+    """Return the servers of all PostgreSQL aliases, or of one alias.
 
-    Two addresses may yet be of one server, as when one of them is PgBouncer's: that, the server's answer tells.
+    Two addresses may still lead to one server, as when one of them is PgBouncer's; the server's answers show that.
     """
     if alias is not None:
         return [Target((alias,))]

@@ -1,1 +1,1 @@
-"""How many connections are enough? Formulas, and the advice that follows from them; nothing here asks anybody."""
+"""Pool sizing: the queueing model and the advice that follows from it; nothing here queries a server."""

@@ -1,4 +1,4 @@
-"""What all processes together take of the server, and which sizes PgBouncer needs in between."""
+"""The connections of the whole fleet compared with the server's limit, and the sizes of PgBouncer."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -9,9 +9,9 @@ from poolhouse.sizing.process import ProcessAdvice, Setting
 from poolhouse.sizing.queue import Demand, Holds, Load, pool_of
 
 MONITOR_CONNECTIONS = 1
-# From this share of the room on, a deployment that starts new processes before it stops the old ones meets the limit.
+# From this share on, a deployment that starts new processes before it stops the old ones may exceed the limit.
 TIGHT_SHARE = 0.8
-# Consoles, a deployment's processes for a moment, and a kernel that spreads clients unevenly want in as well.
+# Room for consoles, for both generations of processes during a deployment, and for clients that are spread unevenly.
 CLIENT_MARGIN = 1.25
 
 
@@ -21,46 +21,46 @@ class Fleet:
 
     hosts: int = 1
     processes: int = 1
-    """of the web on each host"""
+    """web processes on each host"""
     workers: int = 0
     worker_concurrency: int = 1
 
     @property
     def web_processes(self) -> int:
-        """On all hosts."""
+        """Web processes on all hosts."""
         return self.hosts * self.processes
 
     @property
     def other_connections(self) -> int:
-        """Those of the workers, whose main process may connect as well, of beat beside them, and of the monitor."""
+        """The connections of workers (whose main process may connect too), of beat and of the monitor."""
         celery = self.workers * (self.worker_concurrency + 1) + 1 if self.workers else 0
         return celery + MONITOR_CONNECTIONS
 
 
 @dataclass(frozen=True)
 class Room:
-    """How many connections the server takes."""
+    """The connection limit of the server."""
 
     max_connections: int
     reserved: int
 
     @property
     def usable(self) -> int:
-        """By ordinary roles."""
+        """The connections that ordinary roles can have."""
         return self.max_connections - self.reserved
 
 
 @dataclass(frozen=True)
 class Transactions:
-    """What PgBouncer sees of a loan, in its transaction mode."""
+    """The transactions of a checkout, as PgBouncer's transaction mode sees them."""
 
     each: int = 1
-    """in one loan; in autocommit, every statement is one"""
+    """transactions per checkout; in autocommit, each statement is one"""
     mean_s: float | None = None
-    """None: they last as long as the loan, which is the most"""
+    """None: as long as the whole checkout, the worst case"""
 
     def demand_of(self, demand: Demand) -> Demand:
-        """Give what a process asks of PgBouncer whose callers ask so much of its pool."""
+        """Return the demand on PgBouncer that follows from the demand on a pool."""
         holds = demand.load.holds
         mean_s = holds.mean_s / self.each if self.mean_s is None else self.mean_s
         load = Load(demand.load.rate_per_s * self.each, Holds(mean_s, holds.cv2))
@@ -69,7 +69,7 @@ class Transactions:
 
 @dataclass(frozen=True)
 class Deployment:
-    """What a process' pool is one of."""
+    """A fleet, its server's limit and its transactions."""
 
     fleet: Fleet
     room: Room
@@ -77,85 +77,85 @@ class Deployment:
 
     @property
     def room_for_web(self) -> int:
-        """What the others leave."""
+        """The connections that are left for the web."""
         return max(0, self.room.usable - self.fleet.other_connections)
 
 
 @dataclass(frozen=True)
 class Bouncers:
-    """Like processes of PgBouncer that share a load."""
+    """PgBouncer processes with the same settings that share a load."""
 
-    # It would open after reserve_pool_timeout, seconds of waiting. What a burst needs belongs to the pool, which opens
-    # it when it is asked for, and closes it when it lies idle.
+    # A reserve pool would open after reserve_pool_timeout, seconds of waiting. The main pool covers bursts: it opens
+    # connections when they are needed, and closes idle ones.
     reserve_pool_size: ClassVar[int] = 0
 
     demand: Demand
-    """on each"""
+    """on each process"""
     instances: int
     default_pool_size: int
     max_client_conn: int
     clients: int
-    """of all instances together"""
+    """of all processes together"""
     needed: int
-    """server connections of all instances together, were there room for any number"""
+    """server connections of all processes together that the target needs"""
 
     @property
     def max_db_connections(self) -> int:
-        """Of each instance: it never opens more."""
+        """The most server connections of each process."""
         return self.default_pool_size + self.reserve_pool_size
 
     @property
     def most(self) -> int:
-        """Server connections of all instances together."""
+        """The most server connections of all processes together."""
         return self.instances * self.max_db_connections
 
     @property
     def is_enough(self) -> bool:
-        """Whether there is room for what is needed."""
+        """Return True if the needed connections are usable."""
         return self.most >= self.needed
 
     @property
     def settings(self) -> tuple[Setting, ...]:
-        """Give the lines of pgbouncer.ini, each with its reason."""
+        """The settings for pgbouncer.ini, each with its reason."""
         return (
             Setting("default_pool_size", self.default_pool_size, self._why_size()),
             Setting(
                 "reserve_pool_size",
                 self.reserve_pool_size,
-                "it opens for who has waited for reserve_pool_timeout (5 s), too late for a burst",
+                "opened only after a client has waited for reserve_pool_timeout (5 s), too late for a burst",
             ),
-            Setting("max_db_connections", self.max_db_connections, "the pool: the server never sees more of this one"),
+            Setting("max_db_connections", self.max_db_connections, "the most connections that this PgBouncer opens"),
             Setting(
                 "max_client_conn",
                 self.max_client_conn,
-                f"{self.clients:,} can come{f' to {self.instances}' if self.instances > 1 else ''}, and a quarter more "
-                "for consoles and deployments; its limit of open files must be higher",
+                f"{self.clients:,} clients{f' of {self.instances}' if self.instances > 1 else ''} and a quarter more "
+                "for consoles and deployments; raise its limit of open files above this",
             ),
         )
 
     def _why_size(self) -> str:
         load, burst, share = self.demand.load, self.demand.burst, self.demand.target.share
-        text = f"{load.rate_per_s:,.4g} transactions/s × {duration(load.holds.mean_s)} keep {load.in_use:.3g} in use"
+        text = f"{load.rate_per_s:,.4g} transactions/s × {duration(load.holds.mean_s)} = {load.in_use:.3g} in use"
         if burst > 1:
             text += f", {load.in_use * burst:.3g} in a burst of {burst:g} × the load"
         if not self.default_pool_size:
             return text
         full = pool_of(load.times(burst), self.default_pool_size)
-        wait = f"{duration(full.wait_s(share))} or less" if full.is_stable else "without end"
-        return f"{text}; {share * 100:g} % of the transactions{' then' if burst > 1 else ''} wait {wait}"
+        wait = f"is {duration(full.wait_s(share))}" if full.is_stable else "grows without bound"
+        return f"{text}; p{share * 100:g} wait of the transactions{' then' if burst > 1 else ''} {wait}"
 
 
 def bouncers(demand: Demand, *, clients: int, room: int, instances: int = 1) -> Bouncers:
-    """Choose PgBouncer's sizes.
+    """Return PgBouncer's sizes.
 
     Args:
-        demand: of all clients together.
-        clients: that may be connected at once, to all instances together.
-        room: connections that all instances together may open.
-        instances: that share demand, clients and room.
+        demand: the load of all clients together, and its target.
+        clients: the most clients connected at once, to all instances together.
+        room: the most connections that all instances together may open.
+        instances: how many PgBouncer processes share demand, clients and room.
     """
     part, served = demand.times(1 / instances), ceil(clients / instances)
-    # More than a connection for each client is never in use.
+    # A client uses no more than one connection.
     needed = min(served, part.in_burst.connections)
     return Bouncers(
         demand=part,
@@ -169,22 +169,22 @@ def bouncers(demand: Demand, *, clients: int, room: int, instances: int = 1) -> 
 
 @dataclass(frozen=True)
 class FleetAdvice:
-    """A fleet, against the server's room."""
+    """The advice for a fleet."""
 
     deployment: Deployment
     kept: int
-    """connections that are open from the start"""
+    """connections opened at the start"""
     most: int
-    """connections that can be open"""
+    """the most connections"""
     bouncer: Bouncers
-    """what one PgBouncer in transaction mode would need, due or not"""
+    """the sizes of one PgBouncer in transaction mode, needed or not"""
     verdict: str
-    """direct, tight, due, or too small: even PgBouncer has not enough room"""
+    """direct, tight, due (PgBouncer is needed), or too small (it does not suffice)"""
     reason: str
 
 
 def advise_fleet(process: ProcessAdvice, deployment: Deployment) -> FleetAdvice:
-    """Hold a fleet of processes that have the advised pool against the server's room."""
+    """Compare a fleet of processes with the advised pool with the server's limit."""
     fleet, room = deployment.fleet, deployment.room
     others, clients = fleet.other_connections, fleet.web_processes * process.most
     demand = deployment.transactions.demand_of(process.demand).times(fleet.web_processes)
@@ -192,14 +192,14 @@ def advise_fleet(process: ProcessAdvice, deployment: Deployment) -> FleetAdvice:
     kept, most = fleet.web_processes * process.least + others, clients + others
     verdict = _verdict(most, room, bouncer)
     reason = {
-        "direct": f"PgBouncer is not due: the fleet can open {most:,} of {room.usable:,}",
-        "tight": f"PgBouncer is due soon: the fleet can open {most:,} of {room.usable:,}, over "
-        f"{TIGHT_SHARE:.0%}, and a deployment that overlaps may not fit",
-        "due": f"PgBouncer is due: the fleet can open {most:,}, and there is room for {room.usable:,}; behind it "
-        f"{counted(bouncer.most + others, 'connection')} will do",
-        "too small": f"PgBouncer is due, and not enough: the fleet can open {most:,}, the target takes "
-        f"{bouncer.needed + others:,} even behind it, and there is room for {room.usable:,}: raise "
-        "max_connections, shorten transactions, or divide the load",
+        "direct": f"PgBouncer is not needed: the fleet can open {most:,} of the {room.usable:,} usable connections",
+        "tight": f"PgBouncer is needed soon: the fleet can open {most:,} of the {room.usable:,} usable connections, "
+        f"more than {TIGHT_SHARE:.0%}, and old and new processes of a deployment together may exceed them",
+        "due": f"PgBouncer is needed: the fleet can open {most:,} connections and {room.usable:,} are usable; with "
+        f"PgBouncer, {counted(bouncer.most + others, 'connection')} suffice",
+        "too small": f"PgBouncer is needed but does not suffice: the fleet can open {most:,} connections, the target "
+        f"needs {bouncer.needed + others:,} even with PgBouncer, and {room.usable:,} are usable: raise "
+        "max_connections, shorten transactions, or split the load",
     }[verdict]
     return FleetAdvice(deployment, kept, most, bouncer, verdict, reason)
 
@@ -211,5 +211,5 @@ def _verdict(most: int, room: Room, bouncer: Bouncers) -> str:
 
 
 def connections_by_cores(cores: int, spindles: int = 1) -> int:
-    """Give how many connections should be at work at once, by the rule of thumb of PostgreSQL's wiki."""
+    """Return how many connections should be active at once, by the rule of thumb of PostgreSQL's wiki."""
     return cores * 2 + spindles

@@ -1,4 +1,4 @@
-"""The load as it is: what the processes reported at two moments, and what happened in between."""
+"""The measured load: the difference between two readings of the reports."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Reports = Sequence[ProcessReport]
 
 
 class NothingMeasuredError(Exception):
-    """The reports do not say what the load is; the text says why."""
+    """The reports do not show the load; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -22,24 +22,24 @@ class Measured:
     service: str
     process: str
     load: Load
-    """asked of this process; the hold times are those of the whole service"""
+    """the rate of this process, with the hold times of the whole service"""
     elapsed_s: float
     lent: int
-    """by this process"""
+    """checkouts of this process"""
     connections: int | None
-    """that its pool may open; None: any number"""
+    """the max of its pool; None: no limit"""
     waits: Histogram
     """of this process"""
     hosts: int
     processes: int
     """of the service, on all hosts"""
     peak: int | None = None
-    """connections that one process had in use at once, at most; None: not known, or all that its pool may open"""
+    """the most connections in use at once in one process; None: unknown, or the pool was exhausted"""
 
 
 @dataclass(frozen=True)
-class _Spell:
-    """What a pool did between two reports of its process."""
+class _Interval:
+    """The changes of a pool between two reports of its process."""
 
     report: ProcessReport
     pool: PoolState
@@ -50,37 +50,39 @@ class _Spell:
 
     @property
     def rate_per_s(self) -> float:
-        """Who asked, whether they got a connection or not."""
+        """Callers per second, including those that timed out."""
         return (self.counts["lent"] + self.counts.get("timeouts", 0)) / self.elapsed_s
 
 
 def measure(before: Reports, after: Reports, *, alias: str, service: str | None = None) -> Measured:
-    """Give the load between two looks at the reports.
+    """Return the load between two readings of the reports.
 
     Args:
-        before: the first look.
-        after: the second.
+        before: the first reading.
+        after: the second reading.
         alias: of the database.
-        service: the processes' service; None: that of the busiest process.
+        service: only this service; None: the service of the busiest process.
 
     Raises:
-        NothingMeasuredError: nobody reports, reported twice, tells of its pool, or lent a connection.
+        NothingMeasuredError: the reports do not show a load.
     """
     if service is not None and service not in {report.service for report in after}:
         there = ", ".join(sorted({report.service for report in after})) or "none"
-        raise NothingMeasuredError(f"no process of the service {service!r} reports; those that do: {there}")
-    spells = [spell for spell in _spells(before, after, alias) if service in (None, spell.report.service)]
-    busiest = max(spells, key=lambda spell: spell.rate_per_s, default=None)
+        raise NothingMeasuredError(f"no process of the service {service!r} is reporting; reporting services: {there}")
+    intervals = [
+        interval for interval in _intervals(before, after, alias) if service in (None, interval.report.service)
+    ]
+    busiest = max(intervals, key=lambda interval: interval.rate_per_s, default=None)
     if busiest is None:
         raise NothingMeasuredError(
-            f"no process that tells of lending and holding on {alias!r} reported twice; only those on the engine "
-            "poolhouse.engines.postgresql do"
+            f"no process reported wait and hold times of {alias!r} twice; only the engine "
+            "poolhouse.engines.postgresql measures them"
         )
-    together = [spell for spell in spells if spell.report.service == busiest.report.service]
-    holds = Histogram.merged(spell.holds for spell in together)
+    together = [interval for interval in intervals if interval.report.service == busiest.report.service]
+    holds = Histogram.merged(interval.holds for interval in together)
     if not holds.count or not busiest.rate_per_s:
         raise NothingMeasuredError(
-            f"no connection of {alias!r} was lent and returned within {busiest.elapsed_s:.0f} s: it needs load"
+            f"no connection of {alias!r} was checked out and in within {busiest.elapsed_s:.0f} s"
         )
     return Measured(
         service=busiest.report.service,
@@ -90,20 +92,20 @@ def measure(before: Reports, after: Reports, *, alias: str, service: str | None 
         lent=busiest.counts["lent"],
         connections=busiest.pool.max,
         waits=busiest.waits,
-        hosts=len({spell.report.host for spell in together}),
+        hosts=len({interval.report.host for interval in together}),
         processes=len(together),
-        peak=_peak([spell.pool for spell in together]),
+        peak=_peak([interval.pool for interval in together]),
     )
 
 
 def _peak(pools: Sequence[PoolState]) -> int | None:
-    """Return the highest peak; None where a pool was used up, since more callers may have wanted a connection."""
+    """Return the highest peak, or None if a pool was exhausted, since more callers may have wanted a connection."""
     peaks = [pool.peak for pool in pools if pool.peak]
     is_used_up = any(pool.max is not None and (pool.peak or 0) >= pool.max for pool in pools)
     return None if is_used_up else max(peaks, default=None)
 
 
-def _spells(before: Reports, after: Reports, alias: str) -> list[_Spell]:
+def _intervals(before: Reports, after: Reports, alias: str) -> list[_Interval]:
     earlier = {(report.key, report.started_at): report for report in before}
     found = []
     for report in after:
@@ -113,19 +115,19 @@ def _spells(before: Reports, after: Reports, alias: str) -> list[_Spell]:
         elapsed_s = report.reported_at - first.reported_at
         pools = {pool.alias: pool for pool in first.pools}
         found += [
-            _spell(report, pools[pool.alias], pool, elapsed_s)
+            _interval(report, pools[pool.alias], pool, elapsed_s)
             for pool in report.pools
-            if pool.alias == alias and _tells(pool) and alias in pools
+            if pool.alias == alias and _has_holds(pool) and alias in pools
         ]
     return found
 
 
-def _tells(pool: PoolState) -> bool:
+def _has_holds(pool: PoolState) -> bool:
     return pool.hold is not None and not pool.hold.without_bucket and "lent" in pool.counts
 
 
-def _spell(report: ProcessReport, first: PoolState, last: PoolState, elapsed_s: float) -> _Spell:
-    return _Spell(
+def _interval(report: ProcessReport, first: PoolState, last: PoolState, elapsed_s: float) -> _Interval:
+    return _Interval(
         report=report,
         pool=last,
         elapsed_s=elapsed_s,

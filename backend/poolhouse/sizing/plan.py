@@ -1,4 +1,4 @@
-"""What the same load per process takes on more processes than this machine has: tiers of PgBouncer, in a row."""
+"""The same load per process on more processes than now: the tiers of PgBouncer that they need."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -13,20 +13,20 @@ WEB_PROCESSES = (10, 100, 1_000, 10_000)
 
 @dataclass(frozen=True)
 class Capacity:
-    """What one process of PgBouncer, which has one thread, is taken to bear: assumed, unless it was measured."""
+    """The load that one PgBouncer process, which has one thread, can serve: an assumption until it is measured."""
 
     clients: int = 5_000
     transactions_per_s: float = 20_000.0
 
     def instances(self, clients: int, transactions_per_s: float) -> int:
-        """Give how many are needed, a power of two: then more load never comes out at fewer connections."""
+        """Return the number of processes needed, a power of two: then more load never leads to fewer connections."""
         needed = max(clients / self.clients, transactions_per_s / self.transactions_per_s, 1.0)
         return 1 << ceil(log2(needed))
 
 
 @dataclass(frozen=True)
 class Row:
-    """A number of web processes, and the way to the server that carries them."""
+    """A number of web processes, and the tiers of PgBouncer in front of the server."""
 
     web_processes: int
     hosts: int
@@ -40,19 +40,19 @@ class Row:
 
     @property
     def way(self) -> str:
-        """Name the tiers."""
+        """The tiers of PgBouncer, by name."""
         if self.central is None:
             return "direct"
         return "sidecars and central" if self.sidecar else "central"
 
     @property
     def server_connections(self) -> int:
-        """On the server in the end."""
+        """The connections on the server, at most."""
         return self._others + self.central.most if self.central else self.direct
 
     @property
     def needed(self) -> int:
-        """On the server in the end, were there room for any number."""
+        """Connections on the server that the target needs."""
         return self._others + self.central.needed if self.central else self.direct
 
     @property
@@ -61,7 +61,7 @@ class Row:
 
     @property
     def fits(self) -> bool:
-        """Whether all of it fits into the server's room, and the target is kept."""
+        """Return True if the server's limit suffices and the target is met."""
         return self.needed <= self.deployment.room.usable and (self.central is None or self.central.is_enough)
 
 
@@ -71,10 +71,10 @@ def plan(
     capacity: Capacity | None = None,
     sizes: Iterable[int] = WEB_PROCESSES,
 ) -> list[Row]:
-    """Plan for several sizes of the web; workers stay as they are.
+    """Return a plan for several numbers of web processes; the workers stay the same.
 
-    The tiers of PgBouncer together keep the target once more. Sidecars come when more clients would connect than one
-    process of PgBouncer bears: they gather those of a host.
+    All tiers of PgBouncer together meet the target. Sidecars are added if more clients would connect than one PgBouncer
+    process can serve: each bundles the clients of its host.
     """
     return [_row(process, deployment, capacity or Capacity(), size) for size in sizes]
 

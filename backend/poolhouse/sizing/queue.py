@@ -1,6 +1,6 @@
-"""A pool as a queue: callers come at random, hold a connection for a while, and wait where none is free (M/G/c).
+"""A pool as a queue: callers arrive at random, hold a connection, and wait if none is idle (M/G/c).
 
-docs/sizing-model.md has the formulas with their sources, and how far each was from a simulation.
+docs/sizing-model.md has the formulas with their sources, and their deviations from a simulation.
 """
 
 from collections.abc import Iterator
@@ -13,20 +13,20 @@ from typing import Self
 from poolhouse.measures.histogram import BUCKETS_PER_DOUBLING, Histogram, bucket_end_s
 
 P95_Z = 1.6449
-"""of the normal distribution"""
+"""the 95th percentile of the standard normal distribution"""
 
 
 @dataclass(frozen=True)
 class Holds:
-    """How long connections are held."""
+    """The distribution of the hold times."""
 
     mean_s: float
     cv2: float = 1.0
-    """squared coefficient of variation: 0 if all are alike, 1 if exponential, more with a long tail"""
+    """squared coefficient of variation: 0 if all are equal, 1 if exponential, more with a long tail"""
 
     @classmethod
     def measured(cls, histogram: Histogram) -> Self:
-        """Take them from what was counted; there must be some."""
+        """Return the distribution of a histogram that is not empty."""
         middles = {bucket: bucket_end_s(bucket) / 2 ** (0.5 / BUCKETS_PER_DOUBLING) for bucket in histogram.counts}
         total = histogram.counts.total()
         mean = sum(middles[bucket] * number for bucket, number in histogram.counts.items()) / total
@@ -35,7 +35,7 @@ class Holds:
 
     @classmethod
     def log_normal(cls, mean_s: float, p95_s: float) -> Self:
-        """Take them for log-normal, which durations often are.
+        """Return a log-normal distribution, which durations often have.
 
         Raises:
             ValueError: no log-normal distribution has such a p95.
@@ -43,40 +43,40 @@ class Holds:
         beyond = P95_Z**2 - 2 * log(p95_s / mean_s)
         if p95_s < mean_s or beyond < 0:
             raise ValueError(
-                f"a p95 of {p95_s * 1000:g} ms does not go with a mean of {mean_s * 1000:g} ms; "
-                f"allowed: from {mean_s * 1000:g} to {mean_s * 1000 * exp(P95_Z**2 / 2):.4g} ms"
+                f"with a mean of {mean_s * 1000:g} ms, expected a p95 from {mean_s * 1000:g} to "
+                f"{mean_s * 1000 * exp(P95_Z**2 / 2):.4g} ms, got {p95_s * 1000:g} ms"
             )
         return cls(mean_s, expm1((P95_Z - sqrt(beyond)) ** 2))
 
 
 @dataclass(frozen=True)
 class Load:
-    """What is asked of a pool."""
+    """The load on a pool."""
 
     rate_per_s: float
-    """connections asked for"""
+    """checkouts per second"""
     holds: Holds
 
     @property
     def in_use(self) -> float:
-        """How many connections are in use, in the mean, by Little's law: no pool can do with fewer."""
+        """The mean number of connections in use, by Little's law: no pool can do with fewer."""
         return self.rate_per_s * self.holds.mean_s
 
     def times(self, factor: float) -> "Load":
-        """Give the load of so many like this one."""
+        """Return this load times a factor."""
         return Load(self.rate_per_s * factor, self.holds)
 
 
 @dataclass(frozen=True)
 class Target:
-    """What callers are to have."""
+    """The wait that callers may have."""
 
     wait_s: float
     share: float = 0.95
-    """of the callers that wait no longer"""
+    """the share of the callers that wait no longer"""
 
     def split(self, stages: int) -> "Target":
-        """Give what each of several pools in a row must keep, so that all together keep this one.
+        """Return the target of each of several pools in a row, so that all of them together meet this one.
 
         The waits add up, and so do the shares of callers that wait longer, however these depend on each other.
         """
@@ -85,21 +85,21 @@ class Target:
 
 @dataclass(frozen=True)
 class Pool:
-    """A number of connections under a load."""
+    """A pool of some connections under a load."""
 
     load: Load
     connections: int
     refused: float
-    """Erlang's B: the share that would be refused if nobody could wait"""
+    """Erlang's B: the share that would be refused if no caller could wait"""
 
     @property
     def utilisation(self) -> float:
-        """The share of the time for which a connection is in use."""
+        """The share of time in which a connection is in use."""
         return self.load.in_use / self.connections
 
     @property
     def is_stable(self) -> bool:
-        """Whether it can do what is asked of it; else the queue grows for as long as the load lasts."""
+        """Return True if the pool can serve the load; otherwise the queue grows for as long as the load lasts."""
         return self.utilisation < 1
 
     @cached_property
@@ -109,7 +109,7 @@ class Pool:
 
     @cached_property
     def mean_wait_s(self) -> float:
-        """How long callers wait, those included that need not: Kimura's interpolation between M/D/c and M/M/c."""
+        """The mean wait of all callers: Kimura's interpolation between M/D/c and M/M/c."""
         if not self.is_stable:
             return inf
         cv2, excess = self.load.holds.cv2, self._excess_of_equal_holds
@@ -118,15 +118,15 @@ class Pool:
 
     @property
     def _excess_of_equal_holds(self) -> float:
-        """By how much M/D/c waits longer than half of M/M/c (Cosmetatos), never twice as long."""
+        """How much longer M/D/c waits than half of M/M/c (Cosmetatos), limited to twice as long."""
         number, idle = self.connections, 1 - self.utilisation
         return min(1.0, idle * (number - 1) * (sqrt(4 + 5 * number) - 2) / (16 * number * self.utilisation))
 
     def share_above(self, wait_s: float) -> float:
-        """Give the share of callers that wait longer.
+        """Return the share of callers that wait longer.
 
-        The wait of those that do wait is taken for exponential or, where holds vary more than that, for a mixture of
-        two exponentials of the variation that Whitt found.
+        The waits above 0 are assumed to be exponential or, if hold times vary more than that, a mixture of two
+        exponentials with the variation that Whitt found.
         """
         if not self.is_stable:
             return 1.0
@@ -143,7 +143,7 @@ class Pool:
         return (1 + sqrt((wait_cv2 - 1) / (wait_cv2 + 1))) / 2
 
     def wait_s(self, share: float) -> float:
-        """Give the wait that a share of the callers does not exceed, 0.95 for p95."""
+        """Return a quantile of the wait, 0.95 for p95."""
         if not self.is_stable:
             return inf
         if self.wait_probability <= 1 - share:
@@ -157,12 +157,12 @@ class Pool:
         return longer
 
     def keeps(self, target: Target) -> bool:
-        """Say whether callers have what they are to have."""
+        """Return True if the target is met."""
         return self.is_stable and self.share_above(target.wait_s) <= 1 - target.share
 
 
 def pools(load: Load) -> Iterator[Pool]:
-    """Give pools of 1, 2, 3 and more connections under a load."""
+    """Yield pools of 1, 2, 3 and more connections under a load."""
     refused = 1.0
     for connections in count(1):
         refused = load.in_use * refused / (connections + load.in_use * refused)
@@ -170,35 +170,35 @@ def pools(load: Load) -> Iterator[Pool]:
 
 
 def pool_of(load: Load, connections: int) -> Pool:
-    """Give the pool of so many connections under a load."""
+    """Return the pool of this many connections under a load."""
     return next(islice(pools(load), connections - 1, None))
 
 
 def pool_for(load: Load, target: Target) -> Pool:
-    """Give the smallest pool that keeps a target."""
+    """Return the smallest pool that meets a target."""
     return next(pool for pool in pools(load) if pool.keeps(target))
 
 
 @dataclass(frozen=True)
 class Demand:
-    """A load, and what its callers are to have."""
+    """A load, and the target for its callers."""
 
     load: Load
-    """as it is for most of the time"""
+    """the usual load"""
     target: Target
     burst: float = 1.5
     """the factor by which the load may rise for a while"""
 
     @property
     def steady(self) -> Pool:
-        """The smallest pool that keeps the target for most of the time."""
+        """The smallest pool that meets the target under the usual load."""
         return pool_for(self.load, self.target)
 
     @property
     def in_burst(self) -> Pool:
-        """The smallest pool that keeps it in a burst as well."""
+        """The smallest pool that meets the target in a burst."""
         return pool_for(self.load.times(self.burst), self.target)
 
     def times(self, factor: float) -> "Demand":
-        """Give the demand of so many like this one."""
+        """Return this demand times a factor."""
         return Demand(self.load.times(factor), self.target, self.burst)

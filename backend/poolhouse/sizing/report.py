@@ -1,4 +1,4 @@
-"""Everything that is advised, as data for programs and as lines for .env."""
+"""The whole advice, as JSON data and as lines for .env."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -28,43 +28,44 @@ PGBOUNCER_VARIABLES = {
 
 @dataclass(frozen=True)
 class Advice:
-    """What the command says."""
+    """The whole advice of db_pool_advise."""
 
     process: ProcessAdvice
     fleet: FleetAdvice
     measured: Measured | None = None
-    """None: the load was given"""
+    """None: the load was given in the options"""
     cores: int | None = None
-    """of the server, where they were given"""
+    """CPU cores of the server, if given"""
     rows: tuple[Row, ...] = ()
-    """of the plan, where it was asked for"""
+    """the plan, if requested"""
 
     @property
     def pool_now(self) -> Pool | None:
-        """The pool that was measured, under the load that was measured: what the model says can be compared."""
+        """The measured pool under the measured load, to compare the model's wait with the measured one."""
         if self.measured is None or self.measured.connections is None:
             return None
         return pool_of(self.measured.load, self.measured.connections)
 
     @property
     def warnings(self) -> list[str]:
-        """What is not as it should be, or not as the model takes it."""
+        """What in the advice or the load needs attention."""
         found = list(self.process.warnings)
         now = self.pool_now
         if now is not None and not now.is_stable:
             found.append(
-                f"the pool of {now.connections} is used up: what arrived is what it could do, and more may want to come"
+                f"the measured pool of {now.connections} is exhausted, so the load may be higher than measured: raise "
+                "POOL_SIZE and measure again"
             )
         at_work = self.fleet.bouncer.default_pool_size
         if self.cores is not None and at_work > (rule := connections_by_cores(self.cores)):
             found.append(
-                f"PgBouncer would let {at_work} connections work at once, over the {rule} of the rule of thumb cores "
-                "× 2 + 1: measure whether the server is faster with fewer, and shorten transactions"
+                f"PgBouncer would let {at_work} connections be active at once, more than the {rule} of the rule of "
+                "thumb (cores × 2 + 1): measure whether the server is faster with fewer, and shorten transactions"
             )
         return found
 
     def as_document(self) -> dict[str, Any]:
-        """Give everything as JSON data."""
+        """Return the advice as JSON data."""
         process, fleet, deployment = self.process, self.fleet, self.fleet.deployment
         return {
             "schema": SCHEMA_VERSION,
@@ -97,7 +98,7 @@ class Advice:
         }
 
     def env_lines(self) -> Iterator[str]:
-        """Give lines for .env; where PgBouncer is due, those that lead through it as well."""
+        """Yield lines for .env, including those for PgBouncer if it is needed."""
         for setting in self.process.settings:
             yield f"{VARIABLES[setting.name]}={setting.value}"
         if self.fleet.verdict in ("due", "too small"):

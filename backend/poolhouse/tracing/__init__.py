@@ -1,1 +1,1 @@
-"""For whom a statement runs, what it costs, and what is worth a line in the log."""
+"""Attribution of statements to requests and tasks, their costs, and the log lines about them."""

@@ -1,4 +1,4 @@
-"""Whose code it is: the project's own, or a library's that does something for it."""
+"""Telling the project's own code from that of libraries."""
 
 import sysconfig
 from pathlib import Path
@@ -16,5 +16,5 @@ LIBRARIES = tuple(
 
 
 def is_own_code(path: str) -> bool:
-    """Say whether a file belongs to the project, and not to Django, to this app or to another library."""
+    """Return True if a file belongs to the project, not to Django, this app or another library."""
     return not path.startswith(("<", *LIBRARIES))

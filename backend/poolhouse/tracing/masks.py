@@ -1,4 +1,4 @@
-"""What errors and log lines must not give away: passwords, and values that the server repeats."""
+"""Masking passwords, and the values that database errors quote."""
 
 import re
 from collections.abc import Iterator
@@ -7,9 +7,9 @@ from django.db import Error
 
 DRIVERS = ("psycopg", "psycopg2", "psycopg_pool")
 
-# What is called a password, and what follows: in settings, queries of URLs, dictionaries, JSON, tuples and SQL. A value
-# in quotes ends with the quote that is not doubled or escaped, or with its line. The quotes may themselves be escaped,
-# by so few backslashes that comparing them at each character is cheap: time grows with the text, not with its square.
+# A password's name and its value: in settings, queries of URLs, dictionaries, JSON, tuples and SQL. A quoted value
+# ends with a quote that is not doubled or escaped, or at the end of the line. The quotes may be escaped themselves, by
+# a limited number of backslashes, so that time grows with the text and not with its square.
 _PASSWORDS = re.compile(
     r"""
       (?P<key> (?: passw(?:or)?d\d* | (?:\b|_)pass(?:phrase)? | (?:\b|_)pwd )
@@ -29,49 +29,49 @@ _QUOTED = re.compile(r'".*"')
 
 
 def without_passwords(text: str) -> str:
-    """Blot out passwords in URLs (scheme://user:password@host), settings (password=…), dictionaries and SQL."""
+    """Mask passwords in URLs (scheme://user:password@host), settings (password=…), dictionaries and SQL."""
     if "://" in text:
         text = _WORD.sub(_without_url_password, text)
     return _PASSWORDS.sub(r"\g<key>***", text)
 
 
 def _without_url_password(word: re.Match[str]) -> str:
-    """Blot out what is between a URL's user and the last @ of its word."""
+    """Mask what is between a URL's user and the last @ of the word."""
     text = word[0]
     end = text.rfind("@")
     user = _USER.search(text, 0, max(end, 0))
     return f"{text[: user.end()]}***{text[end:]}" if user and user.end() < end else text
 
 
-def words_of(error: BaseException) -> str:
-    """Give what a database error says, without the values that the server repeats.
+def masked_text(error: BaseException) -> str:
+    """Return the text of a database error without the values that the server quotes.
 
-    That is its first line: those after it quote the statement, parameters included, or the row that was refused.
+    That is its first line: the lines after it quote the statement with its parameters, or the rejected row.
     """
     line = _NEAR.sub('"…"', str(error)).strip().partition("\n")[0]
     return without_passwords(_QUOTED.sub('"…"', line) if _is_of_data(error) else line)
 
 
-def without_words(text: str, error: BaseException) -> str:
-    """Take what a database error says besides `words_of` out of a text that has it, however it is indented there."""
+def without_details(text: str, error: BaseException) -> str:
+    """Remove from a text everything that a database error says besides `masked_text`, however it is indented there."""
     said, *details = str(error).strip().split("\n")
     if not said:
         return text
-    text = text.replace(repr(error), f"{type(error).__name__}({words_of(error)!r})")
+    text = text.replace(repr(error), f"{type(error).__name__}({masked_text(error)!r})")
     for form in (str(error), repr(str(error))[1:-1], said):
-        text = text.replace(form, words_of(error))
-    for detail in filter(None, map(str.strip, details)):  # in an ExceptionGroup each has bars before it
+        text = text.replace(form, masked_text(error))
+    for detail in filter(None, map(str.strip, details)):  # in an ExceptionGroup the lines begin with bars
         text = re.sub(rf"^([ \t|]*){re.escape(detail)}(?!\w)", r"\1…", text, flags=re.MULTILINE)
     return text
 
 
 def database_errors(*errors: object) -> Iterator[BaseException]:
-    """Give those of the database, Django's and the driver's, among errors, what led to them and their groups' parts."""
+    """Yield the database errors, Django's and the driver's, among errors, their causes and their groups' members."""
     seen: list[object] = []
     left = [*errors]
     while left:
         error = left.pop()
-        if not isinstance(error, BaseException) or any(error is one for one in seen):  # `raise x from x` makes a ring
+        if not isinstance(error, BaseException) or any(error is one for one in seen):  # `raise x from x` makes a cycle
             continue
         seen.append(error)
         left += [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
@@ -80,5 +80,5 @@ def database_errors(*errors: object) -> Iterator[BaseException]:
 
 
 def _is_of_data(error: BaseException) -> bool:
-    """Say whether it is a DataError, Django's or the driver's."""
+    """Return True if it is a DataError, Django's or the driver's."""
     return any(kind.__name__ == "DataError" for kind in type(error).__mro__)

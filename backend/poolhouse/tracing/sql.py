@@ -1,12 +1,12 @@
-"""SQL that can be shown: its shape without its values."""
+"""The shape of an SQL statement without its values, so that it can be shown."""
 
 import re
 
 READ_MAX_CHARS = 8_000
 SHOWN_MAX_CHARS = 1_000
 
-# PostgreSQL's lexical rules, as far as they tell where a value ends. What is cut off in its middle counts as a value to
-# the end. The quantifiers are possessive (*+): a value that is not closed must not be read again as something else.
+# PostgreSQL's lexical rules, as far as needed to find the end of a value. A value that is cut off extends to the end
+# of the text. The quantifiers are possessive (*+): an unclosed value must not be matched again as something else.
 # https://www.postgresql.org/docs/17/sql-syntax-lexical.html
 _TOKEN = re.compile(
     r"""
@@ -28,10 +28,10 @@ _ROWS = re.compile(r"(\(\?\))(?:, ?\(\?\))+")
 
 
 def without_values(sql: str) -> str:
-    """Give a statement with a question mark for each literal and parameter, and for each list of them.
+    """Return a statement with a question mark for each literal, parameter and list of them.
 
-    Comments go, white space becomes a blank, and what is very long is cut: two statements that differ in their values
-    alone become the same.
+    Comments are dropped, white space becomes a blank, and long text is cut: statements that differ only in their values
+    become equal.
     """
     pieces: list[str] = []
     sql = sql[:READ_MAX_CHARS]
@@ -44,7 +44,7 @@ def without_values(sql: str) -> str:
 
 
 def _end_of_comment(sql: str, at: int) -> int:
-    """Find where a block comment ends; in PostgreSQL they nest."""
+    """Return the end of a block comment; in PostgreSQL they nest."""
     depth = 0
     for border in re.compile(r"/\*|\*/").finditer(sql, at):
         depth += 1 if border[0] == "/*" else -1

@@ -1,4 +1,4 @@
-"""What statements cost: timed, for the request or task that runs them if there is one, and logged when slow."""
+"""Timing of statements, for the request or task that runs them, and the log lines of slow ones."""
 
 import logging
 import os
@@ -23,8 +23,8 @@ _slow = Throttle()
 
 
 def forget_parent() -> None:
-    """Forget, in a forked child, what was said; another thread of the parent may have held the lock."""
-    global _slow  # noqa: PLW0603 - one a process, made anew in each child
+    """Start afresh in a forked child; another thread of the parent may have held the lock."""
+    global _slow  # noqa: PLW0603 - one per process, made again in each child
     _slow = Throttle()
 
 
@@ -32,14 +32,14 @@ os.register_at_fork(after_in_child=forget_parent)
 
 
 def time_statements(connection: BaseDatabaseWrapper) -> None:
-    """Have the statements of a connection timed from now on."""
+    """Time a connection's statements from now on."""
     if _timed not in connection.execute_wrappers:
-        # As the first, it is around the others; and Django, when it ends somebody's wrapper, takes the last.
+        # The first wrapper is the outermost; and Django removes the last one when another wrapper ends.
         connection.execute_wrappers.insert(0, _timed)
 
 
 def _timed(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
-    """Run a statement; count it, and add it to what the current work has had, whether it succeeds or not."""
+    """Run a statement; count it, and add it to the current work, whether it succeeds or fails."""
     work = current_work()
     failed = True
     began_at = time.perf_counter()
@@ -47,7 +47,7 @@ def _timed(execute: Callable[..., Any], sql: Any, params: Any, many: bool, conte
         answer = execute(sql, params, many, context)
         failed = False
         return answer
-    except IntegrityError:  # the database has answered: a constraint refused, as get_or_create may expect
+    except IntegrityError:  # a violated constraint is an answer, which get_or_create may expect
         failed = False
         raise
     finally:
@@ -72,7 +72,7 @@ def _log_slow(work: Work, sql: Any, duration_s: float, context: dict[str, Any]) 
         alias,
         work.label,
         f" at {caller}" if caller else "",
-        _unsaid(held),
+        _held_back_note(held),
         shape,
         extra={
             "alias": alias,
@@ -87,20 +87,20 @@ def _log_slow(work: Work, sql: Any, duration_s: float, context: dict[str, Any]) 
     )
 
 
-def _unsaid(held: HeldBack) -> str:
+def _held_back_note(held: HeldBack) -> str:
     alike = f" ({held.alike} more like it since the last line)" if held.alike else ""
-    return f"{alike} (and {held.others} lines too many, of any statements)" if held.others else alike
+    return f"{alike} ({held.others} lines on other statements were dropped)" if held.others else alike
 
 
 def _as_text(sql: Any, cursor: Any) -> str:
-    """Give the statement's text; the drivers also take bytes, and statements that are composed."""
+    """Return the statement's text; drivers also accept bytes and composed statements."""
     if isinstance(sql, bytes):
         return sql.decode(errors="replace")
     return sql if isinstance(sql, str) else str(sql.as_string(cursor))
 
 
 def _caller() -> str:
-    """Give file and line of the project's code that runs the statement; empty where none is on this thread's stack."""
+    """Return file and line of the project's code that runs the statement; empty if there is none on the stack."""
     frame = sys._getframe(1)
     while frame is not None:
         path = frame.f_code.co_filename

@@ -1,4 +1,4 @@
-"""How often the same thing is said, and how much altogether."""
+"""Rate limits for log lines, per key and in total."""
 
 import threading
 from math import inf
@@ -9,42 +9,44 @@ LINES_MAX = 50
 
 
 class HeldBack(NamedTuple):
-    """Lines that were not let through, and are told by one that is."""
+    """The lines that were held back since the last line."""
 
     alike: int
-    """of its own key, since the last"""
+    """with the same key"""
     others: int
-    """of whatever key, since there was too much altogether; of keys that came rarely, these are forgotten by name"""
+    """with other keys, because of the total limit; rarely used keys are only counted here"""
 
 
 class Throttle:
-    """Lets one line through for each key and interval, LINES_MAX of all keys together, and counts what it holds back.
+    """Lets one line through per key and interval, LINES_MAX of all keys together, and counts the others.
 
-    The whole is a token bucket: full at the start, and filled again in an interval. It remembers the keys that came
-    last, so its memory is bounded.
+    The total limit is a token bucket: full at the start, and refilled in one interval. The most recent keys are
+    remembered, so its memory is bounded.
     """
 
     def __init__(self) -> None:
-        self._said: dict[str, tuple[float, int]] = {}
+        self._logged: dict[str, tuple[float, int]] = {}
         self._lock = threading.Lock()
         self._tokens, self._filled_at = float(LINES_MAX), -inf
         self._others = 0
 
     def admit(self, key: str, *, now_s: float, interval_s: float) -> HeldBack | None:
-        """Give what was held back since the last line that was let through; None: hold this one back too.
+        """Return the lines held back since the last one, or None if this one is to be held back too.
 
         Args:
-            key: what lines that are alike have in common.
-            now_s: by a clock that does not jump.
-            interval_s: 0: nothing is held back.
+            key: equal for lines that are alike.
+            now_s: the time of a monotonic clock.
+            interval_s: between two lines with the same key; 0: no limit.
         """
         with self._lock:
-            said_at, alike = self._said.pop(key, (-inf, 0))
-            is_due = now_s - said_at >= interval_s
+            logged_at, alike = self._logged.pop(key, (-inf, 0))
+            is_due = now_s - logged_at >= interval_s
             is_let_through = is_due and self._has_token(now_s, interval_s)
-            self._said[key] = (now_s, 0) if is_let_through else (said_at, alike + 1)  # at the end: it came last
-            if len(self._said) > REMEMBERED_MAX:
-                del self._said[next(iter(self._said))]
+            self._logged[key] = (
+                (now_s, 0) if is_let_through else (logged_at, alike + 1)
+            )  # at the end, as the most recent
+            if len(self._logged) > REMEMBERED_MAX:
+                del self._logged[next(iter(self._logged))]
             if not is_let_through:
                 self._others += is_due
                 return None

@@ -1,4 +1,4 @@
-"""Requests and tasks that have too much of the database, or none: the lines that an operator looks for."""
+"""The log lines about costly requests and tasks, and about database errors."""
 
 import logging
 from collections.abc import Iterable
@@ -13,14 +13,14 @@ from django.db.utils import DatabaseErrorWrapper
 from poolhouse.conf import options
 from poolhouse.driver import postgresql_aliases
 from poolhouse.errors import PoolTimeoutError
-from poolhouse.tracing.masks import DRIVERS, words_of
+from poolhouse.tracing.masks import DRIVERS, masked_text
 from poolhouse.tracing.work import Work
 
 logger = logging.getLogger(__name__)
 
 
 def log_cost(work: Work) -> None:
-    """Log what a request or task has had of the database, if any of it is over its threshold."""
+    """Log the database use of a request or task if any of it is over its threshold."""
     database_ms, wait_ms, hold_ms = work.database_s * 1000, work.wait_s * 1000, work.held_s() * 1000
     if is_costly(work.statement_count, database_ms, wait_ms, hold_ms):
         measured = {"wait_ms": round(wait_ms, 1), "hold_ms": round(hold_ms, 1)} if work.has_pool_times else {}
@@ -29,7 +29,7 @@ def log_cost(work: Work) -> None:
             work.label,
             queries(work.statement_count),
             database_ms,
-            waited_and_held(wait_ms, hold_ms) if measured else "",
+            wait_and_hold(wait_ms, hold_ms) if measured else "",
             extra={
                 "work": str(work),
                 "view": work.view,
@@ -40,15 +40,15 @@ def log_cost(work: Work) -> None:
         )
 
 
-def waited_and_held(wait_ms: float, hold_ms: float) -> str:
-    """Write what a pool has measured, to follow what the statements took."""
-    return f"; waited {wait_ms:.0f} ms for a connection, held one for {hold_ms:.0f} ms"
+def wait_and_hold(wait_ms: float, hold_ms: float) -> str:
+    """Write the wait and hold times, to follow the statements' time."""
+    return f"; wait {wait_ms:.0f} ms, hold {hold_ms:.0f} ms"
 
 
 def is_costly(
     statements: int, database_ms: float, wait_ms: float, hold_ms: float, *, slow_ms: float | None = None
 ) -> bool:
-    """Say whether any of these is over its threshold; slow_ms is in place of SLOW_REQUEST_DATABASE_MS."""
+    """Return True if any value is over its threshold; slow_ms replaces SLOW_REQUEST_DATABASE_MS."""
     limits = options()
     return (
         0 <= limits.REQUEST_QUERIES < statements
@@ -59,9 +59,9 @@ def is_costly(
 
 
 def log_database_error(error: BaseException | None, work: Work | None) -> None:
-    """Log an error that tells of the database or the way to it, and not of a statement; others are passed over.
+    """Log an error of the database or the connection to it; errors of a statement are ignored.
 
-    Of each alias, a request or a task has one line: what its other layers meet afterwards is the same failure.
+    A request or task gets one line per alias: what its outer layers meet later is the same failure.
     """
     if error is None or not _is_failure(error):
         return
@@ -75,7 +75,7 @@ def log_database_error(error: BaseException | None, work: Work | None) -> None:
         alias or "(unknown)",
         work.label if work else "(unknown work)",
         f"{type(error).__name__} {sqlstate}".rstrip(),
-        words_of(error),
+        masked_text(error),
         extra={
             "alias": alias,
             "error": type(error).__name__,
@@ -86,9 +86,9 @@ def log_database_error(error: BaseException | None, work: Work | None) -> None:
 
 
 def _is_failure(error: BaseException) -> bool:
-    """Return True for Django's errors of this kind, and for the driver's: what Django does not know, it does not wrap.
+    """Return True for errors of this kind, Django's or the driver's.
 
-    COPY is the driver's own, and so is whatever is done with its cursor or connection.
+    COPY is the driver's own, as is everything done with its cursor or connection: Django does not wrap those errors.
     """
     names = {kind.__name__ for kind in type(error).__mro__ if kind.__module__.partition(".")[0] in DRIVERS}
     return isinstance(error, OperationalError | InterfaceError) or not names.isdisjoint(
@@ -97,25 +97,25 @@ def _is_failure(error: BaseException) -> bool:
 
 
 def alias_of(error: BaseException) -> str:
-    """Return the alias that an error came from; empty if that cannot be told."""
+    """Return the alias that an error came from; empty if unknown."""
     if isinstance(error, PoolTimeoutError):
         return error.alias
     found = ""
-    for frame, _ in walk_tb(error.__traceback__):  # the innermost counts
+    for frame, _ in walk_tb(error.__traceback__):  # the innermost frame counts
         found = _alias_among(frame.f_locals.values()) or found
     return found or _only_alias()
 
 
 def _alias_among(values: Iterable[object]) -> str:
-    """Return the alias of the connection, or of the cursor, that a frame works with.
+    """Return the alias of the connection or cursor that a frame works with.
 
-    They are looked at by their type: isinstance would evaluate a lazy object, as `request.user` is, which may ask the
-    database again.
+    The values are checked by type: isinstance would evaluate a lazy object such as `request.user`, which may query the
+    database.
     """
     for value in values:
         kind = type(value)
         if issubclass(kind, DatabaseErrorWrapper):
-            value = vars(value)["wrapper"]  # noqa: PLW2901 - what it wraps the errors of
+            value = vars(value)["wrapper"]  # noqa: PLW2901 - the wrapper whose errors it wraps
         elif issubclass(kind, CursorWrapper):
             value = cast(CursorWrapper, value).db  # noqa: PLW2901
         if issubclass(type(value), BaseDatabaseWrapper):
@@ -124,17 +124,17 @@ def _alias_among(values: Iterable[object]) -> str:
 
 
 def _only_alias() -> str:
-    """Return the alias of a project that has one PostgreSQL database."""
+    """Return the alias if the project has only one PostgreSQL database."""
     aliases = postgresql_aliases()
     return aliases[0] if len(aliases) == 1 else ""
 
 
 def sqlstate_of(error: BaseException) -> str:
-    """Return the server's code for an error; empty if the server was not reached."""
+    """Return the error's SQLSTATE; empty if the server was not reached."""
     cause = error.__cause__ or error
     return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""
 
 
 def queries(count: int) -> str:
-    """Count them in words."""
+    """Write a number of queries."""
     return "1 query" if count == 1 else f"{count} queries"

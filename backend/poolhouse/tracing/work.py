@@ -1,4 +1,4 @@
-"""What a thread is doing: for whom a pool holds a connection, and for whom a statement runs."""
+"""The work of a thread: the request or task that its connections and statements belong to."""
 
 import time
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Work:
-    """A request or a task, and what it has had of the database. Times in seconds, on the clock of perf_counter."""
+    """A request or a task with its database use. Times are in seconds, perf_counter's."""
 
     kind: str
     """request, task"""
@@ -20,23 +20,23 @@ class Work:
     database_s: float = 0.0
     """in statements"""
     wait_s: float = 0.0
-    """until the pool gave a connection"""
+    """waiting for connections of a pool"""
     hold_s: float = 0.0
-    """with one connection or more, until the last of them was returned"""
+    """with at least one connection"""
     held_since: float = 0.0
-    """since when it has had one without a pause; where it has one"""
+    """start of the current hold, if it has a connection"""
     held_count: int = 0
-    """connections that it has now, of whichever aliases"""
+    """connections that it holds now, of all aliases"""
     opened_count: int = 0
-    """connections opened for it, as far as is known"""
+    """connections opened for it, as far as known"""
     has_unknown_opens: bool = False
-    """a pool that is not this app's lent to it, and may have opened a connection for it"""
+    """whether it used a pool that does not report the connections it opens"""
     checkouts: int = 0
-    """connections that this app's engine has lent to it"""
+    """connections of this app's engine that it checked out"""
     failed_aliases: tuple[str, ...] = ()
-    """whose failures are in the log: each layer of middleware may meet the same one"""
+    """aliases whose failures are logged: each layer of middleware may meet the same failure"""
     is_refused: bool = False
-    """it failed because a pool had nothing to lend"""
+    """whether it failed because of a pool timeout"""
 
     @property
     def view(self) -> str:
@@ -44,33 +44,33 @@ class Work:
         return ""
 
     def took(self, now_s: float) -> None:
-        """Note that a connection was lent to it. Time with several at once counts once."""
+        """Note a checkout. Time with several connections counts once."""
         if not self.held_count:
             self.held_since = now_s
         self.held_count += 1
         self.checkouts += 1
 
     def gave_back(self, now_s: float) -> None:
-        """Note that one of its connections was returned."""
+        """Note a check-in; the hold ends with the last one."""
         self.held_count -= 1
         if not self.held_count:
             self.hold_s += now_s - self.held_since
 
     def held_s(self) -> float:
-        """Give how long this work has had a connection, until now if it has one."""
+        """Return how long this work has held a connection, up to now if it has one."""
         return self.hold_s + (time.perf_counter() - self.held_since if self.held_count else 0.0)
 
     @property
     def has_pool_times(self) -> bool:
-        """Whether a pool that measures waiting and holding was asked; else both are unknown, and not 0."""
-        return self.checkouts > 0 or self.wait_s > 0  # who timed out has waited
+        """Return True if it used a pool that measures wait and hold times; otherwise both are unknown, not 0."""
+        return self.checkouts > 0 or self.wait_s > 0  # after a pool timeout there is only a wait
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
 
     @property
     def label(self) -> str:
-        """What it is, for a line in the log."""
+        """The work as named in log lines."""
         return f"{self}, view {self.view}" if self.view else str(self)
 
 
@@ -78,12 +78,12 @@ _current: ContextVar[Work | None] = ContextVar("poolhouse_work", default=None)
 
 
 def current_work() -> Work | None:
-    """Give what this thread, or this coroutine, is doing; None if nobody has said."""
+    """Return the work of this thread or coroutine, or None."""
     return _current.get()
 
 
 def switch_to(work: Work | None) -> Work | None:
-    """Say what is being done from now on; give what was being done before."""
+    """Set the current work, and return the previous one."""
     before = _current.get()
     _current.set(work)
     return before
@@ -91,7 +91,7 @@ def switch_to(work: Work | None) -> Work | None:
 
 @contextmanager
 def doing(work: Work) -> Iterator[Work]:
-    """Say for the length of a block what is being done."""
+    """Set the current work for a block."""
     before = switch_to(work)
     try:
         yield work

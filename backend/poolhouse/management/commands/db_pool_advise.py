@@ -1,4 +1,4 @@
-"""`manage.py db_pool_advise`: pool sizes for a load, with the reason of each number."""
+"""`manage.py db_pool_advise`: pool sizes for a load, each with its reason."""
 
 import json
 import time
@@ -9,14 +9,13 @@ from typing import Any
 
 import redis
 from django.core.management.base import CommandError
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import DEFAULT_DB_ALIAS
 
-from poolhouse.backends import is_postgresql
 from poolhouse.conf import options as poolhouse_options
 from poolhouse.display.advice import draw_advice, progress_on
 from poolhouse.display.console import console_for
 from poolhouse.display.reasons import ReasonCommand, one_line
-from poolhouse.driver import driver_errors
+from poolhouse.driver import driver_errors, not_postgresql, postgresql_aliases
 from poolhouse.reports.report import ProcessReport
 from poolhouse.reports.store import ReportStore, store
 from poolhouse.servers.server import ask_as_monitor, capacity
@@ -27,40 +26,39 @@ from poolhouse.sizing.process import Threads, advise_process
 from poolhouse.sizing.queue import Demand, Holds, Load, Target
 from poolhouse.sizing.report import Advice
 
-# Whoever has more in use in one process has another question than this one.
+# The limit of the model: a process with more connections in use needs another answer than a pool size.
 IN_USE_MOST = 1_000
-GIVE_INSTEAD = "or give --rate (connections asked for per second, of one process) and --hold-ms (the mean)"
+OR_GIVE_LOAD = "or pass --rate (checkouts per second of one process) and --hold-ms (mean hold time)"
 
 
 class Command(ReasonCommand):
-    """Advises."""
+    """Computes pool sizes for a measured or given load."""
 
     help = (
-        "Say how large each process' pool should be, whether the fleet fits the server, and which sizes PgBouncer "
-        "needs: for the load that the processes report, or for one that is given."
+        "Compute the pool size of each process and the sizes of PgBouncer, and check whether the fleet fits the "
+        "server, from the load that the processes report or from --rate and --hold-ms."
     )
-    requires_system_checks: list[str] = []  # it must answer when the database does not
+    requires_system_checks: list[str] = []  # it must work when the database does not
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the options."""
+        """Add the options, in a group for each subject."""
         _add_load(parser)
         _add_fleet(parser)
         output = parser.add_argument_group("output")
-        output.add_argument("--plan", action="store_true", help="also 10, 100, 1,000 and 10,000 web processes")
+        output.add_argument("--plan", action="store_true", help="also plan for 10, 100, 1,000 and 10,000 web processes")
         how = output.add_mutually_exclusive_group()
-        how.add_argument("--json", action="store_true", help="everything as JSON")
-        how.add_argument("--env", action="store_true", help="lines for .env")
+        how.add_argument("--json", action="store_true", help="print everything as JSON")
+        how.add_argument("--env", action="store_true", help="print lines for .env")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Find the load, and advise.
+        """Measure the load or take it from the options, and print the advice.
 
         Raises:
-            CommandError: there is no such alias, no load, or no room to hold the fleet against.
+            CommandError: the alias is unknown, or the load or the connection limit could not be read.
         """
         alias = options["database"]
-        database = connections.settings.get(alias)
-        if database is None or not is_postgresql(database["ENGINE"]):
-            raise CommandError(f"--database {alias}: no PostgreSQL alias of DATABASES", returncode=2)
+        if alias not in postgresql_aliases():
+            raise CommandError(f"--database: {not_postgresql(alias)}", returncode=2)
         bears = Capacity(options["pgbouncer_clients"], options["pgbouncer_rate"])
         advice = self._advice(alias, bears, options)
         if options["json"]:
@@ -88,14 +86,14 @@ class Command(ReasonCommand):
         return Advice(process, advise_fleet(process, deployment), measured, options["server_cores"], tuple(rows))
 
     def _measure(self, alias: str, options: dict[str, Any]) -> Measured:
-        """Look at the reports twice, and see what happened in between."""
+        """Read the reports twice, and return the load in between."""
         reports, interval_s = store(), poolhouse_options().PUBLISH_INTERVAL_S
         if reports is None:
-            raise CommandError(f"POOLHOUSE['REDIS_URL'] is not set, so no process reports: set it, {GIVE_INSTEAD}")
+            raise CommandError(f"POOLHOUSE['REDIS_URL'] is not set, so processes do not report: set it, {OR_GIVE_LOAD}")
         before = _read(reports)
         over_s = options["over"]
         with progress_on(console_for(self.stderr, no_color=options["no_color"])) as bar:
-            task = bar.add_task("looking at the pools", total=over_s)
+            task = bar.add_task("measuring the pools", total=over_s)
             end = time.monotonic() + over_s
             while (left_s := end - time.monotonic()) > 0:
                 bar.update(task, completed=over_s - left_s)
@@ -104,69 +102,80 @@ class Command(ReasonCommand):
             return measure(before, _read(reports), alias=alias, service=options["service"])
         except NothingMeasuredError as nothing:
             raise CommandError(
-                f"{nothing}. Put load on it, look for longer than --over {over_s:g} (processes report every "
-                f"{interval_s:g} s), {GIVE_INSTEAD}"
+                f"{nothing}: put load on the service, measure for longer than --over {over_s:g} s (processes report "
+                f"every {interval_s:g} s), {OR_GIVE_LOAD}"
             ) from None
 
 
 def _add_load(parser: ArgumentParser) -> None:
-    load = parser.add_argument_group("the load of one process; what is not given is measured")
-    load.add_argument("--rate", type=_number(0.001, 1e6), metavar="PER_S", help="connections asked for per second")
-    load.add_argument("--hold-ms", type=_number(0.001, 1e8), metavar="MS", help="how long one is held, in the mean")
+    load = parser.add_argument_group("load of one process (measured where not given)")
+    load.add_argument("--rate", type=_number(0.001, 1e6), metavar="PER_S", help="checkouts per second")
+    load.add_argument("--hold-ms", type=_number(0.001, 1e8), metavar="MS", help="mean hold time, in milliseconds")
     shape = load.add_mutually_exclusive_group()
     shape.add_argument(
         "--hold-p95-ms",
         type=_number(0.001, 1e9),
         metavar="MS",
-        help="95 of 100 are held for less; the times are taken for log-normal",
+        help="p95 of the hold times, in milliseconds; they are assumed to be log-normal",
     )
     shape.add_argument(
         "--hold-cv2",
         type=_number(0, 1000),
         metavar="N",
-        help="squared coefficient of variation: (standard deviation / mean)²; 1, the exponential distribution's, "
-        "without it and --hold-p95-ms",
+        help="squared coefficient of variation of the hold times, (standard deviation / mean)² (default without "
+        "--hold-p95-ms: 1, as in the exponential distribution)",
     )
-    load.add_argument("--service", help="whose processes to measure (default: that of the busiest)")
-    load.add_argument("--database", default=DEFAULT_DB_ALIAS, metavar="ALIAS", help="default: %(default)s")
+    load.add_argument("--service", help="service to measure (default: that of the busiest process)")
+    load.add_argument(
+        "--database", default=DEFAULT_DB_ALIAS, metavar="ALIAS", help="database to advise on (default: %(default)s)"
+    )
     _with_default(load, "--over", _number(0.1, 3600), 10.0, "seconds to measure")
-    target = parser.add_argument_group("what callers are to have")
+    target = parser.add_argument_group("target")
     _with_default(
         target, "--wait-target-ms", _number(0.01, 1e6), 10.0, "longest wait for a connection, in milliseconds"
     )
-    _with_default(target, "--percentile", _number(50, 99.99), 95.0, "of so many callers in 100")
+    _with_default(target, "--percentile", _number(50, 99.99), 95.0, "percentage of the callers that wait no longer")
     _with_default(target, "--burst", _number(1, 100), 1.5, "factor by which the load may rise for a while")
 
 
 def _add_fleet(parser: ArgumentParser) -> None:
-    fleet = parser.add_argument_group("the fleet; what is not given is as measured, else 1, workers 0")
-    fleet.add_argument("--hosts", type=_whole(1), metavar="N", help="that run the web")
-    fleet.add_argument("--processes", type=_whole(1), metavar="N", help="of the web on each host")
+    fleet = parser.add_argument_group("fleet")
+    fleet.add_argument("--hosts", type=_whole(1), metavar="N", help="web hosts (default: as measured, else 1)")
+    fleet.add_argument(
+        "--processes", type=_whole(1), metavar="N", help="web processes on each host (default: as measured, else 1)"
+    )
     fleet.add_argument(
         "--threads",
         type=_whole(1),
         metavar="N",
-        help="of each process: more requests it never serves (default: what was seen in use at once)",
+        help="threads of each process, the most requests that it serves at once (default: the most connections that "
+        "were in use at once)",
     )
-    each = "of this pool that a request holds at once, those of threads that it starts included"
+    each = "connections of this pool that a request holds at once, with those of threads that it starts"
     _with_default(fleet, "--connections-per-thread", _whole(1), 1, each)
-    _with_default(fleet, "--workers", _whole(0), 0, "Celery workers, in all")
-    _with_default(fleet, "--worker-concurrency", _whole(1), 1, "processes of each")
-    server = parser.add_argument_group("the server and PgBouncer")
-    server.add_argument("--max-connections", type=_whole(1), metavar="N", help="default: the server is asked")
-    _with_default(server, "--reserved", _whole(0), 3, "of these, not for ordinary roles")
+    _with_default(fleet, "--workers", _whole(0), 0, "Celery workers on all hosts")
+    _with_default(fleet, "--worker-concurrency", _whole(1), 1, "processes of each Celery worker")
+    server = parser.add_argument_group("server and PgBouncer")
     server.add_argument(
-        "--server-cores", type=_whole(1), metavar="N", help="to compare with PostgreSQL's rule of thumb"
+        "--max-connections", type=_whole(1), metavar="N", help="max_connections (default: read from the server)"
     )
-    _with_default(server, "--transactions", _whole(1), 1, "in one loan; in autocommit every statement is one")
+    _with_default(server, "--reserved", _whole(0), 3, "connections of --max-connections that are reserved")
+    server.add_argument(
+        "--server-cores", type=_whole(1), metavar="N", help="CPU cores of the server, for the rule of thumb"
+    )
+    _with_default(
+        server, "--transactions", _whole(1), 1, "transactions per checkout; in autocommit each statement is one"
+    )
     server.add_argument(
         "--transaction-ms",
         type=_number(0.001, 1e8),
         metavar="MS",
-        help="how long one lasts (default: as long as the loan, divided by --transactions)",
+        help="mean duration of a transaction, in milliseconds (default: hold time / --transactions)",
     )
-    _with_default(server, "--pgbouncer-clients", _whole(1), 5_000, "that one process of PgBouncer bears")
-    _with_default(server, "--pgbouncer-rate", _number(1, 1e7), 20_000.0, "transactions per second that it bears")
+    _with_default(server, "--pgbouncer-clients", _whole(1), 5_000, "clients that one PgBouncer process can serve")
+    _with_default(
+        server, "--pgbouncer-rate", _number(1, 1e7), 20_000.0, "transactions/s that one PgBouncer process can serve"
+    )
 
 
 def _with_default(group: Any, name: str, read: Callable[[str], Any], default: float, meaning: str) -> None:
@@ -180,7 +189,7 @@ def _number(least: float, most: float) -> Callable[[str], float]:
         except ValueError:
             value = nan
         if not least <= value <= most or value == inf:
-            raise ArgumentTypeError(f"{text!r} is no number from {least:,.10g} to {most:,.10g}")
+            raise ArgumentTypeError(f"expected a number from {least:,.10g} to {most:,.10g}, got {text!r}")
         return value
 
     return convert
@@ -196,7 +205,7 @@ def _whole(least: int) -> Callable[[str], int]:
 
 
 def _threads(count: int | None, connections_each: int, measured: Measured | None) -> Threads | None:
-    """Return what bounds the callers of a process; where no threads are given, what was seen at once."""
+    """Return the limit of the callers of a process: --threads, or the most that were seen at once."""
     if count is not None:
         return Threads(count, connections_each)
     return Threads(measured.peak, are_known=False) if measured and measured.peak else None
@@ -206,14 +215,14 @@ def _given_holds(options: dict[str, Any]) -> Holds | None:
     mean_ms, p95_ms, cv2 = options["hold_ms"], options["hold_p95_ms"], options["hold_cv2"]
     if mean_ms is None:
         if p95_ms is not None or cv2 is not None:
-            raise CommandError("--hold-p95-ms and --hold-cv2 tell how holds vary: give --hold-ms too", returncode=2)
+            raise CommandError("--hold-p95-ms and --hold-cv2 require --hold-ms", returncode=2)
         return None
     if p95_ms is None:
         return Holds(mean_ms / 1000, 1.0 if cv2 is None else cv2)
     try:
         return Holds.log_normal(mean_ms / 1000, p95_ms / 1000)
     except ValueError as error:
-        raise CommandError(f"--hold-p95-ms: {error}; or give --hold-cv2 instead", returncode=2) from None
+        raise CommandError(f"--hold-p95-ms: {error}; or pass --hold-cv2 instead", returncode=2) from None
 
 
 def _load(rate_per_s: float | None, holds: Holds | None, measured: Measured | None) -> Load:
@@ -221,13 +230,13 @@ def _load(rate_per_s: float | None, holds: Holds | None, measured: Measured | No
         rate_per_s = measured.load.rate_per_s
     if holds is None and measured:
         holds = measured.load.holds
-    assert rate_per_s is not None  # noqa: S101 - what is not given was measured
+    assert rate_per_s is not None  # noqa: S101 - it was measured if it was not given
     assert holds is not None  # noqa: S101
     load = Load(rate_per_s, holds)
     if load.in_use > IN_USE_MOST:
         raise CommandError(
-            f"{rate_per_s:g}/s × {holds.mean_s * 1000:g} ms keep {load.in_use:,.0f} connections in use in one process; "
-            f"allowed: {IN_USE_MOST:,}. --rate is that of one process, --hold-ms is in milliseconds",
+            f"{rate_per_s:g}/s × {holds.mean_s * 1000:g} ms is {load.in_use:,.0f} connections in use in one process "
+            f"(maximum {IN_USE_MOST:,}): check that --rate is that of one process and --hold-ms is in milliseconds",
             returncode=2,
         )
     return load
@@ -239,23 +248,23 @@ def _read(reports: ReportStore) -> list[ProcessReport]:
     except redis.RedisError as error:
         reason = str(error).rstrip(".")
         raise CommandError(
-            f"Redis, where processes report, does not answer: {reason}: start it, {GIVE_INSTEAD}"
+            f"cannot read the reports from Redis: {reason}: check Redis and POOLHOUSE['REDIS_URL'], {OR_GIVE_LOAD}"
         ) from None
 
 
 def _room(alias: str, max_connections: int | None, reserved: int) -> Room:
-    """Give the server's room, as it was given or as the server says."""
+    """Return the server's connection limit, from the options or from the server."""
     if max_connections is None:
         try:
             found, _ = ask_as_monitor(alias, capacity)
         except driver_errors(alias) as error:
             raise CommandError(
-                f"the server does not answer: {one_line(error)}: start it, or give --max-connections"
+                f"cannot read max_connections from the server: {one_line(error)}: start it, or pass --max-connections"
             ) from None
         return Room(found.max_connections, found.superuser_reserved + found.reserved)
     if reserved >= max_connections:
         raise CommandError(
-            f"--reserved {reserved} leaves nothing of --max-connections {max_connections}: it must be less",
+            f"--reserved {reserved} must be less than --max-connections {max_connections}",
             returncode=2,
         )
     return Room(max_connections, reserved)

@@ -1,18 +1,18 @@
-"""`manage.py db_pool_status`: the pools of every running process, and the server's room."""
+"""`manage.py db_pool_status`: the pools of all processes, and the usable connections of the server."""
 
 from argparse import ArgumentParser
 from typing import Any
 
 from rich.console import Group, RenderableType
 
-from poolhouse.display.looking import LookingCommand
+from poolhouse.display.looking import MonitorCommand
 from poolhouse.display.render import draw_status, draw_watched
 from poolhouse.display.trend import Trend
 from poolhouse.overview.status import Status, take_status
 
 
-class Command(LookingCommand[Status]):
-    """Shows the status."""
+class Command(MonitorCommand[Status]):
+    """Shows the pools of all processes and the server."""
 
     help = "Show the connection pools of all running processes and the room left on the database server."
 
@@ -21,27 +21,29 @@ class Command(LookingCommand[Status]):
         self._trend = Trend()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the options."""
+        """Add --detailed to the common options."""
         parser.add_argument(
-            "--detailed", action="store_true", help="also each process, connection, block, leak suspect and pool"
+            "--detailed",
+            action="store_true",
+            help="also show each process, pool, connection, blocked session and leak suspect",
         )
         super().add_arguments(parser)
 
     def look(self, **options: Any) -> Status:
-        """Ask every source once."""
+        """Query every source once, TimescaleDB only if it is shown."""
         return take_status(options["database"], detailed=options["detailed"] or options["json"])
 
     def draw(self, seen: Status, width: int, **options: Any) -> RenderableType:
-        """Give the status as text; watched, with its trend."""
+        """Return the status as text, with its trend if watched."""
         if not options["watch"]:
             return Group(*draw_status(seen, detailed=options["detailed"], width=width))
         self._trend.note(seen)
         return Group(*draw_watched(seen, self._trend, detailed=options["detailed"], width=width))
 
     def document(self, seen: Status) -> dict[str, Any]:
-        """Give the status as JSON data."""
+        """Return the status as JSON data."""
         return seen.as_document()
 
     def level(self, seen: Status) -> str:
-        """Give the verdict."""
+        """Return the level of the verdict."""
         return seen.verdict[0]

@@ -1,32 +1,32 @@
-"""`manage.py monitor_connection_pool`: the health of a database's connections, over the whole fleet."""
+"""`manage.py monitor_connection_pool`: the health report of a database's connections."""
 
 from typing import Any
 
 from rich.console import RenderableType
 
 from poolhouse.display.health_report import draw_health
-from poolhouse.display.looking import LookingCommand
+from poolhouse.display.looking import MonitorCommand
 from poolhouse.overview.health import ConnectionPoolHealth, ConnectionPoolMonitor
 
 
-class Command(LookingCommand[ConnectionPoolHealth]):
-    """Shows the health."""
+class Command(MonitorCommand[ConnectionPoolHealth]):
+    """Shows the health report of a database."""
 
-    help = "Show whether a database's connections are HEALTHY, or why they are WARNING or CRITICAL."
-    default_database = "that alias, or the first that is PostgreSQL's"
+    help = "Show the health of a database's connections: HEALTHY, WARNING or CRITICAL, with the reasons."
+    default_database = "default, or the first PostgreSQL database"
 
     def look(self, **options: Any) -> ConnectionPoolHealth:
-        """Ask every source once."""
+        """Query every source once, and judge the health."""
         return ConnectionPoolMonitor(options["database"]).health()
 
     def draw(self, seen: ConnectionPoolHealth, width: int, **options: Any) -> RenderableType:
-        """Give the report as text."""
+        """Return the report as text."""
         return draw_health(seen)
 
     def document(self, seen: ConnectionPoolHealth) -> dict[str, Any]:
-        """Give the report as JSON data."""
+        """Return the report as JSON data."""
         return seen.as_document()
 
     def level(self, seen: ConnectionPoolHealth) -> str:
-        """Give the verdict."""
+        """Return the level of the verdict."""
         return seen.level
