@@ -41,7 +41,7 @@ def test_the_web_refuses_to_start_without_its_secrets_and_says_why(stack: Stack)
 def test_a_bad_value_stops_every_process_before_it_starts_anything(stack: Stack, command: str) -> None:
     answer = start(stack, command, DB_MAX_CONNS="many", CELERY_WORKER_RUNNING="1")
     assert answer.returncode == 2
-    assert "DB_MAX_CONNS='many': input should be a valid integer" in answer.stderr
+    assert "DB_MAX_CONNS='many': expected a whole number from 1 to 10000" in answer.stderr
     assert "Traceback" not in answer.stderr
 
 
