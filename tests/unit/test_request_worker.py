@@ -92,13 +92,16 @@ def test_a_probe_is_a_look_without_a_body(is_probe: bool, text: bytes) -> None:
 def test_tls_is_left_to_a_proxy() -> None:
     config = Config()
     config.set("certfile", "cert.pem")
-    with pytest.raises(SystemExit, match="does not speak TLS"):
+    with pytest.raises(SystemExit, match="does not support TLS"):
         RequestWorker.check_config(config, None)
 
 
 def test_connections_need_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resource.getrlimit", lambda _: (512, 1024))
-    with pytest.raises(SystemExit, match=r"WEB_CONNECTIONS=512: a process may have 512 open files here \(ulimit -n\)"):
+    with pytest.raises(
+        SystemExit,
+        match=r"WEB_CONNECTIONS=512: expected 256 or less, because a process may open 512 files \(ulimit -n\)",
+    ):
         RequestWorker.check_config(Config(), None)
 
 
@@ -120,7 +123,8 @@ def test_a_silent_client_is_cut_off_as_if_it_were_gone(pair: tuple[PacedSocket, 
     client.send(b"first")
     assert paced.recv(100) == b"first"
     with pytest.raises(
-        SlowClientError, match=r"the client is too slow: it has lagged behind [\d,]+ bytes/s by more than 0\.2 s"
+        SlowClientError,
+        match=r"the client is too slow: it has fallen behind the minimum of [\d,]+ bytes/s by more than 0\.2 s",
     ):
         paced.recv(100)
     assert issubclass(SlowClientError, ConnectionResetError), "which gunicorn takes for a client that has gone"
