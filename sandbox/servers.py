@@ -165,7 +165,7 @@ class _Cluster:
 
     @property
     def _unfinished(self) -> Path:
-        """Return the file that exists until the first start is complete; not in the folder, which initdb needs empty."""
+        """Return the file that marks an incomplete first start; not in the folder, which initdb needs empty."""
         return self.place.data / "timescale.unfinished"
 
     def make(self) -> None:
@@ -191,8 +191,7 @@ class _Cluster:
         if not self._unfinished.exists():
             raise SandboxError(
                 f"{self.folder} is not empty and was not made by the sandbox: neither {self._ready.name} in it nor "
-                f"{self._unfinished.name} beside it exists. Move the folder away, or set SANDBOX_DIR in .env to another "
-                "folder."
+                f"{self._unfinished.name} beside it exists. Move the folder away, or set another SANDBOX_DIR in .env."
             )
         self.place.run(["/bin/rm", "-r", "/data/timescale"])
 

@@ -18,7 +18,8 @@ def test_the_message_for_an_ordinary_user_without_sudo_has_the_command_to_run(mo
     with pytest.raises(SandboxError) as refused:
         debian.ensure_tools()
     assert str(refused.value).splitlines() == [
-        "missing tools: mmdebstrap, bubblewrap, uidmap. Install them: sudo apt-get install -y mmdebstrap bubblewrap uidmap"
+        "missing tools: mmdebstrap, bubblewrap, uidmap. "
+        "Install them: sudo apt-get install -y mmdebstrap bubblewrap uidmap"
     ]
 
 
