@@ -21,7 +21,7 @@ __all__ = ["free_ports", "servers", "superuser_sql"]
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Place]:
-    """Run PostgreSQL with TimescaleDB, and Redis; a server that does not start fails the tests, it does not skip them."""
+    """Run PostgreSQL with TimescaleDB, and Redis; if a server does not start, the tests fail and are not skipped."""
     with isolated_servers() as place:
         # The application's role creates the test databases, as copies of template1.
         superuser_sql("ALTER ROLE poolhouse CREATEDB")

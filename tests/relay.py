@@ -1,4 +1,4 @@
-"""A proxy in front of PostgreSQL that drops responses to COMMIT, as if the server or the network failed at that moment."""
+"""A proxy in front of PostgreSQL that drops responses to COMMIT, as if the server or the network failed then."""
 
 import socket
 import struct

@@ -58,7 +58,7 @@ def quantile(values: Iterable[float], share: float) -> float:
 
 
 def waits_by_recursion_s(connections: int, callers: Iterable[tuple[float, float]]) -> list[float]:
-    """Return the same waits by the recursion of Kiefer and Wolfowitz, which is fast enough for ten times as many callers."""
+    """Return the same waits by the recursion of Kiefer and Wolfowitz, ten times as fast."""
     free_at, now, waits = [0.0] * connections, 0.0, []
     for after_s, held_s in callers:
         now += after_s

@@ -140,7 +140,7 @@ def server_of(place: Place, port: int) -> Server:
     "check",
     [("check", "config", "prometheus.yml"), ("check", "rules", "alerts.yml"), ("test", "rules", "alerts.test.yml")],
 )
-def test_the_shipped_configuration_and_alerts_are_sound(check: tuple[str, ...], place: Place, tmp_path: Path) -> None:
+def test_configuration_and_alerts_pass_promtool(check: tuple[str, ...], place: Place, tmp_path: Path) -> None:
     folder = shutil.copytree(CHECKOUT / "prometheus", tmp_path / "prometheus")
     (folder / "METRICS_TOKEN").touch()  # promtool looks for the file
     hurry(folder / "prometheus.yml", {r"/run/secrets/METRICS_TOKEN": "METRICS_TOKEN"})
@@ -158,7 +158,7 @@ def by_service(status: dict[str, Any], number: Callable[[dict[str, Any]], int]) 
     return sums
 
 
-def test_a_query_gives_the_sums_that_the_status_shows(running: Running, prometheus: Prometheus) -> None:
+def test_a_query_returns_the_sums_of_the_status(running: Running, prometheus: Prometheus) -> None:
     with ThreadPoolExecutor(8) as visitors:
         served_by = {answer["process"] for answer in visitors.map(lambda _: running.get("/"), range(60))}
     assert len(served_by) == WEB_PROCESSES
@@ -188,7 +188,7 @@ def test_a_query_gives_the_sums_that_the_status_shows(running: Running, promethe
     }
 
 
-def test_every_process_of_the_web_tells_the_same(running: Running) -> None:
+def test_every_web_process_returns_the_same_metrics(running: Running) -> None:
     def told(_: int) -> frozenset[str]:
         with urlopen(Request(f"{running.stack.address}/metrics", headers=reader()), timeout=DEADLINE_S) as answer:
             lines = answer.read().decode().splitlines()
@@ -198,7 +198,9 @@ def test_every_process_of_the_web_tells_the_same(running: Running) -> None:
     assert {len(lines) for lines in map(told, range(20))} == {2 * (WEB_PROCESSES + 3 + 1)}
 
 
-def test_a_total_goes_on_when_a_process_is_killed_and_its_gauges_end(running: Running, prometheus: Prometheus) -> None:
+def test_counters_keep_their_value_when_a_process_is_killed_and_its_gauges_disappear(
+    running: Running, prometheus: Prometheus
+) -> None:
     pids = 'count by (pid) (db_client_connection_max{service="web"})'
     total = 'sum(poolhouse_pool_lent_total{service="web"})'
     await_that(lambda: len(prometheus.query(pids)) == WEB_PROCESSES, "each process of the web")
@@ -234,7 +236,9 @@ def exhausted(stack: Stack) -> Iterator[None]:
         lock.close()
 
 
-def test_an_exhausted_pool_is_alerted_while_it_lasts(running: Running, prometheus: Prometheus) -> None:
+def test_an_exhausted_pool_is_alerted_while_it_lasts(
+    running: Running, prometheus: Prometheus
+) -> None:
     alert = ("PoolExhausted", "web")
     assert alert not in prometheus.firing()
     with exhausted(running.stack):
