@@ -13,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SUFFIXES = {".py", ".md", ".yml", ".yaml", ".ini", ".conf", ".sql", ".sh", ".html", ".example", ""}
+BREAK = r"[\s#]+"  # between words, the ends of lines and comments included
 CODE_IN_MARKDOWN = re.compile(r"^ *(```|~~~).*?^ *\1|`[^`\n]*`|\]\([^)\s]*\)", re.MULTILINE | re.DOTALL)
 
 
@@ -27,7 +28,7 @@ class Form:
 
     def found_in(self, text: str) -> Iterator[re.Match[str]]:
         """Return each place where the form is written, across the ends of lines and comments too."""
-        return re.finditer(self.pattern.replace(" ", r"[\s#]+"), text, re.IGNORECASE)
+        return re.finditer(self.pattern.replace(" ", BREAK), text, re.IGNORECASE)
 
 
 FORMS = tuple(Form(**entry) for entry in tomllib.loads((ROOT / "scripts/prose.toml").read_text())["form"])
@@ -60,7 +61,7 @@ def problems(paths: Iterable[Path]) -> Iterator[str]:
             for form in FORMS:
                 for match in form.found_in(text):
                     line = first_line + text.count("\n", 0, match.start())
-                    yield f"{path}:{line}: '{' '.join(match[0].split())}' -> write: {form.write}"
+                    yield f"{path}:{line}: '{re.sub(BREAK, ' ', match[0])}' -> write: {form.write}"
 
 
 def files_of(paths: Iterable[Path]) -> Iterator[Path]:

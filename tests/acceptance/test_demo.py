@@ -1,4 +1,4 @@
-"""scripts/demo and its sisters, on servers that run already: DATABASE_URL and CELERY_BROKER_URL name them."""
+"""scripts/demo, up and down on existing servers in DATABASE_URL and CELERY_BROKER_URL."""
 
 import os
 import signal
@@ -95,7 +95,7 @@ def test_up_runs_in_the_foreground_and_ctrl_c_stops_every_process(elsewhere: dic
 
 
 def read_until(stream: IO[str], word: str) -> str:
-    """Read lines until one has a word; the end of the stream before that fails the test."""
+    """Return the lines up to the first with a word; fail if the stream ends before it."""
     lines = []
     for line in stream:
         lines.append(line)

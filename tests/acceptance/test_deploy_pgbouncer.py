@@ -39,7 +39,7 @@ with connection.cursor() as cursor:
 
 
 class PodRoot(RootFolder):
-    """The root folder, entered as the pods' user, of whom it knows nothing."""
+    """The root folder, entered as the pods' user, which is not in its etc/passwd."""
 
     @cached_property
     def user_ids(self) -> tuple[str, str]:
@@ -49,7 +49,7 @@ class PodRoot(RootFolder):
 
 @dataclass(frozen=True)
 class Deployed:
-    """A PgBouncer that runs."""
+    """A running PgBouncer."""
 
     ini: str
     server: Server
@@ -79,7 +79,7 @@ def place(servers: Place) -> Place:
 
 @pytest.fixture(scope="module")
 def database(place: Place) -> Iterator[Database]:
-    """A database of these tests' own, after the step that goes before its migration."""
+    """The database of these tests, after the step that precedes its migration."""
     made = read(Database).model_copy(update={"db_name": DATABASE})
     superuser_sql(f"CREATE DATABASE {DATABASE} OWNER {made.db_user} TEMPLATE template0")
     _set_statement_timeout(place, made)
@@ -101,7 +101,7 @@ def _set_statement_timeout(place: Place, database: Database) -> None:
 
 @pytest.fixture(scope="module", params=INI_TEXTS)
 def pooler(request: pytest.FixtureRequest, place: Place, database: Database) -> Iterator[Deployed]:
-    """One of the deployed PgBouncers, in front of it."""
+    """One of the deployed PgBouncers, in front of the database."""
     server = _server(request.param, place, database)
     server.start()
     yield Deployed(request.param, server, database)
@@ -125,7 +125,7 @@ def _server(ini: str, place: Place, database: Database, *, folder: str = "") -> 
 
 
 def _write(folder: Path, ini: str, database: Database, port: int) -> None:
-    """Write the deployed file, with what is different here in its place or at the end, where it counts."""
+    """Write the deployed file with the values of this machine, in their place or at the end, where they override."""
     folder.mkdir()
     server = parse(INI_TEXTS[ini])["databases"][OFFERED]
     deployed = INI_TEXTS[ini].replace(server, f"host={HOST} port={database.db_port} dbname={database.db_name}")
@@ -223,7 +223,7 @@ def test_the_probe_s_command_succeeds_only_if_pgbouncer_answers(pooler: Deployed
 
 
 def test_after_sigterm_pgbouncer_serves_its_present_clients(place: Place, database: Database) -> None:
-    """So a sidecar ends after its web, and a central one can be replaced."""
+    """This lets a sidecar end after its web, and a central PgBouncer be replaced."""
     server = _server("sidecar", place, database, folder="deploy-ending")
     server.start()
     try:

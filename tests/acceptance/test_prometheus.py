@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes a real web of several processes, with the configuration that containers have."""
+"""A real Prometheus scrapes a real web with several processes, with the configuration of the containers."""
 
 import json
 import os
@@ -34,12 +34,12 @@ Values = dict[tuple[str, ...], float]
 
 @dataclass(frozen=True)
 class Prometheus:
-    """One that runs."""
+    """A running Prometheus."""
 
     port: int
 
     def ask(self, path: str, **parameters: str) -> Any:
-        """Ask its HTTP API; give the data of the answer."""
+        """Return the data of a response of its HTTP API."""
         with urlopen(
             f"http://127.0.0.1:{self.port}/api/v1/{path}?{urlencode(parameters)}", timeout=DEADLINE_S
         ) as answer:
@@ -48,14 +48,14 @@ class Prometheus:
         return document["data"]
 
     def query(self, promql: str) -> Values:
-        """Give the values of a query by their labels' values, in the order of the labels' names."""
+        """Return the values of a query by their labels' values, in the order of the labels' names."""
         return {
             tuple(value for name, value in sorted(one["metric"].items()) if name != "__name__"): float(one["value"][1])
             for one in self.ask("query", query=promql)["result"]
         }
 
     def firing(self) -> set[tuple[str, str]]:
-        """Give the alerts that fire, each with the service that it is about."""
+        """Return the firing alerts, each with its service."""
         return {
             (one["labels"]["alertname"], one["labels"].get("service", ""))
             for one in self.ask("alerts")["alerts"]
@@ -65,7 +65,7 @@ class Prometheus:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """Prometheus' programs, and the shipped configuration."""
+    """Prometheus' programs and the project's configuration."""
     debian.ensure_tools()
     debian.make(debian.cached_prometheus())
     data = tmp_path_factory.mktemp("prometheus")
@@ -84,7 +84,7 @@ def running(make_stack: Callable[..., Stack]) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def prometheus(running: Running, place: Place) -> Iterator[Prometheus]:
-    """A Prometheus that is in more of a hurry than the shipped one, and scrapes the stack's web."""
+    """A Prometheus with shorter intervals than the project's configuration, which scrapes the stack's web."""
     folder = place.data / "prometheus"
     token = folder / "METRICS_TOKEN"
     token.write_text(read(Monitor).metrics_token.get_secret_value())
@@ -104,7 +104,7 @@ def prometheus(running: Running, place: Place) -> Iterator[Prometheus]:
 
 
 def hurry(path: Path, changes: dict[str, str]) -> None:
-    """Change what the test must not wait for; the rest is as it is shipped."""
+    """Shorten the intervals of a file, so that the test need not wait for them."""
     text = path.read_text()
     for pattern, replacement in changes.items():
         text, count = re.subn(pattern, replacement, text, flags=re.MULTILINE)
@@ -180,7 +180,7 @@ def test_a_query_returns_the_sums_of_the_status(running: Running, prometheus: Pr
     counted = "sum by (service) (poolhouse_pool_lent_total)"
     assert prometheus.query(f"{counted} >= 60")[("web",)]
     waits = "sum by (service) (db_client_connection_wait_time_seconds_count)"
-    assert prometheus.query(f"{counted} == {waits}")[("web",)], "each that was lent was waited for"
+    assert prometheus.query(f"{counted} == {waits}")[("web",)], "each checkout has a wait time"
     assert prometheus.query(f"sum by (service) (poolhouse_processes{{{FLEET}}})") == {
         ("web",): WEB_PROCESSES,
         ("worker",): 3,
@@ -220,7 +220,7 @@ def test_counters_keep_their_value_when_a_process_is_killed_and_its_gauges_disap
 
 @contextmanager
 def exhausted(stack: Stack) -> Iterator[None]:
-    """Every connection of the web waits for a lock, and one request more waits for a connection."""
+    """Requests that occupy every connection of the web by waiting for a lock, and one that waits for a connection."""
     lock = connect(read(Database), name=stack.variables["DB_NAME"])
     try:
         with lock.cursor() as cursor:
@@ -236,9 +236,7 @@ def exhausted(stack: Stack) -> Iterator[None]:
         lock.close()
 
 
-def test_an_exhausted_pool_is_alerted_while_it_lasts(
-    running: Running, prometheus: Prometheus
-) -> None:
+def test_an_exhausted_pool_is_alerted_while_it_lasts(running: Running, prometheus: Prometheus) -> None:
     alert = ("PoolExhausted", "web")
     assert alert not in prometheus.firing()
     with exhausted(running.stack):

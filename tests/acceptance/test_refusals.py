@@ -1,4 +1,4 @@
-"""Processes that must not start, and say why."""
+"""Processes that must not start, and report the reason."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ BIN = Path(sys.executable).parent
 
 
 def start(stack: Stack, command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """Start what should refuse; were it to run, the time limit would fail the test."""
+    """Start a command that should exit; if it keeps running, the timeout fails the test."""
     environment = {**stack.environment, **variables}
     return subprocess.run(
         command, shell=True, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=30

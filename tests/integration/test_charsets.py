@@ -1,4 +1,4 @@
-"""Charsets that clients name, on the application that gunicorn serves."""
+"""Charsets in requests, on the application that gunicorn serves."""
 
 import codecs
 import encodings
@@ -39,7 +39,7 @@ def python_s_own_search() -> Iterator[None]:
 
 
 def answer(method: str, address: str, content_type: str, body: bytes = b"", token: str = "") -> tuple[int, str]:
-    """Ask the application as a server does; return the status and the type of the answer."""
+    """Send a request to the application as a server does; return the status and content type of the response."""
     answered: list[Any] = []
     path, _, query = address.partition("?")
     environ = {

@@ -1,4 +1,4 @@
-"""The servers as processes: started, found, stopped."""
+"""The servers as processes: starting, finding, stopping."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""TLS to the database server, which DB_SSLMODE asks for: the application's connections, and PgBouncer's."""
+"""TLS to the database server with DB_SSLMODE: connections of the application and of PgBouncer."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ ASKS = f"from django.db import connection as c; k = c.cursor(); k.execute({IS_EN
 
 @pytest.fixture(scope="module")
 def certificate(servers: Place) -> Iterator[Path]:
-    """The file of the certificate that the server has while these tests run; it signs itself."""
+    """Return the file of the server's self-signed certificate during these tests."""
     folder = servers.data / "tls"
     folder.mkdir()
     servers.run(OPENSSL.split())

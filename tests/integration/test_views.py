@@ -1,4 +1,4 @@
-"""What the web says of itself."""
+"""The status pages, the admin and the debug page."""
 
 import sys
 import threading
@@ -74,7 +74,7 @@ def test_many_probes_at_once_open_one_connection(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(views.database_problem, "_ask", look)
     with ThreadPoolExecutor(8) as probes:
         answers = [probes.submit(Client().get, "/readyz") for _ in range(8)]
-        await_that(lambda: looks, "a look")
+        await_that(lambda: looks, "the first probe")
         goes_on.set()
         assert {answer.result().status_code for answer in answers} == {200}
     assert len(looks) == 1

@@ -1,4 +1,4 @@
-"""DATABASES from the environment: which strategy, whose server, and what does not go together."""
+"""DATABASES from the environment: the strategy, the server, and contradicting variables."""
 
 import json
 import os
@@ -34,12 +34,12 @@ def database_with(**variables: Any) -> Database:
 
 
 def settings_of(*, development: bool = False, strategy: str = "queuepool", **variables: Any) -> dict[str, Any]:
-    """The entry that goes to the server itself."""
+    """Return the entry that connects directly."""
     return direct_config(STRATEGIES[strategy], database_with(**variables), development=development)
 
 
 def through(strategy: str, *, pooler: dict[str, Any] | None = None, host: str = "", **variables: Any) -> dict[str, Any]:
-    """The entry that goes through PgBouncer."""
+    """Return the entry that connects through PgBouncer."""
     monitor = Monitor.model_validate({"pgbouncer_host": host, "pgbouncer_port": 6432})
     sizes = Pooler.model_validate(pooler or {})
     return pgbouncer_config(STRATEGIES[strategy], database_with(**variables), sizes, monitor, development=False)

@@ -150,7 +150,7 @@ def test_services_budgets_and_the_autoscaler_find_their_pods() -> None:
 
 
 def environment_of(container: Document) -> dict[str, str]:
-    """What a container is told, but for secrets."""
+    """Return the variables of a container, without secrets."""
     maps = [find("ConfigMap", source["configMapRef"]["name"])["data"] for source in container.get("envFrom", [])]
     told = {one["name"]: one["value"] for one in container.get("env", []) if "value" in one}
     return {name: value for part in [*maps, told] for name, value in part.items()}
@@ -158,7 +158,7 @@ def environment_of(container: Document) -> dict[str, str]:
 
 @pytest.fixture
 def deployed(monkeypatch: pytest.MonkeyPatch) -> Deploy:
-    """Give this process the environment of a container, with secrets."""
+    """Set the variables of a container in this process, with secrets."""
 
     def take(container: Document) -> None:
         for name in FIELDS:
@@ -273,7 +273,7 @@ def selects(policy: Document, app: str) -> bool:
 
 
 def names_of(peer: Document) -> list[str]:
-    """What a peer of a policy is called here."""
+    """Return the name that these tests use for a peer of a policy."""
     listed = [value for one in peer.get("podSelector", {}).get("matchExpressions", []) for value in one["values"]]
     return listed or [name_of(peer)]
 
@@ -287,7 +287,7 @@ def name_of(peer: Document) -> str:
 
 
 def allowed(app: str, direction: str, peers: str) -> set[tuple[str, object]]:
-    """Who a pod may connect to, or be connected to by, and at which port."""
+    """Return the peers that a pod may connect to, or accept connections of, and the ports."""
     rules = [rule for policy in POLICIES if selects(policy, app) for rule in policy.get(direction, [])]
     return {
         (name, port["port"])
@@ -389,18 +389,18 @@ def test_pgbouncer_is_configured_as_in_the_sandbox(name: str) -> None:
 
 
 def sizes_of(ini: str) -> dict[str, int]:
-    """The sizes of a PgBouncer."""
+    """Return the sizes of a PgBouncer."""
     section = parse(INI_TEXTS[ini])["pgbouncer"]
     return {name: int(section[name]) for name in section if section[name].isdigit()}
 
 
 def most_pods(deployment: Document, replicas: int) -> int:
-    """How many pods of a Deployment there are at most, those included that end, which Kubernetes does not count."""
+    """Return the most pods of a Deployment, with ending ones, which Kubernetes does not count."""
     spec, pod = deployment["spec"], pod_of(deployment)
     if spec["strategy"].get("type") == "Recreate":
         return replicas
     assert spec["minReadySeconds"] >= pod["terminationGracePeriodSeconds"], (
-        "two pods could be ending at once: the next one is told to end as soon as a new one has been ready for so long"
+        "two pods could be ending at once: Kubernetes ends the next one after a new one has been ready for this time"
     )
     rolling: dict[str, int] = spec["strategy"]["rollingUpdate"]
     assert rolling["maxSurge"] + rolling["maxUnavailable"] == 1, "more than one would be replaced at once"
@@ -408,13 +408,13 @@ def most_pods(deployment: Document, replicas: int) -> int:
 
 
 def room_of(document: Document) -> int:
-    """How many connections the server has for us."""
+    """Return how many connections of the server are available to the project."""
     annotations = document["metadata"]["annotations"]
     return int(annotations["poolhouse/max-connections"]) - int(annotations["poolhouse/reserved-connections"])
 
 
 def direct_connections(deployed: Deploy) -> int:
-    """What workers, beat and the migration open at most."""
+    """Return the most connections of workers, beat and the migration."""
     deployed(container_of(WORKER, "worker"))
     processes, each = get_fleet()["worker"]
     workers = most_pods(WORKER, WORKER["spec"]["replicas"]) * processes * each
@@ -437,7 +437,9 @@ def test_pgbouncer_opens_no_more_than_its_pool(name: str) -> None:
 def test_a_pool_in_the_web_has_no_overflow(document: Document, deployed: Deploy) -> None:
     deployed(container_of(document, "web"))
     is_pooled = STRATEGIES[get_strategy()].is_bounded
-    assert not is_pooled or read(Database).db_max_overflow == 0, "set DB_MAX_OVERFLOW=0: it is a login for each loan"
+    assert not is_pooled or read(Database).db_max_overflow == 0, (
+        "set DB_MAX_OVERFLOW=0: each checkout of an overflow connection logs in again"
+    )
 
 
 def test_the_server_has_room_for_every_sidecar(deployed: Deploy) -> None:
@@ -464,7 +466,7 @@ def test_the_server_has_room_for_twice_the_instances_of_cloud_run() -> None:
 
 
 def threads_of(document: Document, deployed: Deploy) -> int:
-    """How many client connections the threads of a pod keep."""
+    """Return the number of client connections that the threads of a pod keep."""
     deployed(container_of(document, "web"))
     web = read(Web)
     return web.web_processes * web.web_threads
@@ -502,7 +504,7 @@ def test_the_sidecar_starts_before_the_web_and_ends_after_it() -> None:
 
 
 def graceful_s() -> int:
-    """How long gunicorn waits for the requests under way."""
+    """Return how long gunicorn waits for running requests."""
     seconds: int = Config().settings["graceful_timeout"].default
     return seconds
 

@@ -57,7 +57,8 @@ def test_code_in_markdown_and_published_changes_are_left_out(tmp_path: Path) -> 
 
 
 def test_a_form_is_found_across_the_lines_of_a_comment(tmp_path: Path) -> None:
-    assert len(found(tmp_path, "config.yml", "# what a process is\n# told\nkey: value\n")) == 1
+    (problem,) = found(tmp_path, "config.yml", "# what a process is\n# told\nkey: value\n")
+    assert problem.startswith("config.yml:1: 'is told' -> write: ")
 
 
 def test_the_exit_status_is_1_if_a_form_is_found(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The web's connections: what is enough of a request, what is refused, and how long a client may take."""
+"""The web's connections: when a request is complete, what is refused, and how slow a client may be."""
 
 import socket
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ BODY_MAX_BYTES = 100
 
 @pytest.fixture
 def pair() -> Iterator[tuple[PacedSocket, socket.socket]]:
-    """The two ends of a connection, the server's first."""
+    """The two ends of a connection, the server's end first."""
     server, client = socket.socketpair()
     with PacedSocket(server, Pace(idle_s=0.2, bytes_per_s=1000)) as paced, client:
         yield paced, client
@@ -112,7 +112,7 @@ def test_waiting_reduces_the_pace_s_time_and_bytes_restore_it_up_to_its_start() 
     pace.spend(1, 300)
     assert pace.left_s == 8
     pace.spend(1, 10**9)
-    assert pace.left_s == 10, "what was sent in advance is no excuse for silence"
+    assert pace.left_s == 10, "bytes sent in advance must not extend the idle limit"
     for _ in range(9):
         pace.spend(1, 1)
     assert 0 < pace.left_s < 1.1
