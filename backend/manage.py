@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Django's commands, in this deployment."""
+"""Django's management commands for this deployment."""
 
 import sys
 

@@ -1,1 +1,1 @@
-"""The sandbox without Docker: the servers from one Debian root folder, and the services beside them."""
+"""The sandbox without Docker: the servers run from a Debian root folder, and web, worker and beat beside them."""

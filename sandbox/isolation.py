@@ -1,4 +1,4 @@
-"""Servers of one's own for a test run or an experiment: other ports, other passwords, data that is thrown away."""
+"""Isolated servers for a test run or an experiment: own ports, own passwords, temporary data."""
 
 import atexit
 import itertools
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from sandbox.servers import Place
 
 
-# Below the ports that Linux gives to clients, so that no connection takes one before its server is started.
+# Below Linux's range of client ports, so that no outgoing connection takes one before its server has started.
 PORTS = range(10_000, 32_768)
-# What this process starts carries this variable: one whose start a signal interrupted is still found.
+# All processes that this one starts have this variable, so that one whose start was interrupted can be found.
 MARK = "POOLHOUSE_ISOLATED"
 STOP_TIMEOUT_S = 10
 
@@ -33,13 +33,13 @@ _spools: list[str] = []
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nothing listens on, and that no other process is given by this function while this one runs."""
-    candidates = iter(lambda: random.choice(PORTS), None)  # noqa: S311 - nothing is to be kept secret
+    """Return ports that are free and that this function returns to no other process while this one runs."""
+    candidates = iter(lambda: random.choice(PORTS), None)  # noqa: S311 - not a secret
     return list(itertools.islice(filter(_reserve, candidates), count))
 
 
 def _reserve(port: int) -> bool:
-    """Reserve a port, if it is free, by a name in the kernel that ends with this process; return whether it did."""
+    """Return True if the port is free; reserve it by an abstract socket, which ends with this process."""
     reservation = socket.socket(socket.AF_UNIX)
     try:
         reservation.bind(f"\0poolhouse-port-{port}")
@@ -52,13 +52,13 @@ def _reserve(port: int) -> bool:
 
 
 def isolate(service: str) -> None:
-    """Give this process an environment of its own, before anything has read it: no .env and no variable leaks in.
+    """Replace this process's variables before they are read: no .env and no existing variable has an effect.
 
     Args:
-        service: this process's SERVICE_NAME. It gets the standard backend, and reports no pools.
+        service: this process's SERVICE_NAME. The process uses the standard backend and publishes no pool reports.
     """
     os.environ["ENV_FILE"] = os.devnull
-    from config.env import SECTIONS  # not before: a section knows its file when it is defined
+    from config.env import SECTIONS  # after ENV_FILE is set: a section reads it when it is defined
 
     for section in SECTIONS:
         for name in section.model_fields:
@@ -84,7 +84,7 @@ def isolate(service: str) -> None:
 
 
 def stop_left_behind() -> None:
-    """End what this process has started since `isolate`, and what that has started."""
+    """Stop all processes that descend from this one and were started after `isolate`."""
     for pid in marked_processes(f"{MARK}={os.environ[MARK]}"):
         stop_process(pid, signal.SIGTERM, STOP_TIMEOUT_S)
 
@@ -97,14 +97,14 @@ def _make_spool() -> str:
 
 
 def remove_spool() -> None:
-    """Remove the spool that `isolate` made, and no other, whatever the environment says now."""
+    """Remove the spool that `isolate` made, even if INGEST_SPOOL has changed since."""
     while _spools:
         shutil.rmtree(_spools.pop(), ignore_errors=True)
 
 
 @contextmanager
 def isolated_servers() -> Iterator["Place"]:
-    """Run PostgreSQL with TimescaleDB, and Redis, as the environment has them, for the length of a block.
+    """Run PostgreSQL with TimescaleDB, and Redis, as the environment configures them, during a block.
 
     Raises:
         SandboxError: a server did not start.
@@ -129,11 +129,11 @@ def isolated_servers() -> Iterator["Place"]:
 
 
 def connect(database: "Database", *, name: str = "") -> "psycopg2.extensions.connection":
-    """Open a connection of the application's role, past Django.
+    """Return a connection of the application's role, made without Django.
 
     Args:
         database: the server and the role.
-        name: of the database, if another than the server's own.
+        name: the database, if not DB_NAME.
     """
     return psycopg2.connect(
         host=database.db_host,

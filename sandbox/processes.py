@@ -10,25 +10,25 @@ from types import FrameType
 
 
 def end_in_good_order() -> None:
-    """Let SIGTERM, Ctrl-C and the end of the terminal end this process as SystemExit does: what it started is stopped.
+    """Make SIGTERM, SIGINT and SIGHUP raise SystemExit, so that `finally` blocks stop what this process started.
 
-    A second signal does not disturb that.
+    Further signals are ignored, so that they do not interrupt the cleanup.
     """
 
     def end(number: int, _: FrameType | None) -> None:
-        for each in heeded:
+        for each in handled:
             signal.signal(each, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
-    heeded = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
-        heeded.append(signal.SIGHUP)
-    for each in heeded:
+    handled = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it, and that must stay
+        handled.append(signal.SIGHUP)
+    for each in handled:
         signal.signal(each, end)
 
 
 def wait_or_kill_group(process: "subprocess.Popen[bytes]", timeout_s: float) -> None:
-    """Wait for a process that was signalled, and that leads a group; after the timeout, kill the group."""
+    """Wait for the end of a process that leads a process group; after the timeout, kill the group."""
     try:
         process.wait(timeout_s)
     except subprocess.TimeoutExpired:
@@ -37,7 +37,7 @@ def wait_or_kill_group(process: "subprocess.Popen[bytes]", timeout_s: float) -> 
 
 
 def stop_process(pid: int, stop_signal: signal.Signals, timeout_s: float) -> None:
-    """Signal a process and wait for its end; one that does not end in time is killed."""
+    """Signal a process and wait for its end; after the timeout, kill it."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -48,44 +48,44 @@ def stop_process(pid: int, stop_signal: signal.Signals, timeout_s: float) -> Non
             signal.pidfd_send_signal(handle, signal.SIGKILL)
             select.select([handle], [], [])
     except ProcessLookupError:
-        pass  # it ended by itself between the two calls, which is what was wanted
+        pass  # it ended between the two calls
     finally:
         os.close(handle)
 
 
 def peak_memory_bytes(pid: int) -> int:
-    """The most memory that a process has had resident since it began."""
+    """Return the peak resident memory of a process (VmHWM)."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def children_of(pid: int) -> list[int]:
-    """The processes that a process has started and that run."""
+    """Return the ids of a process's running children."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def is_listening(port: int, host: str = "127.0.0.1") -> bool:
-    """Say whether anything accepts connections on a port."""
+    """Return True if a TCP connection to the port succeeds within a second."""
     try:
         socket.create_connection((host, port), timeout=1).close()
-    except OSError:  # refused, timed out, or a name that nobody knows
+    except OSError:  # refused, timed out, or an unknown host name
         return False
     return True
 
 
 def family_of(pid: int) -> list[int]:
-    """A process and all that descend from it and run."""
+    """Return the ids of a process and its running descendants."""
     family = [pid]
-    for member in family:  # it grows while it is walked through
+    for member in family:  # grows during the loop
         try:
             family += children_of(member)
-        except FileNotFoundError:  # it ended meanwhile
+        except FileNotFoundError:  # it has ended
             continue
     return family
 
 
 def family_processor_s(pid: int) -> float:
-    """Give the processor time that a process and its descendants have had, in seconds, the ended ones included."""
+    """Return the processor time of a process and its descendants in seconds, with that of ended children."""
     total_s = 0.0
     for member in family_of(pid):
         try:
@@ -97,7 +97,7 @@ def family_processor_s(pid: int) -> float:
 
 
 def family_memory_bytes(pid: int) -> int:
-    """Give the memory of a process and its descendants; what they share is counted once (proportional set size)."""
+    """Return the memory of a process and its descendants; shared pages count once (proportional set size)."""
     total = 0
     for member in family_of(pid):
         try:
@@ -109,7 +109,7 @@ def family_memory_bytes(pid: int) -> int:
 
 
 def marked_processes(mark: str) -> list[int]:
-    """Processes with a variable, the oldest first: each manager before what it manages, so that they end in order."""
+    """Return the processes that have a variable, oldest first, so that a manager ends before its children."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -117,5 +117,5 @@ def marked_processes(mark: str) -> list[int]:
                 started = int((folder / "stat").read_text().rpartition(")")[2].split()[19])
                 found.append((started, int(folder.name)))
         except OSError:
-            continue  # it has ended, or is another user's
+            continue  # it has ended, or belongs to another user
     return [pid for _, pid in sorted(found)]

@@ -1,4 +1,4 @@
-"""The servers as processes: PostgreSQL with TimescaleDB, Redis and PgBouncer, with the containers' configuration."""
+"""The servers as processes: PostgreSQL with TimescaleDB, Redis and PgBouncer, configured as in containers."""
 
 import os
 import signal
@@ -18,51 +18,54 @@ from sandbox.processes import is_listening, stop_process
 
 HOST = "127.0.0.1"
 POSTGRES_BIN = "/usr/lib/postgresql/17/bin"
-START_TIMEOUT_S = 180  # on a machine that is busy; a server that ends is noticed at once
+START_TIMEOUT_S = 180  # long enough for a busy machine; a server that exits is noticed immediately
 STOP_TIMEOUT_S = 30
 BINDS = {CHECKOUT / "timescale": "/etc/timescale", CHECKOUT / "broker": "/etc/redis"}
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where servers keep their data, and how they are bound to the process that starts them."""
+    """Where servers run and keep their data."""
 
     root: RootFolder
     data: Path
-    """each server has a folder of its own in it; they see it as /data"""
+    """contains a folder for each server; the servers see it as /data"""
     die_with_parent: bool = False
 
     def command(self, argv: list[str]) -> list[str]:
-        """Wrap a command so that it runs in the root folder on this data."""
+        """Return a command that runs in the root folder with this data."""
         return self.root.command(argv, binds=BINDS, data=self.data, die_with_parent=self.die_with_parent)
 
     def run(self, argv: list[str], *, env: Mapping[str, str] | None = None, stdin: str = "") -> None:
-        """Run a command to its end.
+        """Run a command and wait for its end.
 
         Raises:
-            SandboxError: it failed; the text has what it said.
+            SandboxError: its exit status is not 0; the text has its output.
 
         """
         answer = subprocess.run(
             self.command(argv), env=env and {**os.environ, **env}, input=stdin, capture_output=True, text=True
         )
         if answer.returncode != 0:
-            raise SandboxError(f"{Path(argv[0]).name} failed:\n{(answer.stderr or answer.stdout).strip()}")
+            raise SandboxError(
+                f"{Path(argv[0]).name} exited with status {answer.returncode}:\n"
+                f"{(answer.stderr or answer.stdout).strip()}"
+            )
 
 
 @dataclass(frozen=True)
 class Server:
-    """One server: how it is started, found and stopped."""
+    """A server: how to start, find and stop it."""
 
     name: str
     program: str
-    """what its process is called, by which a left-over pid file is told from a live one"""
+    """part of its command line, which distinguishes the server from another process with the pid of a stale pid file"""
     place: Place
     port: int
     port_variable: str
     argv: list[str]
     pid_file: str
-    """in the data folder; its first line is the pid"""
+    """relative to the data folder; its first line is the pid"""
     answers: Callable[[], bool]
     prepare: Callable[[], None] = lambda: None
     complete: Callable[[], None] = lambda: None
@@ -70,36 +73,37 @@ class Server:
     stdin: str = ""
     stop_signal: signal.Signals = signal.SIGTERM
     children: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
-    """what this process started, to be waited for"""
+    """processes that this one has started and must wait for"""
 
     @property
     def log(self) -> Path:
-        """What it prints."""
+        """Return the file with the server's output."""
         return self.place.data / "log" / f"{self.name}.log"
 
     @property
     def pid(self) -> int | None:
-        """The pid of the running server, or None."""
+        """Return the pid of the running server, or None."""
         try:
             pid = int((self.place.data / self.pid_file).read_text().split()[0])
             command = Path(f"/proc/{pid}/cmdline").read_text()
         except (OSError, ValueError, IndexError):
             return None
-        # After a restart of the machine the number in a left-over file may be another program's.
+        # After a reboot, another program may have the pid of a stale file.
         return pid if self.program in command else None
 
     def start(self) -> None:
-        """Start it unless it runs, and wait until it answers.
+        """Start the server unless it is running, and wait until it answers.
 
         Raises:
-            SandboxError: the port is taken, or the server did not start; the text says which, and where its log is.
+            SandboxError: the port is in use, or the server did not start; the text has the end of its log.
 
         """
         if self.pid is not None:
             return
         if is_listening(self.port):
             raise SandboxError(
-                f"port {self.port} is taken by another program; set {self.port_variable} in .env to a free one"
+                f"{self.name}: port {self.port} is in use by another program; "
+                f"set {self.port_variable} in .env to a free port"
             )
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.prepare()
@@ -128,22 +132,22 @@ class Server:
         while not self.answers():
             if process.poll() is not None or time.monotonic() > deadline:
                 tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-5:])
-                raise SandboxError(f"{self.name} did not start; the end of {self.log}:\n{tail}")
+                raise SandboxError(f"{self.name} did not start; the last lines of {self.log}:\n{tail}")
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Stop it in good order, and wait for its end."""
+        """Stop the server with its stop signal, and wait for its end."""
         if (pid := self.pid) is not None:
             stop_process(pid, self.stop_signal, STOP_TIMEOUT_S)
         while self.children:
             child = self.children.pop()
-            child.terminate()  # where the server itself never came up
+            child.terminate()  # in case the server has not written its pid file
             child.wait()
 
 
 @dataclass(frozen=True)
 class _Cluster:
-    """A PostgreSQL cluster: its data, made once, and the superuser who made it."""
+    """A PostgreSQL cluster and its superuser."""
 
     place: Place
     database: Database
@@ -152,7 +156,7 @@ class _Cluster:
 
     @property
     def folder(self) -> Path:
-        """Where its data is."""
+        """Return the data directory."""
         return self.place.data / "timescale"
 
     @property
@@ -161,14 +165,14 @@ class _Cluster:
 
     @property
     def _unfinished(self) -> Path:
-        """Beside the folder, which initdb wants empty: there while a first start has not been completed."""
+        """Return the file that marks an incomplete first start; not in the folder, which initdb needs empty."""
         return self.place.data / "timescale.unfinished"
 
     def make(self) -> None:
-        """Run initdb, unless a cluster is there.
+        """Run initdb, unless the cluster exists.
 
         Raises:
-            SandboxError: what is in the folder was not left by a first start that was cut short.
+            SandboxError: the folder has files that were not left by an interrupted first start.
         """
         (self.place.data / "run").mkdir(parents=True, exist_ok=True)
         if self._ready.exists():
@@ -186,13 +190,13 @@ class _Cluster:
     def _remove_unfinished(self) -> None:
         if not self._unfinished.exists():
             raise SandboxError(
-                f"{self.folder} has files, and neither {self._ready.name} in it nor {self._unfinished.name} beside it "
-                "says that the sandbox made them. Move the folder away, or set SANDBOX_DIR in .env to another one"
+                f"{self.folder} is not empty and was not made by the sandbox: neither {self._ready.name} in it nor "
+                f"{self._unfinished.name} beside it exists. Move the folder away, or set another SANDBOX_DIR in .env."
             )
         self.place.run(["/bin/rm", "-r", "/data/timescale"])
 
     def make_database(self) -> None:
-        """Make the application's role and database, unless they are there; the server runs."""
+        """Create the roles and the database, unless they exist; the server must be running."""
         if self._ready.exists():
             return
         superuser = {
@@ -209,15 +213,15 @@ class _Cluster:
             "DB_MONITOR_PASS": self.monitor.db_monitor_pass.get_secret_value(),
         }
         self.place.run(["/bin/sh", "/etc/timescale/init.sh"], env={**superuser, **application})
-        # In this order: without either file nothing is removed.
+        # In this order: without either file, a later start removes nothing.
         self._unfinished.unlink(missing_ok=True)
         self._ready.touch()
 
     def answers(self) -> bool:
-        """Say whether the superuser can connect.
+        """Return True if the superuser can connect.
 
         Raises:
-            SandboxError: the cluster was made with another password.
+            SandboxError: the cluster has another password.
         """
         port = self.database.db_port
         try:
@@ -225,15 +229,15 @@ class _Cluster:
         except psycopg2.OperationalError as error:
             if "authentication failed" in str(error):
                 raise SandboxError(
-                    f"the data in {self.folder} was made with another POSTGRES_PASSWORD than .env has now: "
-                    "put the old .env back, or remove the folder to start afresh"
+                    f"the cluster in {self.folder} has another POSTGRES_PASSWORD than .env: "
+                    "restore the old .env, or remove the folder to start with empty data"
                 ) from None
             return False
         return True
 
 
 def timescale(place: Place, database: Database, monitor: Monitor, servers: Servers) -> Server:
-    """PostgreSQL with TimescaleDB, on DB_PORT."""
+    """Return the server PostgreSQL with TimescaleDB, on DB_PORT."""
     cluster = _Cluster(place, database, monitor, servers.postgres_password.get_secret_value())
     options = {
         "config_file": "/etc/timescale/postgresql.conf",
@@ -254,12 +258,12 @@ def timescale(place: Place, database: Database, monitor: Monitor, servers: Serve
         prepare=cluster.make,
         complete=cluster.make_database,
         env={"LC_ALL": "C.UTF-8"},
-        stop_signal=signal.SIGINT,  # fast: sessions are ended, not waited for
+        stop_signal=signal.SIGINT,  # fast shutdown: sessions are terminated
     )
 
 
 def broker(place: Place, queue: Queue) -> Server:
-    """Redis, on REDIS_PORT."""
+    """Return the server Redis, on REDIS_PORT."""
     password = queue.redis_password.get_secret_value()
 
     def answers() -> bool:
@@ -310,7 +314,7 @@ def pgbouncer(
         pid_file="pgbouncer/pgbouncer.pid",
         answers=lambda: is_listening(monitor.pgbouncer_port),
         prepare=lambda: _prepare_pgbouncer(place.data / "pgbouncer"),
-        stop_signal=signal.SIGQUIT,  # at once: clients are disconnected, not waited for
+        stop_signal=signal.SIGQUIT,  # immediate shutdown: clients are disconnected
         env={
             "PATH": "/usr/sbin:/usr/bin:/bin",
             "DB_HOST": HOST,
@@ -336,10 +340,10 @@ def pgbouncer(
 
 
 def _prepare_pgbouncer(folder: Path) -> None:
-    """Make the folder, and remove the pid file of a PgBouncer that was killed.
+    """Make the folder, and remove the pid file of a killed PgBouncer.
 
-    PgBouncer refuses to start while a process has that number, as one that was killed does until its parent has waited
-    for it, or another program after a restart of the machine.
+    PgBouncer does not start while a process has the pid in that file: a killed one until its parent has waited for it,
+    or another program after a reboot.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "pgbouncer.pid").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The sandbox's own servers: those that no URL in the environment replaces."""
+"""The sandbox's servers: those that no URL in the environment replaces."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ from sandbox.steps import step
 
 
 def sandbox_dir() -> Path:
-    """Give the folder of the servers' data and of the logs."""
+    """Return the folder for the servers' data and the logs."""
     return CHECKOUT / read(Servers).sandbox_dir
 
 
 def own_servers(*, with_pgbouncer: bool = False) -> list[Server]:
-    """The servers to start: DATABASE_URL, CELERY_BROKER_URL and PGBOUNCER_URL each stand for one that already runs."""
+    """Return the servers to start; DATABASE_URL, CELERY_BROKER_URL and PGBOUNCER_URL each replace one."""
     database, queue, monitor, servers = read(Database), read(Queue), read(Monitor), read(Servers)
     place = Place(debian.cached_root(), sandbox_dir())
     wanted = []
@@ -33,7 +33,7 @@ def own_servers(*, with_pgbouncer: bool = False) -> list[Server]:
 
 
 def needs_pgbouncer() -> bool:
-    """Say whether the web's strategy goes through a PgBouncer of this machine's own."""
+    """Return True if the web's strategy connects through a PgBouncer that the sandbox starts."""
     is_own = read(Pooler).pgbouncer_url is None and read(Monitor).pgbouncer_host in ("", "localhost", HOST)
     return is_own and STRATEGIES[get_strategy()].pool_mode is not None
 
@@ -46,10 +46,10 @@ def _require_passwords(monitor: Monitor, servers: Servers) -> None:
 
 
 def start(*, with_pgbouncer: bool = False) -> list[Server]:
-    """Start what does not run, installing what it needs, a line for each step; give what was started.
+    """Start the servers that are not running, and install what they need; print the steps, return the started servers.
 
     Raises:
-        SandboxError: a server did not start; those before it are stopped again.
+        SandboxError: a server did not start; those started before it are stopped.
     """
     wanted = own_servers(with_pgbouncer=with_pgbouncer)
     if wanted:
@@ -61,10 +61,12 @@ def start(*, with_pgbouncer: bool = False) -> list[Server]:
                 with step(f"{server.name} on 127.0.0.1:{server.port}"):
                     server.start()
                 started.append(server)
-        for name, host, port in _servers_of_others():
-            with step(f"{name} at {host}:{port}, which runs already"):
+        for name, host, port in _existing_servers():
+            with step(f"existing server {host}:{port} ({name})"):
                 if not is_listening(port, host):
-                    raise SandboxError(f"nothing answers at {host}:{port}, which {name} names")
+                    raise SandboxError(
+                        f"{name}: no server accepts connections at {host}:{port}; start it, or unset {name}"
+                    )
     except BaseException:
         stop(started)
         raise
@@ -72,19 +74,19 @@ def start(*, with_pgbouncer: bool = False) -> list[Server]:
 
 
 def prepare() -> None:
-    """Install what the servers run from; where nothing is missing it says nothing."""
+    """Install the tools and packages of the servers; print nothing if they are installed."""
     root = debian.cached_root()
     if root.path.exists():
         debian.ensure_tools()
         return
-    with step("tools that make and enter a Debian root folder"):
+    with step("tools for a Debian root folder"):
         debian.ensure_tools()
     with step(f"PostgreSQL, TimescaleDB, Redis, PgBouncer from {debian.RELEASE}"):
         debian.make(root)
 
 
 def stop(servers: list[Server]) -> int:
-    """Stop those that run, the last first; give how many there were."""
+    """Stop the running ones, last first; return how many there were."""
     running = [server for server in reversed(servers) if server.pid is not None]
     for server in running:
         with step(f"stop {server.name}"):
@@ -93,33 +95,33 @@ def stop(servers: list[Server]) -> int:
 
 
 def stop_all() -> int:
-    """Stop every server of this checkout; give how many ran."""
+    """Stop all servers of this checkout; return how many were running."""
     return stop(own_servers(with_pgbouncer=True))
 
 
 def print_status() -> bool:
-    """Print a line for each server; True if all that are needed run."""
+    """Print a line for each server; return True if all required ones are running."""
     complete = True
     for server in own_servers(with_pgbouncer=True):
         pid = server.pid
-        state = f"runs, pid {pid}" if pid else "stopped"
+        state = f"running, pid {pid}" if pid else "stopped"
         print(f"  {server.name:<10} 127.0.0.1:{server.port:<6} {state}")
         complete &= pid is not None or (server.name == "pgbouncer" and not needs_pgbouncer())
-    for name, host, port in _servers_of_others():
+    for name, host, port in _existing_servers():
         answers = is_listening(port, host)
         print(f"  {name:<10} {host}:{port:<6} {'answers' if answers else 'does not answer'}")
         complete &= answers
     return complete
 
 
-def _servers_of_others() -> list[tuple[str, str, int]]:
+def _existing_servers() -> list[tuple[str, str, int]]:
     broker_url = read(Queue).celery_broker_url
-    others = []
+    existing = []
     databases = {"DATABASE_URL": read(Database).database_url, "PGBOUNCER_URL": read(Pooler).pgbouncer_url}
     for name, url in databases.items():
         if url is not None:
             (host,) = url.hosts()
-            others.append((name, host["host"] or HOST, host["port"] or 5432))
+            existing.append((name, host["host"] or HOST, host["port"] or 5432))
     if broker_url is not None:
-        others.append(("CELERY_BROKER_URL", broker_url.host or HOST, broker_url.port or 6379))
-    return others
+        existing.append(("CELERY_BROKER_URL", broker_url.host or HOST, broker_url.port or 6379))
+    return existing

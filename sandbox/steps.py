@@ -1,4 +1,4 @@
-"""A line for each step, with its time."""
+"""Progress output: a line for each step, with its duration."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ WIDTH = 58
 
 @contextmanager
 def step(label: str) -> Iterator[None]:
-    """Say what is being done, then how long it took; what fails is marked, and raised."""
+    """Print the label, run the block, and print its duration, or "failed" if it raises."""
     begun = time.monotonic()
     sys.stdout.write(f"  {label} ".ljust(WIDTH, "·"))
     sys.stdout.flush()
@@ -23,5 +23,5 @@ def step(label: str) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Print a line of its own between steps, before anything that a child prints."""
+    """Print a line immediately, so that it appears before the output of a child process."""
     print(text, flush=True)

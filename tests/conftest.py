@@ -1,4 +1,4 @@
-"""What every test shares beside tests/plugin.py."""
+"""Helpers and fixtures of all tests; those of the test run itself are in tests/plugin.py."""
 
 import os
 import signal
@@ -13,19 +13,19 @@ import pytest
 
 from sandbox.servers import Place
 
-# An example may take as long as the machine makes it take.
+# No deadline for an example, because the machine may be slow.
 hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("untimed")
 
 T = TypeVar("T")
 
-# For what happens soon on an idle machine, and later on a busy one. Only what never happens takes so long.
+# Long enough for any event on a busy machine, so that only an event that never happens takes this long.
 DEADLINE_S = 60
 FOLDERS = ("acceptance", "integration", "unit")
 
 
 def await_that(condition: Callable[[], T], what: str = "it", timeout_s: float = DEADLINE_S) -> T:
-    """Wait for what another process or thread is about to do; return the condition's answer."""
+    """Wait until a condition of another process or thread is true; return its value."""
     deadline = time.monotonic() + timeout_s
     while not (answer := condition()):
         assert time.monotonic() < deadline, f"{what} did not happen within {timeout_s} s"
@@ -34,7 +34,7 @@ def await_that(condition: Callable[[], T], what: str = "it", timeout_s: float = 
 
 
 class Stopwatch:
-    """How long a block took: the bound of what was measured within it, however slow the machine is."""
+    """The duration of a block: an upper limit for durations measured inside it, however slow the machine is."""
 
     def __enter__(self) -> "Stopwatch":
         self._begun_at = time.perf_counter()
@@ -45,20 +45,20 @@ class Stopwatch:
 
     @property
     def ms(self) -> float:
-        """The same in milliseconds."""
+        """Return the duration in milliseconds."""
         return self.s * 1000
 
 
 @contextmanager
 def frozen(pid: int) -> Iterator[None]:
-    """Stop a process for the length of a block: its sockets accept, and never answer.
+    """Stop a process (SIGSTOP) during a block: its sockets accept connections but never answer.
 
-    A block that waits for the process fails, however busy the machine is: it ends only after the process goes on.
+    After DEADLINE_S the process continues and the block fails, because the block must not wait for the process.
     """
-    goes_on = threading.Event()
+    continued = threading.Event()
 
     def thaw() -> None:
-        goes_on.set()
+        continued.set()
         os.kill(pid, signal.SIGCONT)
 
     timer = threading.Timer(DEADLINE_S, thaw)
@@ -68,27 +68,27 @@ def frozen(pid: int) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-        with suppress(ProcessLookupError):  # a block may let it go on itself, and it ends
+        with suppress(ProcessLookupError):  # the block may have ended the process
             os.kill(pid, signal.SIGCONT)
-    assert not goes_on.is_set(), f"the block waited for process {pid}, which was stopped"
+    assert not continued.is_set(), f"the block waited for the stopped process {pid}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest modules, those that run the services, so that no process ends long after the others."""
+    """Run the longest modules first, those that start the services, so that no process ends long after the others."""
     items.sort(key=lambda item: FOLDERS.index(item.path.parent.name))
 
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings_parallel_suffix() -> None:
-    """Leave the database its name: each worker of a parallel run has servers of its own."""
+    """Keep the database's name: each process of a parallel run has its own servers."""
 
 
 @pytest.fixture(scope="session")
 def django_db_keepdb() -> bool:
-    """Leave the database where it is: it goes with its server, and who is still connected need not be waited for."""
+    """Do not drop the database: it is removed with its server, without waiting for open connections."""
     return True
 
 
 @pytest.fixture(scope="session")
 def django_db_setup(servers: Place, django_db_setup: None) -> None:
-    """Start the servers before pytest-django makes its database on them."""
+    """Start the servers before pytest-django creates its database on them."""

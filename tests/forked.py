@@ -1,8 +1,8 @@
-"""Python programs for tests, without the second that imports take: a process that has the libraries forks for each.
+"""Run Python programs without the second that imports take: a process that has imported the libraries forks for each.
 
-A program runs as in an interpreter of its own, except that libraries are loaded already and that `ps` shows another
-command line. Use it for programs that run to their end and are judged by their output. Start the real command where a
-test is about imports, signals, a terminal, or a process that others look at.
+A program runs as in its own interpreter, except that libraries are already imported and that `ps` shows another command
+line. Use this for programs that end by themselves and whose output is checked. Start the real command in tests about
+imports, signals, a terminal, or a process that other processes observe.
 """
 
 import atexit
@@ -18,7 +18,7 @@ from typing import Any
 
 from config.env import CHECKOUT
 
-# Libraries alone, and none that decides on the driver: the project reads the environment, and each program has its own.
+# Only libraries, because the project reads the environment when imported, and none that selects the database driver.
 PRELOADED = (
     "celery.app.amqp celery.app.task celery.result django.core.management django.core.serializers.json "
     "django.db.models django.http django.template.loader django.test.signals "
@@ -27,26 +27,26 @@ PRELOADED = (
     "sqlalchemy.dialects.postgresql"
 )
 
-DEADLINE_S = 600  # for a machine that is busy
+DEADLINE_S = 600  # long enough for a busy machine
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(PRELOADED.split())
 
 
 def manage(*arguments: str, env: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
-    """Run a management command to its end; see `run`."""
+    """Run a management command and return the result of `run`."""
     return run([str(CHECKOUT / "backend/manage.py"), *arguments], env=env)
 
 
 def run(
     arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a program as `python ARGUMENTS` does, and wait for its end; there is nothing to read on its stdin.
+    """Run a program as `python ARGUMENTS` does, and wait for its end; its stdin is empty.
 
     Args:
-        arguments: a script, or -m and a module, or -c and code; then the program's own.
-        env: all of its environment.
-        cwd: where it runs, if not here.
+        arguments: a script, or -m and a module, or -c and code, and the arguments of the program.
+        env: its whole environment.
+        cwd: its working directory, if not the present one.
 
     Raises:
         subprocess.TimeoutExpired: it did not end within DEADLINE_S, and was killed.
@@ -69,7 +69,7 @@ def _content(file: Any) -> str:
 
 
 def _run(arguments: list[str], env: dict[str, str], cwd: str, outputs: list[str]) -> None:
-    """Become the program; in the forked process."""
+    """Replace the environment and run the program, in the forked process."""
     for descriptor, path in enumerate(outputs, 1):
         os.dup2(os.open(path, os.O_WRONLY), descriptor)
     os.environ.clear()
@@ -78,7 +78,7 @@ def _run(arguments: list[str], env: dict[str, str], cwd: str, outputs: list[str]
     try:
         _start(arguments)
     finally:
-        atexit._run_exitfuncs()  # a forked process leaves them out
+        atexit._run_exitfuncs()  # multiprocessing does not call these handlers
 
 
 def _start(arguments: list[str]) -> None:

@@ -22,25 +22,25 @@ CLOUD_RUN: Document = yaml.safe_load((DEPLOY / "cloudrun/service.yaml").read_tex
 
 
 def find(kind: str, name: str) -> Document:
-    """Give the one document of a kind and a name."""
+    """Return the one document of a kind and a name."""
     (found,) = [one for one in DOCUMENTS.values() if (one["kind"], one["metadata"]["name"]) == (kind, name)]
     return found
 
 
 def pod_of(document: Document) -> Document:
-    """Give the pod that a Deployment, a Job or Cloud Run's Service makes."""
+    """Return the pod that a Deployment, a Job or Cloud Run's Service creates."""
     pod: Document = document["spec"]["template"]["spec"]
     return pod
 
 
 def containers_of(document: Document) -> list[Document]:
-    """Give all containers of its pod."""
+    """Return all containers of the document's pod."""
     pod = pod_of(document)
     return [*pod.get("initContainers", []), *pod["containers"]]
 
 
 def container_of(document: Document, name: str) -> Document:
-    """Give one container of its pod."""
+    """Return one container of the document's pod."""
     (found,) = [one for one in containers_of(document) if one["name"] == name]
     return found
 
@@ -53,7 +53,7 @@ INI_TEXTS: dict[str, str] = {
 
 
 def parse(text: str) -> ConfigParser:
-    """Read a pgbouncer.ini."""
+    """Return the parsed text of a pgbouncer.ini."""
     parser = ConfigParser(interpolation=None, delimiters=("=",))
     parser.read_string(text)
     return parser

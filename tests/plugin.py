@@ -1,6 +1,6 @@
-"""A test run's own environment, made before Django reads its settings: ports, passwords and data that nobody shares.
+"""The environment of a test run, with its own ports, passwords and data.
 
-It is loaded by name (`-p tests.plugin`), because pytest-django reads the settings before any conftest is.
+It is loaded by name (`-p tests.plugin`), because pytest-django reads Django's settings before it loads a conftest.
 """
 
 import os
@@ -11,22 +11,22 @@ import pytest
 from sandbox.isolation import free_ports, isolate, isolated_servers, superuser_sql
 
 isolate("tests")
-# A test that is not about a source that hangs waits for it: on a busy machine an answer takes its time.
+# Long, because on a busy machine an answer takes time; tests about a source that hangs set it themselves.
 os.environ["POOLHOUSE_MONITOR_TIMEOUT_S"] = "60"
 
-from sandbox.servers import Place  # noqa: E402 - it reads the environment
+from sandbox.servers import Place  # noqa: E402 - reads the environment
 
 __all__ = ["free_ports", "servers", "superuser_sql"]
 
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Place]:
-    """PostgreSQL with TimescaleDB, and Redis, for this run; one that cannot start is a failure, not a skip."""
+    """Run PostgreSQL with TimescaleDB, and Redis; if a server does not start, the tests fail and are not skipped."""
     with isolated_servers() as place:
-        # The application's role makes the test databases, which begin as copies of template1.
+        # The application's role creates the test databases, as copies of template1.
         superuser_sql("ALTER ROLE poolhouse CREATEDB")
         superuser_sql("CREATE EXTENSION IF NOT EXISTS timescaledb", database="template1")
-        # What they hold need not outlive them.
+        # The data need not survive a crash.
         for setting in ("fsync", "full_page_writes", "synchronous_commit"):
             superuser_sql(f"ALTER SYSTEM SET {setting} = off")
         superuser_sql("SELECT pg_reload_conf()")

@@ -1,4 +1,4 @@
-"""A proxy in front of PostgreSQL that loses answers to COMMIT, as a server or a network does that fails right then."""
+"""A proxy in front of PostgreSQL that drops responses to COMMIT, as if the server or the network failed then."""
 
 import socket
 import struct
@@ -13,14 +13,14 @@ POLL_INTERVAL_S = 0.1
 
 
 class Relay:
-    """Forward connections to PostgreSQL, and cut some of them when their COMMIT has been forwarded."""
+    """Forward connections to PostgreSQL, and close some of them after their COMMIT has been forwarded."""
 
     def __init__(self, target_port: int, service: str) -> None:
         """Listen on a free port.
 
         Args:
-            target_port: of PostgreSQL.
-            service: whose connections are cut, as their application_name begins.
+            target_port: the port of PostgreSQL.
+            service: the beginning of application_name of the connections to close.
         """
         self._target_port = target_port
         self._service = service.encode()
@@ -28,15 +28,15 @@ class Relay:
         self._listener.settimeout(POLL_INTERVAL_S)
         self._is_closed = False
         self.commits_to_lose = 0
-        """how many of the next COMMITs have no answer"""
+        """number of the next COMMITs whose response is dropped"""
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """Return the port of the proxy."""
         return int(self._listener.getsockname()[1])
 
     def run(self) -> None:
-        """Carry connections, each on a thread, until `close`."""
+        """Forward connections, each on a thread, until `close`."""
         carrying = []
         while not self._is_closed:
             with suppress(TimeoutError):
@@ -48,7 +48,7 @@ class Relay:
         self._listener.close()
 
     def close(self) -> None:
-        """Accept no more, and cut what is open."""
+        """Accept no further connections, and close the open ones."""
         self._is_closed = True
 
     def _carry(self, client: socket.socket) -> None:
@@ -59,12 +59,12 @@ class Relay:
                     if not (words := end.recv(PIECE_BYTES)):
                         return
                     (server if end is client else client).sendall(words)
-                    # The start-up message has application_name; a request for TLS may come before it.
+                    # The startup message contains application_name; an SSLRequest may precede it.
                     may_be_cut = may_be_cut or (end is client and self._service in words)
                     if may_be_cut and words == _query(COMMIT) and self.commits_to_lose:
                         self.commits_to_lose -= 1
                         client.close()
-                        server.recv(PIECE_BYTES)  # the answer: COMMIT is done
+                        server.recv(PIECE_BYTES)  # the response: the COMMIT has completed
                         return
 
 
@@ -75,7 +75,7 @@ def _query(text: bytes) -> bytes:
 
 @contextmanager
 def relay(target_port: int, service: str) -> Iterator[Relay]:
-    """Run a relay for the length of a block."""
+    """Run a relay during a block."""
     made = Relay(target_port, service)
     thread = threading.Thread(target=made.run)
     thread.start()

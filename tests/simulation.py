@@ -1,4 +1,4 @@
-"""A pool of connections as SimPy plays it: the oracle of the formulas in `poolhouse.sizing`."""
+"""A pool of connections simulated with SimPy, to check the formulas of the sizing against."""
 
 from collections.abc import Callable, Generator, Iterable
 from heapq import heapreplace
@@ -10,41 +10,41 @@ import numpy.typing as npt
 import simpy
 
 Draw = Callable[[np.random.Generator, int], npt.NDArray[np.float64]]
-"""draws so many hold times; they are 1 in the mean"""
+"""draws a number of hold times whose mean is 1"""
 
 
 def exponential(chance: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
-    """Draw holds of the squared coefficient of variation 1."""
+    """Return hold times with a squared coefficient of variation of 1."""
     return chance.exponential(1, count)
 
 
 def log_normal(chance: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
-    """Draw holds of the squared coefficient of variation 4: many short ones, and a long tail."""
+    """Return hold times with a squared coefficient of variation of 4: many short ones and a long tail."""
     return chance.lognormal(-log(5) / 2, sqrt(log(5)), count)
 
 
 def waits_s(connections: int, callers: Iterable[tuple[float, float]]) -> list[float]:
-    """Give how long each caller waits; whoever came first is served first.
+    """Return each caller's wait; callers are served in the order of their arrival.
 
     Args:
-        connections: of the pool.
-        callers: for each, how long after the one before it comes, and how long it holds its connection, in seconds.
+        connections: the size of the pool.
+        callers: for each, the seconds since the arrival of the one before it, and its hold time in seconds.
     """
     world = simpy.Environment()
     pool = simpy.Resource(world, connections)
     waits: list[float] = []
 
-    def borrow(held_s: float) -> Generator[Any, Any, None]:
+    def check_out(held_s: float) -> Generator[Any, Any, None]:
         asked_at = world.now
-        with pool.request() as lent:
-            yield lent
+        with pool.request() as checkout:
+            yield checkout
             waits.append(world.now - asked_at)
             yield world.timeout(held_s)
 
     def arrive() -> Generator[Any, Any, None]:
         for after_s, held_s in callers:
             yield world.timeout(after_s)
-            world.process(borrow(held_s))
+            world.process(check_out(held_s))
 
     world.process(arrive())
     world.run()
@@ -52,17 +52,17 @@ def waits_s(connections: int, callers: Iterable[tuple[float, float]]) -> list[fl
 
 
 def quantile(values: Iterable[float], share: float) -> float:
-    """Give the value that a share of them does not exceed."""
+    """Return the value that this share of the values does not exceed."""
     ordered = sorted(values)
     return ordered[int(share * len(ordered))]
 
 
 def waits_by_recursion_s(connections: int, callers: Iterable[tuple[float, float]]) -> list[float]:
-    """Give the same waits by the recursion of Kiefer and Wolfowitz: no events, so ten times as many callers."""
+    """Return the same waits by the recursion of Kiefer and Wolfowitz, ten times as fast."""
     free_at, now, waits = [0.0] * connections, 0.0, []
     for after_s, held_s in callers:
         now += after_s
-        lent_at = max(now, free_at[0])
-        heapreplace(free_at, lent_at + held_s)
-        waits.append(lent_at - now)
+        served_at = max(now, free_at[0])
+        heapreplace(free_at, served_at + held_s)
+        waits.append(served_at - now)
     return waits

@@ -1,4 +1,4 @@
-"""A proxy that terminates TLS in front of the web: a certificate of its own, and plain HTTP behind it."""
+"""A proxy in front of the web that terminates TLS with a self-signed certificate and forwards plain HTTP."""
 
 import http.client
 import ssl
@@ -15,14 +15,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 NAME = "poolhouse.example"
-# Not 127.0.0.1: what connects from there is trusted by gunicorn, and a proxy is seldom on the same machine.
+# Not 127.0.0.1, because gunicorn trusts that address, and a proxy is rarely on the same machine.
 PROXY_ADDRESS = "127.0.0.2"
 TIMEOUT_S = 60
 HOP_BY_HOP = {"connection", "transfer-encoding", "keep-alive"}
 
 
 def write_certificate(folder: Path) -> tuple[Path, Path]:
-    """Write a certificate that signs itself, and its key."""
+    """Write a self-signed certificate and its key; return their files."""
     key = ec.generate_private_key(ec.SECP256R1())
     name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)]), datetime.now(UTC)
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
@@ -38,7 +38,7 @@ def write_certificate(folder: Path) -> tuple[Path, Path]:
 
 def _handler(web_port: int) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        """Pass a request on, with the scheme that the proxy knows in the place of what the client says."""
+        """Forward a request; X-Forwarded-Proto is replaced by https, whatever the client sent."""
 
         def _pass_on(self) -> None:
             headers = {name: value for name, value in self.headers.items() if name.lower() != "x-forwarded-proto"}
@@ -59,17 +59,17 @@ def _handler(web_port: int) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = _pass_on  # noqa: N815 - the names that http.server calls
+        do_GET = do_POST = _pass_on  # noqa: N815 - http.server requires these names
 
         def log_message(self, *_: object) -> None:
-            """Keep silent."""
+            """Log nothing."""
 
     return Handler
 
 
 @contextmanager
 def tls_proxy(web_port: int, folder: Path) -> Iterator[tuple[int, ssl.SSLContext]]:
-    """Run a proxy for the length of a block; give its port, and a client's context that trusts it."""
+    """Run a proxy during a block; yield its port, and a client context that trusts its certificate."""
     certificate, key = write_certificate(folder)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs init.sql as the superuser, once, after the cluster is made. Reads DB_NAME, and DB_USER, DB_PASS, DB_MONITOR_USER
-# and DB_MONITOR_PASS, the passwords from /run/secrets where they are mounted.
+# Runs init.sql as the superuser, once, after initdb. Reads DB_NAME, DB_USER, DB_PASS, DB_MONITOR_USER and
+# DB_MONITOR_PASS; the passwords from /run/secrets if they are mounted there.
 set -eu
 if [ -r /run/secrets/DB_PASS ]; then DB_PASS=$(cat /run/secrets/DB_PASS); fi
 if [ -r /run/secrets/DB_MONITOR_PASS ]; then DB_MONITOR_PASS=$(cat /run/secrets/DB_MONITOR_PASS); fi

@@ -1,1 +1,1 @@
-"""This deployment of the sandbox: its settings, and the only readers of the environment."""
+"""This deployment: its settings. Only this package reads the environment."""

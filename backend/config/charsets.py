@@ -1,4 +1,4 @@
-"""Charsets that clients name: they neither stay in memory nor change how an address is read."""
+"""Charsets from a client's Content-Type: unknown names are not cached, and the URL is always UTF-8."""
 
 import codecs
 import encodings
@@ -12,9 +12,9 @@ KNOWN = {*aliases, *aliases.values(), *(module.name for module in pkgutil.iter_m
 
 
 def bound_codec_search() -> None:
-    """Have Python search only for the codecs that it has.
+    """Make Python search only for codecs that exist.
 
-    Its own search remembers every name that it was asked for. Clients may name as many charsets as they like.
+    Its own search caches every name that it is asked for, so clients that send ever new names would fill the memory.
     """
     codecs.unregister(encodings.search_function)
     codecs.unregister(_search)
@@ -26,14 +26,14 @@ def _search(name: str) -> codecs.CodecInfo | None:
 
 
 class Utf8Request(WSGIRequest):
-    """A request whose address and forms are UTF-8, whatever its Content-Type says of the body.
+    """A request whose URL and forms are UTF-8, whatever charset its Content-Type declares.
 
-    Django takes the charset of the body for that of the address, and raises where it is not one of text, such as rot13.
+    Django decodes the URL with the charset of the body, and raises if that is not a text encoding, such as rot13.
     """
 
     @property
     def encoding(self) -> None:
-        """None: UTF-8."""
+        """Return None, which Django takes as UTF-8."""
 
     @encoding.setter
     def encoding(self, charset: object) -> None: ...
@@ -41,11 +41,11 @@ class Utf8Request(WSGIRequest):
     def _set_content_type_params(self, meta: dict[str, Any]) -> None:
         try:
             super()._set_content_type_params(meta)  # type: ignore[misc]
-        except ValueError:  # a parameter in the notation of RFC 2231 that cannot be decoded
+        except ValueError:  # a parameter in RFC 2231 encoding that cannot be decoded
             self.content_type, self.content_params = "", {}
 
 
 class Handler(WSGIHandler):
-    """Django's, with these requests."""
+    """Django's handler with `Utf8Request`."""
 
     request_class = Utf8Request

@@ -1,4 +1,4 @@
-"""What the main thread of the web knows of a connection: what has arrived of a request, and whether it is enough."""
+"""A client's connection in the web's main thread: the bytes of a request so far, and whether a thread can take it."""
 
 import json
 import re
@@ -22,14 +22,14 @@ RETRY_AFTER_S = 5
 
 
 class Refusal(Exception):
-    """A request that no thread needs to see."""
+    """A request that the main thread answers with an error, without a thread."""
 
     def __init__(self, status: HTTPStatus, detail: str) -> None:
         super().__init__(detail)
         self.status = status
 
     def response(self) -> bytes:
-        """Return the answer: a problem document, as everywhere in the API."""
+        """Return the HTTP response: a problem document, as the API's errors are."""
         document = {"type": "about:blank", "title": self.status.phrase, "status": self.status, "detail": str(self)}
         body = json.dumps(document, indent=2).encode()
         head = [f"HTTP/1.1 {self.status} {self.status.phrase}", "Connection: close"]
@@ -39,7 +39,7 @@ class Refusal(Exception):
         return "\r\n".join([*head, "", ""]).encode() + body
 
 
-# By the classes of gunicorn's parser; what it refuses besides is a bad request.
+# The status for each error of gunicorn's parser; 400 for all others.
 STATUSES = {
     errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
     errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -52,15 +52,15 @@ DETAIL_MAX_LENGTH = 300
 
 
 def refusal_of(error: Exception) -> Refusal | None:
-    """Return what gunicorn's parser refuses; None for an error of the application or the server."""
+    """Return the refusal for an error of gunicorn's parser; None for an error of the application or the server."""
     if isinstance(error, OF_THE_SERVER) or not isinstance(error, errors.ParseException):
         return None
     status = STATUSES.get(type(error), HTTPStatus.BAD_REQUEST)
-    return Refusal(status, f"the request cannot be read: {error}"[:DETAIL_MAX_LENGTH])
+    return Refusal(status, f"cannot parse the request: {error}"[:DETAIL_MAX_LENGTH])
 
 
 class Head:
-    """A request's line and header, as far as the main thread looks at them; the parser has the last word."""
+    """The parts of a request's line and header that the main thread needs; gunicorn's parser validates them later."""
 
     _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
     _CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
@@ -76,34 +76,34 @@ class Head:
 
     @property
     def is_upload(self) -> bool:
-        """True if the application reads the body piece by piece."""
+        """Return True if the application reads the body piece by piece."""
         return self.method == b"POST" and self.path in UPLOADS
 
     @property
     def is_probe(self) -> bool:
-        """True if it has its own threads."""
+        """Return True if the request is a probe, for which threads are reserved."""
         has_body = self.body_bytes > 0 or self.is_chunked
         return self.method in (b"GET", b"HEAD") and self.path in PROBES and not has_body
 
     def require_bounded_body(self, limit_bytes: int) -> None:
-        """Refuse a body for which a thread would have to wait.
+        """Refuse a body that the main thread cannot collect before a thread takes the request.
 
         Raises:
-            Refusal: 411, its length is not known; 413, it is too large to be collected.
+            Refusal: 411, its length is unknown; 413, it is too large.
         """
         if self.is_upload:
             return
         if self.is_chunked:
-            raise Refusal(HTTPStatus.LENGTH_REQUIRED, "only uploads may be sent in chunks; send a Content-Length")
+            raise Refusal(HTTPStatus.LENGTH_REQUIRED, "only uploads may use chunked encoding; send a Content-Length")
         if self.body_bytes > limit_bytes:
             raise Refusal(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"the body has {self.body_bytes:,} bytes, allowed: {limit_bytes:,} (WEB_BODY_MAX_BYTES)",
+                f"the body has {self.body_bytes:,} bytes; the limit is {limit_bytes:,} (WEB_BODY_MAX_BYTES)",
             )
 
 
 class Connection(TConn):  # type: ignore[misc]
-    """A client's connection, and what it has sent of its next request."""
+    """A client's connection, with the bytes of its next request."""
 
     def __init__(self, cfg: Any, sock: PacedSocket, client: Any, server: Any) -> None:
         super().__init__(cfg, sock, client, server)
@@ -111,11 +111,11 @@ class Connection(TConn):  # type: ignore[misc]
         self.head: Head | None = None
         self.body_at = 0
         self.expires_at = 0.0
-        self.init()  # the parser; without TLS it asks nothing of the client
+        self.init()  # creates the parser; without TLS this does not wait for the client
         self.sock.setblocking(False)
 
     def take_in(self, piece: bytes, body_max_bytes: int) -> Head | None:
-        """Add what has arrived; return the request's head once a thread can take it.
+        """Add received bytes; return the request's head as soon as a thread can take it, else None.
 
         Raises:
             Refusal: the header or the body is too large.
@@ -133,18 +133,18 @@ class Connection(TConn):  # type: ignore[misc]
         end = self.received.find(HEADER_END, searched)
         size_bytes = end + len(HEADER_END) if end >= 0 else len(self.received)
         if size_bytes > HEADER_MAX_BYTES:
-            detail = f"the header has more than {HEADER_MAX_BYTES:,} bytes"
+            detail = f"the header exceeds the limit of {HEADER_MAX_BYTES:,} bytes"
             raise Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
         if end < 0:
             return
         self.body_at = size_bytes
         self.head = Head(bytes(self.received[:size_bytes]))
         self.head.require_bounded_body(body_max_bytes)
-        if self.head.expects_continue and not self.head.is_upload:  # an upload's thread says so itself
+        if self.head.expects_continue and not self.head.is_upload:  # an upload's thread sends it itself
             with suppress(OSError):
                 self.sock.send(CONTINUE)
 
     def hand_over(self) -> None:
-        """Pass what has been received to the parser."""
+        """Pass the received bytes to the parser."""
         self.parser.unreader.unread(bytes(self.received))
         self.received, self.head = bytearray(), None

@@ -1,4 +1,4 @@
-"""DATABASES from the environment: the strategy that it names for the web, and who goes past PgBouncer."""
+"""DATABASES from the environment: the web's strategy, and which processes bypass PgBouncer."""
 
 import sys
 from collections.abc import Mapping
@@ -15,15 +15,15 @@ from config.strategies import STRATEGIES, Numbers, Strategy, behind_pgbouncer
 LOOPBACK = "127.0.0.1"
 WORKER_STRATEGY = "persistent"
 
-# config.start says what a process was started as; SERVICE_NAME says only what it is called.
+# Set by config.start, because SERVICE_NAME is only a name and does not say how the process was started.
 _is_command = False
 
 
 def get_database_settings() -> dict[str, Any]:
-    """Make Django's DATABASES for this process, and see to it that they are served by the strategy's driver.
+    """Return Django's DATABASES for this process, and make Django import the strategy's driver.
 
     Raises:
-        BadEnvironment: the variables do not go together.
+        BadEnvironment: the variables contradict each other.
 
     """
     config = get_pgbouncer_config() if should_use_pgbouncer() else get_database_config()
@@ -32,10 +32,10 @@ def get_database_settings() -> dict[str, Any]:
 
 
 def get_database_config() -> dict[str, Any]:
-    """Make the entry of DATABASES that goes to the database server itself, whatever is in front of it.
+    """Return the entry of DATABASES that connects directly to the database server, with or without PgBouncer in use.
 
     Raises:
-        BadEnvironment: the variables do not go together.
+        BadEnvironment: the variables contradict each other.
 
     """
     get_strategy()
@@ -43,10 +43,10 @@ def get_database_config() -> dict[str, Any]:
 
 
 def get_pgbouncer_config() -> dict[str, Any]:
-    """Make the entry of DATABASES that goes through PgBouncer, for a process that may or may not use it.
+    """Return the entry of DATABASES that connects through PgBouncer, whether or not this process uses it.
 
     Raises:
-        BadEnvironment: the variables do not go together, or nothing can be put in front of PgBouncer.
+        BadEnvironment: the variables contradict each other, or the strategy cannot be combined with PgBouncer.
 
     """
     database, pooler = read(Database), read(Pooler)
@@ -55,22 +55,22 @@ def get_pgbouncer_config() -> dict[str, Any]:
 
 
 def should_use_pgbouncer() -> bool:
-    """Say whether this process goes through PgBouncer: where the strategy does, the web, and the web alone."""
+    """Return True if this process connects through PgBouncer: only the web does, if its strategy does."""
     return _strategy_here().pool_mode is not None
 
 
 def get_strategy() -> str:
-    """Name the web's strategy, a key of STRATEGIES.
+    """Return the name of the web's strategy, a key of STRATEGIES.
 
     Raises:
-        BadEnvironment: the variables do not go together.
+        BadEnvironment: the variables contradict each other.
 
     """
     return strategy_of(read(Database), read(Pooler), read(Monitor))
 
 
 def get_console_url() -> str:
-    """Give PgBouncer's console as a URL, for the monitor; empty where it is not to be asked."""
+    """Return the URL of PgBouncer's admin console for the monitor; empty if the monitor does not query PgBouncer."""
     monitor = read(Monitor)
     if STRATEGIES[get_strategy()].pool_mode is not None and read(Pooler).pgbouncer_url is None:
         monitor = _with_host(monitor)
@@ -79,13 +79,13 @@ def get_console_url() -> str:
 
 
 def go_directly() -> None:
-    """Say that this process is a command, which goes past PgBouncer and whose statements may take their time."""
+    """Make this process a management command: it connects directly, without a statement timeout."""
     global _is_command  # noqa: PLW0603 - a process is one thing
     _is_command = True
 
 
 def get_fleet() -> dict[str, tuple[int, int]]:
-    """Say how many processes each service has, and how many connections to the server itself each opens at most."""
+    """Return, for each service, its number of processes and the most direct server connections that each opens."""
     return fleet_of(
         STRATEGIES[get_strategy()],
         read(Web),
@@ -95,15 +95,15 @@ def get_fleet() -> dict[str, tuple[int, int]]:
 
 
 def get_pgbouncer_connections() -> int:
-    """Say how many connections to the server PgBouncer opens at most, for the web."""
+    """Return how many server connections PgBouncer opens for the web at most."""
     return 0 if STRATEGIES[get_strategy()].pool_mode is None else read(Pooler).most
 
 
 def _strategy_here() -> Strategy:
-    """Give this process's strategy.
+    """Return this process's strategy.
 
-    The worker and beat have the standard backend: a prefork worker forks, and a pool must not be shared over a fork;
-    nor would one help there, since each child runs one task at a time on one connection.
+    Worker and beat use the standard backend. A prefork worker forks, and a pool must not be shared across a fork; nor
+    would a pool help there, since each child runs one task at a time on one connection.
     """
     strategy = STRATEGIES[get_strategy()]
     if read(Deployment).celery_worker_running:
@@ -112,10 +112,10 @@ def _strategy_here() -> Strategy:
 
 
 def _database_here() -> Database:
-    """Give the database as this process uses it.
+    """Return the database's variables as this process uses them.
 
-    A migration builds an index for as long as that takes. A command's 0 is said to the server, not left out, for there
-    the role has a statement timeout of its own.
+    A command has no statement timeout, because a migration may build an index for an hour. Its 0 is sent to the server
+    rather than left out, because the role has a statement timeout of its own there.
     """
     database = read(Database)
     return database.model_copy(update={"db_statement_timeout": 0}) if _is_command else database
@@ -126,19 +126,19 @@ def _is_development() -> bool:
 
 
 def _use_driver(driver: str) -> None:
-    """Let Django and SQLAlchemy find the wanted driver: both take psycopg 3 wherever it can be imported."""
+    """Make Django and SQLAlchemy import this driver: both prefer psycopg 3 if they can import it."""
     if driver == "psycopg2":
-        sys.modules.setdefault("psycopg", None)  # type: ignore[arg-type]  # then importing it fails
+        sys.modules.setdefault("psycopg", None)  # type: ignore[arg-type]  # importing it now raises ImportError
 
 
-# What follows from the sections alone.
+# Functions of the sections alone.
 
 
 def strategy_of(database: Database, pooler: Pooler, monitor: Monitor) -> str:
-    """Name the strategy that the variables together ask for.
+    """Return the name of the strategy that the variables together select.
 
     Raises:
-        BadEnvironment: they do not go together; says why, and what would.
+        BadEnvironment: they contradict each other; the text says why, and what to set.
 
     """
     given = STRATEGIES[database.db_pool_strategy]
@@ -156,8 +156,8 @@ def _behind_or_refuse(keeper: Strategy) -> str:
         allowed = [name for name, row in STRATEGIES.items() if row.pool_mode is None and behind_pgbouncer(name)]
         raise BadEnvironment(
             [
-                f"USE_PGBOUNCER=true, and DB_POOL_STRATEGY={keeper.name!r}: nobody has tried that pool in front of "
-                f"PgBouncer. Set DB_POOL_STRATEGY to {_one_of(allowed)}, or one that names PgBouncer itself "
+                f"USE_PGBOUNCER=true cannot be combined with DB_POOL_STRATEGY={keeper.name!r}: that pool is not tested "
+                f"in front of PgBouncer. Set DB_POOL_STRATEGY to {_one_of(allowed)}, or to a strategy with PgBouncer "
                 f"({_one_of(_through_pgbouncer())})."
             ]
         )
@@ -170,23 +170,23 @@ def _problems_with(
     found = []
     if given.pool_mode is not None and pooler.use_pgbouncer is False:
         found.append(
-            f"USE_PGBOUNCER=false, and DB_POOL_STRATEGY={given.name!r} goes through PgBouncer. "
+            f"USE_PGBOUNCER=false contradicts DB_POOL_STRATEGY={given.name!r}, which connects through PgBouncer. "
             f"Leave USE_PGBOUNCER empty, or set DB_POOL_STRATEGY to {given.keeper}."
         )
     if strategy.pool_mode is None and pooler.use_pgbouncer is None and pooler.pgbouncer_url is not None:
         found.append(
-            f"PGBOUNCER_URL is set, and DB_POOL_STRATEGY={given.name!r} does not go through PgBouncer. "
+            f"PGBOUNCER_URL is set, but DB_POOL_STRATEGY={given.name!r} does not connect through PgBouncer. "
             f"Set USE_PGBOUNCER to true or false, or DB_POOL_STRATEGY to {_one_of(_through_pgbouncer())}."
         )
     if given.keeper == "persistent" and database.db_conn_max_age == 0:
         found.append(
-            f"DB_CONN_MAX_AGE=0, and DB_POOL_STRATEGY={given.name!r} keeps connections for so long. "
+            f"DB_CONN_MAX_AGE=0 contradicts DB_POOL_STRATEGY={given.name!r}, which keeps connections for that time. "
             f"Set DB_CONN_MAX_AGE to 1 or more, or DB_POOL_STRATEGY to {replace(given, keeper='none').name}."
         )
     if not _is_installed(strategy.driver):
         found.append(
             f"DB_POOL_STRATEGY={strategy.name!r} needs the driver {strategy.driver}, which is not installed. "
-            f"Install it, or choose another strategy."
+            f"Install it, or set DB_POOL_STRATEGY to another strategy."
         )
     if strategy.pool_mode is not None:
         found += _problems_behind(strategy, database, pooler, monitor)
@@ -197,21 +197,21 @@ def _problems_behind(strategy: Strategy, database: Database, pooler: Pooler, mon
     found = []
     if database.database_url is not None and pooler.pgbouncer_url is None and not monitor.pgbouncer_host:
         found.append(
-            f"DB_POOL_STRATEGY={strategy.name!r} goes through PgBouncer, and DATABASE_URL names a server of your own. "
-            "Say where its PgBouncer is, in PGBOUNCER_URL or in PGBOUNCER_HOST and PGBOUNCER_PORT."
+            f"DB_POOL_STRATEGY={strategy.name!r} connects through PgBouncer, but for the server in DATABASE_URL no "
+            "PgBouncer is configured. Set PGBOUNCER_URL, or PGBOUNCER_HOST and PGBOUNCER_PORT."
         )
     urls = {"DATABASE_URL": database.database_url, "PGBOUNCER_URL": pooler.pgbouncer_url}
     for name, url in urls.items():
         if url is not None and "options" in dict(parse_qsl(url.query or "")):
             found.append(
-                f"{name} has ?options=, and DB_POOL_STRATEGY={strategy.name!r} goes through PgBouncer, which does not "
-                "pass them on. Set them where the server keeps them: ALTER ROLE … IN DATABASE … SET …"
+                f"{name} contains ?options=, but DB_POOL_STRATEGY={strategy.name!r} connects through PgBouncer, which "
+                "does not pass options on. Set them on the server: ALTER ROLE … IN DATABASE … SET …"
             )
     return found
 
 
 def _is_installed(driver: str) -> bool:
-    is_hidden = driver in sys.modules and sys.modules[driver] is None  # from Django, by another strategy's turn
+    is_hidden = driver in sys.modules and sys.modules[driver] is None  # _use_driver has hidden it for another strategy
     return is_hidden or find_spec(driver) is not None
 
 
@@ -224,7 +224,7 @@ def _one_of(names: list[str]) -> str:
 
 
 def numbers_of(database: Database, *, development: bool) -> Numbers:
-    """Give the pool's numbers; in development, their _DEV variants where those are set."""
+    """Return the pool's numbers; in development, their _DEV variants if those are set."""
 
     def chosen(name: str) -> Any:
         variant = getattr(database, f"{name}_dev") if development else None
@@ -242,7 +242,7 @@ def numbers_of(database: Database, *, development: bool) -> Numbers:
 
 
 def direct_config(strategy: Strategy, database: Database, *, development: bool) -> dict[str, Any]:
-    """Make the entry of a strategy that goes to the server itself."""
+    """Return the entry of DATABASES for a strategy that connects directly."""
     server = _direct_server(database)
     server["OPTIONS"] = {**database.tls, **server["OPTIONS"]}
     timeout = f"-c statement_timeout={database.db_statement_timeout}"
@@ -253,7 +253,7 @@ def direct_config(strategy: Strategy, database: Database, *, development: bool) 
 def pgbouncer_config(
     strategy: Strategy, database: Database, pooler: Pooler, monitor: Monitor, *, development: bool
 ) -> dict[str, Any]:
-    """Make the entry of a strategy that goes through PgBouncer; the statement timeout is the role's, as it starts."""
+    """Return the entry for a strategy with PgBouncer; timescale/pgbouncer.sh sets the statement timeout on the role."""
     if pooler.pgbouncer_url is not None:
         server = _server_from_url(pooler.pgbouncer_url)
     else:
@@ -298,7 +298,7 @@ def _direct_server(database: Database) -> dict[str, Any]:
 def _server_from_url(url: PostgresDsn) -> dict[str, Any]:
     (host,) = url.hosts()
     return {
-        "HOST": unquote(host["host"] or "").strip("[]"),  # an IPv6 address has brackets in a URL alone
+        "HOST": unquote(host["host"] or "").strip("[]"),  # an IPv6 address has brackets only in a URL
         "PORT": host["port"] or 5432,
         "NAME": unquote((url.path or "").lstrip("/")),
         "USER": unquote(host["username"] or ""),
@@ -308,11 +308,11 @@ def _server_from_url(url: PostgresDsn) -> dict[str, Any]:
 
 
 def fleet_of(strategy: Strategy, web: Web, queue: Queue, numbers: Numbers) -> dict[str, tuple[int, int]]:
-    """Say who opens how many connections to the server at most; behind PgBouncer the web opens none."""
+    """Return each service's processes and the most direct connections of each; with PgBouncer the web opens none."""
     each_web = numbers.size + numbers.overflow if strategy.is_bounded else web.web_threads
     return {
         "web": (web.web_processes, 0 if strategy.pool_mode else each_web),
-        # The worker's main process may connect as well as its children.
+        # The worker's main process may open a connection, in addition to its children.
         "worker": (queue.worker_processes + 1, 1),
         "beat": (1, 1),
     }

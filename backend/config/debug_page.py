@@ -1,4 +1,4 @@
-"""What a page of DEBUG shows."""
+"""The debug page: what it hides."""
 
 from types import FrameType
 from typing import Any
@@ -10,7 +10,7 @@ from poolhouse.tracing.masks import without_passwords
 
 
 class PasswordFilter(SafeExceptionReporterFilter):
-    """Django's, which goes by names, and for the passwords in values too, as in a URL."""
+    """Django's filter, which hides values by their names; this one also hides passwords inside values such as URLs."""
 
     def cleanse_setting(self, key: Any, value: Any) -> Any:
         """Return the value without passwords."""
@@ -18,6 +18,6 @@ class PasswordFilter(SafeExceptionReporterFilter):
         return without_passwords(cleansed) if isinstance(cleansed, str) else cleansed
 
     def get_traceback_frame_variables(self, request: HttpRequest | None, tb_frame: FrameType) -> Any:
-        """Return a frame's variables as settings are shown."""
+        """Return a frame's variables, filtered as settings are."""
         variables = super().get_traceback_frame_variables(request, tb_frame)
         return [(name, self.cleanse_setting(name, value)) for name, value in variables]

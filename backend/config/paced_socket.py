@@ -1,4 +1,4 @@
-"""A connection whose client may not keep a thread waiting for longer than it has earned."""
+"""A connection with a minimum rate: a client that is too slow is disconnected, so that it does not occupy a thread."""
 
 import errno
 import socket
@@ -9,10 +9,10 @@ from typing import Any
 
 
 class Pace:
-    """For how long a thread waits for a client.
+    """How long a thread may still wait for a client: a token bucket.
 
-    It begins with `idle_s` seconds. Waiting spends them, and `bytes_per_s` bytes that the client sends or takes earn
-    one back, up to `idle_s` again. So silence and trickling are both bounded, at any point of a transfer.
+    It starts with `idle_s` seconds. Waiting uses them up, and every `bytes_per_s` bytes that the client sends or reads
+    add one second, up to `idle_s`. This limits both an idle and a slow client at any point of a transfer.
     """
 
     def __init__(self, idle_s: float, bytes_per_s: int) -> None:
@@ -20,22 +20,22 @@ class Pace:
         self.left_s = idle_s
 
     def spend(self, waited_s: float, size_bytes: int) -> None:
-        """Count a wait, and what came of it."""
+        """Subtract a wait, and add what the transferred bytes are worth."""
         self.left_s = min(self.idle_s, self.left_s - waited_s + size_bytes / self.bytes_per_s)
 
     def __str__(self) -> str:
-        return f"it has lagged behind {self.bytes_per_s:,} bytes/s by more than {self.idle_s:g} s"
+        return f"it has fallen behind the minimum of {self.bytes_per_s:,} bytes/s by more than {self.idle_s:g} s"
 
 
 class SlowClientError(ConnectionResetError):
-    """A client that is slower than its pace allows; to its thread it is gone."""
+    """A client is slower than its pace allows; its thread treats it as disconnected."""
 
     def __init__(self, pace: Pace) -> None:
         super().__init__(errno.ECONNRESET, f"the client is too slow: {pace}")
 
 
 class PacedSocket(socket.socket):
-    """A connected socket. Where it would block without a bound, its pace bounds it."""
+    """A connected socket whose blocking calls are limited by a pace."""
 
     def __init__(self, connected: socket.socket, pace: Pace) -> None:
         super().__init__(fileno=connected.detach())
@@ -43,28 +43,28 @@ class PacedSocket(socket.socket):
         self.set_pace(pace.idle_s, pace.bytes_per_s)
 
     def set_pace(self, idle_s: float, bytes_per_s: int) -> None:
-        """Begin a pace; every request has its own."""
+        """Start a new pace; every request has its own."""
         self.pace = Pace(idle_s, bytes_per_s)
 
     def settimeout(self, value: float | None) -> None:
-        """Bound a wait by the pace alone (None), by a number of seconds as well, or not wait at all (0)."""
+        """Limit a wait by the pace only (None), by a number of seconds as well, or do not wait (0)."""
         self._timeout_s = value
         super().settimeout(value)
 
     def gettimeout(self) -> float | None:
-        """Return what `settimeout` was given."""
+        """Return the value that `settimeout` was called with."""
         return self._timeout_s
 
     def setblocking(self, flag: bool) -> None:
-        """As `settimeout(None)` or `settimeout(0)`."""
+        """Call `settimeout(None)` or `settimeout(0)`."""
         self.settimeout(None if flag else 0.0)
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
         """Receive some bytes.
 
         Raises:
-            SlowClientError: the client has kept this thread waiting for too long.
-            TimeoutError: the timeout that was set has passed.
+            SlowClientError: the client is slower than the pace allows.
+            TimeoutError: the timeout of `settimeout` has passed.
         """
         receive = super().recv
         piece: bytes = self._paced(lambda: receive(bufsize, flags), len)
@@ -74,8 +74,8 @@ class PacedSocket(socket.socket):
         """Send some of the bytes, and return how many.
 
         Raises:
-            SlowClientError: the client has kept this thread waiting for too long.
-            TimeoutError: the timeout that was set has passed.
+            SlowClientError: the client is slower than the pace allows.
+            TimeoutError: the timeout of `settimeout` has passed.
         """
         send = super().send
         size_bytes: int = self._paced(lambda: send(data, flags), int)
@@ -85,8 +85,8 @@ class PacedSocket(socket.socket):
         """Send all bytes, each part within the pace.
 
         Raises:
-            SlowClientError: the client has kept this thread waiting for too long.
-            TimeoutError: the timeout that was set has passed.
+            SlowClientError: the client is slower than the pace allows.
+            TimeoutError: the timeout of `settimeout` has passed.
         """
         rest = memoryview(data).cast("B")
         while rest:

@@ -1,8 +1,8 @@
-"""gunicorn's worker with threads, where a thread is given to a request and not to a connection.
+"""gunicorn's threaded worker, changed so that a thread is assigned to a complete request and not to a connection.
 
-gunicorn's own `gthread` gives a thread to a connection at its first byte, and lets it wait for the rest of the header
-for as long as that takes. Here the main thread collects headers and small bodies from all connections at once, with a
-deadline for each request, and closes connections in the same way. It never waits for a client itself.
+gunicorn's `gthread` assigns a thread at a connection's first byte, and the thread waits for the rest of the header
+without a limit. Here the main thread collects headers and small bodies of all connections, with a deadline for each
+request, and also closes connections. It never blocks on a client.
 """
 
 import resource
@@ -25,8 +25,8 @@ from config.env import Web, read
 from config.paced_socket import Pace, PacedSocket
 
 PROBE_THREADS = 2
-PROBE_PLACES = 16
-# What a probe answers fits into it, so that a probe's thread never waits for a client.
+PROBE_REQUESTS_MAX = 16
+# The response to a probe fits into it, so that a probe's thread never waits for a client.
 PROBE_SEND_BUFFER_BYTES = 1 << 20
 PIECE_BYTES = 64 << 10
 LINGER_S = 2.0
@@ -34,63 +34,64 @@ OTHER_FILES = 256
 
 
 class Lane:
-    """Threads for some of the requests, and a bound of how many may wait for them."""
+    """Threads for one kind of requests, and a limit on how many run or wait there."""
 
-    def __init__(self, pool: ThreadPoolExecutor, places: int) -> None:
-        self.pool, self._places = pool, places
+    def __init__(self, pool: ThreadPoolExecutor, requests_max: int) -> None:
+        self.pool, self._requests_max = pool, requests_max
         self._requests = 0
 
     @property
     def is_full(self) -> bool:
-        """True if another request would have to wait behind too many."""
-        return self._requests >= self._places
+        """Return True if no further request may wait for a thread."""
+        return self._requests >= self._requests_max
 
     def enter(self) -> None:
-        """Count a request that is handed to the threads."""
+        """Count a request that is passed to the threads."""
         self._requests += 1
 
     def leave(self) -> None:
-        """Count one that has been answered."""
+        """Count a request that has been answered."""
         self._requests -= 1
 
 
 class RequestWorker(ThreadWorker):  # type: ignore[misc]
-    """The web's worker. Its own state belongs to the main thread."""
+    """The web's gunicorn worker. Only the main thread changes its state."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._web = read(Web)
         self.worker_connections = self._web.web_connections
-        # Connections without a thread: they send a request, are kept alive, or are about to be closed. Oldest first.
+        # Connections without a thread, oldest first: they send a request, are kept alive, or are being closed.
         self._idle: dict[Connection, None] = {}
         self._is_stopping = False
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
-        """Refuse TLS, whose handshake would need a thread of its own, and more connections than there can be files."""
+        """Refuse TLS, whose handshake would block the main thread, and more connections than files may be open."""
         if cfg.is_ssl:
-            raise SystemExit("this worker does not speak TLS: use a proxy in front of it")
+            raise SystemExit("config.request_worker does not support TLS: terminate TLS in a proxy in front of the web")
         connections, (files, _) = read(Web).web_connections, resource.getrlimit(resource.RLIMIT_NOFILE)
         if files < connections + OTHER_FILES:
             raise SystemExit(
-                f"WEB_CONNECTIONS={connections}: a process may have {files} open files here (ulimit -n), and needs "
-                f"{OTHER_FILES} for others than these; use a smaller number, or raise the limit"
+                f"WEB_CONNECTIONS={connections}: expected {files - OTHER_FILES} or less, because a process may open "
+                f"{files} files (ulimit -n) and needs {OTHER_FILES} of them for other purposes; "
+                "reduce WEB_CONNECTIONS, or raise the limit"
             )
         super().check_config(cfg, log)
 
     def init_process(self) -> None:
-        """Start the threads, then serve."""
-        self._probes = {path: Lane(ThreadPoolExecutor(PROBE_THREADS), PROBE_PLACES) for path in PROBES}
+        """Start the threads for probes, then serve."""
+        self._probes = {path: Lane(ThreadPoolExecutor(PROBE_THREADS), PROBE_REQUESTS_MAX) for path in PROBES}
         super().init_process()
 
     def get_thread_pool(self) -> ThreadPoolExecutor:
-        """Return the threads of all requests but probes; half of the connections may have a request there."""
+        """Return the threads for all requests except probes; half of the connections may wait for them."""
         pool = ThreadPoolExecutor(self.cfg.threads)
         self._ordinary = Lane(pool, self.cfg.threads + self.worker_connections // 2)
         return pool
 
     def accept(self, listener: Any) -> None:
-        """Accept a connection; if there are too many, the one that has been idle for longest has to go."""
+        """Accept a connection; at the limit, close the one that has been idle longest."""
         try:
             sock, address = listener.accept()
         except OSError as error:
@@ -107,18 +108,18 @@ class RequestWorker(ThreadWorker):  # type: ignore[misc]
             self._close_oldest()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
-        """Answer a request that the parser refuses, or the application's failure, with a problem document."""
+        """Answer a request that cannot be parsed, or that failed in the application, with a problem document."""
         if (refusal := refusal_of(exc)) is not None:
             self.log.warning("refused a request of %s: %s", addr, refusal)
         else:
-            self.log.error("a request failed", exc_info=exc)
-            detail = "the server's own fault; its log has the reason"
+            self.log.error("unhandled error in a request", exc_info=exc)
+            detail = "internal error; the server's log has the reason"
             refusal = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
         with suppress(OSError):
             util.write_nonblock(client, refusal.response())
 
     def murder_pending(self) -> None:
-        """Close what has waited for too long; gunicorn calls this every second."""
+        """Close connections whose deadline has passed; gunicorn calls this every second."""
         now = time.monotonic()
         if not self.alive and not self._is_stopping:
             self._is_stopping = True
@@ -127,7 +128,7 @@ class RequestWorker(ThreadWorker):  # type: ignore[misc]
         for conn in [conn for conn in self._idle if conn.expires_at <= now]:
             if conn.received:
                 timeout_s = self._web.web_request_timeout_s
-                detail = f"the request was not complete after {timeout_s:g} s (WEB_REQUEST_TIMEOUT_S)"
+                detail = f"the request was not complete within {timeout_s:g} s (WEB_REQUEST_TIMEOUT_S)"
                 self._refuse(conn, Refusal(HTTPStatus.REQUEST_TIMEOUT, detail))
             else:
                 self._close(conn)
@@ -156,11 +157,11 @@ class RequestWorker(ThreadWorker):  # type: ignore[misc]
         """Pass a request to a thread.
 
         Raises:
-            Refusal: 503, too many wait for one.
+            Refusal: 503, too many requests wait for a thread.
         """
         lane = self._probes[head.path] if head.is_probe else self._ordinary
         if lane.is_full:
-            detail = f"too many requests wait to be answered; try again in {RETRY_AFTER_S} s"
+            detail = f"too many requests are waiting for a thread; try again in {RETRY_AFTER_S} s"
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, detail)
         if head.is_probe:
             conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PROBE_SEND_BUFFER_BYTES)
@@ -172,7 +173,7 @@ class RequestWorker(ThreadWorker):  # type: ignore[misc]
         future.add_done_callback(partial(self.method_queue.defer, self._finish, conn, lane))
 
     def _finish(self, conn: Connection, lane: Lane, answered: "Future[bool]") -> None:
-        """Wait for the next request on a connection, or close it, after a thread has answered."""
+        """After a thread has answered, wait for the next request on the connection, or close it."""
         lane.leave()
         is_kept = not answered.cancelled() and answered.exception() is None and answered.result()
         if not is_kept:
@@ -191,9 +192,9 @@ class RequestWorker(ThreadWorker):  # type: ignore[misc]
         self._linger(conn)
 
     def _linger(self, conn: Connection) -> None:
-        """Close a connection from this end, and wait a moment for the client to do the same.
+        """Close the sending side of a connection, and wait shortly for the client to close the other.
 
-        Closed at once, with bytes left to read, it would be reset before the client has read the answer: RFC 9112, 9.6.
+        A close with unread bytes would reset the connection before the client has read the response: RFC 9112, 9.6.
         """
         try:
             conn.sock.setblocking(False)
@@ -208,8 +209,8 @@ class RequestWorker(ThreadWorker):  # type: ignore[misc]
             self._close(conn)
 
     def _piece_of(self, conn: Connection) -> bytes | None:
-        """Return what has arrived; nothing if the connection has ended, None if there is nothing yet."""
-        if conn not in self._idle:  # closed by the callback of another event of the same look at the poller
+        """Return received bytes; b"" if the connection has ended, None if nothing has arrived."""
+        if conn not in self._idle:  # the callback of an earlier event of the same poll has closed it
             return None
         try:
             piece: bytes = conn.sock.recv(PIECE_BYTES)

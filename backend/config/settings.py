@@ -1,4 +1,4 @@
-"""Django's settings for the sandbox. Every value that may differ between deployments comes from `config.env`."""
+"""Django's settings for the sandbox. Every value that differs between deployments comes from `config.env`."""
 
 import secrets
 from pathlib import Path
@@ -30,10 +30,10 @@ CSRF_TRUSTED_ORIGINS = https.csrf_trusted_origins
 if https.secure_proxy_ssl_header:
     SECURE_PROXY_SSL_HEADER = (f"HTTP_{https.secure_proxy_ssl_header.upper().replace('-', '_')}", "https")
 SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = REQUIRE_HTTPS
-# Probes and Prometheus reach the web directly, past the proxy.
+# Probes and Prometheus connect to the web directly, without the proxy.
 SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]
 SECURE_HSTS_SECONDS = https.secure_hsts_seconds if REQUIRE_HTTPS else 0
-# includeSubDomains and preload bind hosts that are not ours: the domain's owner sets them, in the proxy.
+# includeSubDomains and preload affect other hosts of the domain, so its owner sets them in the proxy.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
 AUTH_PASSWORD_VALIDATORS = [
@@ -53,7 +53,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
-    "ninja",  # its page's scripts are served from here, not from elsewhere
+    "ninja",  # serves the scripts of its API page from here instead of a CDN
     "poolhouse",
     "telemetry",
     "api",
@@ -99,14 +99,14 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 
 STATIC_URL = "static/"
-# gunicorn serves the admin's files from where they are installed, so there is no collectstatic step to forget.
+# gunicorn serves the admin's files from their packages, so no collectstatic step is needed.
 WHITENOISE_USE_FINDERS = True
 
 BROKER_URL = read(Queue).url
 WORKER_PROCESSES = read(Queue).worker_processes
 
 POOLHOUSE = {
-    "SERVICE": deployment.service_name,  # empty: by how the process was started
+    "SERVICE": deployment.service_name,  # empty: depends on how the process was started
     "REDIS_URL": BROKER_URL,
     "PUBLISH_INTERVAL_S": deployment.poolhouse_publish_interval_s,
     "REPORT_TTL_S": deployment.poolhouse_report_ttl_s,
@@ -115,11 +115,11 @@ POOLHOUSE = {
     "FLEET": get_fleet(),
     "SLOW_QUERY_MS": deployment.db_slow_query_ms,
     "SERVER_TIMING": deployment.django_env == "development",
-    # A server of somebody else's does not have the role.
+    # An existing server does not have the monitor's role.
     "MONITOR_USER": "" if read(Database).database_url else monitor.db_monitor_user,
     "MONITOR_PASSWORD": monitor.db_monitor_pass.get_secret_value(),
     "DIRECT": {"default": get_database_config()} if should_use_pgbouncer() else {},
-    # One that nobody knows, where none is set: the details are not for everybody.
+    # A random token denies access if none is set.
     "METRICS_TOKEN": monitor.metrics_token.get_secret_value() or secrets.token_hex(),
     "PGBOUNCER_URL": get_console_url(),
     "PGBOUNCER_CONNECTIONS": get_pgbouncer_connections(),

@@ -1,4 +1,4 @@
-"""The first thing every entry point does: name the service, then refuse an environment that cannot be used."""
+"""The first step of every entry point: name the service, and exit if the environment has invalid variables."""
 
 import os
 import sys
@@ -13,9 +13,9 @@ def start(service: str) -> None:
     """Prepare this process to load Django's settings.
 
     Args:
-        service: what this process is (web, manage, …) unless SERVICE_NAME says otherwise.
+        service: the name of this process (web, manage, …), unless SERVICE_NAME is set.
 
-    Exits with status 2, after one line for each bad variable, before anything is started.
+    Exits with status 2 before anything is started, after one line for each invalid variable.
 
     """
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
@@ -29,15 +29,15 @@ def start(service: str) -> None:
 
 
 def _problems() -> list[str]:
-    """Read every section but Servers, which is no business of an application, then look whether they go together."""
+    """Return what is wrong with each section, or else with their combination; no application reads Servers."""
     sections = [partial(read, section) for section in SECTIONS if section is not Servers]
     by_itself = [problem for section in sections for problem in _problems_of(section)]
     return by_itself or _problems_of(get_database_settings)
 
 
-def _problems_of(look: Callable[[], object]) -> list[str]:
+def _problems_of(read_variables: Callable[[], object]) -> list[str]:
     try:
-        look()
+        read_variables()
     except BadEnvironment as error:
         return error.problems
     return []

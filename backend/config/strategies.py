@@ -1,7 +1,7 @@
-"""The ways to keep connections: one row each, with its engine, its driver, what it needs and what it breaks.
+"""The strategies: how a service keeps its connections. One row each: engine, driver, what it needs and what it breaks.
 
-A row is made of two parts: a keeper, which says how a process keeps its connections, and behind it, perhaps, PgBouncer
-in one of its modes. What breaks in a part breaks in every row that has it.
+A row has two parts: a keeper, which is how a process keeps its connections, and optionally PgBouncer behind it, in one
+of its pool modes. What breaks with a part breaks in every row that has it.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ PoolMode = Literal["session", "transaction", "statement"]
 
 
 class Feature(StrEnum):
-    """What PostgreSQL offers a session, and not every way to keep connections passes on; the value is for people."""
+    """A feature of PostgreSQL's sessions that some strategies break; the value is its name in documents."""
 
     ATOMIC = "`atomic()`"
     CURSORS = "server-side cursors"
@@ -34,7 +34,7 @@ class Feature(StrEnum):
 
 @dataclass(frozen=True)
 class Numbers:
-    """What a keeper is told."""
+    """The numbers that configure a keeper."""
 
     size: int
     overflow: int
@@ -47,26 +47,26 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Strategy:
-    """A way to keep connections."""
+    """How a service keeps its connections."""
 
     keeper: str
-    """how a process keeps them: the name of the row without PgBouncer"""
+    """the name of the row without PgBouncer"""
     engine: str
     driver: str
     """psycopg2, or psycopg for psycopg 3"""
     settings: Callable[[Numbers], dict[str, Any]]
-    """gives what DATABASES has beside the engine and the server"""
+    """returns the settings of DATABASES other than the engine and the server"""
     is_bounded: bool
-    """the threads of a process share a number of connections; otherwise each has one of its own"""
+    """True if the threads of a process share a limited number of connections; otherwise each thread has its own"""
     needs: str
-    """for people"""
+    """what it keeps and needs, as documents say it"""
     breaks: frozenset[Feature] = frozenset()
     pool_mode: PoolMode | None = None
-    """of PgBouncer; None: straight to the server"""
+    """of PgBouncer; None: connects directly to the server"""
 
     @property
     def name(self) -> str:
-        """The row's name."""
+        """Return the value of DB_POOL_STRATEGY that selects it."""
         if self.pool_mode is None:
             return self.keeper
         return _name_behind(self.pool_mode, self.keeper)
@@ -89,7 +89,7 @@ def _persistent(numbers: Numbers) -> dict[str, Any]:
 
 def _plain_pooled(numbers: Numbers) -> dict[str, Any]:
     return {
-        # Anything else would let every thread keep a slot of the pool for good.
+        # With any other value, every thread would keep one of the pool's connections checked out.
         "CONN_MAX_AGE": 0,
         "POOL_OPTIONS": {
             "POOL_SIZE": numbers.size,
@@ -117,9 +117,9 @@ def _native(numbers: Numbers) -> dict[str, Any]:
     return {"CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": numbers.health_checks, "OPTIONS": {"pool": pool}}
 
 
-# psycopg2 speaks no protocol that has them.
+# psycopg2 uses only the simple query protocol, which cannot prepare statements.
 _PSYCOPG2 = frozenset({Feature.PREPARED_STATEMENTS})
-# A connection goes from one request to the next as it is.
+# A connection goes from one request to the next without a reset of its session state.
 _KEPT_AS_IT_IS = frozenset({Feature.ISOLATION})
 
 KEEPERS: Mapping[str, Strategy] = {
@@ -150,11 +150,11 @@ KEEPERS: Mapping[str, Strategy] = {
 }
 
 
-# PgBouncer behind them.
+# The keepers with PgBouncer behind them.
 
-# What a client says when it connects, PgBouncer cannot say to a server connection that is open already.
+# PgBouncer cannot pass a client's startup options to a server connection that is already open.
 _SESSION = frozenset({Feature.STARTUP_OPTIONS})
-# After each transaction the next may have another server connection, and another client this one, as it is.
+# The next transaction may get another server connection, and another client this one, without a reset.
 _TRANSACTION = _SESSION | {
     Feature.CURSORS,
     Feature.SETTINGS,
@@ -172,7 +172,7 @@ BROKEN_BY_MODE: Mapping[PoolMode, frozenset[Feature]] = {
 
 
 def _behind(mode: PoolMode, keeper: Strategy) -> Strategy:
-    """Put PgBouncer behind a keeper."""
+    """Return the keeper with PgBouncer behind it."""
     return replace(
         keeper,
         pool_mode=mode,
@@ -187,7 +187,7 @@ def _settings_behind(mode: PoolMode, keep: Callable[[Numbers], dict[str, Any]], 
     if mode != "session":
         made["DISABLE_SERVER_SIDE_CURSORS"] = True
         if "MIN_SIZE" in made.get("POOL_OPTIONS", {}):
-            # It would reset whichever server connection PgBouncer has at hand, and need not be the one that was left.
+            # A reset would reach any server connection that PgBouncer picks, not the one that the request has used.
             made["POOL_OPTIONS"]["RESET"] = "never"
     return made
 
@@ -205,13 +205,13 @@ STRATEGIES: Mapping[str, Strategy] = {
 
 
 def behind_pgbouncer(keeper: str, mode: PoolMode = "transaction") -> str | None:
-    """Name the row that puts PgBouncer behind a keeper; None: there is none."""
+    """Return the name of the row that puts PgBouncer behind a keeper, or None."""
     name = _name_behind(mode, keeper)
     return name if name in STRATEGIES else None
 
 
 def as_table() -> str:
-    """Write the rows for docs/configuration.md."""
+    """Return the table for docs/configuration.md."""
     lines = ["| `DB_POOL_STRATEGY` | Driver | What it keeps, and needs | What it breaks |", "| --- | --- | --- | --- |"]
     for name, row in STRATEGIES.items():
         driver = "psycopg 3" if row.driver == "psycopg" else row.driver

@@ -1,4 +1,4 @@
-"""What a page answers while the database is away: 503 and when to come back, as the API does, and no alarm of code."""
+"""The response of a page while the database is unavailable: 503 with Retry-After, as the API answers."""
 
 from collections.abc import Callable
 
@@ -13,18 +13,18 @@ from poolhouse.tracing.work import current_work
 
 
 class UnavailableMiddleware:
-    """Answers for views, the admin's above all, that the database fails. It belongs last in MIDDLEWARE."""
+    """Answers with 503 for views that fail because of the database, such as the admin's. Put it last in MIDDLEWARE."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        """Pass a request on."""
+        """Return the response of the view."""
         return self._get_response(request)
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        """Answer with 503, and log the failure without a traceback; an exhausted pool is DatabaseMiddleware's."""
+        """Return 503 and log the error without a traceback; DatabaseMiddleware handles an exhausted pool."""
         if not isinstance(error, OperationalError | InterfaceError) or isinstance(error, PoolTimeoutError):
             return None
         log_database_error(error, current_work())
-        return unavailable(request, "The database cannot be used now", DATABASE_RETRY_S)
+        return unavailable(request, "The database is unavailable", DATABASE_RETRY_S)

@@ -1,4 +1,4 @@
-"""The web's addresses."""
+"""The URLs of the web."""
 
 from django.contrib import admin
 from django.urls import path

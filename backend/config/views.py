@@ -1,4 +1,4 @@
-"""The status pages of the web. Everybody sees whether it works; a request with METRICS_TOKEN gets the details."""
+"""The status pages of the web. All clients see whether it works; requests with METRICS_TOKEN see the details."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -22,13 +22,13 @@ View = Callable[[HttpRequest], HttpResponse]
 
 
 def page(view: View) -> View:
-    """Answer GET and HEAD alone: another method gets 405, and not the page about CSRF."""
+    """Restrict a view to GET and HEAD; another method gets 405 instead of the CSRF page."""
     return csrf_exempt(require_safe(view))
 
 
 @page
 def index(request: HttpRequest) -> JsonResponse:
-    """Return which service this is, and which connection served this request."""
+    """Return the service, and the connection that served this request."""
     public = {"service": current().service}
     try:
         with connection.cursor() as cursor:
@@ -60,19 +60,19 @@ def index(request: HttpRequest) -> JsonResponse:
 
 @page
 def healthz(request: HttpRequest) -> JsonResponse:
-    """Return that this process answers; it asks no server."""
+    """Return 200 while this process answers; no server is queried."""
     return _document({"status": "ok"})
 
 
 @page
 def readyz(request: HttpRequest) -> JsonResponse:
-    """Return whether a request that needs the database can be served now; 503 if not.
+    """Return 200 if a request that needs the database can be served now, else 503.
 
-    Requests do not need the broker: the ledger keeps an upload's job until beat can announce it.
+    Requests do not need the broker: the ledger keeps an upload's job until beat can send it.
     """
     reason = _exhaustion() or database_problem.get(PROBE_MAX_AGE_S)
-    told = reason if may_read(request) else "unavailable"
-    return _document({"database": told if reason else "ok"}, status=503 if reason else 200)
+    shown = reason if may_read(request) else "unavailable"
+    return _document({"database": shown if reason else "ok"}, status=503 if reason else 200)
 
 
 def _exhaustion() -> str:
@@ -83,11 +83,11 @@ def _exhaustion() -> str:
 
 
 def _probe_database() -> str:
-    """Ask outside the pool, which must not be waited for, on the way that requests go, be it through PgBouncer."""
+    """Query outside the pool, so as not to wait for it, but through PgBouncer if requests go through it."""
     return check_connection_health(connection.alias, PROBE_TIMEOUT_S).reason
 
 
-# However many ask, a process has one connection for it, and none more often than every PROBE_MAX_AGE_S.
+# However many probes arrive, a process opens one connection at a time, at most every PROBE_MAX_AGE_S.
 database_problem: Recent[str] = Recent(_probe_database)
 os.register_at_fork(after_in_child=database_problem.forget_parent)
 

@@ -1,4 +1,4 @@
-"""The real web, worker and beat, as the Procfile starts them, on a database of their own."""
+"""The real web, worker and beat, as the Procfile starts them, on their own database."""
 
 import itertools
 import json
@@ -22,13 +22,13 @@ from tests.conftest import DEADLINE_S
 from tests.plugin import free_ports, superuser_sql
 
 _numbers = itertools.count(1)
-# Redis has sixteen databases: 0 is that of the tests themselves, and some modules have taken the last ones.
+# Redis has sixteen databases: the tests themselves use 0, and some modules use the last ones.
 _free_brokers = [*range(1, 13)]
 
 
 @dataclass(frozen=True)
 class Running:
-    """A stack that runs, and its manager."""
+    """A running stack and its manager."""
 
     stack: Stack
     manager: "subprocess.Popen[bytes]"
@@ -38,25 +38,25 @@ class Running:
         return manage(self.stack, *arguments, check=check)
 
     def status(self) -> dict[str, Any]:
-        """What `db_pool_status --json` says."""
+        """Return the document of `db_pool_status --json`."""
         document: dict[str, Any] = json.loads(self.manage("db_pool_status", "--json").stdout)
         return document
 
     def get(self, path: str) -> dict[str, Any]:
-        """Ask the web, with the token of its details."""
+        """Return a JSON document of the web, requested with METRICS_TOKEN."""
         with urlopen(Request(f"{self.stack.address}{path}", headers=reader()), timeout=DEADLINE_S) as answer:
             document: dict[str, Any] = json.load(answer)
             return document
 
 
 def reader() -> dict[str, str]:
-    """The headers of who may read `/metrics` and the details of `/` and `/readyz`."""
+    """Return the headers that allow to read `/metrics` and the details of `/` and `/readyz`."""
     return {"Authorization": f"Bearer {read(Monitor).metrics_token.get_secret_value()}"}
 
 
 @contextmanager
 def started(stack: Stack) -> Iterator[Running]:
-    """Run a stack for the length of a block; it is ready."""
+    """Run a stack during a block; it is ready when the block starts."""
     manager = stack.start()
     try:
         yield Running(stack, manager)
@@ -65,13 +65,13 @@ def started(stack: Stack) -> Iterator[Running]:
 
 
 def prepared_spool(folder: Path) -> None:
-    """Make a spool as migrate does; a copy of a migrated database needs no migration."""
+    """Create a spool as migrate does; a copy of a migrated database is not migrated again."""
     folder.mkdir(exist_ok=True)
     (folder / SPOOL_MARKER).touch()
 
 
 def manage(stack: Stack, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
-    """Run a management command as a process of its own; its output is kept apart."""
+    """Run a management command in its own process, with stdout and stderr captured."""
     answer = forked.manage(*arguments, env=stack.environment)
     if check:
         assert answer.returncode == 0, answer.stderr
@@ -80,12 +80,12 @@ def manage(stack: Stack, *arguments: str, check: bool = True) -> "subprocess.Com
 
 @pytest.fixture(scope="session")
 def template_database(servers: Place, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A migrated database; each stack gets a copy of it, which takes a moment where a migration takes seconds."""
+    """Return the name of a migrated database; each stack gets a copy, which is faster than a migration."""
     name = "stack_template"
     superuser_sql(f"CREATE DATABASE {name} OWNER poolhouse")
     stack = Stack(tmp_path_factory.mktemp(name), 0, read(Queue).url, {"DB_NAME": name})
     manage(stack, "migrate", "--verbosity", "0")
-    # A template can be copied while nobody is connected, TimescaleDB's own background workers included.
+    # A template can be copied only without connections, including those of TimescaleDB's background workers.
     superuser_sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
     superuser_sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
     return name
@@ -93,7 +93,7 @@ def template_database(servers: Place, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def make_stack(template_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Stack]]:
-    """Make a stack, not started yet, with a database and a broker of its own."""
+    """Return a function that makes a stack, not started, with its own database and broker."""
     names, broker_urls = [], []
 
     def make(**variables: str) -> Stack:
@@ -112,7 +112,7 @@ def make_stack(template_database: str, tmp_path_factory: pytest.TempPathFactory)
             "CELERY_WORKER_RUNNING": "",
             "SERVICE_NAME": "",
             "POOLHOUSE_PUBLISH_INTERVAL_S": "0.2",
-            "POOLHOUSE_REPORT_TTL_S": "10",  # no process of a busy machine is silent for so long
+            "POOLHOUSE_REPORT_TTL_S": "10",  # longer than any pause of a process on a busy machine
             "DB_CONN_MAX_AGE": "3600",
             **variables,
         }
@@ -130,6 +130,6 @@ def make_stack(template_database: str, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="module")
 def running(make_stack: Callable[..., Stack]) -> Iterator[Running]:
-    """A stack with the default settings, ready."""
+    """Return a running stack with the default settings."""
     with started(make_stack()) as running:
         yield running

@@ -1,4 +1,4 @@
-"""scripts/demo and its sisters, on servers that run already: DATABASE_URL and CELERY_BROKER_URL name them."""
+"""scripts/demo, up and down on existing servers in DATABASE_URL and CELERY_BROKER_URL."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ AGAIN = "were there already"
 
 @pytest.fixture(scope="module")
 def elsewhere(make_stack: Callable[..., Stack], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment in which both servers are somebody else's, and no root folder may be made."""
+    """An environment with two existing servers, in which no root folder may be made."""
     stack, database = make_stack(), read(Database)
     password = database.db_pass.get_secret_value()
     server = f"127.0.0.1:{database.db_port}/{stack.variables['DB_NAME']}"
@@ -41,7 +41,7 @@ def sandbox(environment: dict[str, str], *arguments: str) -> "subprocess.Complet
     )
 
 
-def test_the_demo_does_the_main_job_and_may_be_kept_until_down(elsewhere: dict[str, str]) -> None:
+def test_the_demo_ingests_the_example_and_with_keep_runs_until_scripts_down(elsewhere: dict[str, str]) -> None:
     kept = sandbox(elsewhere, "demo", "--keep")
     try:
         assert kept.returncode == 0, kept.stderr
@@ -53,7 +53,10 @@ def test_the_demo_does_the_main_job_and_may_be_kept_until_down(elsewhere: dict[s
         assert f"web         http://127.0.0.1:{elsewhere['WEB_PORT']}" in kept.stdout
         second = sandbox(elsewhere, "up")
         assert second.returncode == 1
-        assert f"port {elsewhere['WEB_PORT']} is taken. Is the sandbox up? scripts/down stops it" in second.stderr
+        assert (
+            f"port {elsewhere['WEB_PORT']} is in use. If the sandbox is running, stop it with scripts/down"
+            in second.stderr
+        )
         assert is_listening(int(elsewhere["WEB_PORT"])), "the second start must not stop the first"
     finally:
         down = sandbox(elsewhere, "down")
@@ -62,7 +65,9 @@ def test_the_demo_does_the_main_job_and_may_be_kept_until_down(elsewhere: dict[s
     assert processes_of(elsewhere) == []
 
 
-def test_the_demo_stops_what_it_started_and_says_when_it_has_been_there_before(elsewhere: dict[str, str]) -> None:
+def test_the_demo_stops_what_it_started_and_reports_that_the_readings_were_there_already(
+    elsewhere: dict[str, str],
+) -> None:
     if AGAIN not in (first := sandbox(elsewhere, "demo").stdout):
         first = sandbox(elsewhere, "demo").stdout
     assert f"0 readings inserted, 211,061 {AGAIN}: the demo loads the same file each time." in first.splitlines()
@@ -70,14 +75,14 @@ def test_the_demo_stops_what_it_started_and_says_when_it_has_been_there_before(e
     assert processes_of(elsewhere) == []
 
 
-def test_up_runs_in_the_foreground_until_ctrl_c_stops_all_of_it(elsewhere: dict[str, str]) -> None:
+def test_up_runs_in_the_foreground_and_ctrl_c_stops_every_process(elsewhere: dict[str, str]) -> None:
     command = [sys.executable, "-m", "sandbox", "up"]
     with subprocess.Popen(
         command, cwd=CHECKOUT, env=elsewhere, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as up:
         try:
             assert up.stdout
-            seen = read_until(up.stdout, "ready.")  # the worker's last word before it waits for work
+            seen = read_until(up.stdout, "ready.")  # the worker's last line before it waits for tasks
             os.killpg(up.pid, signal.SIGINT)
             rest = up.stdout.read()
             assert up.wait(timeout=DEADLINE_S) == 0, seen + rest
@@ -90,7 +95,7 @@ def test_up_runs_in_the_foreground_until_ctrl_c_stops_all_of_it(elsewhere: dict[
 
 
 def read_until(stream: IO[str], word: str) -> str:
-    """Read lines until one has a word; the end of the stream before that fails the test."""
+    """Return the lines up to the first with a word; fail if the stream ends before it."""
     lines = []
     for line in stream:
         lines.append(line)
@@ -99,10 +104,10 @@ def read_until(stream: IO[str], word: str) -> str:
     pytest.fail("it ended early:\n" + "".join(lines))
 
 
-def test_servers_that_do_not_answer_are_named(elsewhere: dict[str, str]) -> None:
+def test_an_existing_server_that_does_not_answer_is_named(elsewhere: dict[str, str]) -> None:
     answer = sandbox({**elsewhere, "CELERY_BROKER_URL": "redis://127.0.0.1:1/0"}, "services", "start")
     assert answer.returncode == 1
-    assert "nothing answers at 127.0.0.1:1, which CELERY_BROKER_URL names" in answer.stderr
+    assert "CELERY_BROKER_URL: no server accepts connections at 127.0.0.1:1" in answer.stderr
     assert sandbox(elsewhere, "services", "status").returncode == 0
 
 

@@ -39,7 +39,7 @@ with connection.cursor() as cursor:
 
 
 class PodRoot(RootFolder):
-    """The root folder, entered as the pods' user, of whom it knows nothing."""
+    """The root folder, entered as the pods' user, which is not in its etc/passwd."""
 
     @cached_property
     def user_ids(self) -> tuple[str, str]:
@@ -49,7 +49,7 @@ class PodRoot(RootFolder):
 
 @dataclass(frozen=True)
 class Deployed:
-    """A PgBouncer that runs."""
+    """A running PgBouncer."""
 
     ini: str
     server: Server
@@ -79,7 +79,7 @@ def place(servers: Place) -> Place:
 
 @pytest.fixture(scope="module")
 def database(place: Place) -> Iterator[Database]:
-    """A database of these tests' own, after the step that goes before its migration."""
+    """The database of these tests, after the step that precedes its migration."""
     made = read(Database).model_copy(update={"db_name": DATABASE})
     superuser_sql(f"CREATE DATABASE {DATABASE} OWNER {made.db_user} TEMPLATE template0")
     _set_statement_timeout(place, made)
@@ -101,7 +101,7 @@ def _set_statement_timeout(place: Place, database: Database) -> None:
 
 @pytest.fixture(scope="module", params=INI_TEXTS)
 def pooler(request: pytest.FixtureRequest, place: Place, database: Database) -> Iterator[Deployed]:
-    """One of the deployed PgBouncers, in front of it."""
+    """One of the deployed PgBouncers, in front of the database."""
     server = _server(request.param, place, database)
     server.start()
     yield Deployed(request.param, server, database)
@@ -125,7 +125,7 @@ def _server(ini: str, place: Place, database: Database, *, folder: str = "") -> 
 
 
 def _write(folder: Path, ini: str, database: Database, port: int) -> None:
-    """Write the deployed file, with what is different here in its place or at the end, where it counts."""
+    """Write the deployed file with the values of this machine, in their place or at the end, where they override."""
     folder.mkdir()
     server = parse(INI_TEXTS[ini])["databases"][OFFERED]
     deployed = INI_TEXTS[ini].replace(server, f"host={HOST} port={database.db_port} dbname={database.db_name}")
@@ -140,26 +140,26 @@ def _write(folder: Path, ini: str, database: Database, port: int) -> None:
     (folder / "users.txt").write_text("".join(lines))
 
 
-def test_a_query_gets_through_to_the_server(pooler: Deployed) -> None:
+def test_a_query_reaches_the_server(pooler: Deployed) -> None:
     with closing(pooler.connect()) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT current_database(), current_user, inet_server_port()")
         assert cursor.fetchone() == (DATABASE, pooler.database.db_user, pooler.database.db_port)
 
 
-def test_the_statement_timeout_holds_behind_it(pooler: Deployed) -> None:
+def test_the_statement_timeout_applies_behind_pgbouncer(pooler: Deployed) -> None:
     told_ms = int(find("ConfigMap", "poolhouse")["data"]["DB_STATEMENT_TIMEOUT"])
     with closing(pooler.connect()) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout'")
         assert cursor.fetchone() == (told_ms,)
 
 
-def test_a_migration_s_statements_take_their_time_all_the_same(database: Database) -> None:
+def test_a_migration_has_no_statement_timeout(database: Database) -> None:
     environment = {**os.environ, "DB_NAME": database.db_name}
     answer = forked.manage("shell", "--verbosity", "0", "--command", ASK, env=environment)
     assert answer.stdout == "0\n", answer.stderr
 
 
-def test_a_wrong_password_does_not(pooler: Deployed) -> None:
+def test_a_wrong_password_is_refused(pooler: Deployed) -> None:
     with pytest.raises(psycopg2.OperationalError, match="SASL authentication failed"):
         pooler.connect(password="sesame")
 
@@ -169,7 +169,7 @@ def test_the_application_s_role_has_no_console(pooler: Deployed) -> None:
         pooler.connect(database="pgbouncer")
 
 
-def test_pgbouncer_reads_the_numbers_as_the_other_tests_do(pooler: Deployed) -> None:
+def test_pgbouncer_has_the_numbers_of_its_configuration(pooler: Deployed) -> None:
     monitor = read(Monitor).model_copy(update={"pgbouncer_host": HOST, "pgbouncer_port": pooler.server.port})
     with closing(psycopg2.connect(monitor.pgbouncer_url)) as console:
         console.autocommit = True
@@ -210,7 +210,7 @@ def test_the_server_sees_no_more_connections_than_the_pool_has(pooler: Deployed)
     assert len(set(backends)) == min(threads, pooler.size("default_pool_size"))
 
 
-def test_the_probe_s_command_says_whether_it_answers(pooler: Deployed) -> None:
+def test_the_probe_s_command_succeeds_only_if_pgbouncer_answers(pooler: Deployed) -> None:
     probe = container_of(WEB, "pgbouncer")["livenessProbe"]["exec"]["command"]
     (free,) = free_ports(1)
 
@@ -222,8 +222,8 @@ def test_the_probe_s_command_says_whether_it_answers(pooler: Deployed) -> None:
     assert (status(pooler.server.port), status(free)) == (0, no_response)
 
 
-def test_told_to_end_it_serves_the_clients_it_has(place: Place, database: Database) -> None:
-    """So a sidecar ends after its web, and a central one can be replaced."""
+def test_after_sigterm_pgbouncer_serves_its_present_clients(place: Place, database: Database) -> None:
+    """This lets a sidecar end after its web, and a central PgBouncer be replaced."""
     server = _server("sidecar", place, database, folder="deploy-ending")
     server.start()
     try:

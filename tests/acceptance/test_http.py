@@ -380,7 +380,7 @@ def test_an_upload_that_is_cut_off_leaves_no_job_and_no_file(client: Client) -> 
 def test_a_stalled_upload_is_answered_with_400_and_leaves_no_job_and_no_file(client: Client) -> None:
     before = client.job_ids()
     with client.open_upload(len(CSV), CSV[:1000]) as silent:
-        assert_problem(answer_on(silent), 400, "the body was cut off: the client is too slow: it has lagged behind")
+        assert_problem(answer_on(silent), 400, "the body was cut off: the client is too slow: it has fallen behind")
     assert client.job_ids() == before
     until(lambda: client.spooled() == [])
 

@@ -30,7 +30,7 @@ PRODUCTION = {"DJANGO_ENV": "production", "DB_MAX_CONNS": "2", "DB_MAX_OVERFLOW"
 
 @contextmanager
 def web(make_stack: MakeStack, **variables: str) -> Iterator[Stack]:
-    """Run the web alone, with a user who may enter the admin."""
+    """Run only the web, with a user who may log in to the admin."""
     stack = make_stack(ALLOWED_HOSTS=f"{NAME},localhost", WEB_PROCESSES="1", **variables)
     creates = f"from django.contrib.auth.models import User; User.objects.create_superuser({USER!r}, '', {PASSWORD!r})"
     manage(stack, "shell", "--command", creates)
@@ -101,7 +101,7 @@ def test_the_login_behind_a_tls_proxy_is_accepted_once_the_proxy_is_trusted(
         assert log_in(ThroughProxy(port, context), NAME, f"https://{NAME}").status == status
 
 
-def test_in_production_the_login_is_over_https_alone(make_stack: MakeStack, tmp_path: Path) -> None:
+def test_in_production_the_login_works_only_over_https(make_stack: MakeStack, tmp_path: Path) -> None:
     variables = {**PRODUCTION, "SECURE_PROXY_SSL_HEADER": "X-Forwarded-Proto"}
     with web(make_stack, **variables) as stack, tls_proxy(stack.web_port, tmp_path) as (port, context):
         answer = log_in(ThroughProxy(port, context), NAME, f"https://{NAME}")

@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes a real web of several processes, with the configuration that containers have."""
+"""A real Prometheus scrapes a real web with several processes, with the configuration of the containers."""
 
 import json
 import os
@@ -34,12 +34,12 @@ Values = dict[tuple[str, ...], float]
 
 @dataclass(frozen=True)
 class Prometheus:
-    """One that runs."""
+    """A running Prometheus."""
 
     port: int
 
     def ask(self, path: str, **parameters: str) -> Any:
-        """Ask its HTTP API; give the data of the answer."""
+        """Return the data of a response of its HTTP API."""
         with urlopen(
             f"http://127.0.0.1:{self.port}/api/v1/{path}?{urlencode(parameters)}", timeout=DEADLINE_S
         ) as answer:
@@ -48,14 +48,14 @@ class Prometheus:
         return document["data"]
 
     def query(self, promql: str) -> Values:
-        """Give the values of a query by their labels' values, in the order of the labels' names."""
+        """Return the values of a query by their labels' values, in the order of the labels' names."""
         return {
             tuple(value for name, value in sorted(one["metric"].items()) if name != "__name__"): float(one["value"][1])
             for one in self.ask("query", query=promql)["result"]
         }
 
     def firing(self) -> set[tuple[str, str]]:
-        """Give the alerts that fire, each with the service that it is about."""
+        """Return the firing alerts, each with its service."""
         return {
             (one["labels"]["alertname"], one["labels"].get("service", ""))
             for one in self.ask("alerts")["alerts"]
@@ -65,7 +65,7 @@ class Prometheus:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """Prometheus' programs, and the shipped configuration."""
+    """Prometheus' programs and the project's configuration."""
     debian.ensure_tools()
     debian.make(debian.cached_prometheus())
     data = tmp_path_factory.mktemp("prometheus")
@@ -84,7 +84,7 @@ def running(make_stack: Callable[..., Stack]) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def prometheus(running: Running, place: Place) -> Iterator[Prometheus]:
-    """A Prometheus that is in more of a hurry than the shipped one, and scrapes the stack's web."""
+    """A Prometheus with shorter intervals than the project's configuration, which scrapes the stack's web."""
     folder = place.data / "prometheus"
     token = folder / "METRICS_TOKEN"
     token.write_text(read(Monitor).metrics_token.get_secret_value())
@@ -104,7 +104,7 @@ def prometheus(running: Running, place: Place) -> Iterator[Prometheus]:
 
 
 def hurry(path: Path, changes: dict[str, str]) -> None:
-    """Change what the test must not wait for; the rest is as it is shipped."""
+    """Shorten the intervals of a file, so that the test need not wait for them."""
     text = path.read_text()
     for pattern, replacement in changes.items():
         text, count = re.subn(pattern, replacement, text, flags=re.MULTILINE)
@@ -140,7 +140,7 @@ def server_of(place: Place, port: int) -> Server:
     "check",
     [("check", "config", "prometheus.yml"), ("check", "rules", "alerts.yml"), ("test", "rules", "alerts.test.yml")],
 )
-def test_the_shipped_configuration_and_alerts_are_sound(check: tuple[str, ...], place: Place, tmp_path: Path) -> None:
+def test_configuration_and_alerts_pass_promtool(check: tuple[str, ...], place: Place, tmp_path: Path) -> None:
     folder = shutil.copytree(CHECKOUT / "prometheus", tmp_path / "prometheus")
     (folder / "METRICS_TOKEN").touch()  # promtool looks for the file
     hurry(folder / "prometheus.yml", {r"/run/secrets/METRICS_TOKEN": "METRICS_TOKEN"})
@@ -158,7 +158,7 @@ def by_service(status: dict[str, Any], number: Callable[[dict[str, Any]], int]) 
     return sums
 
 
-def test_a_query_gives_the_sums_that_the_status_shows(running: Running, prometheus: Prometheus) -> None:
+def test_a_query_returns_the_sums_of_the_status(running: Running, prometheus: Prometheus) -> None:
     with ThreadPoolExecutor(8) as visitors:
         served_by = {answer["process"] for answer in visitors.map(lambda _: running.get("/"), range(60))}
     assert len(served_by) == WEB_PROCESSES
@@ -180,7 +180,7 @@ def test_a_query_gives_the_sums_that_the_status_shows(running: Running, promethe
     counted = "sum by (service) (poolhouse_pool_lent_total)"
     assert prometheus.query(f"{counted} >= 60")[("web",)]
     waits = "sum by (service) (db_client_connection_wait_time_seconds_count)"
-    assert prometheus.query(f"{counted} == {waits}")[("web",)], "each that was lent was waited for"
+    assert prometheus.query(f"{counted} == {waits}")[("web",)], "each checkout has a wait time"
     assert prometheus.query(f"sum by (service) (poolhouse_processes{{{FLEET}}})") == {
         ("web",): WEB_PROCESSES,
         ("worker",): 3,
@@ -188,7 +188,7 @@ def test_a_query_gives_the_sums_that_the_status_shows(running: Running, promethe
     }
 
 
-def test_every_process_of_the_web_tells_the_same(running: Running) -> None:
+def test_every_web_process_returns_the_same_metrics(running: Running) -> None:
     def told(_: int) -> frozenset[str]:
         with urlopen(Request(f"{running.stack.address}/metrics", headers=reader()), timeout=DEADLINE_S) as answer:
             lines = answer.read().decode().splitlines()
@@ -198,7 +198,9 @@ def test_every_process_of_the_web_tells_the_same(running: Running) -> None:
     assert {len(lines) for lines in map(told, range(20))} == {2 * (WEB_PROCESSES + 3 + 1)}
 
 
-def test_a_total_goes_on_when_a_process_is_killed_and_its_gauges_end(running: Running, prometheus: Prometheus) -> None:
+def test_counters_keep_their_value_when_a_process_is_killed_and_its_gauges_disappear(
+    running: Running, prometheus: Prometheus
+) -> None:
     pids = 'count by (pid) (db_client_connection_max{service="web"})'
     total = 'sum(poolhouse_pool_lent_total{service="web"})'
     await_that(lambda: len(prometheus.query(pids)) == WEB_PROCESSES, "each process of the web")
@@ -218,7 +220,7 @@ def test_a_total_goes_on_when_a_process_is_killed_and_its_gauges_end(running: Ru
 
 @contextmanager
 def exhausted(stack: Stack) -> Iterator[None]:
-    """Every connection of the web waits for a lock, and one request more waits for a connection."""
+    """Requests that occupy every connection of the web by waiting for a lock, and one that waits for a connection."""
     lock = connect(read(Database), name=stack.variables["DB_NAME"])
     try:
         with lock.cursor() as cursor:

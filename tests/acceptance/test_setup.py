@@ -25,7 +25,7 @@ def run(copy: Path, script: str, **variables: str) -> "subprocess.CompletedProce
     return subprocess.run([copy / script], env=environment, capture_output=True, text=True, timeout=5 * DEADLINE_S)
 
 
-def test_an_installation_that_fails_is_reported_and_tried_again(copy: Path) -> None:
+def test_a_failed_installation_is_reported_and_repeated(copy: Path) -> None:
     unreachable = {
         "PIP_INDEX_URL": "http://127.0.0.1:1/",
         "PIP_EXTRA_INDEX_URL": "",
@@ -39,16 +39,16 @@ def test_an_installation_that_fails_is_reported_and_tried_again(copy: Path) -> N
         assert not list((copy / ".venv").glob("installed-*"))
 
 
-def test_an_environment_that_it_did_not_make_is_not_cleared(copy: Path) -> None:
+def test_setup_does_not_clear_an_environment_that_it_did_not_make(copy: Path) -> None:
     (copy / ".venv").mkdir()
     (copy / ".venv/mine").touch()
     answer = run(copy, "scripts/setup")
     assert answer.returncode == 1
-    assert ".venv was not made by scripts/setup: move it away" in answer.stderr
+    assert ".venv exists but was not made by scripts/setup: move it away" in answer.stderr
     assert (copy / ".venv/mine").exists()
 
 
-def test_env_fills_in_every_secret_once_in_its_place_and_keeps_what_is_there(copy: Path) -> None:
+def test_env_generates_each_missing_secret_and_keeps_existing_values(copy: Path) -> None:
     assert run(copy, "scripts/env").returncode == 0
     made = (copy / ".env").read_text()
     blank = re.sub(r"(?m)^((?:\w*PASS\w*|SECRET_KEY|METRICS_TOKEN)=)[0-9a-f]{64}$", r"\1", made)

@@ -1,4 +1,4 @@
-"""Slow clients: the web closes their connections, and answers all others meanwhile."""
+"""Slow clients: the web closes their connections in the end, and answers all other clients meanwhile."""
 
 import http.client
 import os
@@ -93,7 +93,7 @@ def trickle(sockets: list[socket.socket], piece: bytes = b"x") -> Iterator[None]
 
 
 @pytest.mark.parametrize("first", [HALF_A_HEADER, b"GET", b""], ids=["half a header", "half a line", "nothing"])
-def test_an_incomplete_request_does_not_block_others_and_is_closed(client: Client, first: bytes) -> None:
+def test_incomplete_requests_do_not_delay_others_and_are_closed(client: Client, first: bytes) -> None:
     with connections(client, 40, first) as sockets:
         assert_probes_answer(client)
         assert client.ask("GET", "/api/jobs/").status == 200
@@ -110,7 +110,7 @@ def test_a_header_that_arrives_byte_by_byte_has_one_deadline(client: Client) -> 
             rest_of(one)
 
 
-def test_half_of_a_small_body_keeps_no_thread_waiting(client: Client) -> None:
+def test_an_incomplete_small_body_does_not_occupy_a_thread(client: Client) -> None:
     head = b"POST /admin/login/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\nusername="
     with connections(client, 40, head) as sockets:
         assert client.ask("GET", "/api/jobs/").status == 200
@@ -122,13 +122,13 @@ def test_half_of_a_small_body_keeps_no_thread_waiting(client: Client) -> None:
     ("status", "header"),
     [(413, b"Content-Length: 70000"), (411, b"Transfer-Encoding: chunked"), (431, b"X-Long: " + b"x" * 70000)],
 )
-def test_requests_that_would_block_a_thread_are_refused_at_once(client: Client, status: int, header: bytes) -> None:
+def test_a_body_that_a_thread_would_wait_for_is_refused_immediately(client: Client, status: int, header: bytes) -> None:
     with connections(client, 1, b"POST /admin/login/ HTTP/1.1\r\nHost: localhost\r\n" + header + b"\r\n\r\n") as (one,):
         refused = answer_on(one)
         assert (refused.status, refused.document["status"]) == (status, status)
 
 
-def test_a_client_that_expects_100_continue_gets_it(client: Client) -> None:
+def test_a_client_that_expects_100_continue_gets_it_before_a_small_body(client: Client) -> None:
     head = b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
     with connections(client, 1, head) as (one,):
         assert one.recv(100).startswith(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -138,20 +138,20 @@ def test_a_client_that_expects_100_continue_gets_it(client: Client) -> None:
         assert answer.status == 404
 
 
-def test_pipelined_requests_are_answered_one_after_the_other(client: Client) -> None:
+def test_pipelined_requests_are_answered_in_order(client: Client) -> None:
     each = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     last = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     with connections(client, 1, each * 2 + last) as (one,):
         assert rest_of(one).count(b"HTTP/1.1 200 OK") == 3
 
 
-def test_clients_that_keep_closed_connections_open_do_not_block_others(client: Client) -> None:
+def test_clients_that_do_not_close_their_end_do_not_delay_others(client: Client) -> None:
     with connections(client, 60, b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"):
         assert_probes_answer(client)
         assert client.ask("GET", "/api/jobs/").status == 200
 
 
-def test_connections_over_the_limit_close_the_oldest_idle_one(client: Client) -> None:
+def test_above_the_limit_of_connections_the_oldest_is_closed(client: Client) -> None:
     with connections(client, 100, b"") as older, connections(client, 100, b"") as younger:
         assert_probes_answer(client)
         for one in older + younger:
@@ -185,7 +185,7 @@ def test_probes_are_answered_while_every_thread_is_busy(client: Client) -> None:
         observer.close()
 
 
-def test_uploads_have_only_a_part_of_the_threads(client: Client) -> None:
+def test_uploads_may_use_only_some_of_the_threads(client: Client) -> None:
     with ExitStack() as opened:
         slow = [opened.enter_context(client.open_upload(len(CSV), CSV[:1000])) for _ in range(THREADS // 2)]
         with trickle(slow, CSV[:5000]):  # quick enough to be left alone
@@ -200,7 +200,7 @@ def test_uploads_have_only_a_part_of_the_threads(client: Client) -> None:
     assert until(lambda: client.upload(CSV), lambda answer: answer.status != 503).status == 202
 
 
-def test_an_upload_that_trickles_is_cut_off(client: Client) -> None:
+def test_an_upload_below_the_minimum_rate_is_disconnected(client: Client) -> None:
     with client.open_upload(len(CSV) * 1000, CSV[:1000]) as slow:
         until(lambda: len(client.spooled()) == 1)
         with trickle([slow]):
@@ -208,7 +208,7 @@ def test_an_upload_that_trickles_is_cut_off(client: Client) -> None:
     until(lambda: client.spooled() == [])
 
 
-def test_clients_that_do_not_read_their_answer_are_cut_off(client: Client) -> None:
+def test_clients_that_do_not_read_the_response_are_disconnected(client: Client) -> None:
     line = b"soon,a,%d" + b" " * 2000 + b"\n"
     accepted = client.upload(CSV + b"".join(line % number for number in range(5_000)))
     assert accepted.status == 202, accepted.body

@@ -39,7 +39,7 @@ def python_s_own_search() -> Iterator[None]:
 
 
 def answer(method: str, address: str, content_type: str, body: bytes = b"", token: str = "") -> tuple[int, str]:
-    """Call the application as a server does; return the status and the type of the answer."""
+    """Send a request to the application as a server does; return the status and content type of the response."""
     answered: list[Any] = []
     path, _, query = address.partition("?")
     environ = {
@@ -65,7 +65,7 @@ def answer(method: str, address: str, content_type: str, body: bytes = b"", toke
 
 
 @pytest.mark.parametrize("charset", [*(f"charset={name}" for name in [*NOT_OF_TEXT, *NOT_OF_CSV]), *EXTENDED])
-def test_a_charset_that_cannot_be_read_is_refused_after_the_token(charset: str) -> None:
+def test_an_unknown_charset_is_refused_after_the_token_is_checked(charset: str) -> None:
     problem = "application/problem+json"
     asked = ("POST", UPLOAD, f"text/csv; {charset}", b"time,load\n")
     assert answer(*asked) == (HTTPStatus.UNAUTHORIZED, problem)
@@ -76,20 +76,20 @@ def test_a_charset_that_cannot_be_read_is_refused_after_the_token(charset: str) 
 
 @pytest.mark.parametrize("charset", [*(f"charset={name}" for name in [*NOT_OF_TEXT, *NOT_OF_CSV]), *EXTENDED])
 @pytest.mark.parametrize(("method", "path"), [("GET", "/healthz"), ("GET", "/admin/login/"), ("POST", "/admin/login/")])
-def test_a_charset_does_not_affect_other_pages(method: str, path: str, charset: str) -> None:
+def test_an_unknown_charset_has_no_effect_on_other_pages(method: str, path: str, charset: str) -> None:
     for kind in ("text/csv", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
         status, _ = answer(method, f"{path}?next=/admin/", f"{kind}; {charset}", b"a=b")
         assert status < HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 @pytest.mark.parametrize("parameter", EXTENDED)
-def test_the_charset_of_a_form_part_is_harmless(parameter: str) -> None:
+def test_an_unknown_charset_of_a_form_s_part_has_no_effect(parameter: str) -> None:
     part = f'--x\r\nContent-Disposition: form-data; name="a"; {parameter}\r\n\r\n1\r\n--x--\r\n'.encode()
     kind = "multipart/form-data; boundary=x"
     assert answer("POST", "/admin/login/", kind, part)[0] == HTTPStatus.FORBIDDEN
 
 
-def test_names_of_unknown_charsets_are_not_remembered() -> None:
+def test_names_of_unknown_charsets_are_not_cached() -> None:
     answer("GET", "/healthz", "text/csv; charset=unknown")
     before = len(encodings._cache)
     for number in range(500):

@@ -1,4 +1,4 @@
-"""The servers as processes: started, found, stopped."""
+"""The servers as processes: starting, finding, stopping."""
 
 import os
 import socket
@@ -27,7 +27,7 @@ def place(servers: Place, tmp_path: Path) -> Place:
     return Place(servers.root, tmp_path, die_with_parent=True)
 
 
-def test_a_server_is_started_once_found_by_its_pid_and_stopped(place: Place, queue: Queue) -> None:
+def test_a_server_starts_once_is_found_by_its_pid_and_stops(place: Place, queue: Queue) -> None:
     server = broker(place, queue)
     assert server.pid is None
     server.start()
@@ -44,33 +44,33 @@ def test_a_server_is_started_once_found_by_its_pid_and_stopped(place: Place, que
     assert not server.answers()
 
 
-def test_a_pid_file_left_by_another_program_does_not_pass_for_a_server(place: Place, queue: Queue) -> None:
+def test_a_pid_file_with_the_pid_of_another_program_is_ignored(place: Place, queue: Queue) -> None:
     (place.data / "redis").mkdir()
     (place.data / "redis/redis.pid").write_text(str(os.getpid()))
     assert broker(place, queue).pid is None
 
 
-def test_a_port_that_is_taken_is_named_with_its_variable(place: Place, queue: Queue) -> None:
+def test_a_port_in_use_is_reported_with_its_variable(place: Place, queue: Queue) -> None:
     with socket.create_server(("127.0.0.1", queue.redis_port)), pytest.raises(SandboxError) as refused:
         broker(place, queue).start()
-    assert f"port {queue.redis_port} is taken by another program; set REDIS_PORT in .env" in str(refused.value)
+    assert f"port {queue.redis_port} is in use by another program; set REDIS_PORT in .env" in str(refused.value)
 
 
-def test_what_a_server_said_is_shown_when_it_does_not_start(place: Place, queue: Queue) -> None:
+def test_the_log_of_a_server_that_does_not_start_is_shown(place: Place, queue: Queue) -> None:
     (place.data / "redis").mkdir(parents=True)
     (place.data / "redis/appendonlydir").write_text("in the way of Redis's own folder")
-    with pytest.raises(SandboxError, match=r"(?s)redis did not start; the end of .*redis\.log:.*append"):
+    with pytest.raises(SandboxError, match=r"(?s)redis did not start; the last lines of .*redis\.log:.*append"):
         broker(place, queue).start()
 
 
 @pytest.mark.parametrize("name", ["DB_MONITOR_PASS", "POSTGRES_PASSWORD"])
-def test_no_server_is_made_without_a_password_for_each_of_its_roles(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_servers_are_not_started_without_a_password_for_each_role(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.delenv(name)
     with pytest.raises(SandboxError, match=rf"{name} is not set\. Run scripts/env"):
         own_servers()
 
 
-def test_a_server_listens_on_loopback_alone(servers: Place) -> None:
+def test_servers_listen_only_on_loopback(servers: Place) -> None:
     ports = {read(Database).db_port, read(Queue).redis_port}
     listening = [
         line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if line.split()[3] == "0A"
@@ -79,7 +79,7 @@ def test_a_server_listens_on_loopback_alone(servers: Place) -> None:
     assert addresses == {"0100007F"}
 
 
-def test_pgbouncer_passes_a_session_on_with_its_name(servers: Place) -> None:
+def test_pgbouncer_passes_application_name_on(servers: Place) -> None:
     database, ports = read(Database), read(Monitor)
     server = pgbouncer(servers, database, ports)
     server.start()
@@ -109,7 +109,7 @@ def test_pgbouncer_passes_a_session_on_with_its_name(servers: Place) -> None:
 
 
 def has_ended(pid: int) -> bool:
-    """A process that has ended may wait for its parent to take note; its command is gone at once."""
+    """Return True for an ended process, even a zombie: its command line is empty."""
     try:
         return not Path(f"/proc/{pid}/cmdline").read_bytes()
     except FileNotFoundError:
@@ -125,15 +125,17 @@ def cluster_of(place: Place) -> Server:
     return timescale(place, database, read(Monitor), read(Servers))
 
 
-def test_data_that_the_sandbox_did_not_make_is_not_removed(place: Place) -> None:
+def test_data_that_the_sandbox_did_not_make_is_kept(place: Place) -> None:
     (place.data / "timescale").mkdir()
     (place.data / "timescale/PG_VERSION").write_text("17\n")
-    with pytest.raises(SandboxError, match=r"timescale has files.* Move the folder away, or set SANDBOX_DIR"):
+    with pytest.raises(
+        SandboxError, match=r"timescale is not empty.* Move the folder away, or set another SANDBOX_DIR"
+    ):
         cluster_of(place).start()
     assert (place.data / "timescale/PG_VERSION").read_text() == "17\n"
 
 
-def test_a_first_start_that_was_cut_short_is_begun_again(place: Place) -> None:
+def test_an_interrupted_first_start_is_repeated(place: Place) -> None:
     (place.data / "timescale").mkdir()
     (place.data / "timescale/half").touch()
     (place.data / "timescale.unfinished").touch()
@@ -143,12 +145,12 @@ def test_a_first_start_that_was_cut_short_is_begun_again(place: Place) -> None:
     assert not (place.data / "timescale/half").exists()
     assert not (place.data / "timescale.unfinished").exists()
     (place.data / "timescale/poolhouse-ready").unlink()
-    with pytest.raises(SandboxError, match="has files"):
+    with pytest.raises(SandboxError, match="is not empty"):
         cluster_of(place).start()
     assert (place.data / "timescale/PG_VERSION").exists()
 
 
-def test_the_spool_of_an_experiment_is_the_one_that_is_removed(tmp_path: Path) -> None:
+def test_only_the_spool_of_the_experiment_is_removed(tmp_path: Path) -> None:
     program = (
         "import os; from sandbox.isolation import isolate, remove_spool; isolate('x'); "
         "own = os.environ['INGEST_SPOOL']; "

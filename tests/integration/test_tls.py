@@ -1,4 +1,4 @@
-"""TLS to the database server, which DB_SSLMODE asks for: the application's connections, and PgBouncer's."""
+"""TLS to the database server with DB_SSLMODE: connections of the application and of PgBouncer."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ ASKS = f"from django.db import connection as c; k = c.cursor(); k.execute({IS_EN
 
 @pytest.fixture(scope="module")
 def certificate(servers: Place) -> Iterator[Path]:
-    """The file of the certificate that the server has while these tests run; it signs itself."""
+    """Return the file of the server's self-signed certificate during these tests."""
     folder = servers.data / "tls"
     folder.mkdir()
     servers.run(OPENSSL.split())
@@ -73,7 +73,7 @@ def test_the_application_verifies_the_server(certificate: Path, strategy: str) -
     assert ask(DB_SSLMODE="disable", **variables).stdout.split()[-1:] == ["False"]
 
 
-def test_a_server_that_another_authority_signed_is_refused(certificate: Path, tmp_path: Path) -> None:
+def test_a_certificate_of_another_authority_is_refused(certificate: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.crt"
     other.write_text("")
     answer = ask(DB_SSLMODE="verify-full", DB_SSLROOTCERT=str(other))
@@ -82,9 +82,7 @@ def test_a_server_that_another_authority_signed_is_refused(certificate: Path, tm
 
 
 @pytest.mark.parametrize(("sslmode", "is_encrypted"), [("verify-ca", True), ("disable", False)])
-def test_pgbouncer_s_connections_to_the_server_have_the_same(
-    certificate: Path, servers: Place, sslmode: str, is_encrypted: bool
-) -> None:
+def test_pgbouncer_verifies_the_server_too(certificate: Path, servers: Place, sslmode: str, is_encrypted: bool) -> None:
     tls = {"db_sslmode": sslmode, "db_sslrootcert": "/data/tls/server.crt"}
     database, monitor = read(Database).model_copy(update=tls), read(Monitor)
     pooler = pgbouncer(servers, database, monitor)

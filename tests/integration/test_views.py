@@ -1,4 +1,4 @@
-"""What the web says of itself."""
+"""The status pages, the admin and the debug page."""
 
 import sys
 import threading
@@ -27,14 +27,14 @@ def forget_probe() -> Iterator[None]:
     views.database_problem.forget()
 
 
-def test_index_tells_service_version_and_connection(client: Client) -> None:
+def test_index_shows_service_version_and_connection(client: Client) -> None:
     document = client.get("/", headers=TOKEN).json()
     assert document["service"] == "tests"
     assert document["connection"]["application_name"].startswith("tests@")
     assert document["connection"]["backend_pid"] > 0
 
 
-def test_healthz_asks_nobody(client: Client, django_assert_num_queries: DjangoAssertNumQueries) -> None:
+def test_healthz_queries_no_server(client: Client, django_assert_num_queries: DjangoAssertNumQueries) -> None:
     with django_assert_num_queries(0):
         assert client.get("/healthz").json() == {"status": "ok"}
 
@@ -45,7 +45,9 @@ def test_readyz_is_ok_when_the_database_answers_whatever_the_broker_does(client:
     assert (answer.status_code, answer.json()) == (200, {"database": "ok"})
 
 
-def test_only_a_token_is_told_why_the_database_is_away(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_request_with_the_token_sees_why_the_database_is_unavailable(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(connections.settings["default"], "PORT", "1")
     answer = client.get("/readyz")
     assert (answer.status_code, answer.json()) == (503, {"database": "unavailable"})
@@ -53,7 +55,7 @@ def test_only_a_token_is_told_why_the_database_is_away(client: Client, monkeypat
     assert "refused" in client.get("/readyz", headers=TOKEN).json()["database"]
 
 
-def test_a_stranger_is_told_no_version_host_or_role(client: Client) -> None:
+def test_a_request_without_the_token_sees_no_version_host_or_role(client: Client) -> None:
     assert client.get("/").json() == {"service": "tests"}
     refused = client.get("/metrics")
     assert (refused.status_code, refused["WWW-Authenticate"]) == (401, "Bearer")
@@ -72,7 +74,7 @@ def test_many_probes_at_once_open_one_connection(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(views.database_problem, "_ask", look)
     with ThreadPoolExecutor(8) as probes:
         answers = [probes.submit(Client().get, "/readyz") for _ in range(8)]
-        await_that(lambda: looks, "a look")
+        await_that(lambda: looks, "the first probe")
         goes_on.set()
         assert {answer.result().status_code for answer in answers} == {200}
     assert len(looks) == 1
@@ -99,12 +101,12 @@ def test_a_debug_page_shows_no_password(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics"])
-def test_a_page_that_is_only_read_says_so(path: str) -> None:
+def test_a_read_only_page_answers_405_to_other_methods(path: str) -> None:
     refused = Client(enforce_csrf_checks=True).post(path)
     assert (refused.status_code, refused["Allow"]) == (405, "GET, HEAD")
 
 
-def test_the_admin_says_that_the_database_is_away_and_logs_no_traceback(
+def test_the_admin_answers_503_without_the_database_and_logs_no_traceback(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = Client(raise_request_exception=False)

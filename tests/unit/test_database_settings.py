@@ -1,4 +1,4 @@
-"""DATABASES from the environment: which strategy, whose server, and what does not go together."""
+"""DATABASES from the environment: the strategy, the server, and contradicting variables."""
 
 import json
 import os
@@ -34,12 +34,12 @@ def database_with(**variables: Any) -> Database:
 
 
 def settings_of(*, development: bool = False, strategy: str = "queuepool", **variables: Any) -> dict[str, Any]:
-    """The entry that goes to the server itself."""
+    """Return the entry that connects directly."""
     return direct_config(STRATEGIES[strategy], database_with(**variables), development=development)
 
 
 def through(strategy: str, *, pooler: dict[str, Any] | None = None, host: str = "", **variables: Any) -> dict[str, Any]:
-    """The entry that goes through PgBouncer."""
+    """Return the entry that connects through PgBouncer."""
     monitor = Monitor.model_validate({"pgbouncer_host": host, "pgbouncer_port": 6432})
     sizes = Pooler.model_validate(pooler or {})
     return pgbouncer_config(STRATEGIES[strategy], database_with(**variables), sizes, monitor, development=False)
@@ -65,14 +65,14 @@ def test_the_web_gets_the_pool_with_its_options() -> None:
     assert problems(made["POOL_OPTIONS"]) == []
 
 
-def test_the_persistent_strategy_is_the_standard_backend_and_no_pool() -> None:
+def test_the_persistent_strategy_uses_the_standard_backend_without_a_pool() -> None:
     made = settings_of(strategy="persistent", db_conn_max_age=120, db_conn_health_checks=False)
     assert made["ENGINE"] == STANDARD_ENGINE
     assert "POOL_OPTIONS" not in made
     assert (made["CONN_MAX_AGE"], made["CONN_HEALTH_CHECKS"]) == (120, False)
 
 
-def test_development_takes_the_variants_that_are_set() -> None:
+def test_development_uses_the_dev_variants_that_are_set() -> None:
     variables: dict[str, Any] = {
         "db_max_conns": 20,
         "db_max_conns_dev": 4,
@@ -84,12 +84,12 @@ def test_development_takes_the_variants_that_are_set() -> None:
     assert settings_of(development=False, **variables)["POOL_OPTIONS"]["POOL_SIZE"] == 20
 
 
-def test_zero_is_a_value_of_a_variant() -> None:
+def test_a_dev_variant_of_zero_is_used() -> None:
     made = settings_of(development=True, db_max_overflow=10, db_max_overflow_dev=0)
     assert made["POOL_OPTIONS"]["MAX_OVERFLOW"] == 0
 
 
-def test_a_url_replaces_the_variables_and_may_carry_options() -> None:
+def test_a_url_replaces_the_variables_and_may_contain_options() -> None:
     made = settings_of(database_url="postgresql://me:p%40ss@db.example:6000/shop?sslmode=require", db_host="elsewhere")
     assert {key: made[key] for key in ("HOST", "PORT", "NAME", "USER", "PASSWORD")} == {
         "HOST": "db.example",
@@ -102,12 +102,12 @@ def test_a_url_replaces_the_variables_and_may_carry_options() -> None:
 
 
 @pytest.mark.parametrize("url", ["postgresql://me@one,two/shop", "postgresql://me@one"])
-def test_a_url_names_one_host_and_a_database(url: str) -> None:
+def test_a_url_without_one_host_and_a_database_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="one host and a database"):
         Database.model_validate({"database_url": url})
 
 
-def test_timeouts_reach_the_server() -> None:
+def test_timeouts_are_passed_to_the_server() -> None:
     options = settings_of(db_connect_timeout=3, db_statement_timeout=1500)["OPTIONS"]
     assert options["connect_timeout"] == 3
     assert options["options"] == "-c statement_timeout=1500"
@@ -123,7 +123,7 @@ def test_a_url_s_options_are_added_to_the_timeout_and_an_ipv6_address_loses_its_
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_a_row_is_called_what_it_is(name: str) -> None:
+def test_the_name_of_a_strategy_matches_its_keeper_and_pool_mode(name: str) -> None:
     row = STRATEGIES[name]
     assert row.name == name
     assert row.keeper in KEEPERS
@@ -132,7 +132,7 @@ def test_a_row_is_called_what_it_is(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, row in STRATEGIES.items() if row.pool_mode])
-def test_behind_pgbouncer_is_its_address_and_the_name_of_its_mode(name: str) -> None:
+def test_a_strategy_with_pgbouncer_has_its_address_and_the_database_name_of_its_pool_mode(name: str) -> None:
     made, mode = through(name), STRATEGIES[name].pool_mode
     assert (made["HOST"], made["PORT"], made["NAME"], made["USER"]) == (
         "127.0.0.1",
@@ -145,7 +145,7 @@ def test_behind_pgbouncer_is_its_address_and_the_name_of_its_mode(name: str) -> 
     assert problems(made.get("POOL_OPTIONS", {})) == []
 
 
-def test_a_url_of_pgbouncer_s_is_used_as_it_is() -> None:
+def test_the_url_of_pgbouncer_is_used_unchanged() -> None:
     url = {"pgbouncer_url": "postgresql://you:w%2Frd@pool:7000/anything?sslmode=require"}
     made = through("pgbouncer-transaction+native", pooler=url, host="elsewhere", database_url=ELSEWHERE)
     assert {key: made[key] for key in ("HOST", "PORT", "NAME", "USER", "PASSWORD")} == {
@@ -159,12 +159,12 @@ def test_a_url_of_pgbouncer_s_is_used_as_it_is() -> None:
     assert made["OPTIONS"]["pool"]["max_size"] == 30
 
 
-def test_a_pgbouncer_in_front_of_a_url_s_server_has_its_role_and_the_name_with_the_mode() -> None:
+def test_pgbouncer_in_front_of_database_url_uses_its_role_and_the_database_name_with_the_pool_mode() -> None:
     made = through("pgbouncer-session", host="pool", database_url=ELSEWHERE)
     assert (made["HOST"], made["PORT"], made["NAME"], made["USER"]) == ("pool", 6432, "shop_session", "me")
 
 
-def test_a_pool_resets_no_session_that_is_not_its_own() -> None:
+def test_a_pool_behind_pgbouncer_does_not_reset_sessions() -> None:
     assert through("pgbouncer-transaction+queuepool")["POOL_OPTIONS"]["RESET"] == "never"
     assert "RESET" not in settings_of()["POOL_OPTIONS"]
 
@@ -185,7 +185,7 @@ def test_a_pool_resets_no_session_that_is_not_its_own() -> None:
         ("native", False, "native"),
     ],
 )
-def test_use_pgbouncer_puts_it_behind_what_is_there(strategy: str, wanted: bool | None, named: str) -> None:
+def test_use_pgbouncer_selects_the_strategy_with_pgbouncer(strategy: str, wanted: bool | None, named: str) -> None:
     assert named_by(strategy=strategy, pooler={"use_pgbouncer": wanted}) == named
 
 
@@ -207,40 +207,45 @@ POOL = "postgresql://me@pool/shop"
             {},
             r"USE_PGBOUNCER=false.*Leave USE_PGBOUNCER empty.*to none\.",
         ),
-        ("queuepool", {"pgbouncer_url": POOL}, {}, r"PGBOUNCER_URL is set.*'queuepool' does not go.*Set USE_PGBOUNCER"),
+        (
+            "queuepool",
+            {"pgbouncer_url": POOL},
+            {},
+            r"PGBOUNCER_URL is set.*'queuepool' does not connect.*Set USE_PGBOUNCER",
+        ),
         ("persistent", {}, {"db_conn_max_age": 0}, r"DB_CONN_MAX_AGE=0.*or DB_POOL_STRATEGY to none"),
         (
             "pgbouncer-session",
             {},
             {"database_url": ELSEWHERE},
-            r"DATABASE_URL names a server of your own.*PGBOUNCER_HOST",
+            r"server in DATABASE_URL no PgBouncer is configured.*PGBOUNCER_HOST",
         ),
         (
             "pgbouncer-session",
             {"pgbouncer_url": f"{POOL}?options=-c%20work_mem%3D1MB"},
             {},
-            r"PGBOUNCER_URL has \?options=.*ALTER ROLE",
+            r"PGBOUNCER_URL contains \?options=.*ALTER ROLE",
         ),
         (
             "none",
             {"use_pgbouncer": True, "pgbouncer_url": POOL},
             {"database_url": f"{ELSEWHERE}?options=-c%20search_path%3Dapp"},
-            r"DATABASE_URL has \?options=.*ALTER ROLE",
+            r"DATABASE_URL contains \?options=.*ALTER ROLE",
         ),
     ],
 )
-def test_what_does_not_go_together_is_refused_with_the_reason_and_what_would(
+def test_contradicting_variables_are_refused_with_the_reason_and_what_to_set(
     strategy: str, pooler: dict[str, Any], variables: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(BadEnvironment, match=reason):
         named_by(strategy=strategy, pooler=pooler, **variables)
 
 
-def test_a_url_that_is_not_to_be_used_is_no_fault_where_that_is_said() -> None:
+def test_pgbouncer_url_is_accepted_with_use_pgbouncer_false() -> None:
     assert named_by(strategy="queuepool", pooler={"use_pgbouncer": False, "pgbouncer_url": POOL}) == "queuepool"
 
 
-def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_driver_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("config.database.find_spec", lambda name: None)
     monkeypatch.delitem(sys.modules, "psycopg", raising=False)
     with pytest.raises(BadEnvironment, match="'native' needs the driver psycopg, which is not installed"):
@@ -249,7 +254,7 @@ def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     assert named_by(strategy="native", pooler={}) == "native"
 
 
-def test_pgbouncer_s_url_names_one_host_and_a_database() -> None:
+def test_a_pgbouncer_url_without_a_database_is_refused() -> None:
     with pytest.raises(ValueError, match="one host and a database"):
         Pooler.model_validate({"pgbouncer_url": "postgresql://me@pool:6432"})
 
@@ -262,7 +267,9 @@ def test_pgbouncer_s_url_names_one_host_and_a_database() -> None:
         ("pgbouncer-transaction+native", {"web": (2, 0)}),
     ],
 )
-def test_the_fleet_is_who_opens_connections_to_the_server(strategy: str, front: dict[str, tuple[int, int]]) -> None:
+def test_the_fleet_lists_the_direct_connections_of_each_service(
+    strategy: str, front: dict[str, tuple[int, int]]
+) -> None:
     numbers = numbers_of(database_with(), development=False)
     queue = Queue.model_validate({"redis_password": "sesame"})
     fleet = fleet_of(STRATEGIES[strategy], Web.model_validate({}), queue, numbers)
@@ -272,7 +279,7 @@ def test_the_fleet_is_who_opens_connections_to_the_server(strategy: str, front: 
 # In a process.
 
 
-def test_the_environment_is_read_without_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_functions_without_arguments_read_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DB_POOL_STRATEGY", "persistent")
     monkeypatch.setenv("USE_PGBOUNCER", "true")
     monkeypatch.setenv("CELERY_WORKER_RUNNING", "")
@@ -314,7 +321,7 @@ def started_as(service: str, **variables: str) -> "subprocess.CompletedProcess[s
         ("worker", {"CELERY_WORKER_RUNNING": "1"}, "poolhouse"),
     ],
 )
-def test_the_web_alone_goes_through_pgbouncer_whatever_it_is_called(
+def test_only_the_web_connects_through_pgbouncer_whatever_its_service_name(
     service: str, variables: dict[str, str], name: str
 ) -> None:
     answer = started_as(service, DB_POOL_STRATEGY="pgbouncer-statement", **variables)
@@ -338,7 +345,7 @@ print(json.dumps(get_database_settings()["default"]["NAME"]))
 
 
 @pytest.mark.parametrize(("command", "name"), [("runserver", "poolhouse_statement"), ("migrate", "poolhouse")])
-def test_the_development_server_is_a_web_and_other_commands_go_directly(command: str, name: str) -> None:
+def test_runserver_connects_as_the_web_and_other_commands_directly(command: str, name: str) -> None:
     environment = os.environ | {"CELERY_WORKER_RUNNING": "", "DB_POOL_STRATEGY": "pgbouncer-statement"}
     said = subprocess.check_output(
         [sys.executable, "-c", COMMAND.format(command=command)], cwd=CHECKOUT / "backend", env=environment, text=True
@@ -360,7 +367,7 @@ def test_the_development_server_is_a_web_and_other_commands_go_directly(command:
         ),
     ],
 )
-def test_a_command_s_statements_take_their_time_unless_the_url_says_otherwise(
+def test_a_command_has_no_statement_timeout_unless_the_url_sets_one(
     service: str, variables: dict[str, str], options: str
 ) -> None:
     answer = started_as(service, DB_POOL_STRATEGY="none", DB_STATEMENT_TIMEOUT="1500", **variables)
@@ -368,10 +375,10 @@ def test_a_command_s_statements_take_their_time_unless_the_url_says_otherwise(
     assert json.loads(answer.stdout)["OPTIONS"]["options"] == options
 
 
-def test_a_process_that_cannot_be_says_why_before_it_starts_anything() -> None:
+def test_contradicting_variables_stop_a_process_before_it_starts_anything() -> None:
     answer = started_as("web", DB_POOL_STRATEGY="dj_db_conn_pool", USE_PGBOUNCER="true")
     assert (answer.returncode, answer.stdout) == (2, "")
-    assert "nobody has tried that pool in front of PgBouncer" in answer.stderr
+    assert "that pool is not tested in front of PgBouncer" in answer.stderr
     assert "Traceback" not in answer.stderr
 
 
@@ -379,19 +386,19 @@ def test_a_process_that_cannot_be_says_why_before_it_starts_anything() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["queuepool", "native", "persistent"])
-def test_connections_to_the_server_have_its_tls(strategy: str) -> None:
+def test_connections_to_the_server_use_its_tls_settings(strategy: str) -> None:
     made = settings_of(strategy=strategy, db_sslmode="verify-full", db_sslrootcert="/etc/ca.crt")["OPTIONS"]
     assert (made["sslmode"], made["sslrootcert"]) == ("verify-full", "/etc/ca.crt")
     assert not {"sslmode", "sslrootcert"} & set(settings_of(strategy=strategy)["OPTIONS"])
 
 
-def test_a_url_s_own_tls_comes_first() -> None:
+def test_tls_settings_in_a_url_override_the_variables() -> None:
     url = f"{ELSEWHERE}?sslmode=require"
     assert settings_of(database_url=url, db_sslmode="disable")["OPTIONS"]["sslmode"] == "require"
     assert settings_of(database_url=ELSEWHERE, db_sslmode="disable")["OPTIONS"]["sslmode"] == "disable"
 
 
-def test_connections_to_pgbouncer_have_its_tls_and_not_the_server_s(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_to_pgbouncer_use_its_tls_settings_and_not_the_server_s(monkeypatch: pytest.MonkeyPatch) -> None:
     strategy, ca = "pgbouncer-transaction", "/etc/ca.crt"
     made = through(strategy, db_sslmode="verify-full", db_sslrootcert=ca)["OPTIONS"]
     assert (made.get("sslmode"), made["sslrootcert"]) == (None, ca)
@@ -404,6 +411,6 @@ def test_connections_to_pgbouncer_have_its_tls_and_not_the_server_s(monkeypatch:
     assert get_console_url().endswith("/pgbouncer?sslmode=verify-full&sslrootcert=%2Fetc%2Fca.crt")
 
 
-def test_a_certificate_is_verified_against_an_authority_that_is_named() -> None:
-    with pytest.raises(ValueError, match="DB_SSLMODE=verify-full: set DB_SSLROOTCERT to the authority's certificate"):
+def test_verifying_a_certificate_requires_an_authority() -> None:
+    with pytest.raises(ValueError, match="DB_SSLMODE=verify-full requires DB_SSLROOTCERT"):
         database_with(db_sslmode="verify-full")

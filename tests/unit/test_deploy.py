@@ -50,24 +50,24 @@ Deploy = Callable[[Document], None]
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_kubernetes_takes_every_document(name: str, version: str) -> None:
+def test_every_document_is_valid_for_kubernetes(name: str, version: str) -> None:
     assert kubernetes_validate.validate(DOCUMENTS[name], version, strict=True) == version
 
 
-def test_the_newest_schema_is_the_newest() -> None:
+def test_the_schemas_include_the_newest_kubernetes() -> None:
     assert kubernetes_validate.latest_version().startswith(NEWEST), (
         f"set NEWEST to {kubernetes_validate.latest_version()}"
     )
 
 
-def test_a_field_that_nobody_knows_is_refused() -> None:
+def test_an_unknown_field_is_refused() -> None:
     wrong = copy.deepcopy(WEB)
     container_of(wrong, "pgbouncer")["restartPolicies"] = "Always"
     with pytest.raises(kubernetes_validate.ValidationError, match="restartPolicies"):
         kubernetes_validate.validate(wrong, NEWEST, strict=True)
 
 
-def test_cloud_run_s_pod_is_a_pod() -> None:
+def test_the_pod_of_cloud_run_is_a_valid_pod() -> None:
     cloud_run_s_own = {"containerConcurrency", "timeoutSeconds"}
     spec = {key: value for key, value in pod_of(CLOUD_RUN).items() if key not in cloud_run_s_own}
     kubernetes_validate.validate({"apiVersion": "v1", "kind": "Pod", "spec": spec}, NEWEST, strict=True)
@@ -91,7 +91,7 @@ def test_cloud_run_starts_pgbouncer_first_and_sends_requests_to_the_web() -> Non
 # What belongs together.
 
 
-def test_the_images_are_those_that_compose_builds() -> None:
+def test_the_images_have_the_names_that_compose_builds() -> None:
     compose = yaml.safe_load((CHECKOUT / "docker-compose.dev.yml").read_text())
     built = {service["image"] for service in compose["services"].values() if "build" in service}
     for document in [*WORKLOADS.values(), CLOUD_RUN]:
@@ -102,7 +102,7 @@ def test_the_images_are_those_that_compose_builds() -> None:
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_volumes_and_configuration_are_there(name: str) -> None:
+def test_every_mounted_volume_and_config_map_exists(name: str) -> None:
     pod = pod_of(WORKLOADS[name])
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     for container in containers_of(WORKLOADS[name]):
@@ -150,7 +150,7 @@ def test_services_budgets_and_the_autoscaler_find_their_pods() -> None:
 
 
 def environment_of(container: Document) -> dict[str, str]:
-    """What a container is told, but for secrets."""
+    """Return the variables of a container, without secrets."""
     maps = [find("ConfigMap", source["configMapRef"]["name"])["data"] for source in container.get("envFrom", [])]
     told = {one["name"]: one["value"] for one in container.get("env", []) if "value" in one}
     return {name: value for part in [*maps, told] for name, value in part.items()}
@@ -158,7 +158,7 @@ def environment_of(container: Document) -> dict[str, str]:
 
 @pytest.fixture
 def deployed(monkeypatch: pytest.MonkeyPatch) -> Deploy:
-    """Give this process the environment of a container, with secrets."""
+    """Set the variables of a container in this process, with secrets."""
 
     def take(container: Document) -> None:
         for name in FIELDS:
@@ -170,7 +170,7 @@ def deployed(monkeypatch: pytest.MonkeyPatch) -> Deploy:
 
 
 @pytest.mark.parametrize("name", OF_THE_PROJECT)
-def test_config_env_knows_every_variable_and_takes_its_value(name: str, deployed: Deploy) -> None:
+def test_config_env_accepts_every_variable_with_its_value(name: str, deployed: Deploy) -> None:
     _, container = OF_THE_PROJECT[name]
     named = {*environment_of(container), *(one["name"] for one in container.get("env", []))}
     assert named <= set(FIELDS), f"{sorted(named - set(FIELDS))}: config/env.py has no such variable"
@@ -273,7 +273,7 @@ def selects(policy: Document, app: str) -> bool:
 
 
 def names_of(peer: Document) -> list[str]:
-    """What a peer of a policy is called here."""
+    """Return the name that these tests use for a peer of a policy."""
     listed = [value for one in peer.get("podSelector", {}).get("matchExpressions", []) for value in one["values"]]
     return listed or [name_of(peer)]
 
@@ -287,7 +287,7 @@ def name_of(peer: Document) -> str:
 
 
 def allowed(app: str, direction: str, peers: str) -> set[tuple[str, object]]:
-    """Who a pod may connect to, or be connected to by, and at which port."""
+    """Return the peers that a pod may connect to, or accept connections of, and the ports."""
     rules = [rule for policy in POLICIES if selects(policy, app) for rule in policy.get(direction, [])]
     return {
         (name, port["port"])
@@ -298,12 +298,12 @@ def allowed(app: str, direction: str, peers: str) -> set[tuple[str, object]]:
     }
 
 
-def test_nobody_may_connect_to_anybody_unless_it_is_listed() -> None:
+def test_connections_are_denied_unless_listed() -> None:
     assert {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]} in POLICIES
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_a_pod_connects_to_what_it_needs_and_is_connected_to_by_its_clients(name: str) -> None:
+def test_a_pod_may_connect_to_its_servers_and_accepts_its_clients(name: str) -> None:
     app = WORKLOADS[name]["spec"]["template"]["metadata"]["labels"]["app"]
     assert allowed(app, "egress", "to") - {("kube-system", 53)} == MAY_REACH[app]
     assert ("kube-system", 53) in allowed(app, "egress", "to"), "it finds the others by name"
@@ -311,31 +311,31 @@ def test_a_pod_connects_to_what_it_needs_and_is_connected_to_by_its_clients(name
 
 
 @pytest.mark.parametrize("server", [DATABASE, BROKER])
-def test_a_server_in_the_cluster_is_connected_to_by_those_that_may(server: tuple[str, int]) -> None:
+def test_a_server_in_the_cluster_accepts_only_the_listed_pods(server: tuple[str, int]) -> None:
     clients = {app for app, reaches in MAY_REACH.items() if server in reaches}
     assert allowed(server[0], "ingress", "from") == {(app, server[1]) for app in clients}
 
 
-def test_the_ports_of_the_network_are_those_of_the_servers() -> None:
+def test_the_network_policies_have_the_ports_of_the_servers() -> None:
     told = find("ConfigMap", "poolhouse")["data"]
     assert (told["DB_HOST"], int(told["DB_PORT"])) == DATABASE
     assert (told["REDIS_HOST"], int(told["REDIS_PORT"])) == BROKER
 
 
 @pytest.mark.parametrize("document", [WEB, CLOUD_RUN], ids=["kubernetes", "cloudrun"])
-def test_the_web_trusts_the_scheme_that_the_proxy_before_it_names(document: Document, deployed: Deploy) -> None:
+def test_the_web_trusts_the_header_that_its_proxy_sets(document: Document, deployed: Deploy) -> None:
     deployed(container_of(document, "web"))
     assert read(Https).secure_proxy_ssl_header == "X-Forwarded-Proto", "with https required, it would redirect for ever"
 
 
-def test_no_password_stands_in_the_files() -> None:
+def test_the_files_contain_no_password() -> None:
     assert SECRETS >= MADE_BY_HAND
     assert not [name for name, one in DOCUMENTS.items() if one["kind"] == "Secret"]
     for name, text in INI_TEXTS.items():
         assert "password" not in parse(text)["databases"]["poolhouse_transaction"], name
 
 
-def test_the_readme_makes_the_secrets_that_are_mounted() -> None:
+def test_the_readme_creates_the_secrets_that_are_mounted() -> None:
     text = (DEPLOY / "README.md").read_text()
     secrets = {
         volume["secret"]["secretName"]
@@ -356,7 +356,7 @@ def test_the_readme_makes_the_secrets_that_are_mounted() -> None:
     ("document", "ini", "host"),
     [(WEB, "sidecar", "127.0.0.1"), (CLOUD_RUN, "cloudrun", "127.0.0.1"), (WEB, "central", "poolhouse-pgbouncer")],
 )
-def test_the_web_asks_for_what_pgbouncer_offers(
+def test_the_web_connects_to_the_address_and_database_of_pgbouncer(
     document: Document, ini: str, host: str, deployed: Deploy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deployed(container_of(document, "web"))
@@ -372,13 +372,13 @@ def test_the_web_asks_for_what_pgbouncer_offers(
 
 
 @pytest.mark.parametrize("name", [name for name in OF_THE_PROJECT if "worker" in name or "migrate" in name])
-def test_worker_beat_and_migrate_go_past_pgbouncer(name: str, deployed: Deploy) -> None:
+def test_worker_beat_and_migrate_connect_directly(name: str, deployed: Deploy) -> None:
     deployed(OF_THE_PROJECT[name][1])
     assert not should_use_pgbouncer()
 
 
 @pytest.mark.parametrize("name", INI_TEXTS)
-def test_pgbouncer_is_set_as_in_the_sandbox(name: str) -> None:
+def test_pgbouncer_is_configured_as_in_the_sandbox(name: str) -> None:
     sandbox = parse("[pgbouncer]\n" + (CHECKOUT / "timescale/pgbouncer.ini").read_text())["pgbouncer"]
     deployed = parse(INI_TEXTS[name])["pgbouncer"]
     assert dict(sandbox).items() <= dict(deployed).items()
@@ -389,18 +389,18 @@ def test_pgbouncer_is_set_as_in_the_sandbox(name: str) -> None:
 
 
 def sizes_of(ini: str) -> dict[str, int]:
-    """The sizes of a PgBouncer."""
+    """Return the sizes of a PgBouncer."""
     section = parse(INI_TEXTS[ini])["pgbouncer"]
     return {name: int(section[name]) for name in section if section[name].isdigit()}
 
 
 def most_pods(deployment: Document, replicas: int) -> int:
-    """How many pods of a Deployment there are at most, those included that end, which Kubernetes does not count."""
+    """Return the most pods of a Deployment, with ending ones, which Kubernetes does not count."""
     spec, pod = deployment["spec"], pod_of(deployment)
     if spec["strategy"].get("type") == "Recreate":
         return replicas
     assert spec["minReadySeconds"] >= pod["terminationGracePeriodSeconds"], (
-        "two pods could be ending at once: the next one is told to end as soon as a new one has been ready for so long"
+        "two pods could be ending at once: Kubernetes ends the next one after a new one has been ready for this time"
     )
     rolling: dict[str, int] = spec["strategy"]["rollingUpdate"]
     assert rolling["maxSurge"] + rolling["maxUnavailable"] == 1, "more than one would be replaced at once"
@@ -408,13 +408,13 @@ def most_pods(deployment: Document, replicas: int) -> int:
 
 
 def room_of(document: Document) -> int:
-    """How many connections the server has for us."""
+    """Return how many connections of the server are available to the project."""
     annotations = document["metadata"]["annotations"]
     return int(annotations["poolhouse/max-connections"]) - int(annotations["poolhouse/reserved-connections"])
 
 
 def direct_connections(deployed: Deploy) -> int:
-    """What workers, beat and the migration open at most."""
+    """Return the most connections of workers, beat and the migration."""
     deployed(container_of(WORKER, "worker"))
     processes, each = get_fleet()["worker"]
     workers = most_pods(WORKER, WORKER["spec"]["replicas"]) * processes * each
@@ -427,7 +427,7 @@ def max_replicas() -> int:
 
 
 @pytest.mark.parametrize("name", INI_TEXTS)
-def test_the_pool_is_all_that_pgbouncer_opens(name: str) -> None:
+def test_pgbouncer_opens_no_more_than_its_pool(name: str) -> None:
     sizes = sizes_of(name)
     assert sizes["reserve_pool_size"] == 0, "a burst would wait for it for reserve_pool_timeout: put it into the pool"
     assert sizes["max_db_connections"] == sizes["default_pool_size"]
@@ -437,7 +437,9 @@ def test_the_pool_is_all_that_pgbouncer_opens(name: str) -> None:
 def test_a_pool_in_the_web_has_no_overflow(document: Document, deployed: Deploy) -> None:
     deployed(container_of(document, "web"))
     is_pooled = STRATEGIES[get_strategy()].is_bounded
-    assert not is_pooled or read(Database).db_max_overflow == 0, "set DB_MAX_OVERFLOW=0: it is a login for each loan"
+    assert not is_pooled or read(Database).db_max_overflow == 0, (
+        "set DB_MAX_OVERFLOW=0: each checkout of an overflow connection logs in again"
+    )
 
 
 def test_the_server_has_room_for_every_sidecar(deployed: Deploy) -> None:
@@ -464,21 +466,23 @@ def test_the_server_has_room_for_twice_the_instances_of_cloud_run() -> None:
 
 
 def threads_of(document: Document, deployed: Deploy) -> int:
-    """How many client connections the threads of a pod keep."""
+    """Return the number of client connections that the threads of a pod keep."""
     deployed(container_of(document, "web"))
     web = read(Web)
     return web.web_processes * web.web_threads
 
 
 @pytest.mark.parametrize(("document", "ini"), [(WEB, "sidecar"), (CLOUD_RUN, "cloudrun")])
-def test_pgbouncer_takes_every_thread_of_its_pod(document: Document, ini: str, deployed: Deploy) -> None:
+def test_pgbouncer_accepts_a_connection_of_every_thread_of_its_pod(
+    document: Document, ini: str, deployed: Deploy
+) -> None:
     threads, sizes = threads_of(document, deployed), sizes_of(ini)
     consoles_and_probes = 8
     assert threads + consoles_and_probes <= sizes["max_client_conn"]
     assert sizes["max_db_connections"] < threads, "a pool as large as its clients pools nothing"
 
 
-def test_one_central_pgbouncer_takes_every_thread_of_all_pods(deployed: Deploy) -> None:
+def test_one_central_pgbouncer_accepts_a_connection_of_every_thread_of_all_pods(deployed: Deploy) -> None:
     pods = most_pods(WEB, int(CENTRAL["metadata"]["annotations"]["poolhouse/web-replicas"]))
     assert pods * threads_of(WEB, deployed) + 8 <= sizes_of("central")["max_client_conn"]
 
@@ -490,7 +494,7 @@ def test_cloud_run_sends_no_more_requests_than_there_are_threads(deployed: Deplo
 # Beginning and end.
 
 
-def test_the_sidecar_begins_before_the_web_and_ends_after_it() -> None:
+def test_the_sidecar_starts_before_the_web_and_ends_after_it() -> None:
     (sidecar,) = pod_of(WEB)["initContainers"]
     assert sidecar["restartPolicy"] == "Always", "otherwise it is a step that has to end before the web begins"
     assert "startupProbe" in sidecar, "otherwise the web begins when PgBouncer has been started, and may not listen yet"
@@ -500,22 +504,22 @@ def test_the_sidecar_begins_before_the_web_and_ends_after_it() -> None:
 
 
 def graceful_s() -> int:
-    """How long gunicorn waits for the requests under way."""
+    """Return how long gunicorn waits for running requests."""
     seconds: int = Config().settings["graceful_timeout"].default
     return seconds
 
 
-def test_requests_under_way_are_answered_before_the_pod_is_killed() -> None:
+def test_running_requests_finish_before_the_pod_is_killed() -> None:
     wait_s = container_of(WEB, "web")["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert pod_of(WEB)["terminationGracePeriodSeconds"] >= wait_s + graceful_s() + 10
 
 
-def test_a_central_pgbouncer_waits_until_its_clients_have_gone(deployed: Deploy) -> None:
+def test_a_central_pgbouncer_waits_until_its_clients_have_disconnected(deployed: Deploy) -> None:
     deployed(container_of(WEB, "web"))
     assert pod_of(CENTRAL)["terminationGracePeriodSeconds"] >= read(Database).db_conn_max_age + graceful_s()
 
 
-def test_probes_name_a_host_that_django_answers_to() -> None:
+def test_probes_use_a_host_in_allowed_hosts() -> None:
     for document in (WEB, CLOUD_RUN):
         web = container_of(document, "web")
         hosts = environment_of(web)["ALLOWED_HOSTS"].split(",")

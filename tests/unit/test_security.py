@@ -1,4 +1,4 @@
-"""docs/security.md has the bounds that the settings have."""
+"""The limits in docs/security.md are those of the settings."""
 
 import re
 
@@ -12,14 +12,14 @@ COMPUTED = {"WEB_UPLOAD_THREADS": "half of `WEB_THREADS`"}
 NO_BOUNDS = {"READING_CHUNK_INTERVAL_HOURS", "INGEST_SPOOL", "WEB_BIND", "WEB_PORT", "WEB_PROCESSES"}
 
 
-def test_each_bound_has_its_setting_s_default() -> None:
+def test_each_limit_has_the_default_of_its_setting() -> None:
     assert ROWS
     for name, default in ROWS:
         assert name in DEFAULTS, f"docs/security.md: config/env.py has no {name}"
         assert default == COMPUTED.get(name, DEFAULTS[name]), f"docs/security.md: the default of {name}"
 
 
-def test_each_setting_of_the_web_and_the_intake_is_a_row_unless_it_bounds_nothing() -> None:
+def test_each_limit_of_the_web_and_of_ingest_has_a_row() -> None:
     settings = {name.upper() for section in (Ingest, Web) for name in section.model_fields}
     named = [name for name, _ in ROWS]
     assert sorted(named) == sorted(settings - NO_BOUNDS), "docs/security.md: one row for each setting that is a bound"
