@@ -77,6 +77,7 @@ def test_a_failing_step_is_logged_once_and_the_others_run(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     run: Callable[[], None],
+    *,
     failing: str,
     still_done: str,
     task: str,
