@@ -66,13 +66,21 @@ def run() -> Iterator[Callable[[], None]]:
     keeper.stop()
 
 
-@pytest.mark.parametrize(("failing", "still_done"), [("look_for_leaks", "keep_warm"), ("keep_warm", "look_for_leaks")])
+@pytest.mark.parametrize(
+    ("failing", "still_done", "task"),
+    [
+        ("look_for_leaks", "keep_warm", "looking for leak suspects"),
+        ("keep_warm", "look_for_leaks", "opening MIN_SIZE connections"),
+    ],
+)
 def test_a_failing_step_is_logged_once_and_the_others_run(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     run: Callable[[], None],
+    *,
     failing: str,
     still_done: str,
+    task: str,
 ) -> None:
     wrappers = [Wrapper("default", failing, RuntimeError("can't start new thread")), Wrapper("other", "", Exception())]
     monkeypatch.setattr(pools, "lending_wrappers", lambda: wrappers)
@@ -80,7 +88,7 @@ def test_a_failing_step_is_logged_once_and_the_others_run(
         run()
     assert all(wrapper.answered.count(still_done) >= TIMES for wrapper in wrappers)
     assert [record.getMessage() for record in caplog.records] == [
-        f"default: {failing}: RuntimeError: can't start new thread"
+        f"default: {task} failed: RuntimeError: can't start new thread"
     ]
 
 
@@ -93,4 +101,6 @@ def test_reports_continue_when_a_pool_cannot_be_read(
     monkeypatch.setattr(pools, "lending_wrappers", unreadable)
     with caplog.at_level(logging.WARNING, "poolhouse.reports.keeper"):
         run()
-    assert [record.getMessage() for record in caplog.records] == ["pools: TypeError: its engine was changed"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "reading the pools failed: TypeError: its engine was changed"
+    ]

@@ -65,10 +65,10 @@ class Keeper:
 
         Not in commands: a migration or a shell keeps its connection for as long as it runs.
         """
-        for wrapper in self._try("pools", pools.lending_wrappers) or ():
+        for wrapper in self._try("reading the pools", pools.lending_wrappers) or ():
             if not is_command():
-                self._try(f"{wrapper.alias}: look_for_leaks", wrapper.look_for_leaks)
-            self._try(f"{wrapper.alias}: keep_warm", partial(_keep_warm, wrapper))
+                self._try(f"{wrapper.alias}: looking for leak suspects", wrapper.look_for_leaks)
+            self._try(f"{wrapper.alias}: opening MIN_SIZE connections", partial(_keep_warm, wrapper))
 
     def _try(self, what: str, step: Callable[[], T]) -> T | None:
         """Run a step; an error is logged once until the step succeeds again, and never ends the thread."""
@@ -76,7 +76,7 @@ class Keeper:
             answer = step()
         except Exception as error:  # noqa: BLE001 - for example a host that is out of threads
             if what not in self._failing:
-                logger.warning("%s: %s: %s", what, type(error).__name__, error)
+                logger.warning("%s failed: %s: %s", what, type(error).__name__, error)
             self._failing.add(what)
             return None
         self._failing.discard(what)
