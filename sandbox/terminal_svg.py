@@ -1,4 +1,7 @@
-"""What a program wrote on a terminal, as an SVG without style sheets, fonts or addresses of other files."""
+"""What a program wrote on a terminal, as an SVG without style sheets, fonts or addresses of other files.
+
+Rich's own `export_svg` has its colours in a style sheet, which some viewers ignore, and names a font at an address.
+"""
 
 import re
 from collections.abc import Iterator
