@@ -114,7 +114,7 @@ def _index(cursor: Any, table: _Hypertable) -> Iterator[Finding]:
         JOIN pg_am ON pg_am.oid = relam AND amname = 'btree'
         JOIN pg_attribute ON attrelid = indrelid AND attname = %s
         WHERE indrelid = %s::regclass AND indisvalid AND indpred IS NULL
-          AND array_position((indkey::int2[])[1:indnkeyatts - 1], attnum) IS NOT NULL  -- from 0; the first is no time
+          AND array_position((indkey::int2[])[1:indnkeyatts - 1], attnum) IS NOT NULL  -- from 0; the first differs
         """,
         [table.time, table.name],
     )

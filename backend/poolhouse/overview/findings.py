@@ -156,7 +156,7 @@ def _shared_names(processes: list[ProcessReport]) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 f"{alive} processes have the name {name} (warning at 2), so the holders of their connections cannot be "
-                "told apart: give each container its own host name",
+                "distinguished: set a host name of its own for each container",
             )
 
 
