@@ -109,7 +109,7 @@ def _of_storage(error: StorageUnavailableError) -> Problem:
 
 def _of_anything(error: Exception) -> Problem:
     logger.error("unhandled exception while answering an API request", exc_info=error)
-    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error of the server; its log has the reason")
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the server's log has the reason")
 
 
 MAKERS: dict[type[Exception], Callable[[Any], Problem]] = {

@@ -99,8 +99,8 @@ def test_processes_that_share_a_name_are_a_warning_and_a_successor_is_not() -> N
     assert status(first, second).verdict == (
         "warning",
         [
-            "2 processes have the name web@box:1 (warning at 2), so the holders of their connections cannot be told "
-            "apart: give each container its own host name"
+            "2 processes have the name web@box:1 (warning at 2), so the holders of their connections cannot be "
+            "distinguished: set a host name of its own for each container"
         ],
     )
     successor = replace(second, started_at=99.0, reported_at=99.5)
