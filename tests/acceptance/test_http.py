@@ -425,7 +425,7 @@ def test_a_large_upload_is_not_held_in_memory(client: Client) -> None:
     before = sum(peak_memory_bytes(pid) for pid in pids)
     piece = b"no,such,columns\n" + b"1,2,3\n" * 166_000
     refused = client.upload(piece for _ in range(180))
-    assert_problem(refused, 422, "no column 'time'")
+    assert_problem(refused, 422, "missing column 'time'")
     assert sum(peak_memory_bytes(pid) for pid in pids) - before < 40_000_000
 
 
