@@ -12,8 +12,9 @@ from poolhouse.display.pool_tables import UNKNOWN, WIDE_COLUMNS, process_section
 from poolhouse.display.table import Table
 from poolhouse.display.trend import Trend
 from poolhouse.human import duration
+from poolhouse.overview.facts import either_holder
 from poolhouse.overview.findings import PERIOD
-from poolhouse.overview.status import ServerAnswers, Status, either_holder
+from poolhouse.overview.status import ServerAnswers, Status
 from poolhouse.servers.pgbouncer import PgBouncer
 from poolhouse.servers.server import ServerConnection, ServerFacts, TimescaleDB
 

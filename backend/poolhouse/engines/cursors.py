@@ -3,22 +3,20 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import InterfaceError
 
 from poolhouse.engines import session
+from poolhouse.engines.lease import Lease
 from poolhouse.engines.state import leaves_state
 from poolhouse.tracing.sql import READ_MAX_CHARS
-
-if TYPE_CHECKING:
-    from poolhouse.engines.lending import Lease
 
 
 class LeasedCursor:
     """Mixed in before the driver's cursor class, so that each statement passes through it."""
 
-    lease: "Lease | None" = None
+    lease: Lease | None = None
     """None if the holder made the cursor from the driver's connection itself"""
 
     def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:

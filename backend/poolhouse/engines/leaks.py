@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from poolhouse.engines.lending import Frames, Lease, line_of
+from poolhouse.engines.lease import Frames, Lease, line_of
 from poolhouse.tracing.code import is_own_code
 from poolhouse.tracing.sql import without_values
 

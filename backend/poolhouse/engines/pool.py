@@ -20,7 +20,8 @@ from poolhouse.conf import options
 from poolhouse.engines import leaks, session, sockets
 from poolhouse.engines.alive import Alive
 from poolhouse.engines.connecting import Attempt, TooSlowError
-from poolhouse.engines.lending import Lease, LeasedConnection, forget_locals, frames_here
+from poolhouse.engines.lease import Lease, frames_here
+from poolhouse.engines.lending import LeasedConnection, forget_locals
 from poolhouse.engines.options import PoolOptions
 from poolhouse.engines.permits import Permit, Permits, Waiter
 from poolhouse.engines.slot import Slot, identity_of

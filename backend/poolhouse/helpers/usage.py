@@ -15,7 +15,7 @@ from poolhouse.tracing.troubles import is_costly, queries, wait_and_hold
 from poolhouse.tracing.work import Work, current_work, doing
 
 if TYPE_CHECKING:  # it needs an engine that a project may not have installed
-    from poolhouse.engines.lending import Lease
+    from poolhouse.engines.lease import Lease
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from poolhouse.metrics.look import PGBOUNCER
 from poolhouse.metrics.samples import counter, gauge
 from poolhouse.overview import status as overview
-from poolhouse.overview.status import ServerAnswers, Status, either_holder
+from poolhouse.overview.facts import either_holder
+from poolhouse.overview.status import ServerAnswers, Status
 from poolhouse.servers.pgbouncer import PgBouncer, PgBouncerStats
 from poolhouse.servers.server import ServerFacts
 

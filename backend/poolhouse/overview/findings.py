@@ -4,10 +4,11 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from poolhouse.conf import options
 from poolhouse.human import counted, duration, percent
+from poolhouse.overview.facts import Facts
 from poolhouse.overview.fleet import Group
 from poolhouse.overview.sources import REPORTS, ServerAnswers
 from poolhouse.process.activity import NOW_S, RECENT_S, Activity
@@ -15,9 +16,6 @@ from poolhouse.reports.report import ProcessReport
 from poolhouse.servers.pgbouncer import PgBouncer
 from poolhouse.servers.refusals import direct_remedy
 from poolhouse.servers.server import HIDDEN, ServerFacts
-
-if TYPE_CHECKING:  # status imports this module
-    from poolhouse.overview.status import Status
 
 LEVELS = ("ok", "warning", "critical")
 PERIOD = f"over the last {RECENT_S // 60} min"
@@ -85,29 +83,29 @@ def in_percent(value: float) -> str:
     return f"{value:g} %"
 
 
-def findings_of(status: "Status") -> Iterator[Finding]:
-    """Yield the findings on a status, those that are ok included."""
-    for one in status.unreachable:
+def findings_of(facts: Facts) -> Iterator[Finding]:
+    """Yield the findings on the facts, those that are ok included."""
+    for one in facts.unreachable:
         verb = "are" if one.source == REPORTS else "is"
         yield Finding(one.level, f"{one.source} {verb} {one.state}: {one.reason}")
-    if status.knows_processes:
-        yield from _missing_processes(status)
-        yield from _shared_names(status.processes)
-    for process in status.processes:
+    if facts.knows_processes:
+        yield from _missing_processes(facts)
+        yield from _shared_names(facts.processes)
+    for process in facts.processes:
         yield from _leak_suspects(process)
-    for service in status.services:
+    for service in facts.services:
         yield from _checkouts(service)
-    for server in status.servers:
-        yield from _server(server, of_several=len(status.servers) > 1)
-    if status.pgbouncer:
-        yield from _pgbouncer(status.pgbouncer)
+    for server in facts.servers:
+        yield from _server(server, of_several=len(facts.servers) > 1)
+    if facts.pgbouncer:
+        yield from _pgbouncer(facts.pgbouncer)
 
 
 # The processes that report.
 
 
-def _missing_processes(status: "Status") -> Iterator[Finding]:
-    found = Counter(process.service for process in status.processes)
+def _missing_processes(facts: Facts) -> Iterator[Finding]:
+    found = Counter(process.service for process in facts.processes)
     for service, (expected, _) in options().FLEET.items():
         if found[service]:
             few = "warning" if found[service] < expected else "ok"
@@ -117,14 +115,14 @@ def _missing_processes(status: "Status") -> Iterator[Finding]:
                 f"(warning below {expected}): start the others, or correct POOLHOUSE['FLEET']",
             )
         elif expected:
-            yield _unreported_service(service, expected, status.silent_s.get(service))
-    if not status.processes and (named := [one for one in status.connections if PROCESS_NAME.match(one.application)]):
+            yield _unreported_service(service, expected, facts.silent_s.get(service))
+    if not facts.processes and (named := [one for one in facts.connections if PROCESS_NAME.match(one.application)]):
         they = counted(len(named), "server connection")
         carry = "carries" if len(named) == 1 else "carry"
         yield Finding(
             "warning", f"no process is reporting, but {they} {carry} a Poolhouse name: check POOLHOUSE['REDIS_URL']"
         )
-    if others := status.of_other_versions:
+    if others := facts.of_other_versions:
         yield Finding(
             "warning",
             f"{counted(others, 'process', 'processes')} reporting in the format of another version of Poolhouse "

@@ -21,7 +21,7 @@ from poolhouse.tracing.statements import time_statements
 from poolhouse.tracing.work import current_work
 
 if TYPE_CHECKING:  # engines that a project may not have installed
-    from poolhouse.engines.lending import Lease
+    from poolhouse.engines.lease import Lease
     from poolhouse.engines.postgresql.base import DatabaseWrapper as LendingWrapper
 
 logger = logging.getLogger(__name__)
