@@ -10,6 +10,7 @@ from django.views.decorators.http import require_safe
 
 from poolhouse import __version__
 from poolhouse.helpers import check_connection_health
+from poolhouse.human import one_line
 from poolhouse.identity import current
 from poolhouse.metrics.access import may_read
 from poolhouse.metrics.look import Recent
@@ -37,7 +38,7 @@ def index(request: HttpRequest) -> JsonResponse:
             )
             backend_pid, application_name, server_version = cursor.fetchone()
     except Error as error:
-        problem = _one_line(error) if may_read(request) else "database: unavailable"
+        problem = _kind_and_text(error) if may_read(request) else "database: unavailable"
         return _document({**public, "problem": problem}, status=503)
     if not may_read(request):
         return _document(public)
@@ -92,8 +93,8 @@ database_problem: Recent[str] = Recent(_probe_database)
 os.register_at_fork(after_in_child=database_problem.forget_parent)
 
 
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+def _kind_and_text(error: Exception) -> str:
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def _document(data: Mapping[str, object], status: int = 200) -> JsonResponse:

@@ -20,6 +20,7 @@ from lab.strategies_console import print_comparison
 from lab.strategies_report import write_report
 from lab.web import MODELS
 from lab.workloads import WORKLOADS
+from poolhouse.arguments import whole_number
 from sandbox.isolation import MARK
 
 JOURNALS = CHECKOUT / "var/lab"
@@ -40,12 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for name, allowed in (("strategies", STRATEGIES), ("models", MODELS), ("workloads", WORKLOADS)):
         parser.add_argument(f"--{name}", nargs="+", choices=allowed, metavar="NAME", help=f"only: {', '.join(allowed)}")
-    parser.add_argument("--clients", nargs="+", type=_positive, metavar="N", help="numbers of concurrent clients")
+    parser.add_argument("--clients", nargs="+", type=whole_number(1), metavar="N", help="numbers of concurrent clients")
     parser.add_argument(
         "--rate", type=float, metavar="N", help="send N requests/s, instead of the next after each answer"
     )
     parser.add_argument(
-        "--connections", type=_positive, metavar="N", help="the limit for all pools together, or for PgBouncer"
+        "--connections", type=whole_number(1), metavar="N", help="the limit for all pools together, or for PgBouncer"
     )
     parser.add_argument(
         "--no-health-checks",
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="check out connections without validation",
     )
-    parser.add_argument("--rounds", type=_positive, metavar="N", help="how often each cell is measured")
+    parser.add_argument("--rounds", type=whole_number(1), metavar="N", help="how often each cell is measured")
     parser.add_argument("--turn-s", type=float, metavar="SECONDS", help="length of each measurement")
     parser.add_argument(
         "--journal", type=Path, metavar="FILE", help="record turns here; if interrupted, continue from it"
@@ -64,12 +65,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--report", type=Path, metavar="FOLDER", help="write an HTML page, Markdown, charts and the journal there"
     )
     parser.set_defaults(measure=measure, plan="headline")
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, got {text!r}")
-    return int(text)
 
 
 def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Numbers formatted for people, with their units."""
+"""Numbers with their units, and messages, written for people."""
 
 from math import inf
 
@@ -37,3 +37,8 @@ def number(value: int | None) -> str:
 def counted(count: int, noun: str, plural: str = "") -> str:
     """Write a count with its noun: 1 caller, 2 callers, 3 processes."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {plural or noun + 's'}"
+
+
+def one_line(text: object) -> str:
+    """Write a text, or an error's message, in one line."""
+    return " ".join(str(text).split())

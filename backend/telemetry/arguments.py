@@ -22,17 +22,6 @@ def argument(read: Callable[[str], T]) -> Callable[[str], T]:
     return convert
 
 
-def whole_number(least: int, most: int) -> Callable[[str], int]:
-    """Return an argparse type of whole numbers from `least` to `most`, both included."""
-
-    def convert(text: str) -> int:
-        if not text.isdecimal() or not least <= int(text) <= most:
-            raise ArgumentTypeError(f"expected a whole number from {least:,} to {most:,}, got {text!r}")
-        return int(text)
-
-    return convert
-
-
 def timezone(text: str) -> str:
     """Return the name of a time zone.
 

@@ -13,6 +13,7 @@ from django.db.models.expressions import Combinable
 from django.db.models.functions import Greatest, Now
 from django.utils import timezone
 
+from poolhouse.human import one_line
 from telemetry.formats import Reject
 from telemetry.formats.times import EPOCH
 from telemetry.models import IngestBatch, IngestJob, IngestRejectCount
@@ -187,7 +188,7 @@ def note_failure(batch_id: int, reason: str, *, retried_in_s: float) -> bool:
             f"error: {reason}",
         )
         return False
-    _queued(batch_id).update(error=_one_line(reason), due_at=_from_now(retried_in_s), failing_since=None)
+    _queued(batch_id).update(error=one_line(reason), due_at=_from_now(retried_in_s), failing_since=None)
     return True
 
 
@@ -214,7 +215,7 @@ def note_interruption(batch_id: int, interruption: Interruption, *, retried_in_s
     was_tried = When(due_at__gte=_from_now(-UNATTENDED_S), failing_since__isnull=False, then=F("failing_since"))
     _queued(batch_id).update(
         attempts=counted,
-        error=_one_line(interruption.reason),
+        error=one_line(interruption.reason),
         due_at=_from_now(retried_in_s),
         failing_since=Case(was_tried, default=failed_at),
     )
@@ -254,7 +255,7 @@ def park_after_deaths(batch_id: int, attempts: int) -> None:
 
 
 def _set_parked(queued: "QuerySet[IngestBatch]", reason: str) -> None:
-    queued.update(state=IngestBatch.State.PARKED, error=_one_line(reason), finished_at=timezone.now())
+    queued.update(state=IngestBatch.State.PARKED, error=one_line(reason), finished_at=timezone.now())
 
 
 def queue_again(batches: "QuerySet[IngestBatch]") -> int:
@@ -406,7 +407,3 @@ def note_cancellation(batch_id: int) -> bool:
 
 def _queued(batch_id: int) -> "QuerySet[IngestBatch]":
     return IngestBatch.objects.filter(pk=batch_id, state=IngestBatch.State.QUEUED)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

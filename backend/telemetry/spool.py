@@ -15,6 +15,7 @@ import pyarrow as pa
 from django.conf import settings
 from pyarrow import fs
 
+from poolhouse.human import one_line
 from telemetry.formats import SPOOL_MARKER, BadInput, Source, StorageUnavailableError, require_mounted
 from telemetry.unpacking import UnpackError, unpacked
 
@@ -173,7 +174,7 @@ def _source_at(url: str, name: str) -> Source:
     except pa.ArrowException as error:
         raise BadInput(name, f"unsupported URL: {error}") from None
     except OSError as error:
-        raise StorageUnavailableError(name, " ".join(str(error).split()), error.errno) from error
+        raise StorageUnavailableError(name, one_line(error), error.errno) from error
     return Source(base, path, name)
 
 
@@ -251,7 +252,7 @@ def _raising_unavailable() -> Iterator[None]:
     except StorageUnavailableError:
         raise
     except OSError as error:
-        raise StorageUnavailableError(NAME, " ".join(str(error).split()), error.errno) from error
+        raise StorageUnavailableError(NAME, one_line(error), error.errno) from error
 
 
 @contextmanager

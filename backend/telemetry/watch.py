@@ -10,7 +10,7 @@ from django.db import connection
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from poolhouse.display.reasons import one_line
+from poolhouse.display.reasons import message_of
 from telemetry.queries import Progress as JobProgress
 from telemetry.queries import job_progress
 
@@ -105,7 +105,7 @@ class ProgressReader:
         if self._refused_at is None:
             self._refused_at = time.monotonic()
             self._console.print(
-                f"Cannot query the database: {one_line(error)}. The job goes on; trying again for up to "
+                f"Cannot query the database: {message_of(error)}. The job goes on; trying again for up to "
                 f"{REFUSED_MAX_S:.0f} s."
             )
         elif time.monotonic() - self._refused_at > REFUSED_MAX_S:

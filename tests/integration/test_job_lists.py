@@ -210,7 +210,7 @@ def test_options_that_select_jobs_cannot_be_combined_with_a_job_id(option: tuple
 
 @pytest.mark.parametrize("limit", ["0", "-1", "many"])
 def test_a_limit_is_a_number_of_jobs(limit: str) -> None:
-    with pytest.raises(CommandError, match="expected a whole number of at least 1"):
+    with pytest.raises(CommandError, match="expected a whole number from 1 to 1,000,000, got"):
         run("ingest_status", f"--limit={limit}")
 
 

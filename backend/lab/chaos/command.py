@@ -19,6 +19,7 @@ from lab.chaos.report import document, print_report
 from lab.chaos.spools import Spool
 from lab.chaos.system import running
 from lab.progress import Progress
+from poolhouse.arguments import whole_number
 from sandbox import debian
 from sandbox.isolation import remove_spool
 
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
         "--seconds",
-        type=_seconds,
+        type=whole_number(4, 86_400),
         default=SECONDS,
         metavar="N",
         help="length of load and faults in all (default: %(default)s)",
@@ -57,12 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write counts, problems and the whole history")
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep the logs of the services there")
     parser.add_argument(mounts.OWN_MOUNTS, action="store_true", help=argparse.SUPPRESS)
-
-
-def _seconds(text: str) -> int:
-    if not text.isdecimal() or not 4 <= int(text) <= 86_400:
-        raise argparse.ArgumentTypeError(f"expected a number of seconds from 4 to 86400, got {text!r}")
-    return int(text)
 
 
 def chaos(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:

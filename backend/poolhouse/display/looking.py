@@ -1,8 +1,7 @@
 """The base of the monitoring commands: once or repeatedly, as text or JSON, with an exit status."""
 
 import json
-from argparse import ArgumentParser, ArgumentTypeError
-from math import inf, nan
+from argparse import ArgumentParser
 from typing import Any, Generic, TypeVar
 
 from django.core.management.base import BaseCommand, CommandError
@@ -10,9 +9,10 @@ from django.utils.timezone import localtime
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+from poolhouse.arguments import number
 from poolhouse.display.console import console_for
 from poolhouse.display.live import repeat, watch
-from poolhouse.display.reasons import one_line, reason_of
+from poolhouse.display.reasons import message_of, reason_of
 from poolhouse.driver import not_postgresql, postgresql_aliases
 from poolhouse.overview.findings import LEVELS
 
@@ -55,7 +55,7 @@ class MonitorCommand(BaseCommand, Generic[Seen]):
         parser.add_argument("--watch", action="store_true", help="repeat until Ctrl-C")
         parser.add_argument(
             "--interval",
-            type=_interval_s,
+            type=number(INTERVAL_MIN_S, unit="seconds"),
             default=INTERVAL_S,
             metavar="S",
             help=f"seconds between two updates of --watch (default: {INTERVAL_S:g})",
@@ -80,7 +80,9 @@ class MonitorCommand(BaseCommand, Generic[Seen]):
         try:
             self._look_and_show(options)
         except Exception as error:  # for a health check, Python's default status 1 would be a warning
-            reason = reason_of(error) or f"{type(error).__name__}: {one_line(error)} (run with --traceback for details)"
+            reason = (
+                reason_of(error) or f"{type(error).__name__}: {message_of(error)} (run with --traceback for details)"
+            )
             raise CommandError(reason, returncode=2) from error
 
     def _look_and_show(self, options: dict[str, Any]) -> None:
@@ -117,13 +119,3 @@ def exit_status(level: str, fail_on: str) -> int:
     """Return 1 for a warning and 2 for critical if the level is `fail_on` or worse, else 0."""
     found = LEVELS.index(level)
     return found if found >= LEVELS.index(fail_on) else 0
-
-
-def _interval_s(text: str) -> float:
-    try:
-        interval_s = float(text)
-    except ValueError:
-        interval_s = nan
-    if not INTERVAL_MIN_S <= interval_s < inf:
-        raise ArgumentTypeError(f"expected a number of seconds, {INTERVAL_MIN_S:g} or more, got {text!r}")
-    return interval_s

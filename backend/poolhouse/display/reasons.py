@@ -10,6 +10,8 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as DatabaseError
 from django.db import InterfaceError, OperationalError
 
+from poolhouse.human import one_line
+
 # An undefined table, column or schema, https://www.postgresql.org/docs/17/errcodes-appendix.html
 NOT_MIGRATED_SQLSTATES = ("42P01", "42703", "3F000")
 
@@ -63,24 +65,24 @@ def reason_of(error: Exception) -> str | None:
     """Return in one line what failed outside of this program, or None for any other error."""
     match error:
         case OperationalError() | InterfaceError():
-            return f"cannot use the database: {one_line(error)}"
+            return f"cannot use the database: {message_of(error)}"
         case DatabaseError() if _sqlstate(error) in NOT_MIGRATED_SQLSTATES:
-            return f"migrations are missing in the database: {one_line(error)}; run manage.py migrate"
+            return f"migrations are missing in the database: {message_of(error)}; run manage.py migrate"
         case DatabaseError():
-            return f"database error: {one_line(error)}"
+            return f"database error: {message_of(error)}"
         case redis.RedisError():
-            return f"cannot use Redis: {one_line(error)}"
+            return f"cannot use Redis: {message_of(error)}"
         case OSError():
             return _of_file(error)
-    return f"cannot reach the broker: {one_line(error)}" if _is_of_broker(error) else None
+    return f"cannot reach the broker: {message_of(error)}" if _is_of_broker(error) else None
 
 
-def one_line(error: Exception) -> str:
+def message_of(error: Exception) -> str:
     """Return the text of an error in one line, with the server's hint and without its context."""
     diagnosis = getattr(error.__cause__, "diag", None)
     primary, hint = getattr(diagnosis, "message_primary", None), getattr(diagnosis, "message_hint", None)
     text = f"{primary} ({hint})" if primary and hint else primary or str(error) or type(error).__name__
-    return " ".join(text.split())
+    return one_line(text)
 
 
 def _sqlstate(error: DatabaseError) -> str | None:
@@ -92,7 +94,7 @@ def _sqlstate(error: DatabaseError) -> str | None:
 def _of_file(error: OSError) -> str:
     if error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
-    return one_line(error)
+    return message_of(error)
 
 
 def _is_of_broker(error: Exception) -> bool:

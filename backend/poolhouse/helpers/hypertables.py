@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from poolhouse.driver import driver, driver_errors, own_connection_params, require_postgresql
+from poolhouse.human import one_line
 from poolhouse.servers.bounded import Cursor
 
 logger = logging.getLogger(__name__)
@@ -245,7 +246,7 @@ def _remedy(alias: str, cursor: Cursor, finding: Finding) -> str:
     try:
         cursor.execute(finding.remedy)
     except driver_errors(alias) as error:
-        return " ".join(str(error).split())
+        return one_line(error)
     return "applied"
 
 

@@ -11,6 +11,7 @@ from django.db import DEFAULT_DB_ALIAS
 from poolhouse.driver import driver, driver_errors, own_connection_params, require_postgresql
 from poolhouse.engines.connecting import TooSlowError, connect_within
 from poolhouse.engines.sockets import severed_after
+from poolhouse.human import one_line
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def check_connection_health(alias: str = DEFAULT_DB_ALIAS, timeout_s: float = 2.
         _ask(alias, timeout_s)
     except errors as error:
         is_late = time.perf_counter() - began_at >= timeout_s
-        reason = f"no answer within {timeout_s:g} s" if is_late else " ".join(str(error).split())
+        reason = f"no answer within {timeout_s:g} s" if is_late else one_line(error)
     return Health(alias, not reason, reason, (time.perf_counter() - began_at) * 1000)
 
 

@@ -10,6 +10,7 @@ from django.db import connections
 from poolhouse.conf import options
 from poolhouse.driver import driver_errors, postgresql_aliases
 from poolhouse.fork_lock import fork_lock
+from poolhouse.human import one_line
 from poolhouse.reports.report import ProcessReport
 from poolhouse.reports.store import store
 from poolhouse.servers import pgbouncer, server
@@ -119,7 +120,9 @@ def _read_reports() -> tuple[Reports, list[Unreachable]]:
         missing = set(options().FLEET) - {report.service for report in read.live}
         return Reports(read.live, read.of_other_versions, reports.silent_s(missing)), []
     except Exception as error:  # noqa: BLE001 - any error is reported, and the other sources are shown
-        return Reports(), [Unreachable(REPORTS, f"Redis: {_one_line(error).rstrip('.')}; check POOLHOUSE['REDIS_URL']")]
+        return Reports(), [
+            Unreachable(REPORTS, f"Redis: {_reason_of(error).rstrip('.')}; check POOLHOUSE['REDIS_URL']")
+        ]
 
 
 def _query_server(target: Target, *, detailed: bool) -> tuple[ServerAnswers | None, list[Unreachable]]:
@@ -127,7 +130,7 @@ def _query_server(target: Target, *, detailed: bool) -> tuple[ServerAnswers | No
     try:
         (look, extension_trouble), refusal = ask_as_monitor(target.alias, partial(_look_at, target, detailed=detailed))
     except Exception as error:  # noqa: BLE001 - any error: the server may be down, full or misspelt
-        state, reason = state_of(error), _one_line(error)
+        state, reason = state_of(error), _reason_of(error)
         return None, [Unreachable(source, f"{reason}; {_remedy(state, target.alias)}", "critical", state)]
     if refusal:
         reason = f"{refusal}; check POOLHOUSE['MONITOR_USER'] and MONITOR_PASSWORD"
@@ -153,7 +156,7 @@ def _look_at(target: Target, cursor: Cursor, *, detailed: bool) -> tuple[ServerA
     try:
         return ServerAnswers(target.aliases, facts, server.timescaledb(cursor) if detailed else None), ""
     except driver_errors(target.alias) as error:
-        return ServerAnswers(target.aliases, facts), _one_line(error)
+        return ServerAnswers(target.aliases, facts), _reason_of(error)
 
 
 def _query_pgbouncer(alias: str | None) -> tuple[PgBouncer | None, list[Unreachable]]:
@@ -166,9 +169,9 @@ def _query_pgbouncer(alias: str | None) -> tuple[PgBouncer | None, list[Unreacha
     except KeyError as column:
         reason = f"its console has no column {column}: expected PgBouncer 1.18 or later"
     except Exception as error:  # noqa: BLE001 - other poolers have such a console too, with answers of their own
-        reason = f"{_one_line(error)}; check PgBouncer and POOLHOUSE['PGBOUNCER_URL']"
+        reason = f"{_reason_of(error)}; check PgBouncer and POOLHOUSE['PGBOUNCER_URL']"
     return None, [Unreachable(PGBOUNCER, reason)]
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _reason_of(error: Exception) -> str:
+    return one_line(error) or type(error).__name__

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from poolhouse.conf import options
 from poolhouse.driver import driver, driver_errors, own_connection_params
+from poolhouse.human import one_line
 from poolhouse.servers.bounded import Cursor, bounded_cursor
 
 # A lock that the monitor would have to wait for is a finding, and not worth waiting for.
@@ -185,14 +186,14 @@ def ask_as_monitor(alias: str, ask: Callable[[Cursor], T]) -> tuple[T, str]:
         except driver_errors(alias) as error:
             if time.monotonic() - begun_at > chosen.MONITOR_TIMEOUT_S / 2:
                 raise  # a server that does not answer is not tried a second time
-            refusal = " ".join(str(error).split())
+            refusal = one_line(error)
     try:
         with monitor_cursor(alias) as cursor:
             return ask(cursor), refusal
     except driver_errors(alias) as error:
         if not refusal:
             raise
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise driver(alias).OperationalError(f"{reason}; as {chosen.MONITOR_USER}: {refusal}") from error
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
+from poolhouse.human import one_line
+
 # Errors of Arrow for data that violates its format; UnicodeDecodeError is for a column name that is not UTF-8.
 DAMAGE = (pa.ArrowException, UnicodeDecodeError)
 
@@ -219,4 +221,4 @@ def _is_permanent(error: OSError) -> bool:
 
 
 def _reason(error: OSError) -> str:
-    return os.strerror(error.errno).lower() if error.errno else " ".join(str(error).split())
+    return os.strerror(error.errno).lower() if error.errno else one_line(error)

@@ -2,19 +2,19 @@
 
 import json
 import time
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from collections.abc import Callable
-from math import inf, nan
 from typing import Any
 
 import redis
 from django.core.management.base import CommandError
 from django.db import DEFAULT_DB_ALIAS
 
+from poolhouse.arguments import number, whole_number
 from poolhouse.conf import options as poolhouse_options
 from poolhouse.display.advice import draw_advice, progress_on
 from poolhouse.display.console import console_for
-from poolhouse.display.reasons import ReasonCommand, one_line
+from poolhouse.display.reasons import ReasonCommand, message_of
 from poolhouse.driver import driver_errors, not_postgresql, postgresql_aliases
 from poolhouse.reports.report import ProcessReport
 from poolhouse.reports.store import ReportStore, store
@@ -29,6 +29,7 @@ from poolhouse.sizing.report import Advice
 # The limit of the model: a process with more connections in use needs another answer than a pool size.
 IN_USE_MOST = 1_000
 OR_GIVE_LOAD = "or pass --rate (checkouts per second of one process) and --hold-ms (mean hold time)"
+_COUNT, _COUNT_OR_NONE = whole_number(1, 1_000_000), whole_number(0, 1_000_000)
 
 
 class Command(ReasonCommand):
@@ -109,18 +110,18 @@ class Command(ReasonCommand):
 
 def _add_load(parser: ArgumentParser) -> None:
     load = parser.add_argument_group("load of one process (measured where not given)")
-    load.add_argument("--rate", type=_number(0.001, 1e6), metavar="PER_S", help="checkouts per second")
-    load.add_argument("--hold-ms", type=_number(0.001, 1e8), metavar="MS", help="mean hold time, in milliseconds")
+    load.add_argument("--rate", type=number(0.001, 1e6), metavar="PER_S", help="checkouts per second")
+    load.add_argument("--hold-ms", type=number(0.001, 1e8), metavar="MS", help="mean hold time, in milliseconds")
     shape = load.add_mutually_exclusive_group()
     shape.add_argument(
         "--hold-p95-ms",
-        type=_number(0.001, 1e9),
+        type=number(0.001, 1e9),
         metavar="MS",
         help="p95 of the hold times, in milliseconds; they are assumed to be log-normal",
     )
     shape.add_argument(
         "--hold-cv2",
-        type=_number(0, 1000),
+        type=number(0, 1000),
         metavar="N",
         help="squared coefficient of variation of the hold times, (standard deviation / mean)² (default without "
         "--hold-p95-ms: 1, as in the exponential distribution)",
@@ -129,79 +130,53 @@ def _add_load(parser: ArgumentParser) -> None:
     load.add_argument(
         "--database", default=DEFAULT_DB_ALIAS, metavar="ALIAS", help="database to advise on (default: %(default)s)"
     )
-    _with_default(load, "--over", _number(0.1, 3600), 10.0, "seconds to measure")
+    _with_default(load, "--over", number(0.1, 3600), 10.0, "seconds to measure")
     target = parser.add_argument_group("target")
-    _with_default(
-        target, "--wait-target-ms", _number(0.01, 1e6), 10.0, "longest wait for a connection, in milliseconds"
-    )
-    _with_default(target, "--percentile", _number(50, 99.99), 95.0, "percentage of the callers that wait no longer")
-    _with_default(target, "--burst", _number(1, 100), 1.5, "factor by which the load may rise for a while")
+    _with_default(target, "--wait-target-ms", number(0.01, 1e6), 10.0, "longest wait for a connection, in milliseconds")
+    _with_default(target, "--percentile", number(50, 99.99), 95.0, "percentage of the callers that wait no longer")
+    _with_default(target, "--burst", number(1, 100), 1.5, "factor by which the load may rise for a while")
 
 
 def _add_fleet(parser: ArgumentParser) -> None:
     fleet = parser.add_argument_group("fleet")
-    fleet.add_argument("--hosts", type=_whole(1), metavar="N", help="web hosts (default: as measured, else 1)")
+    fleet.add_argument("--hosts", type=_COUNT, metavar="N", help="web hosts (default: as measured, else 1)")
     fleet.add_argument(
-        "--processes", type=_whole(1), metavar="N", help="web processes on each host (default: as measured, else 1)"
+        "--processes", type=_COUNT, metavar="N", help="web processes on each host (default: as measured, else 1)"
     )
     fleet.add_argument(
         "--threads",
-        type=_whole(1),
+        type=_COUNT,
         metavar="N",
         help="threads of each process, the most requests that it serves at once (default: the most connections that "
         "were in use at once)",
     )
     each = "connections of this pool that a request holds at once, with those of threads that it starts"
-    _with_default(fleet, "--connections-per-thread", _whole(1), 1, each)
-    _with_default(fleet, "--workers", _whole(0), 0, "Celery workers on all hosts")
-    _with_default(fleet, "--worker-concurrency", _whole(1), 1, "processes of each Celery worker")
+    _with_default(fleet, "--connections-per-thread", _COUNT, 1, each)
+    _with_default(fleet, "--workers", _COUNT_OR_NONE, 0, "Celery workers on all hosts")
+    _with_default(fleet, "--worker-concurrency", _COUNT, 1, "processes of each Celery worker")
     server = parser.add_argument_group("server and PgBouncer")
     server.add_argument(
-        "--max-connections", type=_whole(1), metavar="N", help="max_connections (default: read from the server)"
+        "--max-connections", type=_COUNT, metavar="N", help="max_connections (default: read from the server)"
     )
-    _with_default(server, "--reserved", _whole(0), 3, "connections of --max-connections that are reserved")
+    _with_default(server, "--reserved", _COUNT_OR_NONE, 3, "connections of --max-connections that are reserved")
     server.add_argument(
-        "--server-cores", type=_whole(1), metavar="N", help="CPU cores of the server, for the rule of thumb"
+        "--server-cores", type=_COUNT, metavar="N", help="CPU cores of the server, for the rule of thumb"
     )
-    _with_default(
-        server, "--transactions", _whole(1), 1, "transactions per checkout; in autocommit each statement is one"
-    )
+    _with_default(server, "--transactions", _COUNT, 1, "transactions per checkout; in autocommit each statement is one")
     server.add_argument(
         "--transaction-ms",
-        type=_number(0.001, 1e8),
+        type=number(0.001, 1e8),
         metavar="MS",
         help="mean duration of a transaction, in milliseconds (default: hold time / --transactions)",
     )
-    _with_default(server, "--pgbouncer-clients", _whole(1), 5_000, "clients that one PgBouncer process can serve")
+    _with_default(server, "--pgbouncer-clients", _COUNT, 5_000, "clients that one PgBouncer process can serve")
     _with_default(
-        server, "--pgbouncer-rate", _number(1, 1e7), 20_000.0, "transactions/s that one PgBouncer process can serve"
+        server, "--pgbouncer-rate", number(1, 1e7), 20_000.0, "transactions/s that one PgBouncer process can serve"
     )
 
 
 def _with_default(group: Any, name: str, read: Callable[[str], Any], default: float, meaning: str) -> None:
     group.add_argument(name, type=read, default=default, metavar="N", help=f"{meaning} (default: {default:g})")
-
-
-def _number(least: float, most: float) -> Callable[[str], float]:
-    def convert(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = nan
-        if not least <= value <= most or value == inf:
-            raise ArgumentTypeError(f"expected a number from {least:,.10g} to {most:,.10g}, got {text!r}")
-        return value
-
-    return convert
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        if not text.isdecimal() or not least <= int(text) <= 1_000_000:
-            raise ArgumentTypeError(f"expected a whole number from {least} to 1,000,000, got {text!r}")
-        return int(text)
-
-    return convert
 
 
 def _threads(count: int | None, connections_each: int, measured: Measured | None) -> Threads | None:
@@ -259,7 +234,7 @@ def _room(alias: str, max_connections: int | None, reserved: int) -> Room:
             found, _ = ask_as_monitor(alias, capacity)
         except driver_errors(alias) as error:
             raise CommandError(
-                f"cannot read max_connections from the server: {one_line(error)}: start it, or pass --max-connections"
+                f"cannot read max_connections from the server: {message_of(error)}: start it, or pass --max-connections"
             ) from None
         return Room(found.max_connections, found.superuser_reserved + found.reserved)
     if reserved >= max_connections:

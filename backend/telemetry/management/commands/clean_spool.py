@@ -4,8 +4,8 @@ from argparse import ArgumentParser
 from datetime import timedelta
 from typing import Any
 
+from poolhouse.arguments import whole_number
 from poolhouse.display.reasons import ReasonCommand
-from telemetry.arguments import whole_number
 from telemetry.retention import clean, removable
 
 HOURS_MAX = 24 * 366

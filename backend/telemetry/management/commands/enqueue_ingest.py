@@ -8,9 +8,10 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from rich.console import Console
 
+from poolhouse.arguments import whole_number
 from poolhouse.display.console import console_for
 from poolhouse.display.reasons import ReasonCommand
-from telemetry.arguments import argument, ascii_encoding, escape_character, one_character, timezone, whole_number
+from telemetry.arguments import argument, ascii_encoding, escape_character, one_character, timezone
 from telemetry.formats import BadInput, Columns, StorageUnavailableError, TextFormat, TimeFormat
 from telemetry.formats.times import UNITS_PER_S
 from telemetry.inputs import Inputs, open_input

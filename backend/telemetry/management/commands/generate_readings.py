@@ -12,10 +12,11 @@ from django.core.management.base import CommandError
 from rich.console import Console
 from rich.progress import track
 
+from poolhouse.arguments import whole_number
 from poolhouse.display.console import console_for
 from poolhouse.display.reasons import ReasonCommand
 from telemetry import formats, spool
-from telemetry.arguments import argument, whole_number
+from telemetry.arguments import argument
 from telemetry.formats import Columns
 from telemetry.formats.times import EXAMPLE
 from telemetry.generate import Fleet, interval_us_of, write, write_parquet

@@ -1,7 +1,7 @@
 """`manage.py ingest_status`: the progress and errors of jobs."""
 
 import json
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from itertools import islice
 from textwrap import indent
@@ -12,6 +12,7 @@ from django.core.management.base import CommandError
 from django.db.models import QuerySet
 from rich.console import Console
 
+from poolhouse.arguments import whole_number
 from poolhouse.display.console import console_for
 from poolhouse.display.reasons import ReasonCommand
 from poolhouse.display.table import Table
@@ -49,11 +50,13 @@ class Command(ReasonCommand):
         parser.add_argument("--state", choices=JOB_STATES, help="list only jobs in this state")
         parser.add_argument(
             "--limit",
-            type=_positive,
+            type=whole_number(1, 1_000_000),
             metavar="N",
             help=f"list at most N jobs (default: {JOBS_SHOWN}; with --json: all)",
         )
-        parser.add_argument("--before", type=_positive, metavar="JOB", help="list only jobs with an id below this")
+        parser.add_argument(
+            "--before", type=whole_number(1, 2**63 - 1), metavar="JOB", help="list only jobs with an id below this"
+        )
         parser.add_argument(
             "--json", action="store_true", help="print JSON with all parked batches; with --rejects, NDJSON"
         )
@@ -119,12 +122,6 @@ class Command(ReasonCommand):
 
     def _print_json(self, data: object) -> None:
         self.stdout.write(json.dumps(data, indent=2, default=str))
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 2**63:
-        raise ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
 
 
 def _jobs(jobs: QuerySet[IngestJob], before: int | None) -> Iterator[Progress]:
