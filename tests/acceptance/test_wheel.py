@@ -207,6 +207,6 @@ def test_an_engine_whose_packages_are_missing_names_them_and_the_status_answers(
     check = project.manage("check")
     assert check.returncode != 0
     assert check.stderr.splitlines()[-1].endswith(
-        f"The engine {OURS} needs dj_db_conn_pool and sqlalchemy: pip install 'poolhouse[pool]'."
+        f"The engine {OURS} requires dj_db_conn_pool and sqlalchemy: pip install 'poolhouse[pool]'."
     )
     assert project.status()["servers"][0]["max_connections"] == 40

@@ -257,7 +257,7 @@ def test_an_unreachable_server_is_not_shown_as_empty() -> None:
     taken = Status(100.0, [report("web", 1)], [], [Unreachable("database server (default)", "refused")])
     text = text_of(taken)
     assert "database server (default) is unreachable: refused" in text
-    assert "onnections on the server" not in text
+    assert "by application and state" not in text
 
 
 def histogram(*durations_s: float) -> Histogram:
