@@ -12,7 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, ValidationError
 
-from poolhouse.tracing.troubles import log_database_error
+from poolhouse.tracing.log_lines import log_database_error
 from poolhouse.tracing.work import current_work
 from telemetry.formats import BadInput, StorageUnavailableError
 

@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from api.problems import DATABASE_RETRY_S
 from poolhouse.errors import PoolTimeoutError
 from poolhouse.middleware import unavailable
-from poolhouse.tracing.troubles import log_database_error
+from poolhouse.tracing.log_lines import log_database_error
 from poolhouse.tracing.work import current_work
 
 

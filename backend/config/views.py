@@ -9,11 +9,11 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
 from poolhouse import __version__
+from poolhouse.formatting import one_line
 from poolhouse.helpers import check_connection_health
-from poolhouse.human import one_line
 from poolhouse.identity import current
 from poolhouse.metrics.access import may_read
-from poolhouse.metrics.look import Recent
+from poolhouse.metrics.snapshot import Recent
 from poolhouse.process.pools import pool_states
 
 PROBE_TIMEOUT_S = 2

@@ -14,7 +14,7 @@ from django.http.response import HttpResponseBase
 
 from poolhouse.conf import options
 from poolhouse.errors import PoolTimeoutError
-from poolhouse.tracing.troubles import log_cost, log_database_error, queries
+from poolhouse.tracing.log_lines import log_cost, log_database_error, queries
 from poolhouse.tracing.work import Work, current_work, doing
 
 RETRY_AFTER_S = 5

@@ -6,7 +6,7 @@ from typing import Any
 from celery import Task, current_app, signals
 
 from poolhouse.process.forks import log_messages, pools_in_prefork
-from poolhouse.tracing.troubles import log_cost, log_database_error
+from poolhouse.tracing.log_lines import log_cost, log_database_error
 from poolhouse.tracing.work import Work, current_work, switch_to
 
 

@@ -13,7 +13,7 @@ from django.db.models.expressions import Combinable
 from django.db.models.functions import Greatest, Now
 from django.utils import timezone
 
-from poolhouse.human import one_line
+from poolhouse.formatting import one_line
 from telemetry.formats import Reject
 from telemetry.formats.times import EPOCH
 from telemetry.models import IngestBatch, IngestJob, IngestRejectCount

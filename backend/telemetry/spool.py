@@ -15,7 +15,7 @@ import pyarrow as pa
 from django.conf import settings
 from pyarrow import fs
 
-from poolhouse.human import one_line
+from poolhouse.formatting import one_line
 from telemetry.formats import SPOOL_MARKER, BadInput, Source, StorageUnavailableError, require_mounted
 from telemetry.unpacking import UnpackError, unpacked
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from config.env import CHECKOUT
 from lab.management.experiment import ExperimentCommand
-from poolhouse.display.looking import MonitorCommand
+from poolhouse.display.monitor_command import MonitorCommand
 from poolhouse.display.reasons import ReasonCommand
 from telemetry.formats import SPOOL_MARKER
 from telemetry.models import IngestBatch

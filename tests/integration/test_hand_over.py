@@ -21,7 +21,7 @@ from billiard.pool import soft_timeout_sighandler
 from django.db import DatabaseError, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from poolhouse.engines import alive, connecting, lending, permits, slot
+from poolhouse.engines import alive, connecting, lease, leased_connection, permits, slot
 from poolhouse.engines import pool as pool_module
 from poolhouse.engines.pool import LendingPool
 from tests.conftest import DEADLINE_S, await_that
@@ -31,7 +31,7 @@ from tests.integration.test_engine_stress import backends_of
 __all__ = ["_database", "pool_of"]
 
 SIZE, OVERFLOW, ROUNDS = 1, 1, 200
-MODULES = {module.__file__ for module in (alive, connecting, lending, permits, pool_module, slot)}
+MODULES = {module.__file__ for module in (alive, connecting, lease, leased_connection, permits, pool_module, slot)}
 # Of the standard library what starts a thread and waits until it runs; the rest of it holds locks of the process'.
 STARTING = {threading.Thread.start.__code__, threading.Event.wait.__code__}
 # A signal that comes while the collector runs, or an object's end, is raised there, and Python can only report it.

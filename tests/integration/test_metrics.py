@@ -18,7 +18,7 @@ from config.env import Database, Monitor, read
 from poolhouse.identity import current
 from poolhouse.metrics import otel, views
 from poolhouse.metrics.buckets import BOUNDS_S
-from poolhouse.metrics.look import Snapshot, take_snapshot
+from poolhouse.metrics.snapshot import Snapshot, take_snapshot
 from poolhouse.process.pools import LENDING_ENGINE
 from poolhouse.reports.publisher import Publisher
 from poolhouse.reports.store import ReportStore
@@ -149,7 +149,7 @@ def test_an_unreachable_server_hides_nothing_else(
 
 def test_unreachable_reports_hide_nothing_else(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     away = ReportStore("redis://127.0.0.1:1/0", prefix="p", ttl_s=5, timeout_s=1)
-    monkeypatch.setattr("poolhouse.metrics.look.store", lambda: away)
+    monkeypatch.setattr("poolhouse.metrics.snapshot.store", lambda: away)
     monkeypatch.setattr("poolhouse.overview.sources.store", lambda: away)
     samples = scrape(client)
     assert sources(samples) == {"reports": 0, "server": 1}
@@ -158,7 +158,7 @@ def test_unreachable_reports_hide_nothing_else(client: Client, monkeypatch: pyte
 
 
 def test_without_redis_url_the_reports_are_not_a_source(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("poolhouse.metrics.look.store", lambda: None)
+    monkeypatch.setattr("poolhouse.metrics.snapshot.store", lambda: None)
     monkeypatch.setattr("poolhouse.overview.sources.store", lambda: None)
     assert sources(scrape(client)) == {"server": 1}
 

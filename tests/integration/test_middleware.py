@@ -337,7 +337,7 @@ def test_a_request_is_logged_when_it_is_over_a_threshold(
     limits(**limit)
     for address in over_and_under:
         Client().get(address)
-    (line,) = lines(caplog, "troubles")
+    (line,) = lines(caplog, "log_lines")
     assert text in line.getMessage()
 
 
@@ -345,7 +345,7 @@ def test_an_unreachable_server_is_logged_with_alias_and_request(
     client: Client, limits: Limits, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert unraising(client).get("/fail_to_connect/?token=sesame").status_code == 500
-    (line,) = lines(caplog, "troubles")
+    (line,) = lines(caplog, "log_lines")
     assert line.getMessage().startswith(
         "database default failed request GET /fail_to_connect/, view fail_to_connect: OperationalError: "
     )
@@ -356,7 +356,7 @@ def test_a_statement_canceled_by_the_server_is_logged_with_its_sqlstate(
     client: Client, limits: Limits, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert unraising(client).get("/time_out/").status_code == 500
-    (line,) = lines(caplog, "troubles")
+    (line,) = lines(caplog, "log_lines")
     assert (vars(line)["alias"], vars(line)["sqlstate"], vars(line)["view"]) == ("default", "57014", "time_out")
     assert "statement timeout" in line.getMessage()
 
@@ -369,7 +369,7 @@ def test_a_pool_timeout_is_a_503_with_retry_after(
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
     assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
     assert answer.content.decode() == "No database connection is available. Try again in 5 seconds.\n"
-    (line,) = lines(caplog, "troubles")
+    (line,) = lines(caplog, "log_lines")
     assert "PoolTimeoutError: default: no connection within 1.50 s: all are lent; size 2" in line.getMessage()
     assert "request GET /wait_in_vain" in line.getMessage()
 
@@ -397,7 +397,7 @@ def test_a_pool_timeout_in_another_middleware_is_a_503_too(
     settings.MIDDLEWARE = ["poolhouse.middleware.DatabaseMiddleware", f"{__name__}.ImpatientMiddleware"]
     answer = ask()
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
-    assert len(lines(caplog, "troubles")) == 1
+    assert len(lines(caplog, "log_lines")) == 1
 
 
 def test_server_timing_is_sent_if_enabled(client: Client, limits: Limits) -> None:
@@ -415,7 +415,7 @@ def test_an_async_view_s_statements_are_counted_from_whichever_thread(
     limits(SLOW_QUERY_MS=20, REQUEST_QUERIES=1)
     assert ask_async("/query_async/").json()["statements"] == 2
     assert "for request GET /query_async/, view query_async" in lines(caplog, "statements")[0].getMessage()
-    assert "2 queries" in lines(caplog, "troubles")[0].getMessage()
+    assert "2 queries" in lines(caplog, "log_lines")[0].getMessage()
     assert current_work() is None
 
 
@@ -434,9 +434,9 @@ def test_a_stream_counts_as_part_of_its_request(
     answer = client.get("/stream/")
     pieces = iter(answer)
     assert (next(pieces), current_work()) == (b"GET /stream/", None)
-    assert lines(caplog, "troubles") == []
+    assert lines(caplog, "log_lines") == []
     assert list(pieces) == [b"GET /stream/"]
-    assert "2 queries" in lines(caplog, "troubles")[0].getMessage()
+    assert "2 queries" in lines(caplog, "log_lines")[0].getMessage()
 
 
 def test_an_async_stream_counts_as_part_of_its_request(limits: Limits, caplog: pytest.LogCaptureFixture) -> None:
@@ -447,7 +447,7 @@ def test_an_async_stream_counts_as_part_of_its_request(limits: Limits, caplog: p
         return [piece async for piece in answer.streaming_content]
 
     assert async_to_sync(read)() == [b"GET /stream_async/"] * 2
-    assert "2 queries" in lines(caplog, "troubles")[0].getMessage()
+    assert "2 queries" in lines(caplog, "log_lines")[0].getMessage()
 
 
 @pytest.mark.parametrize("formatter", [PlainFormatter(), JsonFormatter()])

@@ -116,4 +116,4 @@ def test_the_admin_answers_503_without_the_database_and_logs_no_traceback(
     answer = client.get("/admin/")
     assert (answer.status_code, answer["Retry-After"]) == (503, "5")
     assert [record.exc_info for record in caplog.records if record.exc_info] == []
-    assert [record.name for record in caplog.records].count("poolhouse.tracing.troubles") == 1
+    assert [record.name for record in caplog.records].count("poolhouse.tracing.log_lines") == 1

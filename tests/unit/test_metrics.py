@@ -28,7 +28,7 @@ from poolhouse.metrics import views
 from poolhouse.metrics.buckets import BOUNDS_S, ENDS, cumulative
 from poolhouse.metrics.families import families_of
 from poolhouse.metrics.fleet import COUNTED
-from poolhouse.metrics.look import Recent, Snapshot
+from poolhouse.metrics.snapshot import Recent, Snapshot
 from poolhouse.overview.sources import REPORTS
 from poolhouse.overview.status import PGBOUNCER, ServerAnswers, Status, Unreachable
 from poolhouse.process.pools import LENDING_ENGINE, PoolState

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from poolhouse.conf import options
 from poolhouse.display.console import console_for
-from poolhouse.display.looking import exit_status
+from poolhouse.display.monitor_command import exit_status
 from poolhouse.display.render import print_status
 from poolhouse.engines.leaks import Suspect
-from poolhouse.human import duration
+from poolhouse.formatting import duration
 from poolhouse.measures.histogram import Histogram
 from poolhouse.overview.sources import ServerAnswers
 from poolhouse.overview.status import PGBOUNCER, Status, Unreachable

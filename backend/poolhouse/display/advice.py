@@ -9,7 +9,7 @@ from rich.text import Text
 
 from poolhouse.display.console import section
 from poolhouse.display.table import Table
-from poolhouse.human import NOT_GIVEN, counted, duration, percent
+from poolhouse.formatting import NOT_GIVEN, counted, duration, percent
 from poolhouse.sizing.fleet import Bouncers, FleetAdvice, connections_by_cores
 from poolhouse.sizing.plan import Capacity, Row
 from poolhouse.sizing.process import ProcessAdvice, Setting

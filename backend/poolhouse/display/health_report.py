@@ -9,7 +9,7 @@ from poolhouse.conf import options
 from poolhouse.display.console import section
 from poolhouse.display.render import draw_level
 from poolhouse.display.table import Table
-from poolhouse.human import NOT_GIVEN, duration, percent
+from poolhouse.formatting import NOT_GIVEN, duration, percent
 from poolhouse.overview.health import ConnectionPoolHealth, ConnectionPoolStats
 from poolhouse.process.activity import RECENT_S, Activity
 

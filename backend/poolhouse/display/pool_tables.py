@@ -8,7 +8,7 @@ from rich.text import Text
 
 from poolhouse.display.console import section
 from poolhouse.display.table import Table
-from poolhouse.human import NOT_GIVEN, duration, number
+from poolhouse.formatting import NOT_GIVEN, duration, number
 from poolhouse.measures.histogram import Histogram
 from poolhouse.overview.findings import PERIOD
 from poolhouse.overview.fleet import Group

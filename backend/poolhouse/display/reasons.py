@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as DatabaseError
 from django.db import InterfaceError, OperationalError
 
-from poolhouse.human import one_line
+from poolhouse.formatting import one_line
 
 # An undefined table, column or schema, https://www.postgresql.org/docs/17/errcodes-appendix.html
 NOT_MIGRATED_SQLSTATES = ("42P01", "42703", "3F000")

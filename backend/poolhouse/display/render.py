@@ -11,7 +11,7 @@ from poolhouse.display.console import section
 from poolhouse.display.pool_tables import UNKNOWN, WIDE_COLUMNS, process_sections, service_table, unowned
 from poolhouse.display.table import Table
 from poolhouse.display.trend import Trend
-from poolhouse.human import duration
+from poolhouse.formatting import duration
 from poolhouse.overview.facts import either_holder
 from poolhouse.overview.findings import PERIOD
 from poolhouse.overview.status import ServerAnswers, Status

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from poolhouse.display.pool_tables import groups
 from poolhouse.display.table import Table
-from poolhouse.human import NOT_GIVEN
+from poolhouse.formatting import NOT_GIVEN
 from poolhouse.overview.status import Status
 from poolhouse.reports.report import ProcessReport
 

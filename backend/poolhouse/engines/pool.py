@@ -21,7 +21,7 @@ from poolhouse.engines import leaks, session, sockets
 from poolhouse.engines.alive import Alive
 from poolhouse.engines.connecting import Attempt, TooSlowError
 from poolhouse.engines.lease import Lease, frames_here
-from poolhouse.engines.lending import LeasedConnection, forget_locals
+from poolhouse.engines.leased_connection import LeasedConnection, forget_locals
 from poolhouse.engines.options import PoolOptions
 from poolhouse.engines.permits import Permit, Permits, Waiter
 from poolhouse.engines.slot import Slot, identity_of

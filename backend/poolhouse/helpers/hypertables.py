@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from poolhouse.driver import driver, driver_errors, own_connection_params, require_postgresql
-from poolhouse.human import one_line
+from poolhouse.formatting import one_line
 from poolhouse.servers.bounded import Cursor
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from django.db import DEFAULT_DB_ALIAS
 from poolhouse.driver import driver, driver_errors, own_connection_params, require_postgresql
 from poolhouse.engines.connecting import TooSlowError, connect_within
 from poolhouse.engines.sockets import severed_after
-from poolhouse.human import one_line
+from poolhouse.formatting import one_line
 
 
 @dataclass(frozen=True)

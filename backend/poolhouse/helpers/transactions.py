@@ -15,7 +15,7 @@ from typing import Literal, ParamSpec, TypeVar, get_args
 from django.db import DEFAULT_DB_ALIAS, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from poolhouse.tracing.troubles import sqlstate_of
+from poolhouse.tracing.log_lines import sqlstate_of
 
 logger = logging.getLogger(__name__)
 

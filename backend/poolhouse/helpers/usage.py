@@ -9,9 +9,9 @@ from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from poolhouse.human import counted
+from poolhouse.formatting import counted
 from poolhouse.process import pools
-from poolhouse.tracing.troubles import is_costly, queries, wait_and_hold
+from poolhouse.tracing.log_lines import is_costly, queries, wait_and_hold
 from poolhouse.tracing.work import Work, current_work, doing
 
 if TYPE_CHECKING:  # it needs an engine that a project may not have installed

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from prometheus_client.metrics_core import Metric
 
 from poolhouse.metrics.fleet import of_pools, of_processes, of_totals
-from poolhouse.metrics.look import Snapshot
 from poolhouse.metrics.samples import gauge
 from poolhouse.metrics.servers import of_pgbouncer, of_servers
+from poolhouse.metrics.snapshot import Snapshot
 
 
 def families_of(look: Snapshot) -> Iterator[Metric]:

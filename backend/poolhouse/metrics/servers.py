@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
-from poolhouse.metrics.look import PGBOUNCER
 from poolhouse.metrics.samples import counter, gauge
+from poolhouse.metrics.snapshot import PGBOUNCER
 from poolhouse.overview import status as overview
 from poolhouse.overview.facts import either_holder
 from poolhouse.overview.status import ServerAnswers, Status

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from poolhouse.conf import options
 from poolhouse.metrics.access import may_read
 from poolhouse.metrics.families import families_of
-from poolhouse.metrics.look import Recent, take_snapshot
+from poolhouse.metrics.snapshot import Recent, take_snapshot
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from poolhouse.conf import options
-from poolhouse.human import counted, duration, percent
+from poolhouse.formatting import counted, duration, percent
 from poolhouse.overview.facts import Facts
 from poolhouse.overview.fleet import Group
 from poolhouse.overview.sources import REPORTS, ServerAnswers

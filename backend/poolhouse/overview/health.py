@@ -11,7 +11,7 @@ from django.db import DEFAULT_DB_ALIAS
 
 from poolhouse.conf import options
 from poolhouse.driver import postgresql_aliases, require_postgresql
-from poolhouse.human import duration, percent
+from poolhouse.formatting import duration, percent
 from poolhouse.overview.findings import PERIOD, Finding, graded, in_ms, in_percent, judge
 from poolhouse.overview.observer import has_pooled_engine
 from poolhouse.overview.status import Status, take_status

@@ -10,7 +10,7 @@ from django.db import connections
 from poolhouse.conf import options
 from poolhouse.driver import driver_errors, postgresql_aliases
 from poolhouse.fork_lock import fork_lock
-from poolhouse.human import one_line
+from poolhouse.formatting import one_line
 from poolhouse.reports.report import ProcessReport
 from poolhouse.reports.store import store
 from poolhouse.servers import pgbouncer, server

@@ -9,7 +9,7 @@ from django.core import checks
 from django.db import connections
 
 from poolhouse.backends import is_lending
-from poolhouse.human import counted
+from poolhouse.formatting import counted
 from poolhouse.process.pools import is_pooled
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from poolhouse.conf import options
 from poolhouse.driver import driver, driver_errors, own_connection_params
-from poolhouse.human import one_line
+from poolhouse.formatting import one_line
 from poolhouse.servers.bounded import Cursor, bounded_cursor
 
 # A lock that the monitor would have to wait for is a finding, and not worth waiting for.

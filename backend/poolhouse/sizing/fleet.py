@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import ClassVar
 
-from poolhouse.human import counted, duration
+from poolhouse.formatting import counted, duration
 from poolhouse.sizing.process import ProcessAdvice, Setting
 from poolhouse.sizing.queue import Demand, Holds, Load, pool_of
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import ceil
 
-from poolhouse.human import counted, duration
+from poolhouse.formatting import counted, duration
 from poolhouse.sizing.queue import Demand, Load, Pool, Target, pool_of
 
 # TCP retransmits a lost packet after 1 s, and TIMEOUT includes connecting: with less, one lost packet is an error.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
-from poolhouse.human import one_line
+from poolhouse.formatting import one_line
 
 # Errors of Arrow for data that violates its format; UnicodeDecodeError is for a column name that is not UTF-8.
 DAMAGE = (pa.ArrowException, UnicodeDecodeError)

@@ -16,7 +16,7 @@ from poolhouse.engines import leaks
 from poolhouse.engines.connecting import TooSlowError
 from poolhouse.engines.cursors import leased_class
 from poolhouse.engines.lease import Lease
-from poolhouse.engines.lending import LeasedConnection
+from poolhouse.engines.leased_connection import LeasedConnection
 from poolhouse.engines.options import PoolOptions
 from poolhouse.engines.pool import LendingPool
 from poolhouse.tracing.statements import time_statements

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 
-from poolhouse.display.looking import MonitorCommand
+from poolhouse.display.monitor_command import MonitorCommand
 from poolhouse.display.render import draw_status, draw_watched
 from poolhouse.display.trend import Trend
 from poolhouse.overview.status import Status, take_status

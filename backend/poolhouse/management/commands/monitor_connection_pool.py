@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from poolhouse.display.health_report import draw_health
-from poolhouse.display.looking import MonitorCommand
+from poolhouse.display.monitor_command import MonitorCommand
 from poolhouse.overview.health import ConnectionPoolHealth, ConnectionPoolMonitor
 
 

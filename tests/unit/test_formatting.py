@@ -2,7 +2,7 @@
 
 import pytest
 
-from poolhouse.human import counted, duration, percent
+from poolhouse.formatting import counted, duration, percent
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from django.db import OperationalError, connections
 from django.utils.functional import SimpleLazyObject
 
 from poolhouse.metrics.views import metrics
-from poolhouse.tracing.troubles import alias_of, log_database_error
+from poolhouse.tracing.log_lines import alias_of, log_database_error
 from poolhouse.tracing.work import Work
 
 
@@ -45,7 +45,7 @@ def test_a_request_has_one_error_line_per_alias_including_driver_errors(
     other = connections.create_connection("default")
     other.alias = "archive"
     work = Work("request", "GET /")
-    with caplog.at_level(logging.ERROR, "poolhouse.tracing.troubles"):
+    with caplog.at_level(logging.ERROR, "poolhouse.tracing.log_lines"):
         for one in (wrapper, wrapper, other, other):
             log_database_error(raised(lambda which=one: fail_on(which)), work)  # type: ignore[misc]
         log_database_error(raised(lambda: fail_on(wrapper)), Work("request", "GET /"))
