@@ -2,26 +2,23 @@
 
 import argparse
 import sys
+from contextlib import ExitStack
 
 from config.env import BadEnvironment
 from sandbox import demo, services
 from sandbox.errors import SandboxError
 from sandbox.processes import end_in_good_order
 from sandbox.stack import stack_of_environment
-from sandbox.steps import say, step
+from sandbox.steps import say
+from sandbox.system import start_servers
 
 
 def up() -> int:
     """Run the sandbox in the foreground until Ctrl-C; return the exit status."""
     stack = stack_of_environment()
-    stack.require_free_port()
-    started = services.start()
-    try:
-        with step("database schema"):
-            stack.manage("migrate", "--verbosity", "0")
+    with ExitStack() as started:
+        start_servers(stack, started)
         return stack.run(services.own_servers())
-    finally:
-        services.stop(started)
 
 
 def down() -> None:

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -10,10 +9,10 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from config.env import Database, Queue, read
-from sandbox import services
 from sandbox.errors import SandboxError
 from sandbox.stack import Stack, stack_of_environment
 from sandbox.steps import say, step
+from sandbox.system import start_system
 
 MEASURES = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
 BATCH_ROWS = 2000
@@ -31,25 +30,12 @@ def weather_csv() -> Path:
 def demo(*, keep: bool) -> None:
     """Run the demo; then stop what it started, or with `keep` print the addresses."""
     stack = stack_of_environment()
-    stack.require_free_port()
     with ExitStack() as started:
-        servers = services.start()
-        started.callback(services.stop, servers)
-        with step("database schema"):
-            stack.manage("migrate", "--verbosity", "0")
-        with step("web, worker and beat"):
-            manager = stack.start()
-        started.callback(_stop, stack, manager)
+        start_system(stack, started)
         _main_job(stack)
         if keep:
             started.pop_all()
             _print_addresses(stack)
-
-
-def _stop(stack: Stack, manager: "subprocess.Popen[bytes]") -> None:
-    say("")
-    with step("stop web, worker and beat"):
-        stack.stop(manager)
 
 
 def _main_job(stack: Stack) -> None:

@@ -22,11 +22,11 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from config.env import CHECKOUT
-from sandbox import services
 from sandbox.errors import SandboxError
 from sandbox.processes import end_in_good_order
 from sandbox.stack import Stack, stack_of_environment
 from sandbox.steps import step
+from sandbox.system import start_system
 from sandbox.terminal_svg import svg_of
 
 PICTURE = CHECKOUT / "docs" / "db_pool_status.svg"
@@ -47,14 +47,8 @@ def take(path: Path) -> None:
     """Start the sandbox with small pools, cause the trouble, and write what the status shows as SVG to `path`."""
     plain = stack_of_environment()
     stack = Stack(plain.folder, plain.web_port, plain.broker_url, SMALL_POOLS)
-    stack.require_free_port()
     with ExitStack() as started:
-        servers = services.start()
-        started.callback(services.stop, servers)
-        with step("database schema"):
-            stack.manage("migrate", "--verbosity", "0")
-        with step("web, worker and beat"):
-            started.callback(stack.stop, stack.start())
+        start_system(stack, started)
         token = started.enter_context(_token(stack))
         started.enter_context(_lock(stack))
         started.enter_context(_clients(stack, token))
