@@ -198,7 +198,7 @@ def prepare(place: Place, pooler: Server) -> Bench:
 
 
 def _keep_verifier(bench: Bench) -> None:
-    """Give PgBouncer the SCRAM verifier of one role, so that it need not derive it from the password at each login."""
+    """Configure PgBouncer with the SCRAM verifier of one role, which it otherwise derives at each login."""
     role, users = "lab_verifier", bench.place.data / "pgbouncer" / "users.txt"
     with closing(psycopg2.connect(**bench.options(WAYS["tcp"]))) as connection:
         verifier = encrypt_password(bench.passwords[role], role, connection, "scram-sha-256")

@@ -9,7 +9,7 @@ from poolhouse.measures.meter import Meter
 def test_a_pool_timeout_counts_as_a_wait_and_not_as_a_checkout() -> None:
     meter = Meter("default")
     for _ in range(2):
-        meter.lent(0.001)
+        meter.checked_out(0.001)
     for _ in range(60):
         meter.timed_out(0.5)
     read = meter.read()
@@ -22,10 +22,10 @@ def test_the_peak_is_the_most_connections_in_use_at_once() -> None:
     meter = Meter("default")
     assert meter.read()["peak"] == 0
     for _ in range(3):
-        meter.lent(0)
+        meter.checked_out(0)
     for _ in range(3):
-        meter.returned(1)
-    meter.lent(0)
+        meter.checked_in(1)
+    meter.checked_out(0)
     assert meter.read()["peak"] == 3
 
 

@@ -355,8 +355,8 @@ def test_listeners_get_every_duration_with_its_alias(monkeypatch: pytest.MonkeyP
     heard: list[tuple[str, str, float]] = []
     monkeypatch.setattr("poolhouse.measures.meter._listeners", [lambda *told: heard.append(told)])
     meter = Meter("replica")
-    meter.lent(0.1)
-    meter.returned(0.2)
+    meter.checked_out(0.1)
+    meter.checked_in(0.2)
     meter.connected(0.3)
     assert heard == [("replica", "wait", 0.1), ("replica", "hold", 0.2), ("replica", "connect", 0.3)]
 

@@ -338,7 +338,7 @@ def test_the_load_is_the_busiest_process_and_hold_times_the_service() -> None:
     ]
     found = measure(before, after, alias="default")
     assert (found.service, found.process, found.processes, found.hosts) == ("web", "web@box:1", 2, 1)
-    assert (found.lent, found.elapsed_s, found.connections) == (100, 10.0, 10)
+    assert (found.checkouts, found.elapsed_s, found.connections) == (100, 10.0, 10)
     assert found.load.rate_per_s == 12, "those who got none in time asked as well"
     assert found.load.holds.mean_s == pytest.approx((100 * 0.01 + 50 * 0.03) / 150)
     assert measure(before, after, alias="default", service="worker").load.rate_per_s == 1

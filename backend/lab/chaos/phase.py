@@ -159,7 +159,7 @@ class Phase:
         )
 
     def _await_clients(self, threads: list[Thread]) -> None:
-        """Give clients time to send again what is not acknowledged yet."""
+        """Wait while clients repeat the uploads that are not acknowledged yet."""
         begun_s = time.monotonic()
         while any(thread.is_alive() for thread in threads):
             waited_s = time.monotonic() - begun_s

@@ -66,7 +66,7 @@ def _load_table(advice: Advice) -> Table:
         return made
     made.add_row(
         Text("Measured", style="dim"),
-        f"over {measured.elapsed_s:.1f} s: {measured.lent:,} checkouts in {measured.process}, the busiest of "
+        f"over {measured.elapsed_s:.1f} s: {measured.checkouts:,} checkouts in {measured.process}, the busiest of "
         f"{counted(measured.processes, 'process', 'processes')} of {measured.service}; hold times of the whole service",
     )
     now = advice.pool_now

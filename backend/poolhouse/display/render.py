@@ -163,7 +163,7 @@ def _connection_table(status: Status, connections: list[ServerConnection]) -> Ta
 
 
 def _owner(status: Status, connection: ServerConnection) -> str:
-    """Write who holds a connection, and its application_name if that differs."""
+    """Write the holder of a connection, and its application_name if that differs."""
     owner = status.owner_of(connection)
     if owner is not None and owner in (connection.application, either_holder(connection.application)):
         return owner

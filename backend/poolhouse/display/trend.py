@@ -85,15 +85,15 @@ class CheckoutRates:
         before = self._reports.get(process.key)
         if before is None or before.started_at != process.started_at:
             return None
-        lent, lent_before = _lent(process), _lent(before)
-        if lent is None or lent_before is None:
+        checkouts, checkouts_before = _checkouts(process), _checkouts(before)
+        if checkouts is None or checkouts_before is None:
             return None
         elapsed_s = process.reported_at - before.reported_at
         # No new report since the last update: keep its rate.
-        return (lent - lent_before) / elapsed_s if elapsed_s > 0 else self._rates[process.key]
+        return (checkouts - checkouts_before) / elapsed_s if elapsed_s > 0 else self._rates[process.key]
 
 
-def _lent(process: ProcessReport) -> int | None:
+def _checkouts(process: ProcessReport) -> int | None:
     known = [pool.counts["lent"] for pool in process.pools if "lent" in pool.counts]
     return sum(known) if known else None
 

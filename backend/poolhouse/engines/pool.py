@@ -102,14 +102,14 @@ class LendingPool(QueuePool):
                 work.wait_s += waited_s
             raise self._timeout_error(waited_s, str(error)) from None
         lease = Lease(slot, frames_here() if self._notes_frames else ())
-        lent = LeasedConnection(slot.connection, lease, self)
-        self._leases[ref(lent, self._abandoned.append)] = lease  # from here on, dropping the reference checks it in
+        leased = LeasedConnection(slot.connection, lease, self)
+        self._leases[ref(leased, self._abandoned.append)] = lease  # from here on, dropping the reference checks it in
         waited_s = lease.began_at - began_at
         if lease.work is not None:
             lease.work.wait_s += waited_s
             lease.work.took(lease.began_at)
-        self.meter.lent(waited_s)
-        return lent
+        self.meter.checked_out(waited_s)
+        return leased
 
     def leases(self) -> list[Lease]:
         """Return the leases of the connections that are in use."""
@@ -346,7 +346,7 @@ class LendingPool(QueuePool):
     def _end(self, lease: Lease) -> None:
         lease.is_over = True
         held_s = lease.held_s()
-        self.meter.returned(held_s)
+        self.meter.checked_in(held_s)
         if lease.is_suspect:
             leaks.note_return(self.alias, lease)
         if lease.work is not None:

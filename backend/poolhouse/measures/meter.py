@@ -51,7 +51,7 @@ class Meter:
         if len(self._events) > NOTED_MAX:
             self._count_some()
 
-    def lent(self, waited_s: float) -> None:
+    def checked_out(self, waited_s: float) -> None:
         """Count a checkout, with its wait time."""
         self._out.append(None)
         self._peak = max(self._peak, len(self._out))
@@ -66,7 +66,7 @@ class Meter:
         if _listeners:
             self._tell("wait", waited_s)
 
-    def returned(self, held_s: float) -> None:
+    def checked_in(self, held_s: float) -> None:
         """Count a check-in, with its hold time."""
         with suppress(IndexError):  # a signal interrupted the checkout before it was noted
             self._out.pop()

@@ -185,7 +185,7 @@ def _native_state(alias: str, database: dict[str, Any]) -> PoolState:
     the wrappers.
     """
     stats = _native_stats(alias, database)  # keys with the value 0 may be missing
-    held, lent = _taken_by_wrappers(alias)
+    held, checkouts = _taken_by_wrappers(alias)
     in_use, idle = len(held), stats.get("pool_available", 0)
     connects = stats.get("connections_num", 0)
     return PoolState(
@@ -200,7 +200,7 @@ def _native_state(alias: str, database: dict[str, Any]) -> PoolState:
         overflow=max(0, in_use + idle - stats["pool_min"]),
         waiting=stats.get("requests_waiting", 0),
         counts={
-            "lent": lent,
+            "lent": checkouts,
             "timeouts": stats.get("requests_errors", 0),
             "connects": connects,
             "connect_errors": stats.get("connections_errors", 0),

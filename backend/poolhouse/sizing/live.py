@@ -24,7 +24,7 @@ class Measured:
     load: Load
     """the rate of this process, with the hold times of the whole service"""
     elapsed_s: float
-    lent: int
+    checkouts: int
     """checkouts of this process"""
     connections: int | None
     """the max of its pool; None: no limit"""
@@ -89,7 +89,7 @@ def measure(before: Reports, after: Reports, *, alias: str, service: str | None 
         process=busiest.report.name,
         load=Load(busiest.rate_per_s, Holds.measured(holds)),
         elapsed_s=busiest.elapsed_s,
-        lent=busiest.counts["lent"],
+        checkouts=busiest.counts["lent"],
         connections=busiest.pool.max,
         waits=busiest.waits,
         hosts=len({interval.report.host for interval in together}),

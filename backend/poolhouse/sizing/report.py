@@ -121,7 +121,7 @@ def _measured(measured: Measured, now: Pool | None) -> dict[str, Any]:
         "service": measured.service,
         "process": measured.process,
         "elapsed_s": measured.elapsed_s,
-        "lent": measured.lent,
+        "lent": measured.checkouts,
         "hosts": measured.hosts,
         "processes": measured.processes,
         "connections": measured.connections,

@@ -29,7 +29,7 @@ from poolhouse.sizing.report import Advice
 # The limit of the model: a process with more connections in use needs another answer than a pool size.
 IN_USE_MOST = 1_000
 OR_GIVE_LOAD = "or pass --rate (checkouts per second of one process) and --hold-ms (mean hold time)"
-_COUNT, _COUNT_OR_NONE = whole_number(1, 1_000_000), whole_number(0, 1_000_000)
+_FROM_ONE, _FROM_ZERO = whole_number(1, 1_000_000), whole_number(0, 1_000_000)
 
 
 class Command(ReasonCommand):
@@ -139,37 +139,39 @@ def _add_load(parser: ArgumentParser) -> None:
 
 def _add_fleet(parser: ArgumentParser) -> None:
     fleet = parser.add_argument_group("fleet")
-    fleet.add_argument("--hosts", type=_COUNT, metavar="N", help="web hosts (default: as measured, else 1)")
+    fleet.add_argument("--hosts", type=_FROM_ONE, metavar="N", help="web hosts (default: as measured, else 1)")
     fleet.add_argument(
-        "--processes", type=_COUNT, metavar="N", help="web processes on each host (default: as measured, else 1)"
+        "--processes", type=_FROM_ONE, metavar="N", help="web processes on each host (default: as measured, else 1)"
     )
     fleet.add_argument(
         "--threads",
-        type=_COUNT,
+        type=_FROM_ONE,
         metavar="N",
         help="threads of each process, the most requests that it serves at once (default: the most connections that "
         "were in use at once)",
     )
     each = "connections of this pool that a request holds at once, with those of threads that it starts"
-    _with_default(fleet, "--connections-per-thread", _COUNT, 1, each)
-    _with_default(fleet, "--workers", _COUNT_OR_NONE, 0, "Celery workers on all hosts")
-    _with_default(fleet, "--worker-concurrency", _COUNT, 1, "processes of each Celery worker")
+    _with_default(fleet, "--connections-per-thread", _FROM_ONE, 1, each)
+    _with_default(fleet, "--workers", _FROM_ZERO, 0, "Celery workers on all hosts")
+    _with_default(fleet, "--worker-concurrency", _FROM_ONE, 1, "processes of each Celery worker")
     server = parser.add_argument_group("server and PgBouncer")
     server.add_argument(
-        "--max-connections", type=_COUNT, metavar="N", help="max_connections (default: read from the server)"
+        "--max-connections", type=_FROM_ONE, metavar="N", help="max_connections (default: read from the server)"
     )
-    _with_default(server, "--reserved", _COUNT_OR_NONE, 3, "connections of --max-connections that are reserved")
+    _with_default(server, "--reserved", _FROM_ZERO, 3, "connections of --max-connections that are reserved")
     server.add_argument(
-        "--server-cores", type=_COUNT, metavar="N", help="CPU cores of the server, for the rule of thumb"
+        "--server-cores", type=_FROM_ONE, metavar="N", help="CPU cores of the server, for the rule of thumb"
     )
-    _with_default(server, "--transactions", _COUNT, 1, "transactions per checkout; in autocommit each statement is one")
+    _with_default(
+        server, "--transactions", _FROM_ONE, 1, "transactions per checkout; in autocommit each statement is one"
+    )
     server.add_argument(
         "--transaction-ms",
         type=number(0.001, 1e8),
         metavar="MS",
         help="mean duration of a transaction, in milliseconds (default: hold time / --transactions)",
     )
-    _with_default(server, "--pgbouncer-clients", _COUNT, 5_000, "clients that one PgBouncer process can serve")
+    _with_default(server, "--pgbouncer-clients", _FROM_ONE, 5_000, "clients that one PgBouncer process can serve")
     _with_default(
         server, "--pgbouncer-rate", number(1, 1e7), 20_000.0, "transactions/s that one PgBouncer process can serve"
     )
